@@ -1,0 +1,1 @@
+"""The run on Ray: the only folder that imports ray."""

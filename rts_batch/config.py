@@ -1,0 +1,170 @@
+"""Every default in one place, as frozen objects.
+
+`ModelConfig` fixes the shapes of a network, `TrackerConfig` the procedure that runs it, `RunSettings` one run of the
+pipeline. Whatever changes a mask is in the first two or in `RunSettings.affects_results()`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rts_batch.errors import SettingsError
+
+BackboneName = Literal["resnet50", "mobilenetv2"]
+LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
+DecoderName = Literal["auto", "decord", "pyav"]
+Rules = Literal["code", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shapes of an RTS network. The defaults are the paper's `rts50` (spec rts-network §1.1)."""
+
+    name: str = "rts50"
+    backbone: BackboneName = "resnet50"
+    feature_layers: tuple[LayerName, ...] = ("layer3",)
+    """Backbone maps that F and G read; further ones are resized to the first and concatenated."""
+    feature_dim: int = 512
+    """Channels C of x_s and x_c."""
+    num_filters: int = 16
+    """Filters of the target model, equal to the channels of label and score encodings."""
+    target_filter_size: int = 3
+    localisation_filter_size: int = 4
+    label_encoder_dims: tuple[int, int, int] = (16, 32, 64)
+    decoder_dims: tuple[int, int, int, int] = (256, 128, 128, 64)
+    """Widths of the decoder at layer4, layer3, layer2, layer1; the last is halved before the output."""
+    hinge_threshold: float = 0.05
+    activation_leak: float = 0.1
+    localisation_reg: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.feature_dim < 1 or self.num_filters < 1:
+            raise SettingsError(f"model {self.name!r}: feature_dim and num_filters must be positive")
+        if not self.feature_layers:
+            raise SettingsError(f"model {self.name!r}: feature_layers is empty; name at least one of layer1…layer4")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaConfig:
+    """The shapes of the STA box-to-mask network (spec rts-network §11); a box encoder adds a fourth width."""
+
+    backbone: BackboneName = "resnet50"
+    feature_dim: int = 512
+    num_filters: int = 16
+    target_filter_size: int = 3
+    label_encoder_dims: tuple[int, int, int, int] = (16, 32, 64, 128)
+    decoder_dims: tuple[int, int, int, int] = (256, 128, 128, 64)
+    iterations: int = 5
+    """Steepest-descent steps of both learners."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> StaConfig:
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerConfig:
+    """The tracking procedure. The defaults are the published `rts50` parameters (spec rts-tracker §12)."""
+
+    rules: Rules = "code"
+    """`code`: the released tracker's memory and gating rules; `paper`: the paper's where they differ (§13)."""
+
+    # Search region
+    crop_size: tuple[int, int] = (480, 832)
+    search_area_scale: float = 6.0
+    max_scale_change: tuple[float, float] = (0.8, 1.2)
+    min_mask_area: float = 100.0
+
+    # Segmentation branch
+    memory_size: int = 32
+    learning_rate: float = 0.1
+    init_samples_minimum_weight: float = 0.25
+    init_iterations: int = 20
+    update_iterations: int = 3
+    update_target_model: bool = True
+
+    # Localisation branch
+    localisation_conditioning: bool = True
+    """False: the decoder sees no localisation scores (Table 1)."""
+    localisation_fallback: bool = True
+    """False: a lost mask is not replaced by the localisation branch's answer (Table 2)."""
+    not_found_threshold: float = 0.30
+    """t_sc, the score below which the localisation branch says that the target is not found."""
+    localisation_memory_size: int = 50
+    localisation_learning_rate: float = 0.01
+    localisation_init_iterations: int = 10
+    localisation_update_iterations: int = 2
+    localisation_sigma_factor: float = 0.25
+    update_localisation: bool = True
+    target_inside_ratio: float = 0.2
+
+    # Schedule of both branches
+    dense_frames: int = 100
+    """The models are trained on every frame before this one, counting the first as 1."""
+    train_interval: int = 20
+    """… and on every so-manieth frame after it."""
+
+    # Box initialisation
+    sta_search_area_scale: float = 4.0
+    sta_normalise: bool = False
+    """False feeds STA the raw RGB crop as the released tracker does; true normalises it as STA was trained."""
+
+    def __post_init__(self) -> None:
+        if self.rules not in ("code", "paper"):
+            raise SettingsError(f"rules is {self.rules!r}; valid are 'code' and 'paper'")
+        if min(self.crop_size) < 32 or any(size % 16 for size in self.crop_size):
+            raise SettingsError(f"crop_size is {self.crop_size}; both sides must be multiples of 16, at least 32")
+        if not 0 <= self.not_found_threshold <= 10:
+            raise SettingsError(f"not_found_threshold is {self.not_found_threshold}; expected a score between 0 and 10")
+        if self.memory_size < 2 or self.localisation_memory_size < 6:
+            raise SettingsError("memory_size must be at least 2 and localisation_memory_size at least 6")
+        if self.train_interval < 1:
+            raise SettingsError(f"train_interval is {self.train_interval}; it must be at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrackerConfig:
+        return _from_dict(cls, values)
+
+
+RTS50 = ModelConfig()
+"""The paper's network: Mask R-CNN's ResNet-50, crops of 480×832."""
+
+RTS_MINI = ModelConfig(
+    name="rts-mini",
+    backbone="mobilenetv2",
+    feature_layers=("layer3", "layer4"),
+    feature_dim=64,
+    decoder_dims=(64, 48, 32, 24),
+)
+"""A small network for CPUs: MobileNetV2, crops of 240×416."""
+
+TRACKER_RTS50 = TrackerConfig()
+TRACKER_RTS_MINI = TrackerConfig(crop_size=(240, 416))
+
+MODELS: dict[str, tuple[ModelConfig, TrackerConfig]] = {
+    "rts50": (RTS50, TRACKER_RTS50),
+    "rts-mini": (RTS_MINI, TRACKER_RTS_MINI),
+}
+
+
+def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise SettingsError(f"{cls.__name__} has no setting {unknown[0]!r}; valid are {', '.join(sorted(known))}")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -1,0 +1,1 @@
+"""Bytes in, bytes out: storage, frames, result tables. Knows no model."""

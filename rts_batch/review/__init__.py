@@ -1,0 +1,1 @@
+"""Looking at results: overlays of masks on frames."""

@@ -1,0 +1,1 @@
+"""One video's tracking state: knows the model, knows no files and no Ray."""

@@ -1,0 +1,29 @@
+"""Shared fixtures. Data that may not be committed is read in place and its tests skip, with a reason, without it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("RTS_BATCH_SHARED", REPOSITORY.parent / "shared"))
+
+
+def shared_folder(name: str) -> Path:
+    """Returns `<shared>/<name>` or skips the calling test."""
+    folder = SHARED / name
+    if not folder.exists():
+        pytest.skip(f"{folder} is absent (set RTS_BATCH_SHARED to the folder that holds {name!r})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    return shared_folder("parity")
+
+
+@pytest.fixture(scope="session")
+def davis_folder() -> Path:
+    return shared_folder("data/davis-dev")
