@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rts_batch.errors import SettingsError
 
@@ -16,6 +16,7 @@ BackboneName = Literal["resnet50", "mobilenetv2"]
 LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 DecoderName = Literal["auto", "decord", "pyav"]
 Rules = Literal["code", "paper"]
+Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +163,12 @@ MODELS: dict[str, tuple[ModelConfig, TrackerConfig]] = {
 }
 
 
-def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
+def _from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
     known = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise SettingsError(f"{cls.__name__} has no setting {unknown[0]!r}; valid are {', '.join(sorted(known))}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+    }
+    return cls(**arguments)

@@ -1,0 +1,117 @@
+"""RTS: the assembled network (paper fig. 2; spec rts-network §1), as the steps that a tracker or a trainer takes.
+
+==========================  =============================================
+paper                       here
+==========================  =============================================
+B_θ                         `feature_extractor`
+F_θ, A_θ                    `target_model`
+E_θ, W_θ                    `label_encoder`
+G_θ, P_θ                    `classifier`
+H_θ                         `clf_encoder`
+D_θ                         `decoder`
+T_τ, T_κ                    `learner.apply_filter` with the filter τ or κ
+==========================  =============================================
+
+The attribute names are those of the official checkpoints, so a state dict of theirs loads without renaming. N counts
+frames, S sequences (targets side by side, 1 in the tracker).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rts_batch.config import ModelConfig
+from rts_batch.model.backbones import FeatureMaps, build_backbone
+from rts_batch.model.decoder import Decoder
+from rts_batch.model.instance_model import InstanceModel
+from rts_batch.model.label_encoder import LabelEncoder
+from rts_batch.model.layers import init_normal, resize
+from rts_batch.model.learner import apply_filter
+from rts_batch.model.target_model import TargetModel
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network knows of a batch of B crops before any target model is applied."""
+
+    maps: FeatureMaps
+    segmentation: Tensor
+    """x_s, `[B, C, h, w]` at stride 16."""
+    localisation: Tensor
+    """x_c, `[B, C, h/2, w/2]` at stride 32."""
+
+
+class RTS(nn.Module):
+    """The network of *Robust Visual Tracking by Segmentation*, or a smaller one of the same parts.
+
+    BatchNorm always uses its stored statistics: `train()` leaves the module in eval mode (spec rts-training §8).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_extractor = build_backbone(config.backbone)
+        channels = self.feature_extractor.channels
+        in_channels = sum(channels[layer] for layer in config.feature_layers)
+        self.target_model = TargetModel(in_channels, config.feature_dim, config.num_filters, config.target_filter_size)
+        self.label_encoder = LabelEncoder(config.label_encoder_dims, config.num_filters)
+        self.clf_encoder = LabelEncoder(config.label_encoder_dims, config.num_filters, stride=1)
+        self.classifier = InstanceModel(
+            in_channels,
+            config.feature_dim,
+            config.localisation_filter_size,
+            hinge_threshold=config.hinge_threshold,
+            activation_leak=config.activation_leak,
+            reg=config.localisation_reg,
+        )
+        self.decoder = Decoder(channels, config.num_filters, config.decoder_dims)
+        init_normal(self.feature_extractor)
+        self.eval()
+
+    def train(self, mode: bool = True) -> RTS:
+        """Leaves the network in eval mode whatever `mode`: BatchNorm statistics never change in RTS."""
+        return super().train(False)
+
+    def extract(self, crops: Tensor) -> Features:
+        """Runs B_θ, F_θ and G_θ on crops in RGB, `[B, 3, H, W] float32`, 0…255."""
+        return self.branch(self.feature_extractor(self.feature_extractor.normalise(crops)))
+
+    def branch(self, maps: FeatureMaps) -> Features:
+        """Runs F_θ and G_θ on backbone maps."""
+        shared = self.shared_map(maps)
+        return Features(maps, self.target_model.feature_extractor(shared), self.classifier.feature_extractor(shared))
+
+    def shared_map(self, maps: FeatureMaps) -> Tensor:
+        """Returns the map that both feature branches read, `[B, C, h, w]` at the first feature layer's stride."""
+        first, *others = (maps[layer] for layer in self.config.feature_layers)
+        if not others:
+            return first
+        return torch.cat([first, *(resize(other, first.shape[-2:]) for other in others)], dim=1)
+
+    def localise(self, x_c: Tensor, kappa: Tensor) -> Tensor:
+        """Returns the score map s_c = T_κ(x_c), `[N, S, h', w']`, of x_c `[N, S, C, h, w]`, κ `[S, 1, C, k, k]`."""
+        return apply_filter(x_c, kappa)[:, :, 0]
+
+    def segment(self, features: Tensor, maps: FeatureMaps, tau: Tensor, score_map: Tensor | None) -> Tensor:
+        """Returns mask logits, `[N, S, H, W]`: D_θ of T_τ(x_s) + H_θ(s_c).
+
+        Args:
+            features: x_s, `[N, S, C, h, w]`.
+            maps: the backbone's maps, batch N·S.
+            tau: τ, `[S, F, C, k, k]`.
+            score_map: s_c, `[N, S, h', w']`; None leaves the localisation branch out (Table 1).
+        """
+        encoding = apply_filter(features, tau)
+        if score_map is not None:
+            encoding = encoding + self.encode_scores(score_map, encoding.shape[-2:])
+        size = (16 * encoding.shape[-2], 16 * encoding.shape[-1])
+        logits = self.decoder(encoding.flatten(0, 1), maps, size)
+        return logits[:, 0].unflatten(0, encoding.shape[:2])
+
+    def encode_scores(self, score_map: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+        """Returns H_θ(s_c) resized to `size`, `[N, S, F, *size]`, from the raw score map (§9)."""
+        encoded = self.clf_encoder.label(score_map)
+        return resize(encoded.flatten(0, 1), size).unflatten(0, encoded.shape[:2])
