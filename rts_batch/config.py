@@ -103,10 +103,17 @@ class TrackerConfig:
     """False: a lost mask is not replaced by the localisation branch's answer (Table 2)."""
     not_found_threshold: float = 0.30
     """t_sc, the score below which the localisation branch says that the target is not found."""
+    distractor_threshold: float = 10_000.0
+    """A second peak counts above this share of the first; the published value switches it off."""
+    hard_negative_threshold: float = 10_000.0
+    target_neighbourhood_scale: float = 2.2
+    displacement_scale: float = 0.8
     localisation_memory_size: int = 50
     localisation_learning_rate: float = 0.01
     localisation_init_iterations: int = 10
     localisation_update_iterations: int = 2
+    hard_negative_iterations: int = 1
+    hard_negative_learning_rate: float = 0.02
     localisation_sigma_factor: float = 0.25
     update_localisation: bool = True
     target_inside_ratio: float = 0.2

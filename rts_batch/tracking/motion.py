@@ -1,0 +1,74 @@
+"""Where to look next: the target's position and size from its mask, and the growing search for a lost one.
+
+Vectors are (y, x) float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rts_batch.config import TrackerConfig
+from rts_batch.tracking.state import TrackerState
+
+SIZE_PER_DEVIATION = 4.0
+LOST_HISTORY = 60
+LOST_MEAN = (2, 30)
+
+
+def moments(probabilities: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Returns the target's centre and size (four standard deviations) from a map `[H, W] float32` (§6.4).
+
+    None where the map has no extent in one of the axes.
+    """
+    positive = probabilities.clamp(min=0)
+    total = positive.sum()
+    if not total > 0:
+        return None
+    centre, variance = [], []
+    for axis in (0, 1):
+        profile = positive.sum(1 - axis) / total
+        place = torch.arange(len(profile), dtype=torch.float32, device=profile.device)
+        mean = (place * profile).sum()
+        centre.append(mean)
+        variance.append(((place - mean).square() * profile).sum())
+    middle, spread = torch.stack(centre).cpu(), torch.stack(variance).cpu()
+    if not bool((spread > 0).all()):
+        return None
+    return middle, SIZE_PER_DEVIATION * spread.sqrt()
+
+
+def update_search_state(state: TrackerState, previous: Tensor, config: TrackerConfig) -> None:
+    """Sets position, size and scale of the next search region from the previous frame's outcome (§6.2).
+
+    `previous` is the target's probability map on that frame, `[H, W] float32`, merged with other targets' if any.
+    """
+    no_mask = state.lost_mask or (state.mask_too_small and config.rules == "code")
+    if (no_mask and not config.localisation_fallback) or state.lost_localisation:
+        _search_wider(state)
+    else:
+        if no_mask:
+            state.position, state.target_size = state.clf_position, state.clf_target_size
+        else:
+            measured = moments(previous)
+            if measured is not None:
+                state.position, state.target_size = measured
+        _follow_scale(state, config)
+
+
+def _follow_scale(state: TrackerState, config: TrackerConfig) -> None:
+    scale = (state.target_size.prod() / state.base_target_size.prod()).sqrt()
+    low, high = config.max_scale_change
+    scale = torch.minimum(torch.maximum(scale, low * state.target_scale), high * state.target_scale)
+    state.target_scale = scale
+    state.target_size = state.base_target_size * scale
+    state.scale_history = [*state.scale_history, float(scale)][-LOST_HISTORY:]
+    state.lost_frames = 0
+
+
+def _search_wider(state: TrackerState) -> None:
+    """Keeps the position and takes the mean of recent scales that were not below the last."""
+    state.lost_frames += 1
+    count = max(LOST_MEAN[0], min(LOST_MEAN[1], state.lost_frames))
+    recent = torch.tensor(state.scale_history, dtype=torch.float32)
+    state.target_scale = recent[recent >= recent[-1]][-count:].mean()

@@ -1,0 +1,146 @@
+"""Several targets in one video: one tracker each, merged by soft aggregation (spec rts-tracker §10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rts_batch.config import TrackerConfig
+from rts_batch.errors import CheckpointError, PromptError
+from rts_batch.masks import Box
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, tight_box, tracked_frame
+
+__all__ = ["Scene", "TargetPrompt", "TrackedFrame", "soft_aggregation"]
+
+BACKGROUND_LIMIT = 1e-7
+
+
+@dataclass(frozen=True)
+class TargetPrompt:
+    """How a target is marked on its first frame: a mask `[H, W] bool`, a box (x, y, w, h in pixels), or both."""
+
+    mask: NDArray[np.bool_] | None = None
+    box: Box | None = None
+
+
+class Scene:
+    """The targets of one video.
+
+    Args:
+        model: the network, shared by all targets.
+        config: the procedure.
+        sta: the box-to-mask network, needed where prompts are boxes.
+        single: the video has exactly one target: no merging, and the paper's box rule (a lost mask's box is the
+            localisation branch's). With several targets the box is the merged mask's.
+    """
+
+    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None, single: bool) -> None:
+        self.model = model
+        self.config = config
+        self.sta = sta
+        self.single = single
+        self.trackers: dict[int, Tracker] = {}
+        self._merged: dict[int, Tensor] = {}
+
+    def step(
+        self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt] | None = None
+    ) -> dict[int, TrackedFrame]:
+        """Tracks every started target into the next frame and starts the ones that `prompts` mark on it.
+
+        Args:
+            image: `[H, W, 3] uint8` RGB; all of a video's frames have one size.
+            prompts: object id → prompt of targets that appear on this frame.
+
+        Returns:
+            object id → result, for every target started so far, ids ascending.
+        """
+        prompts = dict(sorted((prompts or {}).items()))
+        for object_id in prompts:
+            if object_id in self.trackers:
+                raise PromptError(f"object {object_id} has already been started; a target has one first prompt")
+        if self.single and len(self.trackers) + len(prompts) > 1:
+            raise PromptError("this scene was opened for one target only; open it with single=False")
+        if self.single:
+            return self._step_single(image, prompts)
+
+        results = {
+            object_id: tracker.step_scores(image, self._merged[object_id])
+            for object_id, tracker in self.trackers.items()
+        }
+        for object_id, prompt in prompts.items():
+            tracker = Tracker(self.model, self.config, sta=self.sta)
+            results[object_id] = tracker.start_scores(image, mask=prompt.mask, box=prompt.box)
+            self.trackers[object_id] = tracker
+        results = dict(sorted(results.items()))
+        self.trackers = dict(sorted(self.trackers.items()))
+        return self._merge(results, prompts)
+
+    def _step_single(self, image: NDArray[np.uint8], prompts: dict[int, TargetPrompt]) -> dict[int, TrackedFrame]:
+        for object_id, prompt in prompts.items():
+            self.trackers[object_id] = Tracker(self.model, self.config, sta=self.sta)
+            return {object_id: self.trackers[object_id].start(image, mask=prompt.mask, box=prompt.box)}
+        return {object_id: tracker.step(image) for object_id, tracker in self.trackers.items()}
+
+    @torch.inference_mode()
+    def _merge(self, results: dict[int, StepResult], prompts: dict[int, TargetPrompt]) -> dict[int, TrackedFrame]:
+        if not results:
+            return {}
+        labels, merged = soft_aggregation(torch.stack([result.scores for result in results.values()]))
+        self._merged = dict(zip(results, merged, strict=True))
+        frames = {}
+        for place, (object_id, result) in enumerate(results.items(), start=1):
+            mask = labels == place
+            tight = tight_box(mask, result.region)
+            if object_id in prompts:
+                frames[object_id] = tracked_frame(mask, None, result, tight, state="prompt")
+            else:
+                frames[object_id] = tracked_frame(mask, self._merged[object_id], result, tight)
+        return frames
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns the state of all targets as plain containers of CPU tensors and values."""
+        return {
+            "single": self.single,
+            "targets": {object_id: tracker.snapshot() for object_id, tracker in self.trackers.items()},
+            "merged": {object_id: values.to("cpu", copy=True) for object_id, values in self._merged.items()},
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Puts a `snapshot` of a scene with the same network and settings back."""
+        try:
+            if snapshot["single"] != self.single:
+                raise CheckpointError("the state belongs to a scene of another kind (one target against several)")
+            device = next(self.model.parameters()).device
+            self._merged = {int(key): values.to(device, copy=True) for key, values in snapshot["merged"].items()}
+            self.trackers = {}
+            for object_id, state in snapshot["targets"].items():
+                tracker = Tracker(self.model, self.config, sta=self.sta)
+                tracker.restore(state)
+                self.trackers[int(object_id)] = tracker
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"this is not the state of a scene of this version: {error!r}") from error
+
+
+def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Merges targets that were tracked independently.
+
+    Args:
+        scores: mask logits, `[K, H, W] float32`.
+
+    Returns:
+        Labels `[H, W] int64` (0 is background, k the k-th target; of equal probabilities the first wins) and
+        probabilities `[K, H, W] float32`.
+    """
+    foreground = torch.sigmoid(scores)
+    background = (1 - foreground).prod(0, keepdim=True).clamp(BACKGROUND_LIMIT, 1 - BACKGROUND_LIMIT)
+    odds = torch.cat([torch.log(background / (1 - background)), scores])
+    probabilities = torch.softmax(odds, dim=0)
+    return probabilities.argmax(0), probabilities[1:]

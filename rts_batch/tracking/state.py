@@ -1,0 +1,79 @@
+"""Everything a tracker remembers between frames, as one object that can be taken out and put back."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rts_batch.tracking.crop import SearchRegion
+
+
+@dataclass
+class TrackerState:
+    """The state of spec rts-tracker §1, less both branches (target models and memories).
+
+    Vectors are (y, x) float32 on the CPU.
+    """
+
+    frame_number: int
+    """The first frame is 1."""
+
+    # Search state
+    position: Tensor
+    target_size: Tensor
+    target_scale: Tensor
+    """Image pixels per crop pixel of the next search region."""
+    base_target_size: Tensor
+    """Target size in crop pixels of the first frame."""
+    scale_history: list[float]
+    lost_frames: int
+
+    # Localisation branch
+    clf_position: Tensor
+    clf_target_size: Tensor
+    clf_scale: Tensor
+    clf_base_target_size: Tensor
+    clf_scale_bounds: tuple[float, float]
+
+    # The previous frame's outcome
+    lost_mask: bool
+    mask_too_small: bool
+    lost_localisation: bool
+    probabilities: Tensor
+    """`[H, W] float32`; after the first frame ±100 as published."""
+    region: SearchRegion | None = None
+    features: Tensor | None = None
+    """x_s of the previous frame, `[C, h, w]`."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns the state as plain containers of CPU tensors and values, sharing nothing with this object."""
+        values = {item.name: _copy(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        if self.region is not None:
+            region = self.region
+            values["region"] = {item.name: _copy(getattr(region, item.name)) for item in dataclasses.fields(region)}
+        return values
+
+    @classmethod
+    def restore(cls, values: dict[str, Any], device: torch.device) -> TrackerState:
+        """Builds the state of a `snapshot`; maps and features move to `device`."""
+        values = {name: _copy(value) for name, value in values.items()}
+        if values["region"] is not None:
+            values["region"] = SearchRegion(**values["region"])
+        for name in ("probabilities", "features"):
+            if values[name] is not None:
+                values[name] = values[name].to(device)
+        return cls(**values)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _copy(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return list(value)
+    return value

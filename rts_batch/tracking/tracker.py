@@ -1,0 +1,263 @@
+"""One target through one video (paper §3; spec rts-tracker). The plain tracker: the oracle of the tests.
+
+`Tracker.start` takes the first frame with a mask or a box, `Tracker.step` every further frame in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rts_batch.config import TrackerConfig
+from rts_batch.errors import CheckpointError, PromptError
+from rts_batch.masks import Box, Region, mask_box
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.tracking import initialise
+from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
+from rts_batch.tracking.crop import SearchRegion, paste_scores, place_region, sample_image
+from rts_batch.tracking.localization import localise
+from rts_batch.tracking.motion import update_search_state
+from rts_batch.tracking.state import TrackerState
+
+TargetState = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One target in one frame."""
+
+    mask: NDArray[np.bool_]
+    """`[H, W]`."""
+    region: Region
+    """y0, x0, y1, x1 (end exclusive): outside it the mask is empty."""
+    box: Box | None
+    """x, y, w, h in pixels; None where there is neither mask nor localised target."""
+    area: int
+    """Pixels of the mask."""
+    score: float | None
+    """Maximum of the score map; None on a prompt's frame."""
+    confidence: float | None
+    """Mean probability inside the mask; None where it is empty."""
+    state: TargetState
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step found, before any merging with other targets. Maps are `[H, W] float32` on the model's device."""
+
+    scores: Tensor
+    """Mask logits; ±100 on the first frame."""
+    region: Region
+    box: Box
+    score: float | None
+    localised: bool
+    mask_too_small: bool
+    probability_sum: float
+
+
+class Tracker:
+    """Tracks one target.
+
+    Args:
+        model: the network, in eval mode.
+        config: the procedure.
+        sta: the box-to-mask network; needed to start from a box.
+    """
+
+    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None) -> None:
+        self.model = model
+        self.config = config
+        self.sta = sta
+        self.device = next(model.parameters()).device
+        self.segmentation = SegmentationBranch(model, config)
+        self.localisation = LocalisationBranch(model, config)
+        self._state: TrackerState | None = None
+
+    @property
+    def state(self) -> TrackerState:
+        if self._state is None:
+            raise RuntimeError("the tracker has not been started; call start(frame, mask=… or box=…) first")
+        return self._state
+
+    def start(
+        self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
+    ) -> TrackedFrame:
+        """Starts on `frame`, `[H, W, 3] uint8` RGB, from a mask, `[H, W] bool`, or a box (x, y, w, h in pixels).
+
+        Raises PromptError where neither fits the frame. A box without a mask needs the STA network; where a mask is
+        given the box, if given as well, only sets the initial position and size.
+        """
+        return self._single_result(self.start_scores(frame, mask=mask, box=box), "prompt")
+
+    def step(self, frame: NDArray[np.uint8]) -> TrackedFrame:
+        """Tracks the target into the next frame, `[H, W, 3] uint8` RGB of the first frame's size."""
+        return self._single_result(self.step_scores(frame), None)
+
+    @torch.inference_mode()
+    def start_scores(
+        self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
+    ) -> StepResult:
+        """`start` without reading the mask back; what a scene of several targets needs."""
+        image = self._upload(frame)
+        if mask is None:
+            if box is None:
+                raise PromptError("a target needs a mask or a box to start from; the prompt has neither")
+            mask_map = initialise.mask_from_box(self.sta, image, box, self.config)
+        else:
+            initialise.check_mask(mask, frame.shape[:2])
+            tight = mask_box(mask)
+            assert tight is not None
+            box = box if box is not None else (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
+            mask_map = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
+        initialise.check_box(box, frame.shape[:2])
+        self._state = initialise.first_state(self.config, mask_map, box)
+        self.segmentation.start(self._state, image, mask_map)
+        self.localisation.start(self._state, image, mask_map)
+        height, width = mask_map.shape
+        return StepResult(
+            scores=(mask_map - 0.5) * 200,
+            region=(0, 0, height, width),
+            box=box,
+            score=None,
+            localised=True,
+            mask_too_small=self._state.mask_too_small,
+            probability_sum=float(mask_map.sum()),
+        )
+
+    @torch.inference_mode()
+    def step_scores(self, frame: NDArray[np.uint8], previous: Tensor | None = None) -> StepResult:
+        """`step` without reading the mask back.
+
+        `previous` replaces this tracker's own probability map of the previous frame, `[H, W] float32`, by one merged
+        with those of other targets (paper's multi-object mode).
+        """
+        state = self.state
+        image = self._upload(frame)
+        if image.shape[-2:] != state.probabilities.shape:
+            first, now = tuple(state.probabilities.shape), tuple(image.shape[-2:])
+            raise PromptError(
+                f"the frame is {now[1]}×{now[0]}, the first was {first[1]}×{first[0]}; sizes must not change"
+            )
+        if previous is None:
+            previous = state.probabilities
+        state.frame_number += 1
+        self.segmentation.update(state, previous)
+        update_search_state(state, previous, self.config)
+        region = self._place_region(image)
+        features = self.model.extract(sample_image(image, region))
+
+        score_map = self.model.localise(features.localisation[:, None], self.localisation.kappa)
+        conditioning = score_map if self.config.localisation_conditioning else None
+        logits = self.model.segment(features.segmentation[:, None], features.maps, self.segmentation.tau, conditioning)
+        scores, window = paste_scores(logits[0, 0], region, (image.shape[-2], image.shape[-1]))
+        found = localise(score_map[0, 0], region, state.clf_position, state.clf_target_size, self.config)
+
+        probabilities = torch.sigmoid(scores)
+        probability_sum = float(probabilities.sum())
+        tight = tight_box(scores > 0, window)
+        state.lost_mask = tight is None or tight == (0, 0, 1, 1)
+        state.mask_too_small = probability_sum <= self.config.min_mask_area
+        state.lost_localisation = found.flag == "not_found"
+        state.probabilities, state.region, state.features = probabilities, region, features.segmentation[0]
+        self.localisation.update(state, features.localisation, found, tight)
+        return StepResult(
+            scores=scores,
+            region=window,
+            box=self._report_box(tight),
+            score=found.score,
+            localised=not state.lost_localisation,
+            mask_too_small=state.mask_too_small,
+            probability_sum=probability_sum,
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns everything that the next step depends on, as plain containers of CPU tensors and values."""
+        return {
+            "state": self.state.snapshot(),
+            "segmentation": self.segmentation.snapshot(),
+            "localisation": self.localisation.snapshot(),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Puts a `snapshot` of a tracker with the same network and settings back; the next steps repeat bit for bit."""
+        try:
+            self._state = TrackerState.restore(snapshot["state"], self.device)
+            self.segmentation.restore(snapshot["segmentation"], self.device)
+            self.localisation.restore(snapshot["localisation"], self.device)
+        except (KeyError, TypeError, RuntimeError, IndexError) as error:
+            raise CheckpointError(f"this is not the state of a tracker of this version: {error!r}") from error
+
+    def _upload(self, frame: NDArray[np.uint8]) -> Tensor:
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"a frame is [H, W, 3] uint8 RGB; got shape {frame.shape}, {frame.dtype}")
+        return torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1)
+
+    def _place_region(self, image: Tensor) -> SearchRegion:
+        """Places the search region around the target, moved so that filter and feature grid are centred (§6.3)."""
+        state, crop_size = self.state, torch.tensor(self.config.crop_size, dtype=torch.float32)
+        grid = torch.tensor([size // 16 for size in self.config.crop_size])
+        odd = (grid + self.model.config.target_filter_size) % 2
+        centre = state.position + odd * state.target_scale * crop_size / (2 * grid)
+        size = state.target_scale * crop_size
+        return place_region(centre, size, (image.shape[-2], image.shape[-1]), self.config.crop_size)
+
+    def _report_box(self, tight: tuple[int, int, int, int] | None) -> Box:
+        """The mask's tight box, or the localisation branch's where there is no usable mask (§6.8)."""
+        state = self.state
+        if (state.lost_mask or state.mask_too_small) and self.config.localisation_fallback:
+            (height, width), (y, x) = state.clf_target_size.tolist(), state.clf_position.tolist()
+            return (x - (width - 1) / 2, y - (height - 1) / 2, width, height)
+        x0, y0, w, h = tight if tight is not None else (0, 0, 1, 1)
+        return (float(x0), float(y0), float(w), float(h))
+
+    def _single_result(self, result: StepResult, state: TargetState | None) -> TrackedFrame:
+        """The frame of a target that is alone in its video: its own mask and the paper's box rule."""
+        confidence = None if state == "prompt" else self.state.probabilities
+        return tracked_frame(result.scores > 0, confidence, result, result.box, state=state)
+
+
+def tight_box(mask: Tensor, window: Region) -> tuple[int, int, int, int] | None:
+    """Returns the tight box x, y, w, h of `mask`, `[H, W] bool`, which is empty outside `window`; None where empty."""
+    y0, x0, y1, x1 = window
+    part = mask[y0:y1, x0:x1]
+    rows, columns = (part.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    if not rows:
+        return None
+    return (x0 + columns[0], y0 + rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
+
+
+def tracked_frame(
+    mask: Tensor,
+    probabilities: Tensor | None,
+    result: StepResult,
+    box: Box | None,
+    *,
+    state: TargetState | None = None,
+) -> TrackedFrame:
+    """Reads a mask, `[H, W] bool`, back and says what state the target is in.
+
+    `probabilities`, `[H, W] float32`, give the confidence; None means a prompt, which is certain.
+    """
+    area = int(mask.sum())
+    confidence = 1.0 if probabilities is None else float((probabilities * mask).sum()) / area if area else None
+    if state is None:
+        if area == 0:
+            state = "mask_lost" if result.localised else "lost"
+        else:
+            state = "tracked" if result.localised and not result.mask_too_small else "uncertain"
+    return TrackedFrame(
+        mask=mask.cpu().numpy(),
+        region=result.region,
+        box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+        area=area,
+        score=None if state == "prompt" else result.score,
+        confidence=confidence if area else None,
+        state=state,
+    )
