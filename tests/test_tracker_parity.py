@@ -33,9 +33,12 @@ class SynchronisedTracker(Tracker):
     """Takes each frame's search region from the published track, because rounding grows in a free run."""
 
     row: dict[str, Any] | None = None
+    free: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    """Position, size and scale as computed, before the row's replace them."""
 
     def _place_region(self, image: torch.Tensor) -> SearchRegion:
         if self.row is not None:
+            self.free = (self.state.position, self.state.target_size, self.state.target_scale)
             self.state.position = torch.tensor(self.row["pos"], dtype=torch.float32)
             self.state.target_size = torch.tensor(self.row["target_sz"], dtype=torch.float32)
             self.state.target_scale = torch.tensor(self.row["target_scale"], dtype=torch.float32)
@@ -47,9 +50,7 @@ def decode(row: dict[str, Any]) -> np.ndarray:
 
 
 def config_of(spec: dict[str, Any]) -> TrackerConfig:
-    return replace(
-        TRACKER_RTS50, crop_size=tuple(spec["crop"]), not_found_threshold=spec.get("not_found", 0.30)
-    )
+    return replace(TRACKER_RTS50, crop_size=tuple(spec["crop"]), not_found_threshold=spec.get("not_found", 0.30))
 
 
 def flag_of(tracker: Tracker) -> str:
@@ -150,7 +151,8 @@ def test_tracker_equals_the_golden_numbers(run: str) -> None:
     sta = STA(StaConfig())
     sta.load_state_dict(golden_fill("sta"))
     threshold = 0.05 if run == "mask_thr0.05" else 0.30
-    tracker = Tracker(model.requires_grad_(False), replace(TRACKER_RTS50, not_found_threshold=threshold), sta=sta)
+    config = replace(TRACKER_RTS50, not_found_threshold=threshold)
+    tracker = SynchronisedTracker(model.requires_grad_(False), config, sta=sta)
     frame, mask = synthetic_frame(240, 320, 0)
     first = rows[0]
     assert int(mask.sum()) == first["mask_sum"]
@@ -160,11 +162,14 @@ def test_tracker_equals_the_golden_numbers(run: str) -> None:
     assert float(tracker.state.target_scale) == pytest.approx(first["target_scale"], rel=1e-6)
     assert_filters(tracker, first)
     for row in rows[1:]:
+        tracker.row = row
         result = tracker.step(synthetic_frame(240, 320, row["frame"] - 1)[0])
         state, where = tracker.state, f"{run} frame {row['frame']}"
-        assert state.position.tolist() == pytest.approx(row["pos"], rel=1e-4), where
-        assert state.target_size.tolist() == pytest.approx(row["target_sz"], rel=1e-4), where
-        assert float(state.target_scale) == pytest.approx(row["target_scale"], rel=1e-4), where
+        for ours, key in zip(tracker.free, ("pos", "target_sz", "target_scale"), strict=True):
+            assert ours.tolist() == pytest.approx(row[key], rel=1e-4), where
+        corners = [*state.region.top_left.flip(0).tolist(), *state.region.bottom_right.flip(0).tolist()]
+        x0, y0, w, h = row["clf_search_area"]
+        assert corners == [x0, y0, x0 + w + 1, y0 + h + 1], where
         assert result.score == pytest.approx(row["clf_max_score"], rel=1e-3), where
         assert flag_of(tracker) == row["flag"], where
         assert list(result.box) == pytest.approx(row["target_bbox"], abs=1), where
