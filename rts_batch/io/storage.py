@@ -32,6 +32,7 @@ __all__ = [
     "join",
     "list_names",
     "local_path",
+    "open_filesystem",
     "put_bytes",
     "put_file",
     "read_bytes",
@@ -102,14 +103,14 @@ def resolve(uri: str, folder: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    filesystem, path = _open(uri)
+    filesystem, path = open_filesystem(uri)
     with _translated("look up", uri):
         filesystem.invalidate_cache()
         return bool(filesystem.exists(path))
 
 
 def is_folder(uri: str) -> bool:
-    filesystem, path = _open(uri)
+    filesystem, path = open_filesystem(uri)
     with _translated("look up", uri):
         filesystem.invalidate_cache()
         return bool(filesystem.isdir(path))
@@ -121,7 +122,7 @@ def list_names(uri: str) -> list[str]:
 
 
 def read_bytes(uri: str) -> bytes:
-    filesystem, path = _open(uri)
+    filesystem, path = open_filesystem(uri)
     with _translated("read", uri):
         content: bytes = filesystem.cat_file(path)
         return content
@@ -138,7 +139,7 @@ def fetch(uri: str, folder: str | Path) -> Path:
         if not path.exists():
             raise StorageError(f"{uri} does not exist")
         return path
-    filesystem, remote = _open(uri)
+    filesystem, remote = open_filesystem(uri)
     target = Path(folder) / (posixpath.basename(remote.rstrip("/").split("?")[0]) or "file")
     temporary = target.with_name(_temporary_name(target.name))
     with _translated("fetch", uri):
@@ -166,7 +167,7 @@ def put_file(local: str | Path, uri: str) -> None:
         with _translated("write", uri):
             _put_local(path, lambda temporary: shutil.copyfile(local, temporary))
         return
-    filesystem, remote = _open(uri)
+    filesystem, remote = open_filesystem(uri)
     with _translated("write", uri):
         filesystem.put_file(str(local), remote)
 
@@ -178,14 +179,14 @@ def put_bytes(uri: str, data: bytes) -> None:
         with _translated("write", uri):
             _put_local(path, lambda temporary: temporary.write_bytes(data))
         return
-    filesystem, remote = _open(uri)
+    filesystem, remote = open_filesystem(uri)
     with _translated("write", uri):
         filesystem.pipe_file(remote, data)
 
 
 def delete(uri: str) -> None:
     """Removes a file, or a folder with everything in it. What does not exist is no error."""
-    filesystem, path = _open(uri)
+    filesystem, path = open_filesystem(uri)
     with _translated("delete", uri), contextlib.suppress(FileNotFoundError):
         filesystem.invalidate_cache()
         filesystem.rm(path, recursive=True)
@@ -202,8 +203,8 @@ def remove_temporaries(uri: str) -> list[str]:
     return names
 
 
-def _open(uri: str) -> tuple[Any, str]:
-    """The file system of a URI and the path within it."""
+def open_filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of a URI and the path within it."""
     check_uri(uri)
     scheme = match[1].lower() if (match := _SCHEME.match(uri)) else "file"
     try:
@@ -217,7 +218,7 @@ def _open(uri: str) -> tuple[Any, str]:
 
 
 def _list_all(uri: str) -> list[str]:
-    filesystem, path = _open(uri)
+    filesystem, path = open_filesystem(uri)
     with _translated("list", uri):
         filesystem.invalidate_cache()
         try:
