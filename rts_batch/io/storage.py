@@ -94,12 +94,14 @@ def join(uri: str, *names: str) -> str:
 
 def resolve(uri: str, folder: str) -> str:
     """The absolute form of a URI that was written down relative to `folder`."""
-    path = local_path(uri)
-    if path is None or path.is_absolute():
+    if _SCHEME.match(uri) or os.path.isabs(uri):
         return uri
-    if local_path(folder) is None:
-        return join(folder, str(path))
-    return os.path.normpath(os.path.join(os.path.abspath(str(local_path(folder))), str(path)))
+    base = folder
+    if match := _SCHEME.match(folder):
+        if match[1].lower() != "file":
+            return join(folder, uri)
+        base = folder[match.end() :]
+    return os.path.normpath(os.path.join(os.path.abspath(base), uri))
 
 
 def exists(uri: str) -> bool:

@@ -21,6 +21,7 @@ Direction = Literal["forward", "backward", "both"]
 PromptKind = Literal["correct", "annotate"]
 
 DIGEST_CHARACTERS: Final = 16
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 NAME_CHARACTERS: Final = 80
 """The readable part of a key; with digest and ending it stays far below the 255 bytes of a file name."""
 
@@ -93,8 +94,7 @@ class Manifest:
 
 def task_digest(fields: Any) -> str:
     """A digest of plain values (numbers, strings, lists, dicts)."""
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
+    return hashlib.sha256(_CANONICAL.encode(fields).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def task_key(video_id: str, digest: str) -> str:
