@@ -172,8 +172,7 @@ class PyavSource(FrameSource):
         if announced is not None and frames < announced - (damage.discarded if self._probe.times is None else 0):
             self.warnings.append(f"{frames} frames instead of the {announced} that the file announces")
         elif announced is None and time is not None and self.info.duration and self.info.fps:
-            missing = (self._stream.start_time or 0) * float(self._stream.time_base or 0)
-            missing += self.info.duration - time
+            missing = self.info.duration - time
             if missing > max(0.5, 3 / self.info.fps):
                 self.warnings.append(f"the frames end {missing:.1f} s before the {self.info.duration:.1f} s announced")
 
