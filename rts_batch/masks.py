@@ -18,6 +18,7 @@ from pycocotools import mask as coco
 from rts_batch.errors import PromptError, ResultsError
 
 __all__ = [
+    "MAX_PIXELS",
     "Box",
     "Region",
     "compress_runs",

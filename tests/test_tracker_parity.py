@@ -47,9 +47,7 @@ def decode(row: dict[str, Any]) -> np.ndarray:
 
 
 def config_of(spec: dict[str, Any]) -> TrackerConfig:
-    return replace(
-        TRACKER_RTS50, crop_size=tuple(spec["crop"]), not_found_threshold=spec.get("not_found", 0.30)
-    )
+    return replace(TRACKER_RTS50, crop_size=tuple(spec["crop"]), not_found_threshold=spec.get("not_found", 0.30))
 
 
 def flag_of(tracker: Tracker) -> str:

@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 import rts_batch
-from rts_batch.errors import ResultsError
-from rts_batch.io import storage
+from rts_batch.errors import ResultsError, StorageError
+from rts_batch.io.masks_table import EXTRA_TYPES, RESULT_COLUMNS, SCHEMA_VERSION, STATES, State, masks_schema
+from rts_batch.io.results_reading import open_masks, read_masks, read_metadata
 from rts_batch.masks import Box
 
 __all__ = [
+    "EXTRA_TYPES",
     "RESULT_COLUMNS",
     "ResultsSummary",
     "ResultsWriter",
@@ -38,59 +37,16 @@ __all__ = [
     "read_metadata",
 ]
 
-SCHEMA_VERSION: Final = "1"
-
-State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
-ExtraType = Literal["int64", "float64", "bool", "string"]
-
 ROW_GROUP_ROWS: Final = 1000
-"""Small enough to read one minute of one target without the rest; smaller ones compress worse."""
+"""Small enough to read a minute of one target without the rest; smaller ones compress worse."""
 
 SPOOL_BYTES: Final = 8 << 20
-"""Codes held in memory before they are written to the spool."""
-
-_STATES: Final = get_args(State)
-_STATE_TYPE: Final = pa.dictionary(pa.int8(), pa.string())
-
-_COLUMNS: Final = (
-    ("video_id", pa.string(), False),
-    ("object_id", pa.int32(), False),
-    ("frame", pa.int32(), False),
-    ("time", pa.float64(), True),
-    ("height", pa.int32(), False),
-    ("width", pa.int32(), False),
-    ("rle", pa.binary(), False),
-    ("x", pa.float32(), True),
-    ("y", pa.float32(), True),
-    ("w", pa.float32(), True),
-    ("h", pa.float32(), True),
-    ("area", pa.int32(), False),
-    ("score", pa.float32(), True),
-    ("confidence", pa.float32(), True),
-    ("state", _STATE_TYPE, False),
-    ("category", pa.string(), True),
-)
-
-RESULT_COLUMNS: Final = tuple(name for name, _, _ in _COLUMNS)
-"""The names that every masks table has, in order; a manifest's own columns follow them."""
-
-_EXTRA_TYPES: Final = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
+"""Rows held in memory, roughly, before they are written to the spool."""
 
 _PER_ROW: Final = ("object_id", "frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence", "state")
 
-
-def masks_schema(extras: Mapping[str, str] | None = None) -> pa.Schema:
-    """The schema of a masks table whose manifest carries the further columns `extras`, name to type.
-
-    Raises:
-        ResultsError: a name that the table uses itself, or a type other than int64, float64, bool and string.
-    """
-    fields = [pa.field(name, kind, nullable) for name, kind, nullable in _COLUMNS]
-    for name, kind in (extras or {}).items():
-        if name in RESULT_COLUMNS or kind not in _EXTRA_TYPES:
-            raise ResultsError(f"column {name!r} of type {kind!r} cannot be carried into the masks table")
-        fields.append(pa.field(name, _EXTRA_TYPES[kind]))
-    return pa.schema(fields)
+_VARIED: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence")
+"""Columns whose values hardly repeat, for which a dictionary would be a waste."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +129,11 @@ class ResultsWriter:
             "weights": weights,
             "profile": profile,
         }
-        self._spool = tempfile.TemporaryFile(prefix="rts-batch-masks-", dir=self.path.parent)  # noqa: SIM115
+        if not targets:
+            raise ResultsError(f"{self.path}: a video without a target has no masks table")
+        with self._disk_errors():
+            # Without a name from the start, so that not even a killed process leaves it behind.
+            self._spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
 
     def __enter__(self) -> ResultsWriter:
         return self
@@ -208,17 +168,17 @@ class ResultsWriter:
             raise ResultsError(f"object {object_id} is no target of this video")
         if frame < 0 or frame != (frame if target.next_frame is None else target.next_frame):
             raise ResultsError(f"object {object_id}: frame {frame} came where frame {target.next_frame} was due")
-        if state not in _STATES:
-            raise ResultsError(f"object {object_id}, frame {frame}: {state!r} is not one of {', '.join(_STATES)}")
+        if state not in STATES:
+            raise ResultsError(f"object {object_id}, frame {frame}: {state!r} is not one of {', '.join(STATES)}")
         x, y, w, h = box or (None, None, None, None)
-        values = (object_id, frame, time, rle, x, y, w, h, area, score, confidence, _STATES.index(state))
+        values = (object_id, frame, time, rle, x, y, w, h, area, score, confidence, STATES.index(state))
         for name, value in zip(_PER_ROW, values, strict=True):
             target.pending[name].append(value)
         target.next_frame = frame + 1
         target.rows += 1
         self.rows += 1
         self._states[state] += 1
-        self._pending_bytes += len(rle) + 200
+        self._pending_bytes += len(rle) + 600
         if self._pending_bytes > SPOOL_BYTES:
             self._flush()
 
@@ -226,7 +186,7 @@ class ResultsWriter:
         """Writes the file, reads its footer back and checks it.
 
         Args:
-            frames: the video's length in frames as decoded, so that every target's last row is frame `frames - 1`.
+            frames: the video's length as decoded (the index after its last frame); every target has rows up to there.
             fps: average frames per second, for the metadata.
             duration: of the video in seconds, for the metadata.
 
@@ -237,11 +197,12 @@ class ResultsWriter:
             if target.next_frame != frames:
                 reached = "no frame" if target.next_frame is None else f"frame {target.next_frame - 1}"
                 raise ResultsError(f"object {object_id} has rows up to {reached}; the video ends with {frames - 1}")
-        self._flush()
         self._metadata |= {"frames": str(frames), "fps": json.dumps(fps), "duration": json.dumps(duration)}
+        self._flush()
         try:
-            self._write()
-            written = pq.read_metadata(self.path).num_rows
+            with self._disk_errors():
+                self._write()
+                written = pq.read_metadata(self.path).num_rows
             if written != self.rows:
                 raise ResultsError(f"{self.path} holds {written} rows instead of {self.rows}")
         except BaseException:
@@ -254,7 +215,7 @@ class ResultsWriter:
             objects=len(self._objects),
             frames=max(target.rows for target in self._objects.values()),
             bytes=self.path.stat().st_size,
-            states={state: self._states[state] for state in _STATES if self._states[state]},
+            states={state: self._states[state] for state in STATES if self._states[state]},
         )
 
     def _flush(self) -> None:
@@ -263,8 +224,9 @@ class ResultsWriter:
             if target.pending["frame"]:
                 batch = pa.RecordBatch.from_pydict(target.pending, schema=self._spool_schema)
                 data = batch.serialize()
-                target.spooled.append((self._spool.tell(), data.size))
-                self._spool.write(data)
+                with self._disk_errors():
+                    target.spooled.append((self._spool.tell(), data.size))
+                    self._spool.write(data)
                 for values in target.pending.values():
                     values.clear()
         self._pending_bytes = 0
@@ -272,13 +234,12 @@ class ResultsWriter:
     def _write(self) -> None:
         metadata = {f"rts_batch.{key}": value for key, value in self._metadata.items()}
         schema = self._schema.with_metadata(metadata)
-        names = [name for name in schema.names if name not in ("rle", "frame", "time", "x", "y", "w", "h", "area")]
         with pq.ParquetWriter(
             self.path,
             schema,
             compression="zstd",
             compression_level=3,
-            use_dictionary=[name for name in names if name not in ("score", "confidence")],
+            use_dictionary=[name for name in schema.names if name not in _VARIED],
             write_statistics=[name for name in schema.names if name != "rle"],
         ) as writer:
             for table in self._row_groups(schema):
@@ -307,87 +268,15 @@ class ResultsWriter:
         constants = {**self._constants, "category": target.category, **target.extras}
         columns: dict[str, pa.Array] = dict(zip(_PER_ROW, batch.columns, strict=True))
         # The whole dictionary each time, so that the file does not depend on which state came first.
-        columns["state"] = pa.DictionaryArray.from_arrays(columns["state"], pa.array(_STATES))
+        columns["state"] = pa.DictionaryArray.from_arrays(columns["state"], pa.array(STATES))
         for column in schema:
             if column.name not in columns:
                 columns[column.name] = pa.repeat(pa.scalar(constants.get(column.name), column.type), batch.num_rows)
         return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
-
-def open_masks(run_folder: str) -> ds.Dataset:
-    """All masks of a run as one pyarrow dataset, to be filtered and read in pieces.
-
-    Raises:
-        ResultsError: the run has no finished video, or a file that is not Parquet.
-        StorageError: the folder cannot be listed.
-    """
-    folder = storage.join(run_folder, "masks")
-    names = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
-    if not names:
-        raise ResultsError(f"{folder} holds no masks: no video of this run is finished")
-    filesystem, root = storage.open_filesystem(folder)
-    try:
-        return ds.dataset([f"{root.rstrip('/')}/{name}" for name in names], format="parquet", filesystem=filesystem)
-    except (pa.ArrowException, OSError) as error:
-        raise ResultsError(f"{folder} cannot be read as Parquet: {error}") from error
-
-
-def read_masks(
-    run_folder: str,
-    *,
-    video_ids: Sequence[str] | None = None,
-    object_ids: Sequence[int] | None = None,
-    columns: Sequence[str] | None = None,
-) -> pa.Table:
-    """Reads a run's masks into memory, all of them or those of some videos and targets.
-
-    Decode a mask with `rts_batch.masks.decode_rle(row["rle"], row["height"], row["width"])`.
-
-    Raises:
-        ResultsError: no finished video, an unknown column, or a file that is not Parquet.
-    """
-    wanted = [
-        pc.field(name).isin(list(values))
-        for name, values in (("video_id", video_ids), ("object_id", object_ids))
-        if values is not None
-    ]
-    condition = None
-    for part in wanted:
-        condition = part if condition is None else condition & part
-    dataset = open_masks(run_folder)
-    try:
-        return dataset.to_table(columns=list(columns) if columns else None, filter=condition)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise ResultsError(f"the masks of {run_folder} cannot be read: {error}") from error
-
-
-def read_metadata(uri: str) -> dict[str, Any]:
-    """The file metadata of one masks file: schema_version, package_version, task, weights, profile, frames, fps and
-    duration.
-
-    Raises:
-        ResultsError: not a masks file of a version that this package knows.
-    """
-    filesystem, path = storage.open_filesystem(uri)
-    try:
-        with contextlib.closing(pq.ParquetFile(path, filesystem=filesystem)) as file:
-            raw = file.schema_arrow.metadata or {}
-        values = {
-            key.decode().removeprefix("rts_batch."): value.decode()
-            for key, value in raw.items()
-            if key.startswith(b"rts_batch.")
-        }
-        if values.get("schema_version") != SCHEMA_VERSION:
-            raise ResultsError(
-                f"{uri} has masks table version {values.get('schema_version')}; this package reads {SCHEMA_VERSION}"
-            )
-        parsed: dict[str, Any] = {**values, "frames": int(values["frames"])}
-        for name in ("task", "fps", "duration"):
-            parsed[name] = json.loads(values[name])
-        if parsed["fps"] is not None and not math.isfinite(parsed["fps"]):
-            raise ResultsError(f"{uri}: fps is {parsed['fps']}")
-    except ResultsError:
-        raise
-    except Exception as error:
-        raise ResultsError(f"{uri} is not a masks file: {error}") from error
-    return parsed
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error}", transient=True) from error

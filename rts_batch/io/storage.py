@@ -101,7 +101,7 @@ def resolve(uri: str, folder: str) -> str:
         if match[1].lower() != "file":
             return join(folder, uri)
         base = folder[match.end() :]
-    return os.path.normpath(os.path.join(os.path.abspath(base), uri))
+    return os.path.normpath(os.path.join(base if os.path.isabs(base) else os.path.abspath(base), uri))
 
 
 def exists(uri: str) -> bool:

@@ -8,8 +8,9 @@ from typing import Final
 from rts_batch.config import DecoderName
 from rts_batch.errors import VideoError
 from rts_batch.io.frames import Frame, FrameSource, VideoInfo
-from rts_batch.io.video_files import DecordSource, PyavSource, probe_file, unsuitable_for_decord
+from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource
+from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
 
 __all__ = ["DECODE_MEMORY", "Frame", "FrameSource", "VideoInfo", "open_video"]
 

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rts_batch.errors import ManifestError
+from rts_batch.errors import ManifestError, ResultsError, StorageError
+from rts_batch.io import storage
 from rts_batch.io.results import RESULT_COLUMNS
 from rts_batch.manifest.files import Problem, RawRows
 from rts_batch.manifest.model import Direction, PromptKind
-from rts_batch.masks import Box, compress_runs, parse_rle
+from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
 
 __all__ = ["COLUMNS", "Columns", "check_columns", "rle_of"]
 
@@ -30,11 +31,12 @@ def _parse_box(value: Any) -> Box:
     """Reads "x,y,w,h", a JSON list of that, or a list."""
     if isinstance(value, str):
         value = value.strip("[]() ").split(",")
-    if not isinstance(value, list | tuple) or len(value) != 4:
+    if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(number, bool) for number in value):
         raise ValueError("expected four numbers")
-    if any(isinstance(number, bool) for number in value):
-        raise ValueError("expected four numbers")
-    x, y, w, h = (float(number) for number in value)
+    try:
+        x, y, w, h = (float(number) for number in value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("expected four numbers") from None
     if not all(map(math.isfinite, (x, y, w, h))):
         raise ValueError("expected finite numbers")
     if w <= 0 or h <= 0:
@@ -42,10 +44,18 @@ def _parse_box(value: Any) -> Box:
     return x, y, w, h
 
 
+def _check_uri(value: str) -> str:
+    try:
+        storage.check_uri(value)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _parse_mask(value: Any) -> str:
     """Returns a path or URI as it is, an RLE as canonical JSON."""
     if isinstance(value, str) and not value.startswith("{"):
-        return value
+        return _check_uri(value)
     try:
         rle = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
@@ -56,9 +66,14 @@ def _parse_mask(value: Any) -> str:
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
         raise ValueError("its size must be [height, width]")
     height, width = size
+    if height * width > MAX_PIXELS:
+        raise ValueError("its size is more than any video's")
     if isinstance(counts, str | bytes):
         code = counts.encode() if isinstance(counts, str) else counts
-        runs = parse_rle(code, height, width)
+        try:
+            runs = parse_rle(code, height, width)
+        except ResultsError as error:
+            raise ValueError(str(error)) from None
     elif isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts):
         if not counts or sum(counts) != height * width:
             raise ValueError("its counts do not add up to its size")
@@ -90,7 +105,7 @@ class _Column:
 
 
 COLUMNS: Final[dict[str, _Column]] = {
-    "video": _Column(_Text, pa.string(), "a path or URI of a video"),
+    "video": _Column(Annotated[_Text, AfterValidator(_check_uri)], pa.string(), "a path or URI of a video"),
     "video_id": _Column(_Text, pa.string(), "a name without control characters"),
     "object_id": _Column(
         Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "an object id: write a whole number from 1 on"

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from rts_batch.errors import ManifestError, StorageError
+from rts_batch.errors import ManifestError
 from rts_batch.io import storage
+from rts_batch.io.results import EXTRA_TYPES
 from rts_batch.manifest.columns import COLUMNS, Columns, check_columns, rle_of
 from rts_batch.manifest.files import FOLDER_KEY, Problem, RawRows, read_rows
 from rts_batch.manifest.model import Manifest, Prompt, Target, VideoTask, task_digest, task_key
 
 __all__ = ["read_manifest"]
 
-_EXTRA_TYPES: Final = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
+_DEFAULTS: Final = {"object_id": 1, "start": 0, "direction": "forward", "prompt_kind": "correct"}
 
 _VIDEO_FIELDS: Final = ("video", "start", "end", "direction", "frames")
 """What all rows of one video must agree on."""
+
+_PROMPT_FIELDS: Final = ("frame", "time", "x", "y", "w", "h", "mask", "prompt_kind")
 
 
 def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
@@ -34,26 +38,25 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
         ManifestError: with every problem of every row; also a manifest without any (valid) row.
         StorageError: the file cannot be read.
     """
-    raw = read_rows(storage.read_bytes(uri), uri)
-    columns = check_columns(raw, uri)
-    folder = raw.folder or _folder_of(uri)
-    rows = _Rows(raw, columns, folder)
-    rows.check()
-    problems = sorted([*raw.problems, *columns.problems])
-    texts = tuple(problem.text for problem in problems)
-    if texts and not skip_invalid:
-        wrong = len({problem.line for problem in problems})
-        raise ManifestError(
-            f"{uri}: {wrong} of {len(raw.lines) + len(raw.problems)} rows cannot be used; correct them or leave them "
-            "out with --skip-invalid",
-            texts,
-        )
-    good = [row for row in range(len(raw.lines)) if row not in columns.bad]
-    if not good:
-        raise ManifestError(f"{uri} has no row that can be used" if texts else f"{uri} has no rows", texts)
-    return Manifest(
-        tasks=tuple(rows.tasks(good)), table=rows.table(good), invalid=texts, extras=dict(columns.extra_types)
-    )
+    with _paused_garbage_collection():
+        raw = read_rows(storage.read_bytes(uri), uri)
+        columns = check_columns(raw, uri)
+        _fill_defaults(columns)
+        _Checks(raw, columns).run()
+        problems = tuple(problem.text for problem in sorted([*raw.problems, *columns.problems]))
+        if problems and not skip_invalid:
+            wrong = len(columns.bad) + len(raw.problems)
+            raise ManifestError(
+                f"{uri}: {wrong} of {len(raw.lines) + len(raw.problems)} rows cannot be used; correct them, or leave "
+                "them out with --skip-invalid",
+                problems,
+            )
+        good = [row for row in range(len(raw.lines)) if row not in columns.bad]
+        if not good:
+            raise ManifestError(f"{uri} has no row that can be used" if problems else f"{uri} has no rows", problems)
+        folder = raw.folder or _folder_of(uri)
+        tasks = tuple(_tasks(raw, columns, good, folder))
+        return Manifest(tasks, _table(columns, good, folder), problems, columns.extra_types)
 
 
 def _folder_of(uri: str) -> str:
@@ -61,144 +64,128 @@ def _folder_of(uri: str) -> str:
     return str(path.absolute().parent) if path is not None else posixpath.dirname(uri.split("?")[0])
 
 
-class _Rows:
-    """Checked columns, seen as rows."""
+def _fill_defaults(columns: Columns) -> None:
+    known = columns.known
+    for name, default in _DEFAULTS.items():
+        known[name] = [default if value is None else value for value in known[name]]
+    known["video_id"] = [
+        name if name is not None or video is None else storage.safe_uri(video)
+        for name, video in zip(known["video_id"], known["video"], strict=True)
+    ]
+    known["frame"] = [
+        start if frame is None and time is None else frame
+        for frame, time, start in zip(known["frame"], known["time"], known["start"], strict=True)
+    ]
+    for row, box in enumerate(known["box"]):
+        if box is not None and all(known[name][row] is None for name in "xywh"):
+            for name, value in zip("xywh", box, strict=True):
+                known[name][row] = value
+            known["box"][row] = None
 
-    def __init__(self, raw: RawRows, columns: Columns, folder: str) -> None:
+
+class _Checks:
+    """What is wrong within single rows, and between rows."""
+
+    def __init__(self, raw: RawRows, columns: Columns) -> None:
         self.raw = raw
         self.columns = columns
-        self.folder = folder
-        self.count = len(raw.lines)
-        self._fill_defaults()
+        self.known = columns.known
 
-    def _fill_defaults(self) -> None:
-        known = self.columns.known
-        bad = self.columns.bad
-        for row in range(self.count):
-            if row in bad:
-                continue
-            if known["video_id"][row] is None:
-                known["video_id"][row] = _default_id(known["video"][row])
-            if known["box"][row] is not None and known["x"][row] is None:
-                for name, value in zip("xywh", known["box"][row], strict=True):
-                    known[name][row] = value
-                known["box"][row] = None
-            start = known["start"][row] or 0
-            if known["frame"][row] is None and known["time"][row] is None:
-                known["frame"][row] = start
-            known["start"][row] = start
-            for name, value in (("object_id", 1), ("direction", "forward"), ("prompt_kind", "correct")):
-                if known[name][row] is None:
-                    known[name][row] = value
-
-    def check(self) -> None:
-        """Adds what is wrong within single rows and between rows to the columns' problems."""
-        known = self.columns.known
+    def run(self) -> None:
+        """Adds what it finds to the columns' problems."""
+        known = self.known
         first_of_video: dict[str, int] = {}
         first_of_target: dict[tuple[str, int], int] = {}
         first_of_prompt: dict[tuple[Any, ...], int] = {}
-        for row in range(self.count):
+        names = ("video_id", "object_id", "frame", "time")
+        for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
             if row in self.columns.bad:
                 continue
-            found = list(self._check_row(row))
-            video_id, object_id = known["video_id"][row], known["object_id"][row]
-            found += self._check_agreement(row, first_of_video.setdefault(video_id, row))
-            target = first_of_target.setdefault((video_id, object_id), row)
-            prompt = first_of_prompt.setdefault((video_id, object_id, known["frame"][row], known["time"][row]), row)
-            if prompt != row:
+            found = [*self._mark(row), *self._span(row), *self._unsupported(row)]
+            first = first_of_video.setdefault(prompt[0], row)
+            if first != row:
+                found += self._differing(row, first, {name: known[name] for name in _VIDEO_FIELDS}, "video_id")
+            first = first_of_target.setdefault(prompt[:2], row)
+            if first_of_prompt.setdefault(prompt, row) != row:
                 found.append(
-                    f"the same video, object_id and frame as {self._place(prompt)}; remove one of the two, or give "
-                    "them different object_ids"
+                    f"the same video_id, object_id and frame as {self._place(first_of_prompt[prompt])}; remove one of "
+                    "the two, or give them different object_ids"
                 )
-            elif target != row:
-                found += self._check_same_target(row, target)
+            elif first != row:
+                carried = {"category": known["category"], **self.columns.extras}
+                found += self._differing(row, first, carried, "target")
+                found.append(
+                    f"column object_id: {prompt[1]} was marked in {self._place(first)} already, and corrections of a "
+                    "target are not supported by this version; remove the row, or give it another object_id"
+                )
             for text in found:
                 self.columns.problems.append(Problem(self.raw.lines[row], f"{self._place(row)}: {text}"))
                 self.columns.bad.add(row)
 
-    def _check_row(self, row: int) -> Iterator[str]:
-        known = {name: values[row] for name, values in self.columns.known.items()}
-        sides = [name for name in "xywh" if known[name] is not None]
-        if known["box"] is not None:
+    def _mark(self, row: int) -> Iterator[str]:
+        known = self.known
+        missing = [name for name in "xywh" if known[name][row] is None]
+        if known["box"][row] is not None:
             yield "a box and the columns x, y, w, h; give one of the two"
-        elif 0 < len(sides) < 4:
-            missing = ", ".join(name for name in "xywh" if name not in sides)
-            yield f"a box without {missing}; fill x, y, w and h or none of them"
-        elif not sides and known["mask"] is None:
+        elif missing and len(missing) < 4:
+            yield f"a box without {', '.join(missing)}; fill x, y, w and h or none of them"
+        elif missing and known["mask"][row] is None:
             yield "no target is marked; fill box (x,y,w,h in pixels) or mask"
-        if known["frame"] is not None and known["time"] is not None:
-            yield f"frame {known['frame']} and time {known['time']}; give one of the two"
-        start, end = known["start"], known["end"]
+
+    def _span(self, row: int) -> Iterator[str]:
+        known = self.known
+        frame, time, start, end = (known[name][row] for name in ("frame", "time", "start", "end"))
+        if frame is not None and time is not None:
+            yield f"frame {frame} and time {time}; give one of the two"
         if end is not None and end <= start:
             yield f"column end: {end} is not after start, which is {start}"
-        elif known["frame"] is not None and not start <= known["frame"] < (end or 2**31):
-            yield f"column frame: {known['frame']} lies outside start {start} to end {'' if end is None else end}"
-        for name in ("video", "mask"):
-            if known[name] is not None and not known[name].startswith("{"):
-                try:
-                    storage.check_uri(known[name])
-                except StorageError as error:
-                    yield f"column {name}: {error}"
-        if known["direction"] != "forward":
-            yield f"column direction: {known['direction']!r} is not supported by this version; only 'forward' is"
-        if known["prompt_kind"] != "correct":
-            yield f"column prompt_kind: {known['prompt_kind']!r} is not supported by this version; only 'correct' is"
+        elif frame is not None and frame < start:
+            yield f"column frame: {frame} comes before start, which is {start}"
+        elif frame is not None and end is not None and frame >= end:
+            yield f"column frame: {frame} is not before end, which is {end}"
 
-    def _check_agreement(self, row: int, first: int) -> Iterator[str]:
-        for name in _VIDEO_FIELDS:
-            values = self.columns.known[name]
+    def _unsupported(self, row: int) -> Iterator[str]:
+        for name in ("direction", "prompt_kind"):
+            value = self.known[name][row]
+            if value != _DEFAULTS[name]:
+                yield f"column {name}: {value!r} is not supported by this version; only {_DEFAULTS[name]!r} is"
+
+    def _differing(self, row: int, first: int, columns: dict[str, list[Any]], what: str) -> Iterator[str]:
+        for name, values in columns.items():
             if values[row] != values[first]:
                 yield (
                     f"column {name}: {values[row]!r}, but {self._place(first)} has {values[first]!r} for the same "
-                    f"video_id {self.columns.known['video_id'][row]!r}; correct one, or use two video_ids"
+                    f"{what}; correct one of the two, or tell them apart by their {what.removesuffix('_id')} ids"
                 )
-
-    def _check_same_target(self, row: int, first: int) -> Iterator[str]:
-        carried = {"category": self.columns.known["category"], **self.columns.extras}
-        for name, values in carried.items():
-            if values[row] != values[first]:
-                yield (
-                    f"column {name}: {values[row]!r}, but {self._place(first)} has {values[first]!r} for the same "
-                    "target; a target carries one value into the results"
-                )
-        yield (
-            f"column object_id: {self.columns.known['object_id'][row]} was marked in {self._place(first)} already, and "
-            "corrections of a target are not supported by this version; remove the row, or give it another object_id"
-        )
 
     def _place(self, row: int) -> str:
         return f"{self.raw.place} {self.raw.lines[row]}"
 
-    def tasks(self, rows: list[int]) -> Iterator[VideoTask]:
-        by_video: dict[str, list[int]] = {}
-        for row in rows:
-            by_video.setdefault(self.columns.known["video_id"][row], []).append(row)
-        for video_id, members in by_video.items():
-            yield self._task(video_id, members)
 
-    def _task(self, video_id: str, rows: list[int]) -> VideoTask:
-        known = self.columns.known
-        by_target: dict[int, list[int]] = {}
-        for row in rows:
-            by_target.setdefault(known["object_id"][row], []).append(row)
+def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> Iterator[VideoTask]:
+    """The rows, grouped by video and then by target, each in the order of the prompts' frames."""
+    known = columns.known
+    by_video: dict[str, dict[int, list[int]]] = {}
+    for row in rows:
+        by_video.setdefault(known["video_id"][row], {}).setdefault(known["object_id"][row], []).append(row)
+    prompt_columns = [known[name] for name in _PROMPT_FIELDS]
+    for video_id, by_target in by_video.items():
         targets = []
         written = []
         for object_id, members in sorted(by_target.items()):
             members.sort(key=lambda row: (known["time"][row] or 0.0, known["frame"][row] or 0))
-            extras = {name: values[members[0]] for name, values in self.columns.extras.items()}
             category = known["category"][members[0]]
-            targets.append(Target(object_id, tuple(map(self._prompt, members)), category, extras))
-            prompts = [
-                [known[name][row] for name in ("frame", "time", "x", "y", "w", "h", "mask", "prompt_kind")]
-                for row in members
-            ]
-            written.append([object_id, category, extras, prompts])
-        start, end, direction, frames = (known[name][rows[0]] for name in ("start", "end", "direction", "frames"))
-        video = known["video"][rows[0]]
+            extras = {name: values[members[0]] for name, values in columns.extras.items()}
+            values = [[column[row] for column in prompt_columns] for row in members]
+            lines = [raw.lines[row] for row in members]
+            prompts = tuple(_prompt(line, fields, folder) for line, fields in zip(lines, values, strict=True))
+            targets.append(Target(object_id, prompts, category, extras))
+            written.append([object_id, category, extras, values])
+        video, start, end, direction, frames = (known[name][members[0]] for name in _VIDEO_FIELDS)
         digest = task_digest([video_id, video, start, end, direction, frames, written])
-        return VideoTask(
+        yield VideoTask(
             video_id=video_id,
-            uri=storage.resolve(video, self.folder),
+            uri=storage.resolve(video, folder),
             targets=tuple(targets),
             start=start,
             end=end,
@@ -208,30 +195,36 @@ class _Rows:
             key=task_key(video_id, digest),
         )
 
-    def _prompt(self, row: int) -> Prompt:
-        known = self.columns.known
-        mask = known["mask"][row]
-        rle = rle_of(mask)
-        x, y, w, h = (known[name][row] for name in "xywh")
-        return Prompt(
-            frame=known["frame"][row],
-            time=known["time"][row],
-            box=(x, y, w, h) if mask is None else None,
-            mask_uri=storage.resolve(mask, self.folder) if mask is not None and rle is None else None,
-            mask_rle=rle,
-            kind=known["prompt_kind"][row],
-            line=self.raw.lines[row],
-        )
 
-    def table(self, rows: list[int]) -> pa.Table:
-        known = {name: values for name, values in self.columns.known.items() if name != "box"}
-        arrays = {name: pa.array([values[row] for row in rows], COLUMNS[name].type) for name, values in known.items()}
-        for name, values in self.columns.extras.items():
-            arrays[name] = pa.array([values[row] for row in rows], _EXTRA_TYPES[self.columns.extra_types[name]])
-        return pa.table(arrays).replace_schema_metadata({FOLDER_KEY: self.folder.encode()})
+def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:
+    frame, time, x, y, w, h, mask, kind = fields
+    rle = rle_of(mask)
+    return Prompt(
+        frame=frame,
+        time=time,
+        box=(x, y, w, h) if mask is None else None,
+        mask_uri=storage.resolve(mask, folder) if mask is not None and rle is None else None,
+        mask_rle=rle,
+        kind=kind,
+        line=line,
+    )
 
 
-def _default_id(video: str) -> str:
-    """The path as written, which no other video of the manifest shares, without what may be secret in a URL."""
-    uri = storage.safe_uri(video)
-    return uri.rstrip("/") or "video" if urlsplit(uri).scheme else uri
+def _table(columns: Columns, rows: Sequence[int], folder: str) -> pa.Table:
+    types = {name: column.type for name, column in COLUMNS.items() if name != "box"}
+    types |= {name: EXTRA_TYPES[kind] for name, kind in columns.extra_types.items()}
+    values = {**columns.known, **columns.extras}
+    arrays = {name: pa.array([values[name][row] for row in rows], kind) for name, kind in types.items()}
+    return pa.table(arrays).replace_schema_metadata({FOLDER_KEY: folder.encode()})
+
+
+@contextlib.contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """A million rows are many objects and no cycles: looking for those takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
