@@ -86,6 +86,7 @@ def make_video(
         stream.options = {**fast, **quiet, **(options or {})}
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
+        container.start_encoding()  # also where no frame follows
         for index, (image, frame_masks) in enumerate(draw(frames, size, discs)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times is None:
@@ -97,6 +98,47 @@ def make_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return np.stack(masks) if masks else np.zeros((0, len(discs), size[1], size[0]), bool)
+
+
+def remux(
+    source: Path | str,
+    path: Path | str,
+    *,
+    matrix: Sequence[int] | None = None,
+    shift: float = 0.0,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Copies a video without encoding it again.
+
+    Args:
+        matrix: the display matrix a, b, c, d: x, y is shown at ax + cy, bx + dy (y downwards).
+        shift: seconds added to all times; below zero in mp4, an edit list cuts off what comes before zero.
+        options: of the muxer.
+    """
+    with av.open(str(source)) as old, av.open(str(path), "w", options=dict(options or {})) as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        if matrix is not None:
+            a, b, c, d = (value << 16 for value in matrix)
+            copy.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        for packet in old.demux(stream):
+            if packet.dts is not None:
+                ticks = round(shift / stream.time_base)
+                packet.pts += ticks
+                packet.dts += ticks
+                packet.stream = copy
+                new.mux(packet)
+
+
+def make_audio(path: Path | str, seconds: float = 0.5) -> None:
+    """Writes a sound file without a picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        samples = np.zeros((1, round(16000 * seconds)), np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def make_images(
