@@ -164,7 +164,7 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
         "it is mirrored": probe.orientation.mirrored,
         "decord does not turn this container": probe.orientation != Orientation() and "mp4" not in probe.containers,
         "decord pads narrow pictures": min(info.height, info.width) < 32,
-        "decord shifts the colours of an odd height": odd_height and probe.pixels in ("yuv420p", "yuvj420p"),
+        "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
         "an edit list cuts off frames": probe.discarded_packets > 0,
         "some packets are damaged": probe.damaged_packets > 0,
         f"it is incomplete: {incomplete}": incomplete is not None,
