@@ -51,18 +51,15 @@ def read_masks(
     Raises:
         ResultsError: no finished video, an unknown column, or a file that is not Parquet.
     """
-    wanted = [
-        pc.field(name).isin(list(values))
-        for name, values in (("video_id", video_ids), ("object_id", object_ids))
-        if values is not None
-    ]
     condition = None
-    for part in wanted:
-        condition = part if condition is None else condition & part
+    for name, values, kind in (("video_id", video_ids, pa.string()), ("object_id", object_ids, pa.int32())):
+        if values is not None:
+            chosen = pc.field(name).isin(pa.array(values, kind))
+            condition = chosen if condition is None else condition & chosen
     dataset = open_masks(run_folder)
     try:
         return dataset.to_table(columns=list(columns) if columns else None, filter=condition)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ResultsError(f"the masks of {run_folder} cannot be read: {error}") from error
 
 
