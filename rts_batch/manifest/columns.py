@@ -30,7 +30,8 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 def _parse_box(value: Any) -> Box:
     """Reads "x,y,w,h", a JSON list of that, or a list."""
     if isinstance(value, str):
-        value = value.strip("[]() ").split(",")
+        bracketed = value[:1] + value[-1:] in ("[]", "()")
+        value = (value[1:-1] if bracketed else value).split(",")
     if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(number, bool) for number in value):
         raise ValueError("expected four numbers")
     try:
@@ -212,6 +213,8 @@ def _check_column(name: str, column: _Column, values: list[Any], raw: RawRows, c
     return adapter.validate_python([None if row in wrong else value for row, value in enumerate(values)])
 
 
+_KINDS: Final = {bool: "true/false", int: "numbers", float: "numbers", str: "text"}
+
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
@@ -221,26 +224,24 @@ def _check_extra(name: str, values: list[Any], raw: RawRows, checked: Columns) -
     if raw.format == "csv":
         return _type_of_text(values)
     report = _reporter(name, values, raw, checked)
-    kinds = {bool: "bool", int: "number", float: "number", str: "string"}
-    kind = next((kinds[type(value)] for value in values if type(value) in kinds), None) or _declared(name, raw)
+    kind = next((_KINDS[type(value)] for value in values if type(value) in _KINDS), None)
     kept: list[Any] = []
     for row, value in enumerate(values):
-        if value is None:
-            kept.append(None)
-        elif kinds.get(type(value)) != kind:
-            kept.append(None)
-            found = kinds.get(type(value), f"a {type(value).__name__}")
-            report(
-                row,
-                f"is {found}, the column's first value is {kind}; a carried column holds numbers, text or true/false",
-            )
-        elif not _storable(value):
-            kept.append(None)
+        found = _KINDS.get(type(value))
+        if value is not None and (found is None or found != kind):
+            what = found or f"of type {type(value).__name__}"
+            where = f" in a column of {kind}" if found else ", which no result can carry"
+            report(row, f"is {what}{where}; write only numbers, only text or only true/false")
+        elif value is not None and not _storable(value):
             report(row, "cannot be stored: whole numbers have 64 bits and text is Unicode; write it as plain text")
         else:
             kept.append(value)
-    if kind != "number":
-        return kind, kept
+            continue
+        kept.append(None)
+    if kind is None:
+        return _declared(name, raw), kept
+    if kind != "numbers":
+        return "string" if kind == "text" else "bool", kept
     if any(isinstance(value, float) for value in kept):
         return "float64", [None if value is None else float(value) for value in kept]
     return "int64", kept
@@ -262,11 +263,13 @@ def _type_of_text(values: list[str | None]) -> tuple[str, list[Any]]:
 
 
 def _declared(name: str, raw: RawRows) -> str:
-    """The type of a column without a value, where the file's format declares one."""
+    """The type of a column without a value: the one that the file's format declares, if any."""
     declared = raw.types.get(name, pa.string())
     if pa.types.is_boolean(declared):
         return "bool"
-    return "number" if pa.types.is_integer(declared) else "string"
+    if pa.types.is_integer(declared):
+        return "int64"
+    return "float64" if pa.types.is_floating(declared) else "string"
 
 
 def _storable(value: Any) -> bool:
@@ -280,7 +283,7 @@ def _storable(value: Any) -> bool:
 def _reporter(name: str, values: list[Any], raw: RawRows, checked: Columns) -> Callable[[int, str], None]:
     def report(row: int, text: str) -> None:
         line = raw.lines[row]
-        shown = repr(values[row])
+        shown = "an empty cell" if values[row] is None else repr(values[row])
         shown = shown if len(shown) <= 60 else shown[:57] + "…"
         checked.problems.append(Problem(line, f"{raw.place} {line}, column {name}: {shown} {text}"))
         checked.bad.add(row)
