@@ -289,6 +289,18 @@ def test_no_secret_of_an_address_becomes_an_id(tmp_path: Path) -> None:
     assert "secret" not in task.key
 
 
+def test_no_secret_is_shown_in_a_problem(tmp_path: Path) -> None:
+    content = (
+        "video,video_id,object_id,box\n"
+        'https://user:secret@host/a.mp4,a,1,"1,2,3,4"\n'
+        'https://host/b.mp4?key=secret,b,1,"1,2,3,4"\n'
+        'https://host/c.mp4?key=secret,b,2,"1,2,3,4"\n'
+    )
+    found = problems(tmp_path, content)
+    assert len(found) == 2
+    assert "secret" not in "".join(found)
+
+
 # Carried columns
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import pickle
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -121,6 +124,47 @@ def test_a_server_that_is_gone_is_a_transient_error(s3: str, monkeypatch: pytest
     assert caught.value.transient
 
 
+class Pages(SimpleHTTPRequestHandler):
+    """A web server over a folder, some of whose answers are errors."""
+
+    def do_GET(self) -> None:
+        code = self.path.strip("/").removesuffix(".mp4")
+        if code.isdecimal():
+            self.send_error(int(code))
+        else:
+            super().do_GET()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "web").mkdir()
+    handler = functools.partial(Pages, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_file_is_fetched_from_a_web_server(web: str, tmp_path: Path) -> None:
+    (tmp_path / "web" / "clip.mp4").write_bytes(b"video" * 100_000)
+    path = storage.fetch(f"{web}/clip.mp4?signature=abc", tmp_path / "spool")
+    assert path == tmp_path / "spool" / "clip.mp4"
+    assert path.read_bytes() == b"video" * 100_000
+
+
+@pytest.mark.parametrize(("code", "transient"), [(404, False), (403, False), (429, True), (500, True), (503, True)])
+def test_errors_of_a_web_server(web: str, tmp_path: Path, code: int, transient: bool) -> None:
+    with pytest.raises(StorageError) as caught:
+        storage.fetch(f"{web}/{code}.mp4", tmp_path / "spool")
+    assert caught.value.transient is transient
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
 # Whole or not at all
 
 
@@ -231,7 +275,8 @@ def test_what_may_not_be_read(uri: str, message: str) -> None:
 
 def test_no_secret_is_shown() -> None:
     assert storage.safe_uri("https://user:secret@host/a.mp4?signature=secret") == "https://host/a.mp4"
-    assert storage.safe_uri("s3://bucket/a?versionId=secret") == "s3://bucket/a"
+    assert storage.safe_uri("https://host/a@2x.mp4") == "https://host/a@2x.mp4"
+    assert storage.safe_uri("s3://key:secret@bucket/a?versionId=1") == "s3://bucket/a"
     assert storage.safe_uri("/data/what?.mp4") == "/data/what?.mp4"
 
 

@@ -75,8 +75,8 @@ def safe_uri(uri: str) -> str:
     match = _SCHEME.match(uri)
     if not match or match[1].lower() == "file":
         return uri
-    rest = uri[match.end() :].split("?")[0]
-    return match[0] + rest.rpartition("@")[2] if match[1].lower() in ("http", "https") else match[0] + rest
+    host, slash, path = uri[match.end() :].split("?")[0].partition("/")
+    return match[0] + host.rpartition("@")[2] + slash + path
 
 
 def local_path(uri: str) -> Path | None:
@@ -148,7 +148,8 @@ def fetch(uri: str, folder: str | Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             filesystem.invalidate_cache()
-            if filesystem.isdir(remote):
+            # Web servers have no folders, and asking for one would load the file as a page of links.
+            if not uri.lower().startswith("http") and filesystem.isdir(remote):
                 filesystem.get(remote.rstrip("/") + "/", str(temporary) + "/", recursive=True)
             else:
                 size = filesystem.size(remote)
@@ -270,6 +271,8 @@ def _translated(verb: str, uri: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
+        if error.__cause__ is not None and _is_network(error.__cause__):  # what fsspec makes of a web server's trouble
+            raise StorageError(f"cannot {verb} {shown}: the server is in trouble", transient=True) from error
         raise StorageError(f"cannot {verb} {shown}: it does not exist") from error
     except PermissionError as error:
         raise StorageError(f"cannot {verb} {shown}: permission denied ({error})") from error
@@ -284,5 +287,8 @@ def _translated(verb: str, uri: str) -> Iterator[None]:
 
 def _is_network(error: BaseException) -> bool:
     """Client libraries have their own classes for lost connections and timeouts, so their names decide."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status >= 500 or status in (408, 429)
     names = " ".join(cls.__name__ for cls in type(error).__mro__)
     return any(word in names for word in ("Timeout", "Connection", "Endpoint", "Payload", "ServerError", "HTTPClient"))

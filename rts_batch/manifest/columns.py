@@ -283,7 +283,10 @@ def _storable(value: Any) -> bool:
 def _reporter(name: str, values: list[Any], raw: RawRows, checked: Columns) -> Callable[[int, str], None]:
     def report(row: int, text: str) -> None:
         line = raw.lines[row]
-        shown = "an empty cell" if values[row] is None else repr(values[row])
+        value = values[row]
+        if name in ("video", "mask") and isinstance(value, str):
+            value = storage.safe_uri(value)
+        shown = "an empty cell" if value is None else repr(value)
         shown = shown if len(shown) <= 60 else shown[:57] + "…"
         checked.problems.append(Problem(line, f"{raw.place} {line}, column {name}: {shown} {text}"))
         checked.bad.add(row)

@@ -153,8 +153,12 @@ class _Checks:
     def _differing(self, row: int, first: int, columns: dict[str, list[Any]], what: str) -> Iterator[str]:
         for name, values in columns.items():
             if values[row] != values[first]:
+                ours, theirs = (
+                    repr(storage.safe_uri(value) if name == "video" else value)
+                    for value in (values[row], values[first])
+                )
                 yield (
-                    f"column {name}: {values[row]!r}, but {self._place(first)} has {values[first]!r} for the same "
+                    f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same "
                     f"{what}; correct one of the two, or tell them apart by their {what.removesuffix('_id')} ids"
                 )
 
