@@ -274,15 +274,16 @@ def _translated(verb: str, uri: str) -> Iterator[None]:
         if error.__cause__ is not None and _is_network(error.__cause__):  # what fsspec makes of a web server's trouble
             raise StorageError(f"cannot {verb} {shown}: the server is in trouble", transient=True) from error
         raise StorageError(f"cannot {verb} {shown}: it does not exist") from error
-    except PermissionError as error:
-        raise StorageError(f"cannot {verb} {shown}: permission denied ({error})") from error
     except OSError as error:
         transient = not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNO
-        raise StorageError(f"cannot {verb} {shown}: {error}", transient=transient) from error
+        raise StorageError(f"cannot {verb} {shown}: {_text(error)}", transient=transient) from error
     except Exception as error:
-        raise StorageError(
-            f"cannot {verb} {shown}: {type(error).__name__}: {error}", transient=_is_network(error)
-        ) from error
+        raise StorageError(f"cannot {verb} {shown}: {_text(error)}", transient=_is_network(error)) from error
+
+
+def _text(error: Exception) -> str:
+    """What an error says, without the queries of addresses in it."""
+    return re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", f"{type(error).__name__}: {error}")
 
 
 def _is_network(error: BaseException) -> bool:
