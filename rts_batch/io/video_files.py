@@ -1,0 +1,135 @@
+"""Video files through PyAV and decord, which give the same frames wherever `unsuitable_for_decord` has no objection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+from rts_batch.io.frames import Frame, FrameSource
+from rts_batch.io.video_probe import Damage, Probe, decode_stream, open_container
+
+__all__ = ["DecordSource", "PyavSource"]
+
+
+class PyavSource(FrameSource):
+    """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
+
+    def __init__(self, probe: Probe, *, start: int, end: int | None, threads: int) -> None:
+        super().__init__(probe.path, probe.info, start, end)
+        self._probe = probe
+        self._container, self._stream = open_container(probe.path)
+        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = threads
+
+    def _decode(self) -> Iterator[Frame]:
+        damage = Damage()
+        reformatter = VideoReformatter()
+        index, time = -1, None
+        for index, frame in enumerate(decode_stream(self._container, self._stream, damage)):
+            if self.end is not None and index >= self.end:
+                self._report(damage, None)
+                return
+            time = frame.time
+            if index >= self.start:
+                yield Frame(index, time, self._convert(frame, index, reformatter))
+        self._report(damage, (index + 1, time))
+
+    def _convert(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+        image: NDArray[Any] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        image = np.ascontiguousarray(self._probe.orientation.apply(image))
+        if image.shape != (self.info.height, self.info.width, 3):
+            height, width, _ = image.shape
+            raise VideoError(
+                f"{self.path}: frame {index} is {width}×{height} pixels, the video began with "
+                f"{self.info.width}×{self.info.height}; cut it where its size changes"
+            )
+        return image
+
+    def _report(self, damage: Damage, end: tuple[int, float | None] | None) -> None:
+        """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
+        if damage.frames:
+            self.warnings.append(f"{damage.frames} corrupt frames, the first of them frame {damage.first}")
+        if damage.packets:
+            self.warnings.append(f"{damage.packets} packets could not be decoded")
+        if damage.stopped:
+            self.warnings.append(f"the file breaks off: {damage.stopped}")
+        if end is not None and (missing := self._probe.missing_frames(*end, discarded=damage.discarded)):
+            self.warnings.append(missing)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class DecordSource(FrameSource):
+    """Frames through decord; times come from the container, as decord rounds them to 32 bits.
+
+    Args:
+        fallback: opens the video with PyAV at a frame, when decord fails; None lets the failure out.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        *,
+        start: int,
+        end: int | None,
+        threads: int,
+        fallback: Callable[[int], FrameSource] | None,
+    ) -> None:
+        if probe.times is None:
+            raise ValueError("decord needs a probe with the packets' times")
+        self._times = probe.times
+        self._fallback = fallback
+        self._reader = _open_decord(probe.path, threads)
+        frames = len(self._reader)
+        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end)
+        if frames != len(self._times):
+            self.warnings.append(f"decord counts {frames} frames, the file has {len(self._times)}")
+
+    def _decode(self) -> Iterator[Frame]:
+        stop = len(self._reader) if self.end is None else min(self.end, len(self._reader))
+        if self.start >= stop:
+            return
+        index = self.start
+        try:
+            if self.start:
+                self._reader.skip_frames(self.start)
+            for index in range(self.start, stop):
+                image = self._reader.next().asnumpy()
+                if image.shape != (self.info.height, self.info.width, 3):
+                    raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
+                yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
+            return
+        except (RuntimeError, StopIteration, VideoError) as error:
+            reason = f"decord failed at frame {index}: {error}"
+            if self._fallback is None:
+                raise VideoError(f"{self.path}: {reason}") from error
+            self.warnings.append(f"{reason}; PyAV went on from there")
+        self.close()
+        with self._fallback(index) as source:
+            self.info = source.info
+            yield from source._decode()
+            self.warnings += source.warnings
+
+    def close(self) -> None:
+        self._reader = None
+
+
+def _open_decord(path: str, threads: int) -> Any:
+    try:
+        import decord
+    except ImportError as error:
+        raise VideoError(f"decord is not installed on this machine ({error}); use --decoder auto or pyav") from None
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        return decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=threads)
+    except RuntimeError as error:
+        raise VideoError(f"decord cannot read {path}: {error}") from error

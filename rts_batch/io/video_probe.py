@@ -1,0 +1,279 @@
+"""What a video file is: its format, its first frame and its packets, and whether decord would read it rightly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+from rts_batch.io.frames import VideoInfo
+
+__all__ = ["Damage", "Probe", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
+
+_CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
+_CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
+_PIXELS: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+
+
+@dataclass
+class Damage:
+    """What was wrong in a stream while it was decoded."""
+
+    frames: int = 0
+    """Frames that the decoder marks as corrupt."""
+    first: int | None = None
+    """Index of the first of them."""
+    packets: int = 0
+    """Packets that gave an error instead of frames."""
+    discarded: int = 0
+    """Packets that an edit list cuts off; no damage, but the header counts them."""
+    stopped: str = ""
+    """Why the file could not be read to its end."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How the stored picture has to be turned: first transposed, then flipped."""
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    @property
+    def mirrored(self) -> bool:
+        return self.transposed ^ self.flip_rows ^ self.flip_columns
+
+    def apply(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Returns a view of an image [H, W, 3]."""
+        turned = image.swapaxes(0, 1) if self.transposed else image
+        return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look at a file's header, its first frame and, if asked for, its packets says."""
+
+    path: str
+    containers: frozenset[str]
+    """FFmpeg's names of the format: one family, `{"mov", "mp4", …}` for example."""
+    codec: str
+    pixels: str
+    video_streams: int
+    orientation: Orientation
+    interlaced: bool
+    info: VideoInfo
+    """As PyAV will give the video."""
+    announced: int | None
+    """Frames that the header promises."""
+    times: NDArray[np.float64] | None = None
+    """Presentation times in seconds of all frames, in order; None where the packets were not read."""
+    damaged_packets: int = 0
+    discarded_packets: int = 0
+    """Packets that an edit list cuts off."""
+
+    @property
+    def decoded_size(self) -> int:
+        """Bytes of all frames as RGB, as far as the header can say; 0 where it says nothing."""
+        frames = len(self.times) if self.times is not None else self.info.frames
+        if frames is None and self.info.fps and self.info.duration:
+            frames = round(self.info.fps * self.info.duration)
+        return (frames or 0) * self.info.height * self.info.width * 3
+
+    def missing_frames(self, frames: int, last: float | None, *, discarded: int = 0) -> str | None:
+        """Says so where fewer frames came than the header promises.
+
+        Args:
+            frames: that came.
+            last: presentation time of the last of them.
+            discarded: packets that an edit list cut off.
+        """
+        info = self.info
+        if self.announced is not None:
+            if frames < self.announced - discarded:
+                return f"{frames} frames instead of the {self.announced - discarded} that the file announces"
+        elif last is not None and info.duration and info.fps and info.duration - last > max(0.5, 3 / info.fps):
+            return f"the frames end at {last:.1f} s, the file announces {info.duration:.1f} s"
+        return None
+
+
+def probe_file(path: str, *, packets: bool = False) -> Probe:
+    """Opens a file and decodes its first frame; with `packets`, reads (but does not decode) all of it.
+
+    Raises:
+        VideoError: not a video, or one without a frame that can be decoded.
+    """
+    container, stream = open_container(path)
+    with container:
+        first = next(decode_stream(container, stream, Damage()), None)
+        if first is None:
+            raise VideoError(f"{path} holds a video stream without a frame that can be decoded")
+        orientation = _orientation(first)
+        height, width = (first.width, first.height) if orientation.transposed else (first.height, first.width)
+        rate = stream.average_rate
+        probe = Probe(
+            path=path,
+            containers=frozenset(container.format.name.split(",")),
+            codec=stream.codec_context.codec.canonical_name,
+            pixels=first.format.name,
+            video_streams=len(container.streams.video),
+            orientation=orientation,
+            interlaced=first.interlaced_frame,
+            info=VideoInfo(
+                height=height,
+                width=width,
+                frames=stream.frames or None,
+                fps=float(rate) if rate else None,
+                duration=_duration(container, stream),
+                decoder="pyav",
+            ),
+            announced=stream.frames or None,
+        )
+    return _read_packets(probe) if packets else probe
+
+
+def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
+    """Why decord would read this file wrongly or take more than `memory` bytes; None where it is fit.
+
+    Without `probe.times` only the header has been asked.
+    """
+    info = probe.info
+    family = ", ".join(sorted(probe.containers))
+    odd_height = (info.width if probe.orientation.transposed else info.height) % 2 == 1
+    times = probe.times
+    incomplete = None
+    if times is not None:
+        incomplete = probe.missing_frames(
+            len(times), float(times[-1]) if len(times) else None, discarded=probe.discarded_packets
+        )
+    reasons = {
+        f"the container is {family}": not probe.containers & _CONTAINERS,
+        f"the codec is {probe.codec}": probe.codec not in _CODECS,
+        f"the pixels are {probe.pixels}": probe.pixels not in _PIXELS,
+        f"it has {probe.video_streams} video streams": probe.video_streams > 1,
+        "it is interlaced": probe.interlaced,
+        "it is mirrored": probe.orientation.mirrored,
+        "decord does not turn this container": probe.orientation != Orientation() and "mp4" not in probe.containers,
+        "decord pads narrow pictures": min(info.height, info.width) < 32,
+        "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
+        "an edit list cuts off frames": probe.discarded_packets > 0,
+        "some packets are damaged": probe.damaged_packets > 0,
+        f"it is incomplete: {incomplete}": incomplete is not None,
+        f"its frames take {probe.decoded_size >> 20} MiB": probe.decoded_size > memory,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def open_container(path: str) -> tuple[InputContainer, VideoStream]:
+    try:
+        # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
+        container = av.open(os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path} is not a video that can be read: {_text(error)}") from error
+    try:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            kinds = " and ".join(sorted({str(stream.type) for stream in container.streams})) or "nothing"
+            raise VideoError(f"{path} holds no video, only {kinds}")
+        if stream.codec_context is None:
+            raise VideoError(f"{path} holds a video whose codec is not known")
+    except BaseException:
+        container.close()
+        raise
+    return container, stream
+
+
+def decode_stream(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
+    """Decodes to the end whatever happens, and counts in `damage` what was wrong."""
+    index = 0
+    packets = container.demux(stream)
+    at_end = False
+    while not at_end:
+        packet = None
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            damage.stopped = _text(error)
+        # The last packet is empty: it takes out of the decoder what it still holds, as None does after an error.
+        at_end = packet is None or not packet.size
+        damage.discarded += packet is not None and packet.is_discard
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, OSError):
+            damage.packets += 1
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                damage.frames += 1
+                damage.first = index if damage.first is None else damage.first
+            yield frame
+            index += 1
+
+
+def _read_packets(probe: Probe) -> Probe:
+    container, stream = open_container(probe.path)
+    times: list[int] = []
+    damaged = discarded = 0
+    with container:
+        try:
+            for packet in container.demux(stream):
+                if not packet.size:
+                    continue
+                damaged += packet.is_corrupt or packet.pts is None
+                discarded += packet.is_discard
+                if packet.pts is not None and not packet.is_discard:
+                    times.append(packet.pts)
+        except (av.error.FFmpegError, OSError):
+            damaged += 1
+        base = stream.time_base
+    numbers = np.sort(np.array(times, np.int64)).astype(np.float64)
+    seconds = numbers * base.numerator / base.denominator if base else numbers
+    # What an edit list cuts off is announced too, but never shown.
+    frames = len(times) if probe.announced is None else probe.announced - discarded
+    return replace(
+        probe,
+        info=replace(probe.info, frames=frames),
+        times=seconds,
+        damaged_packets=damaged,
+        discarded_packets=discarded,
+    )
+
+
+def _orientation(frame: VideoFrame) -> Orientation:
+    """To the nearest quarter turn, from the display matrix, whose (a, b, c, d) take x, y to ax + cy, bx + dy."""
+    side_data: Any = frame.side_data
+    for data in side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+            if abs(c) > abs(a):
+                return Orientation(transposed=True, flip_rows=b < 0, flip_columns=c < 0)
+            return Orientation(flip_rows=d < 0, flip_columns=a < 0)
+    return Orientation()
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds; of the stream itself if it says so, else of the file where the video is all there is."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if text := stream.metadata.get("DURATION"):  # Matroska's tag, 00:00:01.000000000
+        try:
+            hours, minutes, seconds = text.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return None
+    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

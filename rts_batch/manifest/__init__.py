@@ -1,0 +1,10 @@
+"""The manifest: which videos, and where each target is marked. CSV, JSON lines and Parquet are read alike.
+
+`files` turns bytes into columns, `columns` checks each column's values, `tasks` puts rows together into videos,
+`model` holds what comes out. docs/manifest.md is the user's description.
+"""
+
+from rts_batch.manifest.model import Direction, Manifest, Prompt, PromptKind, Target, VideoTask
+from rts_batch.manifest.tasks import read_manifest
+
+__all__ = ["Direction", "Manifest", "Prompt", "PromptKind", "Target", "VideoTask", "read_manifest"]

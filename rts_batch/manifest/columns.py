@@ -1,0 +1,294 @@
+"""Checks the values of a manifest's columns, a whole column at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import numpy as np
+import pyarrow as pa
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from rts_batch.errors import ManifestError, ResultsError, StorageError
+from rts_batch.io import storage
+from rts_batch.io.results import RESULT_COLUMNS
+from rts_batch.manifest.files import Problem, RawRows
+from rts_batch.manifest.model import Direction, PromptKind
+from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
+
+__all__ = ["COLUMNS", "Columns", "check_columns", "rle_of"]
+
+_MOST = 2**31 - 1
+_Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=8192)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _parse_box(value: Any) -> Box:
+    """Reads "x,y,w,h", a JSON list of that, or a list."""
+    if isinstance(value, str):
+        bracketed = value[:1] + value[-1:] in ("[]", "()")
+        value = (value[1:-1] if bracketed else value).split(",")
+    if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(number, bool) for number in value):
+        raise ValueError("expected four numbers")
+    try:
+        x, y, w, h = (float(number) for number in value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("expected four numbers") from None
+    if not all(map(math.isfinite, (x, y, w, h))):
+        raise ValueError("expected finite numbers")
+    if w <= 0 or h <= 0:
+        raise ValueError("its width and height must be above 0")
+    return x, y, w, h
+
+
+def _check_uri(value: str) -> str:
+    try:
+        storage.check_uri(value)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+def _parse_mask(value: Any) -> str:
+    """Returns a path or URI as it is, an RLE as canonical JSON."""
+    if isinstance(value, str) and not value.startswith("{"):
+        return _check_uri(value)
+    try:
+        rle = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(rle, dict) or set(rle) != {"size", "counts"}:
+        raise ValueError("an RLE has exactly the keys size and counts")
+    size, counts = rle["size"], rle["counts"]
+    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
+        raise ValueError("its size must be [height, width]")
+    height, width = size
+    if height * width > MAX_PIXELS:
+        raise ValueError("its size is more than any video's")
+    if isinstance(counts, str | bytes):
+        code = counts.encode() if isinstance(counts, str) else counts
+        try:
+            runs = parse_rle(code, height, width)
+        except ResultsError as error:
+            raise ValueError(str(error)) from None
+    elif isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts):
+        if not counts or sum(counts) != height * width:
+            raise ValueError("its counts do not add up to its size")
+        runs = np.array(counts, np.int64)
+        code = compress_runs(runs, height, width)
+    else:
+        raise ValueError("its counts must be a string or a list of run lengths")
+    if not runs[1::2].any():
+        raise ValueError("the mask is empty")
+    return json.dumps({"size": [height, width], "counts": code.decode("ascii")}, separators=(",", ":"))
+
+
+def rle_of(mask: str | None) -> dict[str, Any] | None:
+    """The RLE that a checked `mask` value holds, None where it is a path or URI."""
+    if mask is None or not mask.startswith("{"):
+        return None
+    rle: dict[str, Any] = json.loads(mask)
+    return rle
+
+
+@dataclass(frozen=True)
+class _Column:
+    kind: Any
+    type: pa.DataType
+    expected: str
+
+    def adapter(self) -> TypeAdapter[list[Any]]:
+        return TypeAdapter(list[self.kind | None], config=ConfigDict(coerce_numbers_to_str=True))  # type: ignore[name-defined]
+
+
+COLUMNS: Final[dict[str, _Column]] = {
+    "video": _Column(Annotated[_Text, AfterValidator(_check_uri)], pa.string(), "a path or URI of a video"),
+    "video_id": _Column(_Text, pa.string(), "a name without control characters"),
+    "object_id": _Column(
+        Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "an object id: write a whole number from 1 on"
+    ),
+    "frame": _Column(
+        Annotated[int, Field(ge=0, le=_MOST)], pa.int32(), "a frame index: write a whole number, 0 for the first frame"
+    ),
+    "time": _Column(Annotated[_Finite, Field(ge=0)], pa.float64(), "a time: write seconds, 0 or more"),
+    "start": _Column(
+        Annotated[int, Field(ge=0, le=_MOST)], pa.int32(), "a frame index: write a whole number, 0 for the first frame"
+    ),
+    "end": _Column(
+        Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a frame index: write the index after the last frame"
+    ),
+    "direction": _Column(Direction, pa.string(), "a direction: write forward, backward or both"),
+    "prompt_kind": _Column(PromptKind, pa.string(), "a kind of prompt: write correct or annotate"),
+    "frames": _Column(Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a length: write the number of frames"),
+    "box": _Column(Annotated[Box, BeforeValidator(_parse_box)], pa.string(), "a box: write x,y,w,h in pixels"),
+    "x": _Column(_Finite, pa.float64(), "a number of pixels"),
+    "y": _Column(_Finite, pa.float64(), "a number of pixels"),
+    "w": _Column(Annotated[_Finite, Field(gt=0)], pa.float64(), "a width: write a number of pixels above 0"),
+    "h": _Column(Annotated[_Finite, Field(gt=0)], pa.float64(), "a height: write a number of pixels above 0"),
+    "mask": _Column(
+        Annotated[_Text, Field(max_length=None), BeforeValidator(_parse_mask)],
+        pa.string(),
+        'a mask: write the path or URI of a PNG, or a COCO RLE as {"size": [height, width], "counts": "…"}',
+    ),
+    "category": _Column(_Text, pa.string(), "a name without control characters"),
+}
+"""What a manifest may say; every further column is carried into the results."""
+
+
+@dataclass
+class Columns:
+    """Checked values by column; a column that the manifest does not have is all None."""
+
+    known: dict[str, list[Any]]
+    extras: dict[str, list[Any]]
+    extra_types: dict[str, str]
+    problems: list[Problem]
+    bad: set[int]
+    """Indices of the rows with a problem; their wrong values are None here."""
+
+
+def check_columns(raw: RawRows, uri: str) -> Columns:
+    """Checks names and values of all columns.
+
+    Raises:
+        ManifestError: a column is missing, or has a name that cannot be used.
+    """
+    _check_names(raw, uri)
+    checked = Columns({}, {}, {}, [], set())
+    for name, column in COLUMNS.items():
+        values = raw.columns.get(name)
+        checked.known[name] = (
+            [None] * len(raw.lines) if values is None else _check_column(name, column, values, raw, checked)
+        )
+    for name, values in raw.columns.items():
+        if name not in COLUMNS:
+            checked.extra_types[name], checked.extras[name] = _check_extra(name, values, raw, checked)
+    return checked
+
+
+def _check_names(raw: RawRows, uri: str) -> None:
+    seen: dict[str, str] = {}
+    for name in raw.columns:
+        likely = re.sub(r"[\s-]+", "_", name.strip().casefold())
+        if name not in COLUMNS and likely in COLUMNS:
+            raise ManifestError(f"{uri}: column {name!r} is not known; write it as {likely!r}")
+        if name not in COLUMNS and likely in RESULT_COLUMNS:
+            raise ManifestError(
+                f"{uri}: column {name!r} would clash with the results' own {likely!r}; rename it, to 'my_{likely}' say"
+            )
+        if not re.fullmatch(r"[^\x00-\x1f\x7f\ud800-\udfff]+", name) or name != name.strip():
+            raise ManifestError(f"{uri}: {name!r} cannot be a column's name")
+        if likely in seen:
+            raise ManifestError(f"{uri}: columns {seen[likely]!r} and {name!r} differ too little for SQL; rename one")
+        seen[likely] = name
+    if "video" not in raw.columns and raw.lines:
+        raise ManifestError(f"{uri} has no column 'video'; its columns are {', '.join(raw.columns)}")
+    if raw.lines and not {"box", "mask", "x"} & set(raw.columns):
+        raise ManifestError(f"{uri} marks no target: it needs a column 'box' or 'mask', or the columns x, y, w and h")
+
+
+def _check_column(name: str, column: _Column, values: list[Any], raw: RawRows, checked: Columns) -> list[Any]:
+    report = _reporter(name, values, raw, checked)
+    if name not in ("box", "mask") and bool in set(map(type, values)):  # pydantic takes True for 1
+        for row, value in enumerate(values):
+            if isinstance(value, bool):
+                report(row, f"is not {column.expected}")
+        values = [None if isinstance(value, bool) else value for value in values]
+    if name == "video":
+        for row, value in enumerate(values):
+            if value is None:
+                report(row, f"is not {column.expected}")
+    adapter = column.adapter()
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        wrong = {int(item["loc"][0]): item for item in error.errors(include_url=False, include_input=False)}
+    for row, item in wrong.items():
+        reason = f" ({item['ctx']['error']})" if item["type"] == "value_error" else ""
+        report(row, f"is not {column.expected}{reason}")
+    return adapter.validate_python([None if row in wrong else value for row, value in enumerate(values)])
+
+
+_KINDS: Final = {bool: "true/false", int: "numbers", float: "numbers", str: "text"}
+
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _check_extra(name: str, values: list[Any], raw: RawRows, checked: Columns) -> tuple[str, list[Any]]:
+    """The type of a carried column and its values in that type."""
+    if raw.format == "csv":
+        return _type_of_text(values)
+    report = _reporter(name, values, raw, checked)
+    kind = next((_KINDS[type(value)] for value in values if type(value) in _KINDS), None)
+    kept: list[Any] = []
+    for row, value in enumerate(values):
+        found = _KINDS.get(type(value))
+        if value is not None and (found is None or found != kind):
+            what = found or f"of type {type(value).__name__}"
+            where = f" in a column of {kind}" if found else ", which no result can carry"
+            report(row, f"is {what}{where}; write only numbers, only text or only true/false")
+        elif value is not None and not _storable(value):
+            report(row, "cannot be stored: whole numbers have 64 bits and text is Unicode; write it as plain text")
+        else:
+            kept.append(value)
+            continue
+        kept.append(None)
+    if kind is None:
+        return _declared(name, raw), kept
+    if kind != "numbers":
+        return "string" if kind == "text" else "bool", kept
+    if any(isinstance(value, float) for value in kept):
+        return "float64", [None if value is None else float(value) for value in kept]
+    return "int64", kept
+
+
+def _type_of_text(values: list[str | None]) -> tuple[str, list[Any]]:
+    """Cells of a CSV: numbers or true/false where every cell is one, text otherwise (`007` is text)."""
+    present = [value for value in values if value is not None]
+    convert: Callable[[str], Any]
+    if present and all(value in ("true", "false", "True", "False", "TRUE", "FALSE") for value in present):
+        kind, convert = "bool", lambda text: text.lower() == "true"
+    elif present and all(_INTEGER.fullmatch(value) and len(value) <= 20 and _storable(int(value)) for value in present):
+        kind, convert = "int64", int
+    elif present and all(_NUMBER.fullmatch(value) and math.isfinite(float(value)) for value in present):
+        kind, convert = "float64", float
+    else:
+        kind, convert = "string", str
+    return kind, [None if value is None else convert(value) for value in values]
+
+
+def _declared(name: str, raw: RawRows) -> str:
+    """The type of a column without a value: the one that the file's format declares, if any."""
+    declared = raw.types.get(name, pa.string())
+    if pa.types.is_boolean(declared):
+        return "bool"
+    if pa.types.is_integer(declared):
+        return "int64"
+    return "float64" if pa.types.is_floating(declared) else "string"
+
+
+def _storable(value: Any) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)
+    return True
+
+
+def _reporter(name: str, values: list[Any], raw: RawRows, checked: Columns) -> Callable[[int, str], None]:
+    def report(row: int, text: str) -> None:
+        line = raw.lines[row]
+        value = values[row]
+        if name in ("video", "mask") and isinstance(value, str):
+            value = storage.safe_uri(value)
+        shown = "an empty cell" if value is None else repr(value)
+        shown = shown if len(shown) <= 60 else shown[:57] + "…"
+        checked.problems.append(Problem(line, f"{raw.place} {line}, column {name}: {shown} {text}"))
+        checked.bad.add(row)
+
+    return report

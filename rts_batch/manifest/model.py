@@ -1,0 +1,104 @@
+"""What a manifest says, once it is known to be right."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rts_batch.masks import Box
+
+__all__ = ["Direction", "Manifest", "Prompt", "PromptKind", "Target", "VideoTask", "task_digest", "task_key"]
+
+Direction = Literal["forward", "backward", "both"]
+PromptKind = Literal["correct", "annotate"]
+
+DIGEST_CHARACTERS: Final = 16
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+NAME_CHARACTERS: Final = 80
+"""The readable part of a key; with digest and ending it stays far below the 255 bytes of a file name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A target marked on one frame, by exactly one of `box`, `mask_uri` and `mask_rle`."""
+
+    frame: int | None
+    """Index of the frame, counted from the video's first; None where `time` says it."""
+    time: float | None
+    """Presentation time in seconds."""
+    box: Box | None
+    mask_uri: str | None
+    mask_rle: dict[str, Any] | None
+    """`{"size": [height, width], "counts": str}`, checked: decode_rle takes it."""
+    kind: PromptKind = "correct"
+    line: int = field(default=0, compare=False)
+    """Where the manifest says so: the line of a text file, the row (from 1) of a Parquet file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    object_id: int
+    prompts: tuple[Prompt, ...]
+    """At least one, in order of frame or time."""
+    category: str | None
+    extras: Mapping[str, Any]
+    """The carried columns, by name, each of the type in `Manifest.extras`."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTask:
+    """All that is to be done in one video."""
+
+    video_id: str
+    uri: str
+    """An absolute path or a URI."""
+    targets: tuple[Target, ...]
+    """At least one, in order of object_id."""
+    start: int
+    end: int | None
+    """Exclusive; None is the video's end."""
+    direction: Direction
+    frames: int | None
+    """The video's length as the manifest gives it: a hint for planning."""
+    digest: str
+    """Of every field of the video as it was written, whatever the file's format and the order of its rows."""
+    key: str
+    """`<video id, cleaned>-<digest>`: the stem of the video's files in a run's folder."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    tasks: tuple[VideoTask, ...]
+    """In the order in which the manifest first names their videos."""
+    table: pa.Table
+    """The valid rows with every default filled in; itself a manifest that reads back to the same tasks."""
+    invalid: tuple[str, ...]
+    """The problems of rows that were left out (`skip_invalid`)."""
+    extras: Mapping[str, str]
+    """The carried columns: name to `int64`, `float64`, `bool` or `string`."""
+
+    def to_parquet(self) -> bytes:
+        """The table as a Parquet file; equal tables give equal bytes."""
+        sink = io.BytesIO()
+        pq.write_table(self.table, sink, compression="zstd", compression_level=3, row_group_size=100_000)
+        return sink.getvalue()
+
+
+def task_digest(fields: Any) -> str:
+    """A digest of plain values (numbers, strings, lists, dicts)."""
+    return hashlib.sha256(_CANONICAL.encode(fields).encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def task_key(video_id: str, digest: str) -> str:
+    """A file name's stem, safe on every store: no separators, no leading dot, ASCII, at most 97 characters."""
+    # The end of a long path says more about the video than its beginning.
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id)[-NAME_CHARACTERS:].strip("._-")
+    return f"{name or 'video'}-{digest}"
