@@ -6,6 +6,7 @@ their bytes are read; the optimiser's state, twice as large, is not. Layout: spe
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rts_batch.config import ModelConfig, StaConfig
 from rts_batch.errors import WeightsError
 from rts_batch.model.containers import Storage, open_container, parse_storage
 from rts_batch.model.inert_pickle import Record, as_mapping, brief
+from rts_batch.model.layout import check_layout, conform, infer_config, network_layout, stored_dtype
 
-__all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
+__all__ = ["Checkpoint", "OfficialNetwork", "StoredTensor", "load_checkpoint", "open_checkpoint"]
 
 _REBUILD: Final = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _REBUILD_PARAMETER: Final = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
@@ -96,6 +99,33 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Nothing in the file is run or imported; no tensor is read yet.
     """
     return Checkpoint(Path(path))
+
+
+@dataclass(frozen=True)
+class OfficialNetwork:
+    """A checkpoint's network, every key accounted for. `config` says which of the two networks it is, `origin` names
+    the file, its SHA-256 and what it says of itself."""
+
+    config: ModelConfig | StaConfig
+    state: dict[str, Tensor]
+    stored_as: str
+    origin: str
+
+
+def load_checkpoint(path: str | Path) -> OfficialNetwork:
+    """Loads `rts50.pth` or `sta.pth.tar`; raises `WeightsError` naming the byte, entry or key at fault."""
+    with open_checkpoint(path) as checkpoint:
+        where = str(path)
+        config = infer_config({key: tensor.shape for key, tensor in checkpoint.net.items()}, checkpoint.options, where)
+        layout = network_layout(config)
+        check_layout({key: (tensor.shape, tensor.dtype) for key, tensor in checkpoint.net.items()}, layout, where)
+        state = {key: checkpoint.read(key) for key in layout}
+        facts = {"net_type": checkpoint.net_type, "epoch": checkpoint.epoch}
+    stored_as, state = stored_dtype(state), conform(config, state, where)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    stated = "".join(f", {name} {brief(value)}" for name, value in facts.items() if value is not None)
+    return OfficialNetwork(config, state, stored_as, f"{Path(path).name}, sha256 {digest}{stated}")
 
 
 def _describe_net(value: Any, path: Path) -> dict[str, StoredTensor]:

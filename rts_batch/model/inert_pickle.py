@@ -17,7 +17,7 @@ from rts_batch.errors import WeightsError
 
 __all__ = ["Name", "PersistentId", "Record", "as_mapping", "brief", "read_pickle"]
 
-MAX_PICKLE_BYTES: Final = 8 << 20
+MAX_PICKLE_BYTES: Final = 4 << 20
 """Tensors are stored beside the pickle, so that of a real checkpoint has well below one megabyte."""
 
 _DICT_CLASSES: Final = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")

@@ -17,7 +17,16 @@ from rts_batch.model.inert_pickle import brief
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 
-__all__ = ["Layout", "Shapes", "check_layout", "check_values", "infer_config", "network_layout"]
+__all__ = [
+    "Layout",
+    "Shapes",
+    "check_layout",
+    "check_values",
+    "conform",
+    "infer_config",
+    "network_layout",
+    "stored_dtype",
+]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
@@ -40,6 +49,21 @@ def _layout(config: ModelConfig | StaConfig) -> Layout:
     with torch.device("meta"):  # shapes only, no memory
         network = RTS(config) if isinstance(config, ModelConfig) else STA(config)
     return {key: (tuple(value.shape), value.dtype) for key, value in network.state_dict().items()}
+
+
+def conform(config: ModelConfig | StaConfig, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Returns a state dict as `config`'s network takes it: on the CPU, float16 cast to float32, in the network's order.
+
+    Raises `WeightsError` naming `where` and the first key at fault.
+    """
+    layout = network_layout(config)
+    check_layout({key: (tuple(value.shape), value.dtype) for key, value in state.items()}, layout, where)
+    check_values(state, where)
+    return {key: state[key].detach().to("cpu", dtype).contiguous() for key, (_, dtype) in layout.items()}
+
+
+def stored_dtype(state: Mapping[str, Tensor]) -> str:
+    return "float16" if any(value.dtype == torch.float16 for value in state.values()) else "float32"
 
 
 def check_layout(found: Layout, expected: Layout, where: str) -> None:
