@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import types
 import zipfile
@@ -140,3 +141,12 @@ def write_with(path: Path, net: dict[str, torch.Tensor], **entries: bytes) -> Pa
     net_part, storages = net_instructions(net)
     body = b"".join(text(name) + instructions + b"s" for name, instructions in entries.items())
     return write_zip(path, b"\x80\x02}" + body + text("net") + net_part + b"s.", storages)
+
+
+def write_legacy(path: Path, pickled: bytes, storages: dict[str, tuple[int, bytes]]) -> Path:
+    """Writes the older layout by hand; a storage is its announced number of values and its bytes."""
+    parts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
+    parts += [pickled, pickle.dumps(list(storages), 2)]
+    parts += [numel.to_bytes(8, "little") + data for numel, data in storages.values()]
+    path.write_bytes(b"".join(parts))
+    return path

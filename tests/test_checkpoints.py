@@ -34,6 +34,7 @@ from tests.checkpoint_files import (
     net_instructions,
     save_official,
     text,
+    write_legacy,
     write_with,
     write_zip,
 )
@@ -302,7 +303,7 @@ def test_damaged_zip_entry_is_named(tmp_path: Path) -> None:
     ("storages", "message"),
     [
         ({}, "entry 'archive/data/0' is missing.*tensor 'w'"),
-        ({"0": b"\0" * 20}, "entry 'archive/data/0' has 20 bytes, its pickle says 24"),
+        ({"0": b"\0" * 20}, "storage '0' has 20 bytes, its pickle says 24.*tensor 'w'"),
     ],
     ids=["missing", "short"],
 )
@@ -348,14 +349,15 @@ def tensor_instructions(shape: str, stride: str, offset: int = 0, numel: int = 6
         ),
         (tensor_instructions("(I2\nI3\nt", "(I3\nI1\nt", offset=1), "reaches beyond"),
         (tensor_instructions("(I2\nI2\nt", "(I3\nI9\nt"), "reaches beyond"),
-        (tensor_instructions("(L1000000000000000L\nt", "(I0\nt"), "reaches beyond"),
-        (tensor_instructions("(I2\nI3\nt", "(I-3\nI1\nt"), "has a shape, stride or offset that is none"),
-        (tensor_instructions("(I-2\nt", "(I1\nt"), "has a shape"),
-        (tensor_instructions("(I2\nt", "(I1\nI1\nt"), "has a shape"),
-        (tensor_instructions("(I2\nt", "(I1\nt", offset=-1), "has a shape"),
-        (tensor_instructions("(F2.0\nt", "(I1\nt"), "has a shape"),
-        (tensor_instructions("(" + "I1\n" * 60 + "t", "(" + "I1\n" * 60 + "t"), "has a shape"),
+        (tensor_instructions("(L1000000000000L\nt", "(I0\nt"), "reaches beyond"),
+        (tensor_instructions("(I2\nI3\nt", "(I-3\nI1\nt"), "has an impossible shape, stride or offset that is none"),
+        (tensor_instructions("(I-2\nt", "(I1\nt"), "has an impossible shape"),
+        (tensor_instructions("(I2\nt", "(I1\nI1\nt"), "has an impossible shape"),
+        (tensor_instructions("(I2\nt", "(I1\nt", offset=-1), "has an impossible shape"),
+        (tensor_instructions("(F2.0\nt", "(I1\nt"), "has an impossible shape"),
+        (tensor_instructions("(" + "I1\n" * 60 + "t", "(" + "I1\n" * 60 + "t"), "has an impossible shape"),
         (tensor_instructions("(I2\nt", "(I1\nt", numel=-6), "lies in a storage of an unknown kind"),
+        (tensor_instructions("(L" + "9" * 4000 + "L\nt", "(I1\nt"), "has an impossible shape"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n(I1\ntR", "describes a tensor with too few values"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n(I1\nI1\nI1\nI1\ntR", "lies in a storage of an unknown kind"),
     ],
@@ -522,6 +524,32 @@ def test_nested_tuples_cost_no_time(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="'filter_size' is a tuple"):
             infer_config(official_shapes("rts50"), checkpoint.options, "x")
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [b"N" + b"\x85" * 500_000, b"N" + b")R" * 500_000, b"]" * 500_000 + b"a" * 499_999, b"N" + b"\x85Q" * 500_000],
+    ids=["tuples", "calls", "lists", "persistent ids"],
+)
+def test_deep_nesting_is_harmless(tmp_path: Path, deep: bytes) -> None:
+    assert_is_net(read_all(write_with(tmp_path / "x.pth", NET, settings=deep)))
+
+
+@pytest.mark.parametrize(("numels", "message"), [((6, 900), "the file ends at byte"), ((900, 6), "has 24 bytes")])
+def test_storage_described_in_two_ways(tmp_path: Path, numels: tuple[int, int], message: str) -> None:
+    first, second = (tensor_instructions("(I6\nt", "(I1\nt", numel=numel) for numel in numels)
+    net = b"}" + text("a") + first + b"s" + text("b") + second + b"s"
+    path = write_legacy(tmp_path / "x.pth", b"}" + text("net") + net + b"s.", {"0": (6, b"\0" * 24)})
+    with pytest.raises(WeightsError, match=message):
+        read_all(path)
+
+
+def test_view_of_a_storage_as_old_files_have_it(tmp_path: Path) -> None:
+    values = np.arange(6, dtype=np.float32)
+    tensor = tensor_instructions("(I3\nt", "(I1\nt").replace(b"tQ", b"(S'view'\nI2\nI4\nttQ")
+    net = b"}" + text("a") + tensor + b"s"
+    path = write_legacy(tmp_path / "x.pth", b"}" + text("net") + net + b"s.", {"0": (6, values.tobytes())})
+    assert read_all(path)["a"].tolist() == [2, 3, 4]
 
 
 def test_very_long_pickle_is_refused(tmp_path: Path) -> None:

@@ -233,6 +233,8 @@ def sealed(document: dict[str, Any], **changes: Any) -> None:
         (lambda config: config["model"].update(decoder_dims=[-1, 4, 4, 4]), "no network can be built"),
         (lambda config: config["model"].update(decoder_dims=[10**18, 10**18, 4, 4]), "no network can be built"),
         (lambda config: config["model"].update(backbone="resnet50"), "has no tensor 'feature_extractor.conv1.weight'"),
+        (lambda config: config["tracker"].update(crop_size=[160000, 160000]), "crop_size is .*; at most 4096"),
+        (lambda config: config["sta"].update(iterations=10**9), "iterations is 1000000000; at most 1000"),
         (lambda config: config.update(sta=None), "an STA network or its configuration, but not both"),
         (lambda config: config["sta"].update(feature_dim=5), "STA network: 'target_model.feature_extractor.0.weight'"),
     ],
@@ -384,7 +386,6 @@ def test_import_joins_both_official_files(official: Path, tmp_path: Path) -> Non
     assert dataclasses.replace(loaded, sta=None).fingerprint == direct.fingerprint
     assert loaded.metadata["provenance"].startswith("rts50.pth, sha256 ")
     assert "; box to mask: sta.pth.tar, sha256 " in loaded.metadata["provenance"]
-    assert import_weights(official / "rts50.pth", sta=output).fingerprint == loaded.fingerprint
 
     about = json.loads(invoke("inspect", output, "--json").stdout)
     assert about["kind"] == "rts+sta"
@@ -402,6 +403,15 @@ def test_import_joins_both_official_files(official: Path, tmp_path: Path) -> Non
     assert about["sta"]["parameters"] == 40_336_931
     assert about["sta"]["modules"]["decoder"] == 8_791_361
     assert about["tracker"]["crop_size"] == [480, 832]
+
+
+def test_sta_network_of_a_weights_file_can_be_added_to_another(tiny_file: Path) -> None:
+    joined = import_weights("rts-mini-untrained", sta=tiny_file, licence="mine")
+    assert same(joined.state, load_weights("rts-mini-untrained").state)
+    assert joined.sta is not None
+    assert joined.sta.config == TINY_STA
+    assert joined.metadata["licence"] == "mine"
+    assert joined.metadata["provenance"] == "random, seed 0: masks are meaningless; box to mask: made by a test"
 
 
 def test_files_in_the_wrong_place_are_refused(official: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rts_batch.config import ModelConfig, StaConfig
 from rts_batch.errors import WeightsError
-from rts_batch.model.containers import Storage, open_container, parse_storage
+from rts_batch.model.containers import MAX_NUMEL, Storage, open_container, parse_storage
 from rts_batch.model.inert_pickle import Record, as_mapping, brief
 from rts_batch.model.layout import check_layout, conform, infer_config, network_layout, stored_dtype
 
@@ -54,7 +54,6 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._flat: dict[Storage, Tensor] = {}
         self._container = open_container(path)
         try:
             entries = as_mapping(self._container.root)
@@ -83,13 +82,11 @@ class Checkpoint:
         tensor = self.net[key]
         if not tensor.numel:
             return torch.empty(tensor.shape, dtype=tensor.dtype)
-        flat = self._flat.get(tensor.storage)
-        if flat is None:
-            try:
-                data = self._container.storage_bytes(tensor.storage)
-            except WeightsError as error:
-                raise WeightsError(f"{error} (tensor {brief(key)})") from None
-            flat = self._flat[tensor.storage] = torch.frombuffer(data, dtype=tensor.dtype)
+        try:
+            data = self._container.storage_bytes(tensor.storage)
+        except WeightsError as error:
+            raise WeightsError(f"{error} (tensor {brief(key)})") from None
+        flat = torch.frombuffer(data, dtype=tensor.dtype)
         return flat.as_strided(tensor.shape, tensor.stride, tensor.offset).contiguous()
 
 
@@ -163,8 +160,8 @@ def _describe_tensor(entry: Any) -> StoredTensor:
     )
     if storage is None:
         raise ValueError("lies in a storage of an unknown kind")
-    if shape is None or stride is None or len(shape) != len(stride) or type(offset) is not int or offset < 0:
-        raise ValueError("has a shape, stride or offset that is none")
+    if shape is None or stride is None or len(shape) != len(stride) or not _is_size(offset):
+        raise ValueError("has an impossible shape, stride or offset")
     tensor = StoredTensor(shape, storage.dtype, storage, storage.start + offset, stride)
     last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if tensor.numel > storage.numel or (tensor.numel and last >= storage.numel):
@@ -180,7 +177,11 @@ def _sizes(value: Any) -> tuple[int, ...] | None:
         value = value.args[0]
     if not isinstance(value, list | tuple) or len(value) > _MAX_RANK:
         return None
-    return tuple(value) if all(type(size) is int and size >= 0 for size in value) else None
+    return tuple(value) if all(map(_is_size, value)) else None
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_NUMEL
 
 
 def _constructor_options(constructor: Any) -> dict[str, Any]:

@@ -19,7 +19,10 @@ import torch
 from rts_batch.errors import WeightsError
 from rts_batch.model.inert_pickle import Name, PersistentId, as_mapping, brief, read_pickle
 
-__all__ = ["Container", "Storage", "open_container", "parse_storage"]
+__all__ = ["MAX_NUMEL", "Container", "Storage", "open_container", "parse_storage"]
+
+MAX_NUMEL: Final = 1 << 48
+"""More than any file has; numbers beyond it could not even be printed."""
 
 _LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _STORAGE_DTYPES: Final = {
@@ -58,7 +61,7 @@ def parse_storage(value: Any) -> Storage | None:
     match value:
         case PersistentId(("storage", Name(module, name), str(key), _, int(numel), *view)):
             dtype = _STORAGE_DTYPES.get(name)
-            if module not in ("torch", "torch.cuda") or dtype is None or numel < 0:
+            if module not in ("torch", "torch.cuda") or dtype is None or not 0 <= numel < MAX_NUMEL:
                 return None
             match view:
                 case [] | [None]:
@@ -79,13 +82,27 @@ def open_container(path: Path) -> Container:
 
 
 class Container(abc.ABC):
-    """The two layouts behind one face: the pickled object, and the bytes of its storages."""
+    """The two layouts behind one face: the pickled object as `root`, and the bytes of the storages it refers to."""
 
     root: Any
 
-    @abc.abstractmethod
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._storages: dict[str, bytearray] = {}
+
     def storage_bytes(self, storage: Storage) -> bytearray:
-        """Returns a copy of exactly `storage.nbytes` bytes; raises `WeightsError` where the file has fewer."""
+        """Returns a storage's `nbytes` bytes, read once; raises `WeightsError` where the file has not exactly those."""
+        if storage.key not in self._storages:
+            self._storages[storage.key] = bytearray(self._read_storage(storage.key))
+        data = self._storages[storage.key]
+        if len(data) != storage.nbytes:
+            raise WeightsError(
+                f"{self._path}: storage {brief(storage.key)} has {len(data)} bytes, its pickle says {storage.nbytes}"
+            )
+        return data
+
+    @abc.abstractmethod
+    def _read_storage(self, key: str) -> bytes: ...
 
     @abc.abstractmethod
     def close(self) -> None: ...
@@ -95,10 +112,10 @@ class ZipContainer(Container):
     """`<top>/data.pkl` and one entry `<top>/data/<key>` per storage, all stored without compression."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        super().__init__(path)
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        except Exception as error:  # damage in the directory has many names
             raise WeightsError(
                 f"{path}: begins as a zip file, but its directory, before byte {path.stat().st_size}, is missing or "
                 f"damaged ({error}); the file is cut short: fetch it again"
@@ -154,14 +171,8 @@ class ZipContainer(Container):
     def _read_optional(self, name: str) -> bytes | None:
         return self._read(self._top + name) if self._top + name in self._entries else None
 
-    def storage_bytes(self, storage: Storage) -> bytearray:
-        name = f"{self._top}data/{storage.key}"
-        data = bytearray(self._read(name))
-        if len(data) != storage.nbytes:
-            raise WeightsError(
-                f"{self._path}: entry {brief(name)} has {len(data)} bytes, its pickle says {storage.nbytes}"
-            )
-        return data
+    def _read_storage(self, key: str) -> bytes:
+        return self._read(f"{self._top}data/{key}")
 
     def close(self) -> None:
         self._zip.close()
@@ -171,7 +182,7 @@ class LegacyContainer(Container):
     """Five pickles (magic number, protocol, machine, object, storage keys), then each storage: an int64, its values."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        super().__init__(path)
         with path.open("rb") as file:
             try:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -198,14 +209,14 @@ class LegacyContainer(Container):
         keys = self._read_one("storage keys")
         if not isinstance(keys, list):
             raise WeightsError(f"{where}: the list of storages, before byte {self._map.tell()}, is damaged")
-        self._starts = self._find_storages(keys, {s.key: s for s in map(parse_storage, ids) if s})
+        self._extents = self._find_storages(keys, {s.key: s for s in map(parse_storage, ids) if s})
 
     def _read_one(self, what: str) -> Any:
         return read_pickle(self._map, f"{self._path}: {what}")[0]  # type: ignore[arg-type]
 
-    def _find_storages(self, keys: list[Any], storages: Mapping[str, Storage]) -> dict[str, int]:
-        """Returns where each storage's values begin."""
-        position, starts = self._map.tell(), {}
+    def _find_storages(self, keys: list[Any], storages: Mapping[str, Storage]) -> dict[str, slice]:
+        """Returns the bytes that each storage's values take."""
+        position, extents = self._map.tell(), {}
         for key in keys:
             storage = storages.get(key) if isinstance(key, str) else None
             if storage is None:
@@ -223,15 +234,14 @@ class LegacyContainer(Container):
                 raise WeightsError(
                     f"{self._path}: byte {position} says {numel} values, the pickle says {storage.numel}"
                 )
-            starts[key] = position + 8
+            extents[key] = slice(position + 8, end)
             position = end
-        return starts
+        return extents
 
-    def storage_bytes(self, storage: Storage) -> bytearray:
-        start = self._starts.get(storage.key)
-        if start is None:
-            raise WeightsError(f"{self._path}: storage {brief(storage.key)} is missing; the file is incomplete")
-        return bytearray(self._map[start : start + storage.nbytes])
+    def _read_storage(self, key: str) -> bytes:
+        if key not in self._extents:
+            raise WeightsError(f"{self._path}: storage {brief(key)} is missing; the file is incomplete")
+        return self._map[self._extents[key]]
 
     def close(self) -> None:
         self._map.close()

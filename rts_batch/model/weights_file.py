@@ -32,6 +32,16 @@ __all__ = ["StaWeights", "Weights", "is_weights_file", "load_weights_file", "mak
 
 _ENTRY: Final = "rts_batch"
 _MAX_HEADER_BYTES: Final = 16 << 20
+_LIMITS: Final = {
+    "crop_size": 4096,
+    "memory_size": 1000,
+    "localisation_memory_size": 1000,
+    "init_iterations": 1000,
+    "update_iterations": 1000,
+    "localisation_init_iterations": 1000,
+    "localisation_update_iterations": 1000,
+    "iterations": 1000,
+}
 
 
 @dataclass(frozen=True)
@@ -225,9 +235,21 @@ def _parse_document(text: str, path: Path) -> Document:
         raise WeightsError(f"{path}: metadata {_ENTRY}: {brief(place)}: {first['msg'][:200]}") from None
     except (SettingsError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: metadata {_ENTRY}: {str(error)[:200]}") from None
+    if too_large := _too_large(document.config):
+        raise WeightsError(f"{path}: metadata {_ENTRY}: {too_large}")
     if content.pop("sha256") != _sha256(content):
         raise WeightsError(f"{path}: metadata {_ENTRY} is not as it was written (sha256 differs); fetch the file again")
     return document
+
+
+def _too_large(configs: _Configs) -> str:
+    """Names a setting with which a file could fill the memory or never end."""
+    for config in (configs.tracker, configs.sta):
+        for name, limit in _LIMITS.items():
+            value = getattr(config, name, 0)
+            if max(value if isinstance(value, tuple) else (value,)) > limit:
+                return f"{name} is {value}; at most {limit} is sensible"
+    return ""
 
 
 def _named(weights: Weights) -> dict[str, Tensor]:
