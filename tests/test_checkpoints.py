@@ -350,7 +350,7 @@ def tensor_instructions(shape: str, stride: str, offset: int = 0, numel: int = 6
         (tensor_instructions("(I2\nI3\nt", "(I3\nI1\nt", offset=1), "reaches beyond"),
         (tensor_instructions("(I2\nI2\nt", "(I3\nI9\nt"), "reaches beyond"),
         (tensor_instructions("(L1000000000000L\nt", "(I0\nt"), "reaches beyond"),
-        (tensor_instructions("(I2\nI3\nt", "(I-3\nI1\nt"), "has an impossible shape, stride or offset that is none"),
+        (tensor_instructions("(I2\nI3\nt", "(I-3\nI1\nt"), "has an impossible shape, stride or offset"),
         (tensor_instructions("(I-2\nt", "(I1\nt"), "has an impossible shape"),
         (tensor_instructions("(I2\nt", "(I1\nI1\nt"), "has an impossible shape"),
         (tensor_instructions("(I2\nt", "(I1\nt", offset=-1), "has an impossible shape"),
@@ -528,7 +528,7 @@ def test_nested_tuples_cost_no_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "deep",
-    [b"N" + b"\x85" * 500_000, b"N" + b")R" * 500_000, b"]" * 500_000 + b"a" * 499_999, b"N" + b"\x85Q" * 500_000],
+    [b"N" + b"\x85" * 200_000, b"N" + b")R" * 200_000, b"]" * 200_000 + b"a" * 199_999, b"N" + b"\x85Q" * 200_000],
     ids=["tuples", "calls", "lists", "persistent ids"],
 )
 def test_deep_nesting_is_harmless(tmp_path: Path, deep: bytes) -> None:
