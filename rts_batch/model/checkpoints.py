@@ -119,10 +119,12 @@ def load_checkpoint(path: str | Path) -> OfficialNetwork:
         state = {key: checkpoint.read(key) for key in layout}
         facts = {"net_type": checkpoint.net_type, "epoch": checkpoint.epoch}
     stored_as, state = stored_dtype(state), conform(config, state, where)
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
     stated = "".join(f", {name} {brief(value)}" for name, value in facts.items() if value is not None)
-    return OfficialNetwork(config, state, stored_as, f"{Path(path).name}, sha256 {digest}{stated}")
+    return OfficialNetwork(config, state, stored_as, f"{Path(path).name}, sha256 {digest.hexdigest()}{stated}")
 
 
 def _describe_net(value: Any, path: Path) -> dict[str, StoredTensor]:

@@ -118,18 +118,16 @@ class ZipContainer(Container):
         except Exception as error:  # damage in the directory has many names
             raise WeightsError(
                 f"{path}: begins as a zip file, but its directory, before byte {path.stat().st_size}, is missing or "
-                f"damaged ({error}); the file is cut short: fetch it again"
+                f"damaged ({str(error)[:200]}); the file is cut short: fetch it again"
             ) from None
         try:
             self._entries = {entry.filename: entry for entry in self._zip.infolist()}
             self._check_sizes()
             self._top = self._find_top()
             if self._read_optional("byteorder") not in (None, b"little"):
-                raise WeightsError(
-                    f"{path}: entry {self._top}byteorder says big-endian; save the file on a little-endian machine"
-                )
-            pickled = io.BytesIO(self._read(self._top + "data.pkl"))
-            self.root, _ = read_pickle(pickled, f"{path}: entry {self._top}data.pkl")
+                raise WeightsError(f"{path}: written on a big-endian machine; save it again on a little-endian one")
+            name = f"{self._top}data.pkl"
+            self.root, _ = read_pickle(io.BytesIO(self._read(name)), f"{path}: entry {brief(name)}")
         except WeightsError:
             self._zip.close()
             raise
