@@ -33,17 +33,19 @@ class Outcome:
         return found
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(
+    *arguments: object, program: Sequence[str] = ("-m", "rts_batch.cli"), **environment: str
+) -> subprocess.Popen[str]:
     """Starts `rts-batch` as the leader of a process group, as a shell would."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "rts_batch.cli", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment},
     )
 
 

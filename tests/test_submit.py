@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 
 from rts_batch.io.results import read_masks
 from rts_batch.manifest import read_manifest
-from tests.running import STUB, done, finish, masks_of, run, start, wait_until, write_manifest
+from tests.running import REPOSITORY, STUB, done, finish, masks_of, run, start, wait_until, write_manifest
 from tests.videos import make_video
 
 BOX = [30, 30, 20, 20]
@@ -297,6 +298,45 @@ def test_workers_that_cannot_start_end_the_run(videos: Path, tmp_path: Path) -> 
     assert "the stub was told not to load" in outcome.err
     assert "Traceback" not in outcome.err
     assert [event["event"] for event in outcome.events()][-1] == "error"
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def test_the_job_script_runs_on_a_cluster_that_is_there(videos: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().strip()
+        manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 2))
+        job = start(
+            *(manifest, "--out", tmp_path / "run", "--device", "cpu", "--workers", 2, *STUB),
+            program=[str(REPOSITORY / "jobs" / "track.py")],
+            RAY_ADDRESS=address,
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # as for the cluster: keep to the loopback address
+        )
+        outcome = finish(job)
+    finally:
+        cluster.stdin.close()
+        cluster.wait(60)
+    assert outcome.code == 0, outcome.err
+    assert "2 of 2 done" in outcome.out
 
 
 def test_targets_may_appear_late_and_by_time(videos: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rts_batch.masks import decode_rle
 
 TILE_WIDTH = 480
 COLUMNS = 4
+LABEL_HEIGHT = 22
 COLOURS = ((230, 60, 60), (60, 160, 240), (250, 190, 40), (80, 200, 120), (190, 90, 220), (240, 130, 40))
 """RGB by target, in the order of object ids; they repeat."""
 
@@ -81,8 +82,8 @@ def _painted(task: VideoTask, rows: Sequence[Mapping[str, Any]], count: int) -> 
 def _labelled(image: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     height = round(image.shape[0] * TILE_WIDTH / image.shape[1])
     tile = cv2.resize(image, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(tile, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+    tile[:LABEL_HEIGHT] //= 3
+    cv2.putText(tile, text, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.asarray(tile, np.uint8)
 
 
