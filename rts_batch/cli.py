@@ -171,7 +171,8 @@ def _print_summary(summary: Summary, *, again: list[str]) -> None:
     already = f" ({summary.already_done} of them before)" if summary.already_done else ""
     left = f", {content['not_started']} left" if content["not_started"] else ""
     print(f"videos   {summary.done} of {summary.videos} done{already}, {len(summary.failures)} failed{left}")
-    print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s")
+    if summary.frames:
+        print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s")
     print(f"weights  {summary.weights}")
     print(f"masks    {content['masks']}/*.parquet")
     for failure in summary.failures:
@@ -179,8 +180,8 @@ def _print_summary(summary: Summary, *, again: list[str]) -> None:
         print(f"failed   {failure.video_id}{tries}: {failure.message}")
     for problem in summary.left_out:
         print(f"left out {problem}")
-    for warning in summary.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    if summary.warnings:
+        print(f"warnings {len(summary.warnings)}, shown above and in {content['out']}/summary.json")
     if summary.interrupted:
         print(f"interrupted; to go on, run the same command again: {shlex.join(again)}", file=sys.stderr)
 

@@ -50,6 +50,7 @@ def test_a_video_is_handed_out_once() -> None:
     assert not coordinator.finished
     assert coordinator.succeeded("a") == ()
     assert coordinator.finished
+    assert coordinator.emptied
 
 
 @pytest.mark.parametrize(("kind", "attempts"), [("permanent", 1), ("transient", 5), ("crash", 3), ("killed", 20)])
@@ -112,6 +113,7 @@ def test_after_a_stop_nothing_is_handed_out_and_what_runs_may_finish() -> None:
     assert not coordinator.finished
     coordinator.failed("a", failure("killed"))
     assert coordinator.finished
+    assert not coordinator.emptied
     assert coordinator.queued == 3
 
 

@@ -142,6 +142,11 @@ class Coordinator:
         return len(self._running)
 
     @property
+    def emptied(self) -> bool:
+        """True when every video has succeeded or been given up."""
+        return not self._running and not self.queued
+
+    @property
     def finished(self) -> bool:
         """True when nothing runs and nothing will be handed out any more."""
         return not self._running and (self._stopped or not self.queued)

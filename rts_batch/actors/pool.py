@@ -27,6 +27,10 @@ from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
 
 POLL_SECONDS = 0.2
+START_ATTEMPTS = 5
+"""Workers in a row that may be lost before they are ready."""
+
+FINISHING = "interrupted: finishing the videos in hand; press Ctrl-C again to stop now"
 
 
 @dataclass(kw_only=True)
@@ -45,8 +49,7 @@ class _Member:
 class Interruptions:
     """Ctrl-C once: finish what is in hand; twice, or SIGTERM: stop now."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
+    def __init__(self) -> None:
         self.finish = False
         self.now = False
 
@@ -60,11 +63,9 @@ class Interruptions:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM or self.finish:
-            self.now = True
-        elif not self.finish:
-            self.finish = True
-            self._note("interrupted: finishing the videos in hand; press Ctrl-C again to stop now")
+        # Only flags: what a handler interrupts may hold any lock.
+        self.now = self.finish or number == signal.SIGTERM
+        self.finish = True
 
 
 class Pool:
@@ -107,6 +108,7 @@ class Pool:
             num_cpus=1, num_gpus=gpus_per_worker, max_restarts=0, max_task_retries=0
         )
         self._members: list[_Member] = []
+        self._lost_starting = 0
 
     def run(self, interruptions: Interruptions, *, check: Callable[[], None] = lambda: None) -> None:
         """Returns when nothing runs and nothing is left, or when it was interrupted.
@@ -116,18 +118,24 @@ class Pool:
         Raises:
             ClusterError: The workers cannot start.
         """
+        stopping = False
         try:
             while not self._coordinator.finished and not interruptions.now:
                 check()
-                if interruptions.finish:
+                if interruptions.finish and not stopping:
+                    stopping = True
                     self._coordinator.stop()
+                    self._display.note(FINISHING)
                 self._adjust_size()
                 self._hand_out()
                 self._listen()
                 self._display.update(self._progress)
+        except RayError as error:
+            raise ClusterError(f"Ray failed: {_reason(error)}") from error
         finally:
             for member in self._members:
-                ray.kill(member.actor)
+                with contextlib.suppress(RayError):
+                    ray.kill(member.actor)
             self._members.clear()
 
     def _adjust_size(self) -> None:
@@ -179,11 +187,13 @@ class Pool:
         try:
             member.name = ray.get(member.ready)
         except RayError as error:
-            if isinstance(error, ActorDiedError) and not _failed_in_init(error):
-                self._end(member)  # taken away while it was starting; `_adjust_size` replaces it
-                return
-            raise ClusterError(f"a worker cannot start: {_reason(error)}") from error
+            self._lost_starting += 1
+            if _failed_in_init(error) or self._lost_starting >= START_ATTEMPTS:
+                raise ClusterError(f"a worker cannot start: {_last_words(member) or _reason(error)}") from error
+            self._end(member)  # taken away while it was starting; `_adjust_size` replaces it
+            return
         member.ready = None
+        self._lost_starting = 0
 
     def _take_event(self, member: _Member) -> None:
         assert member.task is not None
@@ -245,8 +255,8 @@ class Pool:
         member.task = member.stream = None
 
 
-def _failed_in_init(error: ActorDiedError) -> bool:
-    return bool(getattr(error, "actor_init_failed", False))
+def _failed_in_init(error: RayError) -> bool:
+    return isinstance(error, ActorDiedError) and bool(getattr(error, "actor_init_failed", False))
 
 
 def _last_words(member: _Member) -> str:

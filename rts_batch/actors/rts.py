@@ -19,7 +19,7 @@ from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.model.weights import DATA, Weights, build_model, build_sta, load_weights
+from rts_batch.model.weights import BUILT_IN, DATA, Weights, build_model, build_sta, load_weights
 from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
 
 UNTRAINED = (
@@ -44,7 +44,7 @@ class RtsFactory:
         config = settings.tracker_config(weights.tracker_config)
         return TrackerDescription(
             # Workers have folders of their own.
-            weights=str(Path(name).absolute()) if Path(name).exists() else name,
+            weights=str(Path(name).absolute()) if name not in BUILT_IN and Path(name).exists() else name,
             fingerprint=weights.fingerprint,
             device=device,
             boxes=weights.sta is not None,

@@ -129,7 +129,7 @@ def submit(
         interrupted = job.run() if plan.left else False
         summary = Summary(
             out=folder.uri,
-            weights=tracker.weights,
+            weights=storage.safe_uri(tracker.weights),
             videos=len(manifest.tasks),
             done=plan.done + job.progress.done,
             already_done=plan.done,
@@ -200,16 +200,17 @@ class _Job:
             fault_logs=fault_logs,
         )
         self.progress.restart_clock()
-        with self.display, Interruptions(self.display.note).watching() as interruptions:
+        with self.display, Interruptions().watching() as interruptions:
             pool.run(interruptions, check=self._check_lease)
-        return interruptions.finish or interruptions.now
+        return not coordinator.emptied
 
     def _check_lease(self) -> None:
         if self.lease.lost.is_set():
             raise RunBusyError(f"{self.folder.uri}: another process has taken the run over; this one stops")
 
     def _finished(self, task: VideoTask, event: Finished, earlier: tuple[Failure, ...]) -> None:
-        self.warnings += [f"{task.video_id}: {text}" for text in event.warnings]
+        for text in event.warnings:
+            self._warn(f"{task.video_id}: {text}")
         self._try(lambda: self.folder.forget_failure(task))
 
     def _given_up(self, task: VideoTask, failures: tuple[Failure, ...]) -> None:
@@ -225,7 +226,11 @@ class _Job:
         try:
             write()
         except StorageError as error:
-            self.warnings.append(str(error))
+            self._warn(str(error))
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.display.note(f"warning: {text}")
 
 
 def choose_size(

@@ -135,7 +135,7 @@ class VideoWorker:
             width=source.info.width,
             targets={target.object_id: (target.category, target.extras) for target in task.targets},
             extras=self._settings.extras,
-            task=describe_task(task),
+            task=_describe(task),
             weights=self._settings.tracker.fingerprint,
             profile="exact",
         )
@@ -153,7 +153,8 @@ class VideoWorker:
     ) -> dict[str, Any]:
         """The content of `videos/<key>.json`."""
         return {
-            **describe_task(task),
+            **_describe(task),
+            "uri": storage.safe_uri(task.uri),
             "attempt": attempt,
             "frames": frames,
             "rows": summary.rows,
@@ -177,11 +178,10 @@ class _Position:
     count: int = 0
 
 
-def describe_task(task: VideoTask) -> dict[str, Any]:
-    """The fields of a video that its files carry."""
+def _describe(task: VideoTask) -> dict[str, Any]:
+    """The fields of a video that its files carry; not where it lies, which is no part of its masks."""
     return {
         "video_id": task.video_id,
-        "uri": storage.safe_uri(task.uri),
         "key": task.key,
         "start": task.start,
         "end": task.end,
