@@ -25,5 +25,14 @@ test: lint
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
 
+demo: $(INSTALLED)
+	$(BIN)/python examples/fetch_clips.py demo
+	$(BIN)/rts-batch submit examples/demo.csv --out demo/run
+	$(BIN)/python -m rts_batch.review.overlay demo/run --out demo/overlay.png
+	@echo
+	@echo "masks    demo/run/masks/*.parquet"
+	@echo "overlay  demo/overlay.png"
+	@echo "With rts-mini-untrained weights only the first mask of each video, the given one, means anything."
+
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

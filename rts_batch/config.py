@@ -1,13 +1,14 @@
 """Every default in one place, as frozen objects.
 
 `ModelConfig` fixes the shapes of a network, `TrackerConfig` the procedure that runs it, `RunSettings` one run of the
-pipeline. Whatever changes a mask is in the first two or in `RunSettings.affects_results()`.
+pipeline. Whatever changes a mask is in the first two; a run's folder records them and takes no others.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from rts_batch.errors import SettingsError
@@ -15,6 +16,7 @@ from rts_batch.errors import SettingsError
 BackboneName = Literal["resnet50", "mobilenetv2"]
 LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 DecoderName = Literal["auto", "decord", "pyav"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Rules = Literal["code", "paper"]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 
@@ -160,6 +162,42 @@ RTS_MINI = ModelConfig(
     decoder_dims=(64, 48, 32, 24),
 )
 """A small network for CPUs: MobileNetV2, crops of 240×416."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How one submission runs. Only `weights`, `tracker` and `tracker_options` decide the masks."""
+
+    weights: str | None = None
+    """Name, path or URI; None takes the weights that the package ships."""
+    tracker_options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `TrackerConfig` to be set otherwise than the weights' own configuration says."""
+    tracker: str = "rts_batch.actors.rts:RtsFactory"
+    """Import path of the tracker; another one is for tests."""
+    device: DeviceName = "auto"
+    decoder: DecoderName = "auto"
+    workers: int | None = None
+    """Worker processes; None takes one per GPU share, or one per four cores."""
+    threads_per_worker: int | None = None
+    """CPU threads of each worker; None takes the run's own number, or cores // workers in a new run."""
+    gpus_per_worker: float = 1.0
+    address: str = "local"
+    """`local` starts a Ray of its own on this machine; anything else is the address of a running cluster."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads_per_worker"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be at least 1")
+        if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
+            raise SettingsError(
+                f"GPUs per worker is {self.gpus_per_worker:g}; expected a share of one, or a whole number"
+            )
+
+    def tracker_config(self, default: TrackerConfig) -> TrackerConfig:
+        """The weights' own tracker configuration with this run's options put in."""
+        return dataclasses.replace(default, **self.tracker_options)
+
 
 TRACKER_RTS50 = TrackerConfig()
 TRACKER_RTS_MINI = TrackerConfig(crop_size=(240, 416))

@@ -1,0 +1,112 @@
+"""Ray, started for one run and taken away with it, or a cluster that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rts_batch.errors import ClusterError
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Only events pass through the object store; Ray's own minimum is 75 MiB."""
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray binds to every interface of a Linux host unless it is told that it is no node of a cluster. The variable is
+    # named after the systems where that is the default.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Threads that spin while they wait for each other make a worker up to ten times slower on a machine that has other
+    # work as well, and save next to nothing on one that has not. The workers inherit this.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+_FOLDER = re.compile(r"rtsb-(\d+)-\w+")
+
+
+@contextlib.contextmanager
+def ray_session(address: str, *, cpus: int, folder: Path | None) -> Iterator[None]:
+    """Starts a local Ray (address `local`) or connects to a cluster, and ends it or disconnects at exit.
+
+    Call it from the main thread: Ray's processes are tied to the life of the thread that starts them, so that they end
+    with this process even when it is killed.
+
+    Args:
+        address: `local`, or what `ray.init` takes.
+        cpus: Workers that the local Ray must have room for.
+        folder: Where a local Ray keeps its sockets and logs.
+
+    Raises:
+        ClusterError: Ray does not start or cannot be reached.
+    """
+    local = address == "local"
+    for name, value in _QUIET.items():
+        if local or not name.startswith("RAY_ENABLE_WINDOWS"):
+            os.environ.setdefault(name, value)
+    import ray
+
+    options = (
+        {
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": str(folder),
+        }
+        if local
+        else {}
+    )
+    # Ray prints a worker's death to standard output, from a thread of its own and until it is shut down. That stream
+    # belongs to data here, and the pool tells the story better.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:
+            what = f"did not start (its logs are in {folder})" if local else f"cannot be reached at {address!r}"
+            raise ClusterError(f"Ray {what}: {error}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def run_folder_on_this_host() -> Iterator[Path]:
+    """A temporary folder for one run's Ray and its files under way; what killed runs left behind is removed."""
+    # Ray puts sockets inside, and a socket's path may have 107 bytes.
+    root = Path(tempfile.gettempdir())
+    if len(str(root)) > 24 and os.access("/tmp", os.W_OK):
+        root = Path("/tmp")
+    for left in root.glob("rtsb-*"):
+        match = _FOLDER.fullmatch(left.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"rtsb-{os.getpid()}-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use, a container's limit included."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores

@@ -1,0 +1,129 @@
+"""The RTS tracker as a run uses it: described once in the driver, loaded once in every worker."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rts_batch.actors.prompts import ReadyPrompt
+from rts_batch.actors.tracker import TrackerDescription
+from rts_batch.config import RunSettings, TrackerConfig
+from rts_batch.errors import ClusterError, SettingsError, WeightsError
+from rts_batch.io import storage
+from rts_batch.manifest import VideoTask
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.model.weights import BUILT_IN, DATA, Weights, build_model, build_sta, load_weights
+from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
+
+UNTRAINED = (
+    "these weights are untrained: the run is real, its masks are meaningless; give trained weights with --weights"
+)
+
+
+class RtsFactory:
+    """See `rts_batch.actors.tracker.TrackerFactory`."""
+
+    @staticmethod
+    def describe(settings: RunSettings) -> TrackerDescription:
+        """Loads the weights to see what they are.
+
+        Raises:
+            WeightsError: The weights cannot be used.
+            ClusterError: The device is not there.
+        """
+        name = settings.weights or _default_weights()
+        device = _choose_device(settings)
+        weights = _load(name)
+        config = settings.tracker_config(weights.tracker_config)
+        return TrackerDescription(
+            # Workers have folders of their own.
+            weights=str(Path(name).absolute()) if name not in BUILT_IN and Path(name).exists() else name,
+            fingerprint=weights.fingerprint,
+            device=device,
+            boxes=weights.sta is not None,
+            settings={"tracker": config.to_dict(), "model": weights.config.to_dict(), "profile": "exact", "lanes": 1},
+            environment=_environment(device),
+            warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
+        )
+
+    @staticmethod
+    def load(description: TrackerDescription, *, threads: int) -> RtsTracker:
+        """Builds the model on the worker's device.
+
+        Raises:
+            WeightsError: This host's weights are not those that the run was started with.
+        """
+        torch.set_num_threads(threads)
+        weights = _load(description.weights)
+        if weights.fingerprint != description.fingerprint:
+            raise WeightsError(
+                f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
+                f"was started with {description.fingerprint[:12]}…; put the same file on every node"
+            )
+        return RtsTracker(
+            model=build_model(weights, description.device),
+            sta=build_sta(weights, description.device),
+            config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
+        )
+
+
+class RtsTracker:
+    """One model, ready for one video after another."""
+
+    def __init__(self, *, model: RTS, sta: STA | None, config: TrackerConfig) -> None:
+        self._model = model
+        self._sta = sta
+        self._config = config
+
+    def open_scene(self, task: VideoTask) -> _RtsScene:
+        return _RtsScene(Scene(self._model, self._config, sta=self._sta, single=len(task.targets) == 1))
+
+
+class _RtsScene:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
+        marked = {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
+        return self._scene.step(image, marked)
+
+
+def _default_weights() -> str:
+    """The trained small network where this release brings it."""
+    return "rts-mini" if (DATA / "rts-mini.safetensors").is_file() else "rts-mini-untrained"
+
+
+def _is_untrained(weights: Weights) -> bool:
+    return weights.metadata["provenance"].startswith("random")
+
+
+def _load(name: str) -> Weights:
+    """Loads weights by name or path, or from an object store."""
+    if storage.local_path(name) is not None:
+        return load_weights(name)
+    with tempfile.TemporaryDirectory(prefix="rts-batch-weights-") as folder:
+        return load_weights(str(storage.fetch(name, folder)))
+
+
+def _choose_device(settings: RunSettings) -> Literal["cpu", "cuda"]:
+    if settings.device != "auto":
+        if settings.device == "cuda" and settings.address == "local" and not torch.cuda.is_available():
+            raise ClusterError("--device cuda: this PyTorch finds no CUDA device; give --device cpu, or see nvidia-smi")
+        return settings.device
+    if settings.address != "local":
+        raise SettingsError("--device auto looks at this machine, not at the cluster; give --device cuda or cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _environment(device: str) -> dict[str, str]:
+    """What may change the last bits of a mask beside the versions and the number of threads."""
+    if device == "cuda" and torch.cuda.is_available():
+        return {"device": "cuda", "device_name": torch.cuda.get_device_name(0)}
+    return {"device": device, "instruction_set": torch.backends.cpu.get_cpu_capability()}

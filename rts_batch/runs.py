@@ -1,0 +1,231 @@
+"""A run's folder: what it belongs to, which videos are done, and what is written for one that is done or failed.
+
+::
+
+    run.json                what decides the masks, and the environment that the first submission ran in
+    manifest.parquet        the validated manifest
+    masks/<key>.parquet     the masks of one video; the file exists if and only if the video is done
+    videos/<key>.json       how it went
+    failed/<key>.json       why a video could not be done, with every attempt's error
+    lease.json              who is writing now
+    summary.json            the last submission's result
+
+`<key>` is `VideoTask.key`, which covers every manifest field of the video. A listing of `masks/` alone says what is
+left; everything else is for people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rts_batch
+from rts_batch.errors import RunFolderError, RunMismatchError
+from rts_batch.io import storage
+from rts_batch.manifest import Manifest, VideoTask
+
+FORMAT = 1
+PACKAGES = ("torch", "ray", "numpy", "opencv-python-headless", "av", "decord", "pyarrow", "pycocotools")
+"""What may change a byte of the results, beside this package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The content of `run.json`.
+
+    `results` decides the masks: a folder takes only one value of it. `environment` decides their last bits: it is
+    recorded, and a later submission whose environment differs goes on with a warning.
+    """
+
+    results: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    def to_json(self) -> bytes:
+        return _json({"format": FORMAT, "results": self.results, "environment": self.environment})
+
+    @classmethod
+    def from_json(cls, data: bytes, *, where: str) -> RunRecord:
+        try:
+            content = json.loads(data)
+            if content["format"] != FORMAT:
+                raise RunFolderError(
+                    f"{where}: format {content['format']} is not one this version ({FORMAT}) can go on with"
+                )
+            return cls(results=content["results"], environment=content["environment"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{where} is not a run's record ({error}); give another folder with --out") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a submission has to do. `left` is in the manifest's order; `done` counts the videos that need nothing."""
+
+    left: tuple[VideoTask, ...]
+    done: int
+    warnings: tuple[str, ...] = ()
+
+
+class RunFolder:
+    """One run's folder at any URI. Hold its lease (`lease_uri`) before calling what writes."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/") or uri
+        self.lease_uri = storage.join(self.uri, "lease.json")
+
+    def record(self) -> RunRecord | None:
+        """Reads `run.json`, None in a folder that has none yet."""
+        uri = storage.join(self.uri, "run.json")
+        return RunRecord.from_json(storage.read_bytes(uri), where=uri) if storage.exists(uri) else None
+
+    def done(self) -> set[str]:
+        """Keys of the videos whose masks are in place."""
+        return self._keys("masks", ".parquet")
+
+    def prepare(self, manifest: Manifest, record: RunRecord) -> Plan:
+        """Makes the folder this run's, or checks that it is, and says what is left to do.
+
+        Raises:
+            RunMismatchError: The folder holds the results of other settings, other weights or another manifest.
+        """
+        warnings: tuple[str, ...] = ()
+        earlier = self.record()
+        done = self.done()
+        if earlier is None:
+            if done:
+                raise RunFolderError(f"{self.uri} holds masks but no run.json; give another folder with --out")
+        else:
+            self._refuse_other_results(earlier, record)
+            changes = _differences(earlier.environment, record.environment)
+            if changes:
+                warnings = (
+                    "the remaining videos run in another environment than the first ones, so their masks may differ "
+                    "in single pixels from an undisturbed run's: " + "; ".join(changes),
+                )
+        keys = {task.key for task in manifest.tasks}
+        self._refuse_other_manifest(done - keys)
+        if earlier is None:
+            self._put("run.json", record.to_json())
+        self._put("manifest.parquet", manifest.to_parquet())
+        for key in self._keys("failed", ".json"):
+            # A video that got done later, or whose row has been corrected since, has not failed.
+            if key in done or key not in keys:
+                storage.delete(storage.join(self.uri, "failed", f"{key}.json"))
+        storage.remove_temporaries(storage.join(self.uri, "masks"))
+        left = tuple(task for task in manifest.tasks if task.key not in done)
+        return Plan(left=left, done=len(manifest.tasks) - len(left), warnings=warnings)
+
+    def commit(self, task: VideoTask, masks: Path, report: Mapping[str, Any]) -> None:
+        """Puts one video's finished masks in place: with this the video is done, and not before."""
+        self._put(f"videos/{task.key}.json", _json(report))
+        storage.put_file(masks, storage.join(self.uri, "masks", f"{task.key}.parquet"))
+
+    def fail(self, task: VideoTask, attempts: Sequence[Mapping[str, Any]]) -> None:
+        """Records that a video is given up, with every attempt's error."""
+        report = {"video_id": task.video_id, "uri": storage.safe_uri(task.uri), "key": task.key, "attempts": attempts}
+        self._put(f"failed/{task.key}.json", _json(report))
+
+    def forget_failure(self, task: VideoTask) -> None:
+        """Removes the record of an earlier submission's failure, after the video got done."""
+        storage.delete(storage.join(self.uri, "failed", f"{task.key}.json"))
+
+    def put_summary(self, summary: Mapping[str, Any]) -> None:
+        self._put("summary.json", _json(summary))
+
+    def _put(self, name: str, data: bytes) -> None:
+        storage.put_bytes(storage.join(self.uri, name), data)
+
+    def _keys(self, folder: str, suffix: str) -> set[str]:
+        names = storage.list_names(storage.join(self.uri, folder))
+        return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+
+    def _refuse_other_results(self, earlier: RunRecord, record: RunRecord) -> None:
+        differences = _differences(earlier.results, record.results)
+        if differences:
+            shown = "\n".join(f"  {line}" for line in differences)
+            raise RunMismatchError(
+                f"{self.uri} belongs to a run with other settings:\n{shown}\n"
+                "Give the run's own settings, or another folder with --out."
+            )
+
+    def _refuse_other_manifest(self, unknown: Iterable[str]) -> None:
+        names = sorted(unknown)
+        if names:
+            raise RunMismatchError(
+                f"{self.uri} holds masks of {len(names)} video(s) that this manifest does not have or has with other "
+                f"fields; the first is masks/{names[0]}.parquet. A run's manifest may only grow: put the rows back, "
+                "or give another folder with --out."
+            )
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of everything that may change a byte of the results."""
+    installed = {package: _version(package) for package in PACKAGES}
+    found = {package: version for package, version in installed.items() if version is not None}
+    return {"rts-batch": rts_batch.__version__, **found}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def expected_lengths(tasks: Iterable[VideoTask]) -> dict[str, int]:
+    """Guesses every video's number of frames, for the order and the progress bar only.
+
+    The manifest's `frames` is taken where it is given, else the size of a local file or folder.
+    """
+    return {task.key: _expected_length(task) for task in tasks}
+
+
+def _expected_length(task: VideoTask) -> int:
+    length = task.frames
+    if length is None:
+        path = storage.local_path(task.uri)
+        try:
+            if path is None:
+                length = 0
+            elif path.is_dir():
+                length = sum(1 for _ in path.iterdir())
+            else:
+                length = path.stat().st_size // BYTES_PER_FRAME
+        except OSError:
+            length = 0
+    return max(0, min(length, task.end if task.end is not None else length) - task.start)
+
+
+BYTES_PER_FRAME = 8192
+"""A usual compressed frame; only videos without a given length are put in order by it."""
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line for every value that differs, by its dotted name."""
+    before, after = _flat(json.loads(_json(earlier))), _flat(json.loads(_json(now)))
+    return [
+        f"{name}: the run has {_shown(before.get(name))}, this command {_shown(after.get(name))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value)
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
