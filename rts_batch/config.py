@@ -138,8 +138,12 @@ class TrackerConfig:
             raise SettingsError(f"crop_size is {self.crop_size}; both sides must be multiples of 16, at least 32")
         if not 0 <= self.not_found_threshold <= 10:
             raise SettingsError(f"not_found_threshold is {self.not_found_threshold}; expected a score between 0 and 10")
-        if self.memory_size < 2 or self.localisation_memory_size < 6:
-            raise SettingsError("memory_size must be at least 2 and localisation_memory_size at least 6")
+        smallest = 2 if self.rules == "code" else 6  # one more than the first frame's samples
+        if self.memory_size < smallest or self.localisation_memory_size < 6:
+            raise SettingsError(
+                f"memory_size is {self.memory_size} and localisation_memory_size {self.localisation_memory_size}; "
+                f"they must be at least {smallest} and 6 to hold more than the first frame's samples"
+            )
         if self.train_interval < 1:
             raise SettingsError(f"train_interval is {self.train_interval}; it must be at least 1")
 

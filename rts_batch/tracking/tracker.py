@@ -191,7 +191,7 @@ class Tracker:
             self._state = TrackerState.restore(snapshot["state"], self.device)
             self.segmentation.restore(snapshot["segmentation"], self.device)
             self.localisation.restore(snapshot["localisation"], self.device)
-        except (KeyError, TypeError, RuntimeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
             raise CheckpointError(f"this is not the state of a tracker of this version: {error!r}") from error
 
     def _upload(self, frame: NDArray[np.uint8]) -> Tensor:
