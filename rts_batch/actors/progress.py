@@ -172,10 +172,11 @@ class BarDisplay:
             console=Console(stderr=True),
             transient=True,
         )
-        self._overall = self._bars.add_task("videos", total=None, unit="")
+        self._overall = self._bars.add_task("videos", total=None, unit="", start=False)
         self._by_key: dict[str, Any] = {}
 
     def __enter__(self) -> BarDisplay:
+        self._bars.start_task(self._overall)
         self._bars.start()
         return self
 
