@@ -62,8 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('video,box,frame\na.mp4,"1,2,3,4",first\n', "line 2, column frame: 'first' is not a frame index"),
         ('video,box,frame\na.mp4,"1,2,3,4",-1\n', "line 2, column frame: '-1'"),
         ('video,box,object_id\na.mp4,"1,2,3,4",x\n', "column object_id: 'x' is not an object id"),
-        ('video,box\na.mp4,"1,2,3,4"\na.mp4,"1,2,3,4"\n', "line 3: the same video, object_id and frame as line 2"),
-        ('video,video_id,box\na.mp4,v,"1,2,3,4"\nb.mp4,v,"1,2,3,4"\n', "for the same video_id 'v'"),
+        ('video,box\na.mp4,"1,2,3,4"\na.mp4,"1,2,3,4"\n', "line 3: the same video_id, object_id and frame as line 2"),
+        ('video,video_id,box\na.mp4,v,"1,2,3,4"\nb.mp4,v,"1,2,3,4"\n', "line 2 has 'a.mp4' for the same video_id"),
         ('video,box,score\na.mp4,"1,2,3,4",1\n', "would clash with the results' own 'score'"),
         ('video,box\nftp://host/a.mp4,"1,2,3,4"\n', "ftp"),
     ],
@@ -87,7 +87,7 @@ def test_a_mixed_column_of_a_typed_manifest_is_refused(tmp_path: Path) -> None:
     )
     outcome = CliRunner().invoke(app, ["validate", str(path)])
     assert outcome.exit_code == 10
-    assert "line 2, column lot: [] is a list" in outcome.stderr
+    assert "line 2, column lot: [] is of type list" in outcome.stderr
 
 
 def test_a_manifest_that_is_not_there(tmp_path: Path) -> None:
