@@ -15,7 +15,8 @@
     ├── VideoError                   exit 1    the video cannot be read; permanent for this video
     │   └── PromptError              exit 1    the video can be read, its prompt does not fit it
     ├── CheckpointError              exit 1    a tracker state that cannot be put back
-    └── ResultsError                 exit 1    a results file that is not what it says
+    ├── ResultsError                 exit 1    a results file that is not what it says
+    └── TrainingError                exit 1    training data, a training checkpoint or a loss that cannot be used
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "RunMismatchError",
     "SettingsError",
     "StorageError",
+    "TrainingError",
     "UsageError",
     "VideoError",
     "WeightsError",
@@ -122,4 +124,8 @@ class CheckpointError(RtsBatchError):
 
 
 class ResultsError(RtsBatchError):
+    pass
+
+
+class TrainingError(RtsBatchError):
     pass

@@ -76,6 +76,6 @@ def steepest_descent(
         curvature = (slope * change).square().transpose(0, 1).flatten(1).sum(1) + reg**2 * gradient_norm
         step = (gradient_norm / curvature.clamp(min=MINIMUM_CURVATURE)).view(-1, 1, 1, 1, 1)
         filters = filters - step * gradient
-        scores = scores - step * change
+        scores = scores - step.transpose(0, 1) * change
         iterates.append(filters)
     return iterates

@@ -1,0 +1,1 @@
+"""Training as in the paper: sequence sampling, augmentation, losses, the loop."""

@@ -1,0 +1,152 @@
+"""Sequences for training: one clip, a batch of them, and a seeded stream of batches.
+
+A clip is a pure function of a random generator, and the generator of the i-th clip depends on the seed and on i alone.
+So the stream is the same with any number of loader processes, it can be entered at any batch (a resumed training sees
+what an uninterrupted one would have seen), and several workers cut every global batch among themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+ABSENT_BOX = (0.0, 0.0, -1.0, -1.0)
+"""The box of a frame without target; its label is zero everywhere."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """N frames of one target; the first `train_frames` are what the learners see, the others what they are judged by."""
+
+    images: Tensor
+    """`[N, 3, H, W] float32`, RGB 0…255."""
+    masks: Tensor
+    """`[N, H, W] float32`, 1 on the object."""
+    boxes: Tensor
+    """`[N, 4] float32`: x, y, w, h in crop pixels; `ABSENT_BOX` (a negative extent) where the target is absent."""
+    train_frames: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """S clips side by side."""
+
+    images: Tensor
+    """`[N, S, 3, H, W] float32`, RGB 0…255."""
+    masks: Tensor
+    """`[N, S, H, W] float32`."""
+    boxes: Tensor
+    """`[N, S, 4] float32`."""
+    train_frames: int
+
+    @staticmethod
+    def of(clips: Sequence[Clip]) -> Batch:
+        """Stacks clips of the same length, size and number of train frames."""
+        return Batch(
+            torch.stack([clip.images for clip in clips], dim=1),
+            torch.stack([clip.masks for clip in clips], dim=1),
+            torch.stack([clip.boxes for clip in clips], dim=1),
+            clips[0].train_frames,
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Batch:
+        move = {"device": device, "dtype": dtype, "non_blocking": True}
+        return replace(self, images=self.images.to(**move), masks=self.masks.to(**move), boxes=self.boxes.to(**move))
+
+    def pin_memory(self) -> Batch:
+        return replace(
+            self, images=self.images.pin_memory(), masks=self.masks.pin_memory(), boxes=self.boxes.pin_memory()
+        )
+
+    @property
+    def sequences(self) -> int:
+        return int(self.images.shape[1])
+
+
+class ClipMaker(Protocol):
+    """Makes one clip from a random generator alone; picklable, since loader processes call it."""
+
+    def __call__(self, rng: np.random.Generator, /) -> Clip: ...
+
+
+class BatchSource(Protocol):
+    """What the loop reads: the batches from iteration `start` on, for ever or to an end."""
+
+    def batches(self, start: int, /) -> Iterator[Batch]: ...
+
+
+def clip_generator(seed: int, index: int) -> np.random.Generator:
+    """Returns the random generator of the `index`-th clip of a stream."""
+    return np.random.default_rng([seed, index])
+
+
+class ClipStream:
+    """An endless `BatchSource` over a `ClipMaker`.
+
+    Args:
+        make: the clip maker.
+        batch: clips in a global batch.
+        seed: of the stream; use another one for validation.
+        loaders: loader processes; 0 makes the clips in this process.
+        rank, workers: this worker's place among those that share each global batch; `batch` must divide by `workers`.
+    """
+
+    def __init__(
+        self, make: ClipMaker, *, batch: int, seed: int, loaders: int = 0, rank: int = 0, workers: int = 1
+    ) -> None:
+        if batch % workers:
+            raise ValueError(f"a batch of {batch} clips cannot be shared by {workers} workers; make it divisible")
+        self.clips = _IndexedClips(make, seed)
+        self.batch, self.rank, self.workers, self.loaders = batch, rank, workers, loaders
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        options: dict[str, Any] = {}
+        if self.loaders:
+            # Spawned, not forked: OpenCV and PyTorch keep thread pools that a fork would leave dead.
+            options = {"multiprocessing_context": "spawn", "worker_init_fn": _one_thread, "prefetch_factor": 2}
+        return iter(
+            DataLoader(
+                self.clips,
+                batch_sampler=_Places(start, self.batch, self.rank, self.workers),
+                num_workers=self.loaders,
+                collate_fn=Batch.of,
+                pin_memory=torch.cuda.is_available(),
+                **options,
+            )
+        )
+
+
+class _IndexedClips(Dataset[Clip]):
+    def __init__(self, make: ClipMaker, seed: int) -> None:
+        self.make, self.seed = make, seed
+
+    def __getitem__(self, index: int) -> Clip:
+        return self.make(clip_generator(self.seed, index))
+
+
+class _Places(Sampler[list[int]]):
+    """The places of this worker's clips in the stream, batch after batch, from batch `start` on."""
+
+    def __init__(self, start: int, batch: int, rank: int, workers: int) -> None:
+        self.start, self.batch, self.share = start, batch, batch // workers
+        self.offset = rank * self.share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        iteration = self.start
+        while True:
+            first = iteration * self.batch + self.offset
+            yield list(range(first, first + self.share))
+            iteration += 1
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
