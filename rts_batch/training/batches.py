@@ -22,7 +22,7 @@ ABSENT_BOX = (0.0, 0.0, -1.0, -1.0)
 
 @dataclass(frozen=True)
 class Clip:
-    """N frames of one target; the first `train_frames` are what the learners see, the others what they are judged by."""
+    """N frames of one target: `train_frames` that the learners see, then those that they are judged by."""
 
     images: Tensor
     """`[N, 3, H, W] float32`, RGB 0…255."""
@@ -56,8 +56,10 @@ class Batch:
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Batch:
-        move = {"device": device, "dtype": dtype, "non_blocking": True}
-        return replace(self, images=self.images.to(**move), masks=self.masks.to(**move), boxes=self.boxes.to(**move))
+        def move(values: Tensor) -> Tensor:
+            return values.to(device, dtype, non_blocking=True)
+
+        return replace(self, images=move(self.images), masks=move(self.masks), boxes=move(self.boxes))
 
     def pin_memory(self) -> Batch:
         return replace(

@@ -85,6 +85,6 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts, dim=dim)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         own = gradient.chunk(ctx.workers.count, dim=ctx.dim)[ctx.workers.rank]
         return own * ctx.workers.count, None, None

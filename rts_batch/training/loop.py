@@ -32,7 +32,7 @@ from rts_batch.training.checkpoints import (
 )
 from rts_batch.training.curves import Curve
 from rts_batch.training.distributed import Workers
-from rts_batch.training.objectives import Loss, Objective, objective_of
+from rts_batch.training.objectives import Objective, objective_of
 from rts_batch.training.optimisation import MovingAverage, build_optimizer, set_rates, use_precision
 from rts_batch.training.settings import TrainSettings
 
@@ -84,7 +84,7 @@ class Trainer:
         set_rates(self.optimizer, self.settings, self.iteration)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.objective(self.model, batch.to(self.device), self.settings, self.workers)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         self.workers.average_gradients(self.trained)
         parts = {"loss": loss.total.detach(), **{key: value.detach() for key, value in loss.parts.items()}}
         if self.settings.clip_norm:
@@ -166,7 +166,9 @@ def train(
         try:
             batch = next(batches)
         except StopIteration:
-            raise TrainingError(f"the data ended after {trainer.iteration} of {settings.total_iterations} iterations") from None
+            raise TrainingError(
+                f"the data ended after {trainer.iteration} of {settings.total_iterations} iterations"
+            ) from None
         started = time.perf_counter()
         parts = trainer.step(batch)
         window.add(parts, wait=started - waited)
@@ -181,9 +183,11 @@ def train(
                     report(done, row)
         stopping = workers.agree(stop(), trainer.device)
         last = stopping or done == settings.total_iterations
-        if evaluate and (done == settings.total_iterations or (settings.evaluate_every and done % settings.evaluate_every == 0)):
+        if evaluate and (
+            done == settings.total_iterations or (settings.evaluate_every and done % settings.evaluate_every == 0)
+        ):
             _evaluate(trainer, evaluate, folder)
-        if last or done % settings.checkpoint_every == 0:
+        if finished or stopping or done % settings.checkpoint_every == 0:
             window.check(done)
             if workers.leads:
                 save_state(folder, trainer.state(), keep=settings.keep_checkpoints)

@@ -79,7 +79,7 @@ def use_precision(model: nn.Module, settings: TrainSettings, device: torch.devic
         if isinstance(module, (Backbone, FeatureBranch, Decoder)):
             forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
             # Backbone maps stay in bfloat16: only the branches and the decoder read them.
-            module.forward = forward if isinstance(module, Backbone) else _float32_result(forward)
+            module.forward = forward if isinstance(module, Backbone) else _float32_result(forward)  # type: ignore[method-assign]
 
 
 def _float32_result(forward: Any) -> Any:

@@ -13,9 +13,19 @@ from rts_batch.config import RTS50, ModelConfig, Rules, StaConfig
 from rts_batch.errors import SettingsError
 
 Localisation = Literal["fused", "beside", "off"]
-Objective = Literal["rts", "sta"]
 Precision = Literal["float32", "tf32", "bf16"]
 Schedule = Literal["steps", "cosine"]
+
+RTS_RATES: dict[str, float] = {
+    "feature_extractor.layer2": 4e-5,
+    "feature_extractor.layer3": 4e-5,
+    "feature_extractor.layer4": 4e-5,
+    "target_model": 8e-5,
+    "label_encoder": 8e-5,
+    "decoder": 8e-5,
+    "clf_encoder": 2e-4,
+    "classifier": 2e-4,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +131,9 @@ class TrainSettings:
         unknown = sorted(set(values) - known)
         if unknown:
             raise SettingsError(f"training settings have no {unknown[0]!r}; valid are {', '.join(sorted(known))}")
-        changes = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        changes: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         if isinstance(changes.get("model"), dict):
             changes["model"] = _model_config(changes["model"], base.model)
         try:
@@ -137,17 +149,6 @@ def _model_config(values: dict[str, Any], base: ModelConfig | StaConfig) -> Mode
     start = base if isinstance(base, kind) else kind()
     return kind.from_dict({**start.to_dict(), **values})
 
-
-RTS_RATES = {
-    "feature_extractor.layer2": 4e-5,
-    "feature_extractor.layer3": 4e-5,
-    "feature_extractor.layer4": 4e-5,
-    "target_model": 8e-5,
-    "label_encoder": 8e-5,
-    "decoder": 8e-5,
-    "clf_encoder": 2e-4,
-    "classifier": 2e-4,
-}
 
 PAPER = TrainSettings(learning_rates=dict(RTS_RATES))
 
