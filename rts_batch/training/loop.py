@@ -182,10 +182,9 @@ def train(
                 if report:
                     report(done, row)
         stopping = workers.agree(stop(), trainer.device)
-        last = stopping or done == settings.total_iterations
-        if evaluate and (
-            done == settings.total_iterations or (settings.evaluate_every and done % settings.evaluate_every == 0)
-        ):
+        finished = done == settings.total_iterations
+        due = settings.evaluate_every > 0 and done % settings.evaluate_every == 0
+        if evaluate and (finished or due):
             _evaluate(trainer, evaluate, folder)
         if finished or stopping or done % settings.checkpoint_every == 0:
             window.check(done)
