@@ -1,0 +1,142 @@
+"""What every data set offers the sampler, and the reading of pictures, masks and name lists.
+
+Opening a data set lists names only; annotations are read when a sequence is drawn. What is wrong with one sequence is a
+`TrainingError` that the sampler names, counts and steps over; what is wrong with the whole set is one when it is
+opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rts_batch.errors import TrainingError
+from rts_batch.masks import Box
+
+MINIMUM_VISIBLE_PIXELS = 10
+"""A target with no more pixels than this counts as not visible."""
+
+
+@dataclass(frozen=True)
+class AnnotatedFrame:
+    image: NDArray[np.uint8]
+    """`[H, W, 3]` RGB."""
+    mask: NDArray[np.uint8]
+    """`[H, W]`, 1 on the target."""
+    box: Box
+
+
+class SequenceData(Protocol):
+    """A set of sequences: one target in one video each."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """How many sequences there are."""
+
+    def label(self, index: int) -> str:
+        """Names a sequence in messages."""
+
+    def visible(self, index: int) -> NDArray[np.bool_]:
+        """Returns for each frame of a sequence whether its target can be used there; raises `TrainingError`."""
+
+    def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
+        """Reads frames of a sequence, by their place in `visible`; raises `TrainingError`."""
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Returns a picture as stored, `[H, W, 3] uint8` RGB."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise TrainingError(f"{path} {'is no picture that can be read' if path.exists() else 'is missing'}")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def read_mask_values(path: Path) -> NDArray[np.uint8]:
+    """Returns the values of a mask picture, `[H, W] uint8`: palette indices, or the first channel."""
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture)
+    except FileNotFoundError:
+        raise TrainingError(f"{path} is missing") from None
+    except Exception as error:  # Pillow raises half a dozen kinds for damaged files
+        raise TrainingError(f"{path} is no mask that can be read ({error})") from error
+    if values.ndim == 3:
+        values = values[..., 0]
+    return np.ascontiguousarray(values, dtype=np.uint8)
+
+
+def annotated(image: NDArray[np.uint8], mask: NDArray[Any], box: Box | None, where: object) -> AnnotatedFrame:
+    """Checks that a picture and its mask fit; raises `TrainingError`. Without `box` the mask's tight one is taken."""
+    if image.shape[:2] != mask.shape:
+        raise TrainingError(
+            f"{where}: the mask has {mask.shape[0]}×{mask.shape[1]} pixels, the picture {image.shape[0]}×{image.shape[1]}"
+        )
+    if not mask.any():
+        raise TrainingError(f"{where}: the mask is empty")
+    return AnnotatedFrame(image, mask.astype(np.uint8), tight_box(mask) if box is None else box)
+
+
+def tight_box(mask: NDArray[Any]) -> Box:
+    """Returns x, y, w, h around the non-zero pixels of a mask that has some."""
+    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    return (
+        float(columns[0]),
+        float(rows[0]),
+        float(columns[-1] - columns[0] + 1),
+        float(rows[-1] - rows[0] + 1),
+    )
+
+
+def existing(folder: Path, what: str) -> Path:
+    """Returns `folder` or refuses a data set whose layout lacks it."""
+    if not folder.is_dir():
+        raise TrainingError(f"{folder} is missing: expected the {what}")
+    return folder
+
+
+def choose_names(
+    found: Iterable[str], *, listed: Path | None, exclude: Iterable[str], where: object
+) -> tuple[str, ...]:
+    """Returns the sequence names to use: those that a text file lists (all without one), less `exclude`, in order.
+
+    Raises:
+        TrainingError: the list names a sequence that is not there, or nothing is left.
+    """
+    present = list(found)
+    if listed is None:
+        chosen = sorted(present)
+    else:
+        try:
+            chosen = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+        except OSError as error:
+            raise TrainingError(f"{listed}: the list of sequences cannot be read ({error})") from error
+        missing = sorted(set(chosen) - set(present))
+        if missing:
+            raise TrainingError(f"{listed} lists {missing[0]!r} and {len(missing) - 1} more that {where} does not have")
+    names = tuple(name for name in chosen if name not in set(exclude))
+    if not names:
+        raise TrainingError(f"{where} has no sequence to train on")
+    return names
+
+
+class Remembered:
+    """A small memory for what one loader process has read of its sequences. It never changes a result."""
+
+    def __init__(self, read: Callable[[int], Any], *, limit: int = 20_000) -> None:
+        self.read, self.limit = read, limit
+        self.values: dict[int, Any] = {}
+
+    def __call__(self, index: int) -> Any:
+        if index not in self.values:
+            if len(self.values) >= self.limit:
+                self.values.clear()
+            self.values[index] = self.read(index)
+        return self.values[index]

@@ -1,0 +1,165 @@
+"""Data sets with a box per frame: GOT-10k and LaSOT. Their masks come from elsewhere, see `mask_sources`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import TrainingError
+from rts_batch.training.datasets.base import (
+    AnnotatedFrame,
+    Remembered,
+    annotated,
+    choose_names,
+    existing,
+    read_image,
+)
+from rts_batch.training.datasets.mask_sources import MaskSource, open_masks_of
+
+Track = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""Boxes x, y, w, h `[frames, 4]` and whether the target is visible `[frames]`."""
+
+
+@dataclass
+class BoxedFolders:
+    """One target a sequence, frames numbered from 1 with eight digits, boxes in `groundtruth.txt`."""
+
+    name: str
+    sequences: tuple[str, ...]
+    images: Callable[[str], Path]
+    """Sequence → the folder of its frames."""
+    track: Callable[[str], Track]
+    """Sequence → its annotation."""
+    masks: MaskSource
+    step: int = 1
+    """Every so-manieth frame is used …"""
+    limit: int | None = None
+    """… of so many first ones."""
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def label(self, index: int) -> str:
+        return f"{self.name}: {self.sequences[index]}"
+
+    def visible(self, index: int) -> NDArray[np.bool_]:
+        visible: NDArray[np.bool_] = self._track(index)[1]
+        return visible
+
+    def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
+        sequence = self.sequences[index]
+        boxes = self._track(index)[0]
+        folder = self.images(sequence)
+        places = [frame * self.step for frame in frames]
+        masks = self.masks.read(sequence, places)
+        found = []
+        for frame, place, mask in zip(frames, places, masks, strict=True):
+            path = folder / f"{place + 1:08d}.jpg"
+            x, y, w, h = boxes[frame]
+            found.append(annotated(read_image(path), mask, (x, y, w, h), path))
+        return found
+
+    @cached_property
+    def _track(self) -> Remembered:
+        def read(index: int) -> Track:
+            boxes, visible = self.track(self.sequences[index])
+            part = slice(None, self.limit, self.step)
+            return boxes[part], visible[part]
+
+        return Remembered(read)
+
+
+def got10k(
+    root: str | Path,
+    *,
+    masks: str | Path,
+    sequences: str | Path | None = None,
+    exclude: Iterable[str] = (),
+    name: str = "got10k",
+) -> BoxedFolders:
+    """Opens GOT-10k's `train` folder: `<sequence>/{00000001.jpg…, groundtruth.txt, absence.label, cover.label}`.
+
+    The paper leaves out GOT-10k_Train_004419 (no masks exist) and all but the 7086 sequences that the VOT challenge
+    allows: list them in `sequences`.
+
+    Args:
+        root: the folder of the sequences.
+        masks: where their masks are (see `mask_sources`).
+        sequences: text file with one sequence a line; default all.
+        exclude: sequences to leave out.
+        name: for messages.
+    """
+    root = existing(Path(root), "sequences of GOT-10k")
+    found = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    chosen = choose_names(found, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
+
+    def track(sequence: str) -> Track:
+        boxes = read_numbers(root / sequence / "groundtruth.txt", columns=4)
+        absent = read_numbers(root / sequence / "absence.label", columns=1, rows=len(boxes))
+        cover = read_numbers(root / sequence / "cover.label", columns=1, rows=len(boxes))
+        return boxes, (absent[:, 0] == 0) & (cover[:, 0] > 0) & (boxes[:, 2:] > 0).all(1)
+
+    return BoxedFolders(name, chosen, root.joinpath, track, open_masks_of(masks))
+
+
+def lasot(
+    root: str | Path,
+    *,
+    masks: str | Path,
+    sequences: str | Path | None = None,
+    exclude: Iterable[str] = (),
+    step: int = 5,
+    limit: int = 1000,
+    name: str = "lasot",
+) -> BoxedFolders:
+    """Opens LaSOT: `<class>/<class>-<n>/{img/00000001.jpg…, groundtruth.txt, full_occlusion.txt, out_of_view.txt}`.
+
+    The paper uses every 5th frame of the first 1000 of the 1120 training sequences.
+
+    Args:
+        root: the folder of the classes, or one that holds the sequences themselves.
+        masks: where the masks are (see `mask_sources`).
+        sequences: text file with one sequence a line, as LaSOT's `training_set.txt`; default all.
+        exclude: sequences to leave out.
+        step: use every so-manieth frame.
+        limit: … of so many first ones.
+        name: for messages.
+    """
+    root = existing(Path(root), "classes of LaSOT")
+    folders = {}
+    for entry in os.scandir(root):
+        if entry.is_dir() and (Path(entry.path) / "groundtruth.txt").exists():
+            folders[entry.name] = Path(entry.path)
+        elif entry.is_dir():
+            folders.update({inner.name: Path(inner.path) for inner in os.scandir(entry.path) if inner.is_dir()})
+    chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
+
+    def track(sequence: str) -> Track:
+        folder = folders[sequence]
+        boxes = read_numbers(folder / "groundtruth.txt", columns=4)
+        occluded = read_numbers(folder / "full_occlusion.txt", columns=1, rows=len(boxes))
+        outside = read_numbers(folder / "out_of_view.txt", columns=1, rows=len(boxes))
+        return boxes, (occluded[:, 0] == 0) & (outside[:, 0] == 0) & (boxes[:, 2:] > 0).all(1)
+
+    def images(sequence: str) -> Path:
+        return folders[sequence] / "img"
+
+    return BoxedFolders(name, chosen, images, track, open_masks_of(masks), step=step, limit=limit)
+
+
+def read_numbers(path: Path, *, columns: int, rows: int | None = None) -> NDArray[np.float64]:
+    """Reads numbers separated by commas, blanks or line ends into `[rows, columns]`; raises `TrainingError`."""
+    try:
+        values = np.array(path.read_text().replace(",", " ").split(), dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read as numbers ({error})") from error
+    expected = rows if rows is not None else len(values) // columns
+    if len(values) != expected * columns or not len(values) or not np.isfinite(values).all():
+        raise TrainingError(f"{path} holds {len(values)} numbers, expected {max(expected, 1)} finite rows of {columns}")
+    return values.reshape(-1, columns)
