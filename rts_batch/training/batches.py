@@ -31,6 +31,8 @@ class Clip:
     boxes: Tensor
     """`[N, 4] float32`: x, y, w, h in crop pixels; `ABSENT_BOX` (a negative extent) where the target is absent."""
     train_frames: int
+    skipped: tuple[str, ...] = ()
+    """What could not be read on the way to this clip, for the count of the training."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Batch:
     boxes: Tensor
     """`[N, S, 4] float32`."""
     train_frames: int
+    skipped: tuple[str, ...] = ()
 
     @staticmethod
     def of(clips: Sequence[Clip]) -> Batch:
@@ -53,6 +56,7 @@ class Batch:
             torch.stack([clip.masks for clip in clips], dim=1),
             torch.stack([clip.boxes for clip in clips], dim=1),
             clips[0].train_frames,
+            skipped=tuple(reason for clip in clips for reason in clip.skipped),
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Batch:

@@ -162,23 +162,26 @@ def train(
     batches = source.batches(trainer.iteration)
     stopping = False
     while trainer.iteration < settings.total_iterations and not stopping:
-        waited = time.perf_counter()
+        asked = time.perf_counter()
         try:
             batch = next(batches)
         except StopIteration:
             raise TrainingError(
                 f"the data ended after {trainer.iteration} of {settings.total_iterations} iterations"
             ) from None
-        started = time.perf_counter()
-        parts = trainer.step(batch)
-        window.add(parts, wait=started - waited)
+        waited = time.perf_counter() - asked
+        for reason in batch.skipped:
+            logger.warning("skipped %s", reason)
+        window.add(trainer.step(batch), waited=waited, skipped=len(batch.skipped))
         done = trainer.iteration
         if done % settings.log_every == 0:
-            row = window.close(done)
-            rates = {f"rate.{group['prefix']}": float(group["lr"]) for group in trainer.optimizer.param_groups}
+            window.check(done)
+            row = window.row()
+            window = _Window()
             if curves:
+                rates = {f"rate.{group['prefix']}": float(group["lr"]) for group in trainer.optimizer.param_groups}
                 curves.add(done, {"epoch": done / settings.iterations_per_epoch, **row, **rates})
-                logger.info("iteration %d: %s", done, ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+                logger.info("iteration %d: %s", done, _listed(row))
                 if report:
                     report(done, row)
         stopping = workers.agree(stop(), trainer.device)
@@ -222,23 +225,28 @@ def _evaluate(trainer: Trainer, evaluate: Evaluate, folder: Path) -> None:
                 if trainer.best is None or values[measure] > trainer.best:
                     trainer.best = float(values[measure])
                     write_atomically(folder / "best.pt", model.state_dict())
-        logger.info("evaluation at %d: %s", trainer.iteration, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        logger.info("evaluation at %d: %s", trainer.iteration, _listed(values))
     trainer.workers.wait()
 
 
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+
+
 class _Window:
-    """Means of the terms over the iterations since the last row, and where the time went."""
+    """Means of the terms over the iterations of one row of the curves, and where the time went."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count, self.wait = 0, 0.0
+        self.count, self.skipped, self.waited = 0, 0, 0.0
         self.started = time.perf_counter()
 
-    def add(self, parts: Mapping[str, Tensor], *, wait: float) -> None:
+    def add(self, parts: Mapping[str, Tensor], *, waited: float, skipped: int) -> None:
         for key, value in parts.items():
             self.sums[key] = self.sums[key] + value if key in self.sums else value
         self.count += 1
-        self.wait += wait
+        self.waited += waited
+        self.skipped += skipped
 
     def check(self, iteration: int) -> None:
         """Raises `TrainingError` where the loss was not finite, so that no checkpoint holds what followed."""
@@ -249,11 +257,8 @@ class _Window:
                 "or look at the data; the last checkpoint is intact"
             )
 
-    def close(self, iteration: int) -> dict[str, float]:
-        """Returns the row and starts the next one."""
-        self.check(iteration)
-        means = {key: float(value) / self.count for key, value in self.sums.items()}
+    def row(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self.started
-        row = {**means, "seconds": elapsed / self.count, "seconds_waiting": self.wait / self.count}
-        self.sums, self.count, self.wait, self.started = {}, 0, 0.0, time.perf_counter()
-        return row
+        means = {key: float(value) / self.count for key, value in self.sums.items()}
+        times = {"seconds": elapsed / self.count, "seconds_waiting": self.waited / self.count}
+        return {**means, **times, "skipped": self.skipped}

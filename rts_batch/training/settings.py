@@ -29,6 +29,52 @@ RTS_RATES: dict[str, float] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """How clips are cut out of videos (spec rts-training §1–§5). The defaults are RTS's."""
+
+    train_frames: int = 1
+    test_frames: int = 3
+    maximum_gap: int = 100
+    """Frames between the first frame of a clip and the last, of those the data set offers."""
+    crop_size: tuple[int, int] = (480, 832)
+    """(H, W) in pixels."""
+    search_area_factor: float = 5.0
+    centre_jitter: tuple[float, float] = (3.0, 3.0)
+    """Width (x, y) of the uniform shift of a train frame's region, in side lengths of the target."""
+    scale_jitter: float = 0.25
+    """Deviation of the logarithm of a train frame's box sides."""
+    test_centre_jitter: tuple[float, float] = (5.5, 4.5)
+    test_scale_jitter: float = 0.5
+    grey: float = 0.05
+    """Probability that all train (test) frames lose their colours."""
+    flip: float = 0.5
+    """Probability that all train (test) frames are mirrored."""
+    rotation: float = 15.0
+    """Largest angle of each frame's random affine map, in degrees."""
+    zoom: float = 0.2
+    """Largest logarithm of its scale."""
+    brightness: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.train_frames < 1 or self.test_frames < 0:
+            raise SettingsError("clips: train_frames must be at least 1, test_frames at least 0")
+        if min(self.crop_size) < 32 or any(size % 16 for size in self.crop_size):
+            raise SettingsError(
+                f"clips: crop_size is {self.crop_size}; both sides must be multiples of 16, at least 32"
+            )
+        if self.maximum_gap < 1 or self.search_area_factor <= 0:
+            raise SettingsError("clips: maximum_gap and search_area_factor must be above 0")
+
+    @property
+    def frames(self) -> int:
+        return self.train_frames + self.test_frames
+
+    def for_validation(self) -> ClipSettings:
+        """The same without random affine maps and brightness."""
+        return dataclasses.replace(self, rotation=0.0, zoom=0.0, brightness=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """A training run. The defaults are the paper's for `rts50`."""
 
@@ -36,6 +82,8 @@ class TrainSettings:
     model: ModelConfig | StaConfig = RTS50
     objective: str = "rts"
     """Names the function that turns a batch into losses: `rts` (also LWL), `sta`, or one a recipe registers."""
+
+    clips: ClipSettings = ClipSettings()
 
     # Forward pass
     rules: Rules = "code"
@@ -137,9 +185,18 @@ class TrainSettings:
         if isinstance(changes.get("model"), dict):
             changes["model"] = _model_config(changes["model"], base.model)
         try:
+            if isinstance(changes.get("clips"), dict):
+                clips: dict[str, Any] = {
+                    key: tuple(v) if isinstance(v, list) else v for key, v in changes["clips"].items()
+                }
+                changes["clips"] = dataclasses.replace(base.clips, **clips)
             return dataclasses.replace(base, **changes)
         except TypeError as error:
-            raise SettingsError(f"training settings: a value has the wrong type ({error})") from error
+            raise SettingsError(f"training settings: a setting is unknown or has the wrong type ({error})") from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _model_config(values: dict[str, Any], base: ModelConfig | StaConfig) -> ModelConfig | StaConfig:
@@ -209,6 +266,7 @@ STA_TRAINING = dataclasses.replace(
     batch=4,
     epochs=80,
     step_epochs=(30, 60),
+    clips=ClipSettings(train_frames=3, test_frames=0, rotation=0.0, zoom=0.0),
 )
 
 CONFIGURATIONS: dict[str, TrainSettings] = {

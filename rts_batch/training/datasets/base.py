@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import TrainingError
-from rts_batch.masks import Box
+from rts_batch.masks import Box, mask_box
 
 MINIMUM_VISIBLE_PIXELS = 10
 """A target with no more pixels than this counts as not visible."""
@@ -76,23 +76,12 @@ def read_mask_values(path: Path) -> NDArray[np.uint8]:
 def annotated(image: NDArray[np.uint8], mask: NDArray[Any], box: Box | None, where: object) -> AnnotatedFrame:
     """Checks that a picture and its mask fit; raises `TrainingError`. Without `box` the mask's tight one is taken."""
     if image.shape[:2] != mask.shape:
-        raise TrainingError(
-            f"{where}: the mask has {mask.shape[0]}×{mask.shape[1]} pixels, the picture {image.shape[0]}×{image.shape[1]}"
-        )
-    if not mask.any():
+        sizes = [f"{shape[0]}×{shape[1]}" for shape in (mask.shape, image.shape)]
+        raise TrainingError(f"{where}: the mask has {sizes[0]} pixels, the picture {sizes[1]}")
+    tight = mask_box(mask)
+    if tight is None:
         raise TrainingError(f"{where}: the mask is empty")
-    return AnnotatedFrame(image, mask.astype(np.uint8), tight_box(mask) if box is None else box)
-
-
-def tight_box(mask: NDArray[Any]) -> Box:
-    """Returns x, y, w, h around the non-zero pixels of a mask that has some."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-    return (
-        float(columns[0]),
-        float(rows[0]),
-        float(columns[-1] - columns[0] + 1),
-        float(rows[-1] - rows[0] + 1),
-    )
+    return AnnotatedFrame(image, mask.astype(np.uint8), box or tight)
 
 
 def existing(folder: Path, what: str) -> Path:

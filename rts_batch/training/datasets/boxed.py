@@ -21,6 +21,7 @@ from rts_batch.training.datasets.base import (
     read_image,
 )
 from rts_batch.training.datasets.mask_sources import MaskSource, open_masks_of
+from rts_batch.training.datasets.runs import MaskFilter
 
 Track = tuple[NDArray[np.float64], NDArray[np.bool_]]
 """Boxes x, y, w, h `[frames, 4]` and whether the target is visible `[frames]`."""
@@ -68,7 +69,9 @@ class BoxedFolders:
     @cached_property
     def _track(self) -> Remembered:
         def read(index: int) -> Track:
-            boxes, visible = self.track(self.sequences[index])
+            sequence = self.sequences[index]
+            boxes, visible = self.track(sequence)
+            visible = visible & self.masks.usable(sequence, len(visible))
             part = slice(None, self.limit, self.step)
             return boxes[part], visible[part]
 
@@ -79,6 +82,7 @@ def got10k(
     root: str | Path,
     *,
     masks: str | Path,
+    keep: MaskFilter = MaskFilter(),  # noqa: B008
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
     name: str = "got10k",
@@ -91,6 +95,7 @@ def got10k(
     Args:
         root: the folder of the sequences.
         masks: where their masks are (see `mask_sources`).
+        keep: which rows to use where the masks are a run's.
         sequences: text file with one sequence a line; default all.
         exclude: sequences to leave out.
         name: for messages.
@@ -105,13 +110,14 @@ def got10k(
         cover = read_numbers(root / sequence / "cover.label", columns=1, rows=len(boxes))
         return boxes, (absent[:, 0] == 0) & (cover[:, 0] > 0) & (boxes[:, 2:] > 0).all(1)
 
-    return BoxedFolders(name, chosen, root.joinpath, track, open_masks_of(masks))
+    return BoxedFolders(name, chosen, root.joinpath, track, open_masks_of(masks, keep))
 
 
 def lasot(
     root: str | Path,
     *,
     masks: str | Path,
+    keep: MaskFilter = MaskFilter(),  # noqa: B008
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
     step: int = 5,
@@ -125,6 +131,7 @@ def lasot(
     Args:
         root: the folder of the classes, or one that holds the sequences themselves.
         masks: where the masks are (see `mask_sources`).
+        keep: which rows to use where the masks are a run's.
         sequences: text file with one sequence a line, as LaSOT's `training_set.txt`; default all.
         exclude: sequences to leave out.
         step: use every so-manieth frame.
@@ -150,7 +157,7 @@ def lasot(
     def images(sequence: str) -> Path:
         return folders[sequence] / "img"
 
-    return BoxedFolders(name, chosen, images, track, open_masks_of(masks), step=step, limit=limit)
+    return BoxedFolders(name, chosen, images, track, open_masks_of(masks, keep), step=step, limit=limit)
 
 
 def read_numbers(path: Path, *, columns: int, rows: int | None = None) -> NDArray[np.float64]:

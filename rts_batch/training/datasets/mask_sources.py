@@ -1,7 +1,7 @@
 """Masks for data sets that have only boxes: a folder of PNGs, or a run of this pipeline over the very same frames.
 
 A run with one row `prompt_kind=annotate` per annotated box segments every box on its own frame (STA), which is how the
-paper made its masks for LaSOT and GOT-10k. Its `video_id`s are the sequences' names.
+paper made its masks for LaSOT and GOT-10k. Its `video_id`s are the sequences' names, its videos their frame folders.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from rts_batch.training.datasets.runs import MaskFilter, RunMasks
 
 
 class MaskSource(Protocol):
+    def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
+        """Returns for each of a sequence's frames whether it may have a mask worth using; raises `TrainingError`."""
+
     def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
-        """Returns the masks `[H, W]` (1 or true on the target) of frames counted from 0; raises `TrainingError`."""
+        """Returns the masks `[H, W]` (true on the target) of frames counted from 0; raises `TrainingError`."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class MaskPictures:
     """`<folder>/<sequence>/<number>.png`, numbered from 1 with eight digits; the target has the value 1."""
 
     folder: Path
+
+    def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
+        return np.ones(frames, dtype=bool)
 
     def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
         return [read_mask_values(self.folder / sequence / f"{place + 1:08d}.png") == 1 for place in places]
@@ -40,15 +46,18 @@ class MasksOfRun:
 
     run: RunMasks
 
+    def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
+        visible = self.run.visible(self.run.find(sequence))[:frames]
+        return np.pad(visible, (0, frames - len(visible)))
+
     def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
-        index = self.run.find(sequence)
-        return self.run.masks(index, places)
+        return list(self.run.masks(self.run.find(sequence), places))
 
 
-def open_masks_of(place: str | Path) -> MaskSource:
-    """Opens a run's folder (it has a `manifest.parquet`) or a folder of mask pictures."""
+def open_masks_of(place: str | Path, keep: MaskFilter = MaskFilter()) -> MaskSource:  # noqa: B008
+    """Opens a run's folder (it has a `manifest.parquet`), whose rows `keep` filters, or a folder of mask pictures."""
     if (Path(place) / "manifest.parquet").exists():
-        return MasksOfRun(RunMasks(place, keep=MaskFilter(states=None)))
+        return MasksOfRun(RunMasks(place, keep=keep))
     if not Path(place).is_dir():
         raise TrainingError(f"{place} is missing: expected masks as pictures or a run's folder")
     return MaskPictures(Path(place))
