@@ -7,10 +7,10 @@ opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from PIL import Image
 
 from rts_batch.errors import TrainingError
 from rts_batch.masks import Box, mask_box
+
+Value = TypeVar("Value")
 
 MINIMUM_VISIBLE_PIXELS = 10
 """A target with no more pixels than this counts as not visible."""
@@ -116,16 +118,20 @@ def choose_names(
     return names
 
 
-class Remembered:
-    """A small memory for what one loader process has read of its sequences. It never changes a result."""
+class Memory(Generic[Value]):
+    """What one loader process has read of its sequences. It never changes a result and does not travel by pickle."""
 
-    def __init__(self, read: Callable[[int], Any], *, limit: int = 20_000) -> None:
-        self.read, self.limit = read, limit
-        self.values: dict[int, Any] = {}
+    def __init__(self, limit: int = 20_000) -> None:
+        self.limit = limit
+        self.values: dict[Hashable, Value] = {}
 
-    def __call__(self, index: int) -> Any:
-        if index not in self.values:
+    def get(self, key: Hashable, read: Callable[[], Value]) -> Value:
+        """Returns what `read` returned for this key, or asks it now."""
+        if key not in self.values:
             if len(self.values) >= self.limit:
                 self.values.clear()
-            self.values[index] = self.read(index)
-        return self.values[index]
+            self.values[key] = read()
+        return self.values[key]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Memory, (self.limit,)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import TrainingError
 from rts_batch.training.datasets.base import (
     AnnotatedFrame,
-    Remembered,
+    Memory,
     annotated,
     choose_names,
     existing,
@@ -28,20 +28,19 @@ Track = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
 @dataclass
-class BoxedFolders:
-    """One target a sequence, frames numbered from 1 with eight digits, boxes in `groundtruth.txt`."""
+class BoxedFolders(abc.ABC):
+    """One target a sequence, frames numbered from 1 with eight digits."""
 
     name: str
     sequences: tuple[str, ...]
-    images: Callable[[str], Path]
-    """Sequence → the folder of its frames."""
-    track: Callable[[str], Track]
-    """Sequence → its annotation."""
+    folders: Mapping[str, Path]
+    """Sequence → its folder."""
     masks: MaskSource
     step: int = 1
     """Every so-manieth frame is used …"""
     limit: int | None = None
     """… of so many first ones."""
+    _tracks: Memory[Track] = field(default_factory=Memory, repr=False)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -50,32 +49,61 @@ class BoxedFolders:
         return f"{self.name}: {self.sequences[index]}"
 
     def visible(self, index: int) -> NDArray[np.bool_]:
-        visible: NDArray[np.bool_] = self._track(index)[1]
-        return visible
+        return self._track(index)[1]
 
     def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
         sequence = self.sequences[index]
         boxes = self._track(index)[0]
-        folder = self.images(sequence)
         places = [frame * self.step for frame in frames]
-        masks = self.masks.read(sequence, places)
         found = []
-        for frame, place, mask in zip(frames, places, masks, strict=True):
-            path = folder / f"{place + 1:08d}.jpg"
-            x, y, w, h = boxes[frame]
+        for frame, place, mask in zip(frames, places, self.masks.read(sequence, places), strict=True):
+            path = self.images(sequence) / f"{place + 1:08d}.jpg"
+            x, y, w, h = boxes[frame].tolist()
             found.append(annotated(read_image(path), mask, (x, y, w, h), path))
         return found
 
-    @cached_property
-    def _track(self) -> Remembered:
-        def read(index: int) -> Track:
-            sequence = self.sequences[index]
+    def _track(self, index: int) -> Track:
+        sequence = self.sequences[index]
+
+        def read() -> Track:
             boxes, visible = self.track(sequence)
             visible = visible & self.masks.usable(sequence, len(visible))
             part = slice(None, self.limit, self.step)
             return boxes[part], visible[part]
 
-        return Remembered(read)
+        return self._tracks.get(sequence, read)
+
+    @abc.abstractmethod
+    def images(self, sequence: str) -> Path:
+        """Returns the folder of a sequence's frames."""
+
+    @abc.abstractmethod
+    def track(self, sequence: str) -> Track:
+        """Reads a sequence's annotation, every frame of it."""
+
+
+class Got10k(BoxedFolders):
+    def images(self, sequence: str) -> Path:
+        return self.folders[sequence]
+
+    def track(self, sequence: str) -> Track:
+        folder = self.folders[sequence]
+        boxes = read_numbers(folder / "groundtruth.txt", columns=4)
+        absent = read_numbers(folder / "absence.label", columns=1, rows=len(boxes))
+        cover = read_numbers(folder / "cover.label", columns=1, rows=len(boxes))
+        return boxes, (absent[:, 0] == 0) & (cover[:, 0] > 0) & (boxes[:, 2:] > 0).all(1)
+
+
+class Lasot(BoxedFolders):
+    def images(self, sequence: str) -> Path:
+        return self.folders[sequence] / "img"
+
+    def track(self, sequence: str) -> Track:
+        folder = self.folders[sequence]
+        boxes = read_numbers(folder / "groundtruth.txt", columns=4)
+        occluded = read_numbers(folder / "full_occlusion.txt", columns=1, rows=len(boxes))
+        outside = read_numbers(folder / "out_of_view.txt", columns=1, rows=len(boxes))
+        return boxes, (occluded[:, 0] == 0) & (outside[:, 0] == 0) & (boxes[:, 2:] > 0).all(1)
 
 
 def got10k(
@@ -86,7 +114,7 @@ def got10k(
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
     name: str = "got10k",
-) -> BoxedFolders:
+) -> Got10k:
     """Opens GOT-10k's `train` folder: `<sequence>/{00000001.jpg…, groundtruth.txt, absence.label, cover.label}`.
 
     The paper leaves out GOT-10k_Train_004419 (no masks exist) and all but the 7086 sequences that the VOT challenge
@@ -101,16 +129,9 @@ def got10k(
         name: for messages.
     """
     root = existing(Path(root), "sequences of GOT-10k")
-    found = [entry.name for entry in os.scandir(root) if entry.is_dir()]
-    chosen = choose_names(found, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
-
-    def track(sequence: str) -> Track:
-        boxes = read_numbers(root / sequence / "groundtruth.txt", columns=4)
-        absent = read_numbers(root / sequence / "absence.label", columns=1, rows=len(boxes))
-        cover = read_numbers(root / sequence / "cover.label", columns=1, rows=len(boxes))
-        return boxes, (absent[:, 0] == 0) & (cover[:, 0] > 0) & (boxes[:, 2:] > 0).all(1)
-
-    return BoxedFolders(name, chosen, root.joinpath, track, open_masks_of(masks, keep))
+    folders = {entry.name: Path(entry.path) for entry in os.scandir(root) if entry.is_dir()}
+    chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
+    return Got10k(name, chosen, folders, open_masks_of(masks, keep))
 
 
 def lasot(
@@ -123,7 +144,7 @@ def lasot(
     step: int = 5,
     limit: int = 1000,
     name: str = "lasot",
-) -> BoxedFolders:
+) -> Lasot:
     """Opens LaSOT: `<class>/<class>-<n>/{img/00000001.jpg…, groundtruth.txt, full_occlusion.txt, out_of_view.txt}`.
 
     The paper uses every 5th frame of the first 1000 of the 1120 training sequences.
@@ -139,25 +160,14 @@ def lasot(
         name: for messages.
     """
     root = existing(Path(root), "classes of LaSOT")
-    folders = {}
+    folders: dict[str, Path] = {}
     for entry in os.scandir(root):
-        if entry.is_dir() and (Path(entry.path) / "groundtruth.txt").exists():
+        if entry.is_dir() and os.path.exists(os.path.join(entry.path, "groundtruth.txt")):
             folders[entry.name] = Path(entry.path)
         elif entry.is_dir():
             folders.update({inner.name: Path(inner.path) for inner in os.scandir(entry.path) if inner.is_dir()})
     chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
-
-    def track(sequence: str) -> Track:
-        folder = folders[sequence]
-        boxes = read_numbers(folder / "groundtruth.txt", columns=4)
-        occluded = read_numbers(folder / "full_occlusion.txt", columns=1, rows=len(boxes))
-        outside = read_numbers(folder / "out_of_view.txt", columns=1, rows=len(boxes))
-        return boxes, (occluded[:, 0] == 0) & (outside[:, 0] == 0) & (boxes[:, 2:] > 0).all(1)
-
-    def images(sequence: str) -> Path:
-        return folders[sequence] / "img"
-
-    return BoxedFolders(name, chosen, images, track, open_masks_of(masks, keep), step=step, limit=limit)
+    return Lasot(name, chosen, folders, open_masks_of(masks, keep), step=step, limit=limit)
 
 
 def read_numbers(path: Path, *, columns: int, rows: int | None = None) -> NDArray[np.float64]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from rts_batch.errors import TrainingError
 from rts_batch.training.datasets.base import (
     MINIMUM_VISIBLE_PIXELS,
     AnnotatedFrame,
-    Remembered,
+    Memory,
     annotated,
     choose_names,
     existing,
@@ -37,6 +36,7 @@ class MaskedFolders:
     masks: Path
     objects: tuple[tuple[str, int], ...]
     """(video, value in the masks) of each sequence."""
+    _counts: Memory[NDArray[np.int64]] = field(default_factory=Memory, repr=False)
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -47,8 +47,9 @@ class MaskedFolders:
 
     def visible(self, index: int) -> NDArray[np.bool_]:
         video, value = self.objects[index]
-        counts: NDArray[np.int64] = self._counts(self._videos[video])
-        return counts[:, value] > MINIMUM_VISIBLE_PIXELS
+        counts = self._counts.get(video, lambda: count_values(self.masks / video))
+        visible: NDArray[np.bool_] = counts[:, value] > MINIMUM_VISIBLE_PIXELS
+        return visible
 
     def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
         video, value = self.objects[index]
@@ -63,23 +64,11 @@ class MaskedFolders:
             for frame in frames
         ]
 
-    @cached_property
-    def _videos(self) -> dict[str, int]:
-        return {video: place for place, (video, _) in enumerate(self.objects)}
 
-    @cached_property
-    def _counts(self) -> Remembered:
-        """Pixels of every value in every frame of a video, `[frames, 256]`."""
-
-        def read(place: int) -> NDArray[np.int64]:
-            folder = self.masks / self.objects[place][0]
-            rows = [
-                np.bincount(read_mask_values(folder / f"{name}.png").ravel(), minlength=256)
-                for name in frame_names(folder)
-            ]
-            return np.stack(rows)
-
-        return Remembered(read)
+def count_values(folder: Path) -> NDArray[np.int64]:
+    """Returns how many pixels of each mask of a folder have each value, `[frames, 256]`."""
+    masks = (read_mask_values(folder / f"{name}.png") for name in frame_names(folder))
+    return np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])
 
 
 def frame_names(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from rts_batch.io import storage
 from rts_batch.io.video import open_video
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import Box, decode_rle
-from rts_batch.training.datasets.base import MINIMUM_VISIBLE_PIXELS, AnnotatedFrame, Remembered, annotated
+from rts_batch.training.datasets.base import MINIMUM_VISIBLE_PIXELS, AnnotatedFrame, Memory, annotated
 
 FrameReader = Callable[[str, Sequence[int]], dict[int, NDArray[np.uint8]]]
 """Reads frames, `[H, W, 3] uint8` RGB by index, of a video named by path or URI; raises an `RtsBatchError`."""
@@ -84,6 +84,7 @@ class RunMasks:
         name: str = "run",
     ) -> None:
         self.folder, self.keep, self.name = str(folder), keep, name
+        self._usable: Memory[NDArray[np.bool_]] = Memory()
         self.read_frames = read_frames or read_video_frames
         tasks = read_manifest(storage.join(self.folder, "manifest.parquet")).tasks
         done = set(storage.list_names(storage.join(self.folder, "masks")))
@@ -120,8 +121,7 @@ class RunMasks:
         return index
 
     def visible(self, index: int) -> NDArray[np.bool_]:
-        usable: NDArray[np.bool_] = self._usable(index)
-        return usable
+        return self._usable.get(index, lambda: self._read_usable(index))
 
     def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
         target = self.targets[index]
@@ -156,22 +156,18 @@ class RunMasks:
     def _by_video(self) -> dict[str, int]:
         return {target.video_id: index for index, target in reversed(list(enumerate(self.targets)))}
 
-    @cached_property
-    def _usable(self) -> Remembered:
-        def read(index: int) -> NDArray[np.bool_]:
-            target = self.targets[index]
-            columns = ["frame", "area", "state", "score", "confidence"]
-            rows = self._rows(target, columns, [("object_id", "=", target.object_id)])
-            frames = rows["frame"].to_numpy()
-            usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
-            usable[frames] = self.keep.keeps(rows)
-            if self.prompts is not None:
-                boxed = np.zeros_like(usable)
-                boxed[[frame for frame in self.prompts[target.key, target.object_id] if frame < len(boxed)]] = True
-                usable &= boxed
-            return usable
-
-        return Remembered(read)
+    def _read_usable(self, index: int) -> NDArray[np.bool_]:
+        target = self.targets[index]
+        columns = ["frame", "area", "state", "score", "confidence"]
+        rows = self._rows(target, columns, [("object_id", "=", target.object_id)])
+        frames = rows["frame"].to_numpy()
+        usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
+        usable[frames] = self.keep.keeps(rows)
+        if self.prompts is not None:
+            boxed = np.zeros_like(usable)
+            boxed[[frame for frame in self.prompts[target.key, target.object_id] if frame < len(boxed)]] = True
+            usable &= boxed
+        return usable
 
 
 def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
