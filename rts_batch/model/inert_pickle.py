@@ -71,8 +71,8 @@ class Record:
         return _dict_or_empty(state)
 
 
-def read_pickle(file: IO[bytes], where: str) -> tuple[Any, list[PersistentId]]:
-    """Reads one pickle from `file`, leaving it behind the pickle's last byte.
+def read_pickle(file: IO[bytes], where: str, *, limit: int = MAX_PICKLE_BYTES) -> tuple[Any, list[PersistentId]]:
+    """Reads one pickle of at most `limit` bytes from `file`, leaving it behind the pickle's last byte.
 
     Returns the object, made of plain values, lists, tuples, dicts, `Name`, `Record` and `PersistentId`, and all
     persistent ids in the order in which they occur. Raises `WeightsError` naming `where` and the byte at fault.
@@ -83,8 +83,8 @@ def read_pickle(file: IO[bytes], where: str) -> tuple[Any, list[PersistentId]]:
     try:
         for opcode, argument, offset in pickletools.genops(file):
             position, instruction = offset or 0, opcode.name
-            if position - start > MAX_PICKLE_BYTES:
-                raise ValueError(f"longer than {MAX_PICKLE_BYTES >> 20} MiB")
+            if position - start > limit:
+                raise ValueError(f"longer than {limit >> 20} MiB")
             machine.step(opcode.name, argument)
         return machine.result(), machine.persistent_ids
     except WeightsError:
