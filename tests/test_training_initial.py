@@ -6,7 +6,7 @@ import pickle
 import struct
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def blobs_of(backbone: ResNet50) -> dict[str, np.ndarray]:
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 does, in which Detectron's files were made: as a string of eight-bit characters."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def save_bytes(self, value: bytes) -> None:
         self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)

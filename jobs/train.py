@@ -1,0 +1,45 @@
+"""Trains a recipe on several workers of the Ray cluster that this script runs on.
+
+::
+
+    ray job submit --working-dir . -- python jobs/train.py recipe.toml --out /shared/run --workers 8 --gpu
+
+`--out` and the data must be where every node can reach them. The same command goes on with the training.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import ray
+import typer
+
+from rts_batch.actors.training import train_on_workers
+from rts_batch.errors import RtsBatchError
+from rts_batch.training.recipe import read_recipe
+
+
+def main(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, as for `rts-batch train`.")],
+    out: Annotated[Path, typer.Option(help="The training's folder, on storage that all workers see.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share every batch.")] = 2,
+    gpu: Annotated[bool, typer.Option("--gpu", help="One GPU for each worker.")] = False,
+    cpus_per_worker: Annotated[float, typer.Option(min=0, help="Cores that Ray sets aside for each worker.")] = 1,
+    loaders: Annotated[int, typer.Option(min=0, help="Processes that make clips, for each worker.")] = 2,
+    address: Annotated[str, typer.Option(help="Of the cluster; local starts one on this machine.")] = "auto",
+) -> None:
+    try:
+        recipe = read_recipe(config)
+        if address == "local":
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen on loopback only
+        ray.init(address=address, **({"include_dashboard": False} if address == "local" else {}))
+        train_on_workers(recipe, out, workers=workers, use_gpu=gpu, cpus_per_worker=cpus_per_worker, loaders=loaders)
+    except RtsBatchError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

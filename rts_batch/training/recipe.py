@@ -1,0 +1,257 @@
+"""A training run from one TOML file: settings, data sets, initial weights.
+
+::
+
+    base = "paper"                        # the named configuration to start from
+
+    [settings]                            # what differs from it
+    batch = 8
+
+    [initial]
+    network = "lwl_stage2.pth"            # or backbone = "e2e_mask_rcnn_R_50_FPN_1x.pkl"
+
+    [[data]]
+    kind = "youtube-vos"
+    root = "$DATA/youtube-vos/train"
+    sequences = "jjtrain.txt"
+    weight = 6
+
+    [[validation]]
+    kind = "youtube-vos"
+    root = "$DATA/youtube-vos/train"
+    sequences = "jjvalid.txt"
+
+Relative paths belong to the file's own folder; `$NAME` is taken from the environment.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rts_batch.errors import SettingsError, TrainingError
+from rts_batch.training.batches import ClipMaker
+from rts_batch.training.checkpoints import plain
+from rts_batch.training.datasets import RunMasks, davis, got10k, lasot, youtube_vos
+from rts_batch.training.datasets.runs import MaskFilter
+from rts_batch.training.sampling import MixedClips, VideoClips
+from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ClipKind = Callable[..., ClipMaker]
+"""Builds a clip maker from `ClipSettings` and the options of one `[[data]]` entry as keywords."""
+
+PATH_OPTIONS = ("root", "masks", "sequences", "folder", "index", "backbone", "network")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a TOML file says, with paths made absolute. Plain values only, so that it travels to other machines."""
+
+    settings: TrainSettings
+    data: tuple[Mapping[str, Any], ...] = ()
+    """Options of each data set: `kind`, `weight` and what the kind takes."""
+    validation: tuple[Mapping[str, Any], ...] = ()
+    validation_batches: int = 100
+    initial: Mapping[str, str] | None = None
+    """`backbone` or `network`: a file of weights."""
+
+    def clips(self) -> ClipMaker:
+        """Opens the data sets; raises `TrainingError` or `SettingsError`."""
+        return open_clips(self.data, self.settings.clips)
+
+    def validation_clips(self) -> ClipMaker | None:
+        return open_clips(self.validation, self.settings.clips.for_validation()) if self.validation else None
+
+    def claim(self, folder: Path) -> None:
+        """Writes the recipe into a run's folder; raises `TrainingError` where that has another one's data."""
+        file = folder / "recipe.json"
+        content = plain({"data": list(self.data), "initial": self.initial, "settings": self.settings.to_dict()})
+        if file.exists():
+            before = json.loads(file.read_text())
+            for name in ("data", "initial"):
+                if before.get(name) != content[name]:
+                    raise TrainingError(
+                        f"{folder} belongs to a training with {name} = {json.dumps(before.get(name))}, not "
+                        f"{json.dumps(content[name])}; use another folder"
+                    )
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_recipe(source: str | Path) -> Recipe:
+    """Reads a TOML file, or takes a named configuration (which has no data of its own).
+
+    Raises:
+        SettingsError: with the file, the setting and what is valid.
+    """
+    path = Path(source)
+    if not path.exists():
+        if str(source) in CONFIGURATIONS:
+            raise SettingsError(
+                f"{source!r} is settings without data: write a file with base = {source!r} and [[data]]"
+            )
+        raise SettingsError(f"{source} does not exist; expected a TOML file")
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from error
+    try:
+        return _recipe(content, path.resolve().parent)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _recipe(content: dict[str, Any], folder: Path) -> Recipe:
+    known = ("base", "settings", "initial", "data", "validation", "validation_batches")
+    for name in content:
+        if name not in known:
+            raise SettingsError(f"there is no section {name!r}; valid are {', '.join(known)}")
+    base = content.get("base", "paper")
+    if base not in CONFIGURATIONS:
+        raise SettingsError(f"base is {base!r}; valid are {', '.join(sorted(CONFIGURATIONS))}")
+    settings = TrainSettings.from_dict(content.get("settings", {}), base=CONFIGURATIONS[base])
+    initial = _resolved(content.get("initial", {}), folder)
+    if set(initial) - {"backbone", "network"}:
+        raise SettingsError(f"initial has {sorted(initial)[0]!r}; valid are backbone and network")
+    recipe = Recipe(
+        settings,
+        data=tuple(_resolved(entry, folder) for entry in content.get("data", [])),
+        validation=tuple(_resolved(entry, folder) for entry in content.get("validation", [])),
+        validation_batches=int(content.get("validation_batches", 100)),
+        initial=initial or None,
+    )
+    if not recipe.data:
+        raise SettingsError("there is no [[data]] to train on")
+    for entry in (*recipe.data, *recipe.validation):
+        _check_entry(entry)
+    return recipe
+
+
+def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Makes the paths among some options absolute."""
+    return {
+        name: str(folder / os.path.expandvars(value)) if name in PATH_OPTIONS and "://" not in str(value) else value
+        for name, value in options.items()
+    }
+
+
+def open_clips(entries: tuple[Mapping[str, Any], ...], settings: ClipSettings) -> ClipMaker:
+    """Opens data sets side by side; raises `TrainingError` or `SettingsError`."""
+    makers = []
+    for entry in entries:
+        options = {name: value for name, value in entry.items() if name not in ("kind", "weight")}
+        makers.append(CLIP_KINDS[entry["kind"]](settings, **options))
+    if len(makers) == 1:
+        return makers[0]
+    return MixedClips(makers, [float(entry.get("weight", 1)) for entry in entries])
+
+
+def _check_entry(entry: Mapping[str, Any]) -> None:
+    kind = entry.get("kind")
+    if kind not in CLIP_KINDS:
+        raise SettingsError(f"data has kind {kind!r}; valid are {', '.join(sorted(CLIP_KINDS))}")
+    if not float(entry.get("weight", 1)) > 0:
+        raise SettingsError(f"data of kind {kind!r} has weight {entry['weight']!r}; expected a number above 0")
+    parameters = {**inspect.signature(CLIP_KINDS[kind]).parameters}
+    parameters.pop(next(iter(parameters)))  # the clip settings
+    options = set(entry) - {"kind", "weight"}
+    unknown = sorted(options - set(parameters))
+    missing = sorted(name for name, p in parameters.items() if p.default is p.empty and name not in options)
+    if unknown or missing:
+        fault = f"does not know {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
+        raise SettingsError(f"data of kind {kind!r} {fault}; its options are weight, {', '.join(parameters)}")
+
+
+def _youtube_vos_clips(
+    clips: ClipSettings, *, root: str, sequences: str | None = None, exclude: list[str] | None = None
+) -> ClipMaker:
+    return VideoClips(youtube_vos(root, sequences=sequences, exclude=exclude or ()), clips)
+
+
+def _davis_clips(
+    clips: ClipSettings,
+    *,
+    root: str,
+    sequences: str | None = None,
+    exclude: list[str] | None = None,
+    resolution: str = "480p",
+) -> ClipMaker:
+    return VideoClips(davis(root, sequences=sequences, exclude=exclude or (), resolution=resolution), clips)
+
+
+def _got10k_clips(
+    clips: ClipSettings,
+    *,
+    root: str,
+    masks: str,
+    sequences: str | None = None,
+    exclude: list[str] | None = None,
+    states: list[str] | None = None,
+    minimum_score: float | None = None,
+    minimum_confidence: float | None = None,
+) -> ClipMaker:
+    keep = _filter(states, minimum_score, minimum_confidence)
+    return VideoClips(got10k(root, masks=masks, keep=keep, sequences=sequences, exclude=exclude or ()), clips)
+
+
+def _lasot_clips(
+    clips: ClipSettings,
+    *,
+    root: str,
+    masks: str,
+    sequences: str | None = None,
+    exclude: list[str] | None = None,
+    step: int = 5,
+    limit: int = 1000,
+    states: list[str] | None = None,
+    minimum_score: float | None = None,
+    minimum_confidence: float | None = None,
+) -> ClipMaker:
+    keep = _filter(states, minimum_score, minimum_confidence)
+    data = lasot(root, masks=masks, keep=keep, sequences=sequences, exclude=exclude or (), step=step, limit=limit)
+    return VideoClips(data, clips)
+
+
+def _run_clips(
+    clips: ClipSettings,
+    *,
+    folder: str,
+    boxes: str = "mask",
+    states: list[str] | None = None,
+    minimum_score: float | None = None,
+    minimum_confidence: float | None = None,
+) -> ClipMaker:
+    if boxes not in ("mask", "prompt"):
+        raise SettingsError(f"data of kind 'run' has boxes {boxes!r}; valid are 'mask' and 'prompt'")
+    keep = _filter(states, minimum_score, minimum_confidence)
+    return VideoClips(RunMasks(folder, keep=keep, boxes="prompt" if boxes == "prompt" else "mask"), clips)
+
+
+def _filter(states: list[str] | None, score: float | None, confidence: float | None) -> MaskFilter:
+    keep = MaskFilter(minimum_score=score, minimum_confidence=confidence)
+    return keep if states is None else replace(keep, states=tuple(states))
+
+
+CLIP_KINDS: dict[str, ClipKind] = {
+    "youtube-vos": _youtube_vos_clips,
+    "davis": _davis_clips,
+    "got10k": _got10k_clips,
+    "lasot": _lasot_clips,
+    "run": _run_clips,
+}
+
+
+def register_clips(kind: str, build: ClipKind) -> None:
+    """Makes a further kind of data known to recipes: `build(clips, *, …options)` returns a `ClipMaker`."""
+    CLIP_KINDS[kind] = build
