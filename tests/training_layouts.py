@@ -1,4 +1,4 @@
-"""Miniature data sets in the standard layouts: a square that moves two pixels a frame over noise."""
+"""Miniature data sets in the standard layouts: a bright square that moves two pixels a frame over dark noise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from rts_batch.masks import encode_rle
 SIZE = (48, 64)
 
 
-def picture(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+def picture(frame: int) -> np.ndarray:
+    """The picture of a frame, in OpenCV's order: the objects of `two_objects` in two colours."""
+    image = np.random.default_rng(frame).integers(0, 100, (*SIZE, 3), dtype=np.uint8)
+    values = two_objects(frame)
+    image[values == 1] = (40, 220, 250)
+    image[values == 3] = (250, 60, 200)
+    return image
 
 
 def square(frame: int, *, top: int = 10, side: int = 12) -> np.ndarray:
@@ -30,9 +35,9 @@ def square_box(frame: int, *, top: int = 10, side: int = 12) -> tuple[int, int, 
     return 4 + 2 * frame, top, side, side
 
 
-def write_picture(path: Path, seed: int) -> None:
+def write_picture(path: Path, frame: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture(seed))
+    assert cv2.imwrite(str(path), picture(frame))
 
 
 def write_palette(path: Path, values: np.ndarray) -> None:
