@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,9 @@ def main(
         recipe = read_recipe(config)
         if address == "local":
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen on loopback only
-        ray.init(address=address, **({"include_dashboard": False} if address == "local" else {}))
+            ray.init(address=address, num_cpus=math.ceil(workers * cpus_per_worker), include_dashboard=False)
+        else:
+            ray.init(address=address)
         train_on_workers(recipe, out, workers=workers, use_gpu=gpu, cpus_per_worker=cpus_per_worker, loaders=loaders)
     except RtsBatchError as error:
         typer.echo(f"error: {error}", err=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from rts_batch.errors import ClusterError, RtsBatchError
+from rts_batch.errors import ClusterError, RtsBatchError, SettingsError
 from rts_batch.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def train_on_workers(
@@ -22,8 +25,8 @@ def train_on_workers(
 ) -> None:
     """Trains one recipe with `workers` processes of a running Ray cluster that share every global batch.
 
-    Ray Train starts the workers, joins them in a process group (NCCL on GPUs, Gloo otherwise) and starts all of them
-    again when one is lost; they then go on from the newest checkpoint.
+    Ray Train starts the workers and joins them in a process group (NCCL on GPUs, Gloo otherwise). When one is lost, all
+    of them start again and go on from the newest checkpoint.
 
     Args:
         recipe: its batch must divide by `workers`.
@@ -35,37 +38,45 @@ def train_on_workers(
         retries: how often lost workers are replaced.
 
     Raises:
+        SettingsError: the batch does not divide by `workers`.
         ClusterError: Ray Train is not installed, or the training failed for another reason than the recipe.
         RtsBatchError: what a worker raised.
     """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise ClusterError(
             f"training on several workers needs Ray Train: pip install 'rts-batch[train]' ({error})"
         ) from error
 
+    if recipe.settings.batch % workers:
+        raise SettingsError(f"a batch of {recipe.settings.batch} cannot be shared by {workers} workers")
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"recipe": recipe, "folder": str(folder), "loaders": loaders},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus_per_worker, "GPU": float(use_gpu)}
-        ),
-        run_config=RunConfig(
-            name="ray-train", storage_path=str(folder), failure_config=FailureConfig(max_failures=retries)
-        ),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:
-        cause = _first_of_ours(error)
-        if cause is not None:
-            raise cause from error
-        raise ClusterError(f"the training on {workers} workers failed: {error}") from error
+    for attempt in range(1 + retries):
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"recipe": recipe, "folder": str(folder), "loaders": loaders},
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": cpus_per_worker, "GPU": float(use_gpu)},
+            ),
+            run_config=RunConfig(name="ray-train", storage_path=str(folder)),
+        )
+        try:
+            trainer.fit()
+            return
+        except Exception as error:
+            # Ray Train's own retries would also repeat what can only fail again, such as a wrong setting.
+            ours = _first_of_ours(error)
+            if ours is not None:
+                raise ours from error
+            if attempt == retries:
+                raise ClusterError(f"the training on {workers} workers failed: {error}") from error
+            logger.warning("the training on %d workers failed and starts again: %s", workers, error)
 
 
 def train_worker(config: dict[str, Any]) -> None:

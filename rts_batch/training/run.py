@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rts_batch.config import MODELS, TRACKER_RTS50, ModelConfig, StaConfig, TrackerConfig
-from rts_batch.errors import SettingsError, TrainingError
+from rts_batch.errors import TrainingError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import StaWeights, Weights, make_weights
@@ -54,8 +54,6 @@ def run_recipe(
         SettingsError, TrainingError, WeightsError: what is wrong with the recipe, its data or its files.
     """
     folder, settings, workers = Path(folder), recipe.settings, Workers.current()
-    if settings.batch % workers.count:
-        raise SettingsError(f"a batch of {settings.batch} cannot be shared by {workers.count} workers")
     if workers.leads:
         recipe.claim(folder)
     workers.wait()
