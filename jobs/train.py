@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import ray
 import typer
 
 from rts_batch.actors.training import train_on_workers
@@ -34,7 +33,11 @@ def main(
     try:
         recipe = read_recipe(config)
         if address == "local":
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen on loopback only
+            # Ray reads it when it is imported: listen on loopback only.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        import ray
+
+        if address == "local":
             ray.init(address=address, num_cpus=math.ceil(workers * cpus_per_worker), include_dashboard=False)
         else:
             ray.init(address=address)

@@ -1,4 +1,4 @@
-"""`rts-batch train` and `rts-batch train-export`."""
+"""`rts-batch train`, `train-export` and `train-boxes`."""
 
 from __future__ import annotations
 
@@ -58,21 +58,41 @@ def export_command(
     licence: Annotated[str, typer.Option(help="Recorded in the file.")] = "not stated",
 ) -> None:
     """Write a training's weights into one file that runs load. Prints its fingerprint."""
-    from rts_batch.model.weights import save_weights
+    from rts_batch.model.weights import load_weights, save_weights
     from rts_batch.training.run import trained_weights
 
     with _reported():
         if output.suffix != ".safetensors":
             raise UsageError(f"the output is {str(output)!r}; give it a name that ends in .safetensors")
-        weights = trained_weights(folder, sta=sta, licence=licence)
-        save_weights(weights, output, half=half)
-        typer.echo(weights.fingerprint)
+        save_weights(trained_weights(folder, sta=sta, licence=licence), output, half=half)
+        typer.echo(load_weights(output).fingerprint)
+
+
+def boxes_command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="got10k or lasot.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write, *.parquet.")],
+    sequences: Annotated[Path | None, typer.Option(help="Text file with one sequence a line; default all.")] = None,
+) -> None:
+    """Write a manifest of every annotated box of a data set, so that a run of it makes the masks to train on."""
+    from rts_batch.training.datasets import got10k, lasot
+    from rts_batch.training.datasets.box_manifest import write_box_manifest
+
+    with _reported():
+        if kind not in ("got10k", "lasot"):
+            raise UsageError(f"the data set is {kind!r}; valid are got10k and lasot")
+        open_boxes = got10k if kind == "got10k" else lasot
+        rows, skipped = write_box_manifest(open_boxes(root, masks=None, sequences=sequences), output)
+        for reason in skipped:
+            typer.echo(f"skipped {reason}", err=True)
+        typer.echo(f"{rows} boxes, {len(skipped)} sequences skipped", err=True)
 
 
 def add_commands(app: typer.Typer) -> None:
     """Mounts the commands of training on the command line."""
     app.command("train")(train_command)
     app.command("train-export")(export_command)
+    app.command("train-boxes")(boxes_command)
 
 
 def _device(name: str) -> str:

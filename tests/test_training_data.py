@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from rts_batch.io.video import open_video
 from rts_batch.training.batches import Batch, Clip, ClipStream
 from rts_batch.training.datasets import RunMasks, SequenceData, davis, got10k, lasot, youtube_vos
 from rts_batch.training.datasets.base import read_image
+from rts_batch.training.datasets.box_manifest import write_box_manifest
 from rts_batch.training.datasets.runs import MaskFilter
 from rts_batch.training.sampling import MixedClips, VideoClips
 from rts_batch.training.settings import ClipSettings
@@ -106,6 +108,30 @@ def test_run_folder_as_the_masks_of_boxes(tmp_path: Path) -> None:
     data = got10k(tmp_path / "train", masks=run)
     assert data.visible(0).tolist() == [frame not in (2, 3, 7) for frame in range(14)]
     assert_frame(data, 0, 5, 5)
+
+
+def test_a_manifest_of_every_box(tmp_path: Path) -> None:
+    """What a run needs to make the masks of a data set of boxes; a broken sequence is left out and named."""
+    names = ("GOT-10k_Train_000001", "GOT-10k_Train_000002")
+    write_got10k(tmp_path / "got", names)
+    (tmp_path / "got" / names[1] / "cover.label").write_text("8\n")
+    rows, skipped = write_box_manifest(got10k(tmp_path / "got", masks=None), tmp_path / "boxes.parquet")
+    assert rows == 12
+    assert len(skipped) == 1
+    assert "cover.label holds 1 numbers, expected 14" in skipped[0]
+    table = pq.read_table(tmp_path / "boxes.parquet").to_pylist()
+    assert [row["frame"] for row in table] == [frame for frame in range(14) if frame not in (2, 3)]
+    assert table[-1] == {
+        "video_id": names[0],
+        "video": str(tmp_path / "got" / names[0]),
+        "frame": 13,
+        **dict(zip("xywh", square_box(13), strict=True)),
+        "prompt_kind": "annotate",
+    }
+    write_box_manifest(lasot(write_lasot(tmp_path / "lasot"), masks=None), tmp_path / "boxes.parquet")
+    assert pq.read_table(tmp_path / "boxes.parquet")["frame"].to_pylist() == [0, *range(15, 61, 5)]
+    with pytest.raises(TrainingError, match="has no masks"):
+        got10k(tmp_path / "got", masks=None).read(0, [0])
 
 
 def test_frames_of_a_run_come_by_index_from_the_video(davis_folder: Path) -> None:

@@ -115,7 +115,7 @@ def test_settings_from_a_dictionary() -> None:
     assert TrainSettings.from_dict({"model": {"kind": "sta"}}, base=PAPER).model == STA_TRAINING.model
     with pytest.raises(SettingsError, match="have no 'epoch'; valid are batch"):
         TrainSettings.from_dict({"epoch": 3})
-    with pytest.raises(SettingsError, match="unknown or has the wrong type"):
+    with pytest.raises(SettingsError, match="clips have no 'gap'"):
         TrainSettings.from_dict({"clips": {"gap": 3}})
     for name, configuration in CONFIGURATIONS.items():
         assert configuration.name == name

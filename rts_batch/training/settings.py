@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from rts_batch.config import RTS50, ModelConfig, Rules, StaConfig
 from rts_batch.errors import SettingsError
@@ -175,36 +177,42 @@ class TrainSettings:
         `model` may hold a part of the model's settings; a model of the other kind needs `kind = "sta"` or `"rts"`.
         """
         base = base or cls()
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise SettingsError(f"training settings have no {unknown[0]!r}; valid are {', '.join(sorted(known))}")
-        changes: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
+        changes = dict(values)
         if isinstance(changes.get("model"), dict):
             changes["model"] = _model_config(changes["model"], base.model)
-        try:
-            if isinstance(changes.get("clips"), dict):
-                clips: dict[str, Any] = {
-                    key: tuple(v) if isinstance(v, list) else v for key, v in changes["clips"].items()
-                }
-                changes["clips"] = dataclasses.replace(base.clips, **clips)
-            return dataclasses.replace(base, **changes)
-        except TypeError as error:
-            raise SettingsError(f"training settings: a setting is unknown or has the wrong type ({error})") from error
+        if isinstance(changes.get("clips"), dict):
+            changes["clips"] = _changed(base.clips, changes["clips"], "clips")
+        return _changed(base, changes, "training settings")
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+Settings = TypeVar("Settings", TrainSettings, ClipSettings, ModelConfig, StaConfig)
+
+
+def _changed(base: Settings, changes: dict[str, Any], where: str) -> Settings:
+    """Returns `base` with `changes`, each checked against the type of its field."""
+    types = get_type_hints(type(base))
+    unknown = sorted(set(changes) - set(types))
+    if unknown:
+        raise SettingsError(f"{where} have no {unknown[0]!r}; valid are {', '.join(sorted(types))}")
+    checked = {name: _checked(value, types[name], f"{where}: {name}") for name, value in changes.items()}
+    return dataclasses.replace(base, **checked)
+
+
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise SettingsError(f"{where} is {value!r}: {error.errors(include_url=False)[0]['msg']}") from None
 
 
 def _model_config(values: dict[str, Any], base: ModelConfig | StaConfig) -> ModelConfig | StaConfig:
     values = dict(values)
-    kinds: dict[str, type[ModelConfig | StaConfig]] = {"rts": ModelConfig, "sta": StaConfig}
-    kind = kinds.get(values.pop("kind", ""), type(base))
-    start = base if isinstance(base, kind) else kind()
-    return kind.from_dict({**start.to_dict(), **values})
+    kind = values.pop("kind", "sta" if isinstance(base, StaConfig) else "rts")
+    if kind == "sta":
+        return _changed(base if isinstance(base, StaConfig) else StaConfig(), values, "model settings")
+    if kind == "rts":
+        return _changed(base if isinstance(base, ModelConfig) else ModelConfig(), values, "model settings")
+    raise SettingsError(f"model has kind {kind!r}; valid are 'rts' and 'sta'")
 
 
 PAPER = TrainSettings(learning_rates=dict(RTS_RATES))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import TrainingError
+from rts_batch.masks import Box
 from rts_batch.training.datasets.base import (
     AnnotatedFrame,
     Memory,
@@ -35,7 +36,8 @@ class BoxedFolders(abc.ABC):
     sequences: tuple[str, ...]
     folders: Mapping[str, Path]
     """Sequence → its folder."""
-    masks: MaskSource
+    masks: MaskSource | None
+    """None: the annotation can be read, clips cannot."""
     step: int = 1
     """Every so-manieth frame is used …"""
     limit: int | None = None
@@ -54,6 +56,8 @@ class BoxedFolders(abc.ABC):
     def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
         sequence = self.sequences[index]
         boxes = self._track(index)[0]
+        if self.masks is None:
+            raise TrainingError(f"{self.label(index)} has no masks")
         places = [frame * self.step for frame in frames]
         found = []
         for frame, place, mask in zip(frames, places, self.masks.read(sequence, places), strict=True):
@@ -62,12 +66,18 @@ class BoxedFolders(abc.ABC):
             found.append(annotated(read_image(path), mask, (x, y, w, h), path))
         return found
 
+    def boxes(self, index: int) -> dict[int, Box]:
+        """Returns the boxes of a sequence's usable frames by the frame's index in the video; raises `TrainingError`."""
+        boxes, visible = self._track(index)
+        return {int(place) * self.step: tuple(boxes[place].tolist()) for place in visible.nonzero()[0]}
+
     def _track(self, index: int) -> Track:
         sequence = self.sequences[index]
 
         def read() -> Track:
             boxes, visible = self.track(sequence)
-            visible = visible & self.masks.usable(sequence, len(visible))
+            if self.masks is not None:
+                visible = visible & self.masks.usable(sequence, len(visible))
             part = slice(None, self.limit, self.step)
             return boxes[part], visible[part]
 
@@ -109,7 +119,7 @@ class Lasot(BoxedFolders):
 def got10k(
     root: str | Path,
     *,
-    masks: str | Path,
+    masks: str | Path | None,
     keep: MaskFilter = MaskFilter(),  # noqa: B008
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
@@ -131,13 +141,13 @@ def got10k(
     root = existing(Path(root), "sequences of GOT-10k")
     folders = {entry.name: Path(entry.path) for entry in os.scandir(root) if entry.is_dir()}
     chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
-    return Got10k(name, chosen, folders, open_masks_of(masks, keep))
+    return Got10k(name, chosen, folders, None if masks is None else open_masks_of(masks, keep))
 
 
 def lasot(
     root: str | Path,
     *,
-    masks: str | Path,
+    masks: str | Path | None,
     keep: MaskFilter = MaskFilter(),  # noqa: B008
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
@@ -167,7 +177,7 @@ def lasot(
         elif entry.is_dir():
             folders.update({inner.name: Path(inner.path) for inner in os.scandir(entry.path) if inner.is_dir()})
     chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
-    return Lasot(name, chosen, folders, open_masks_of(masks, keep), step=step, limit=limit)
+    return Lasot(name, chosen, folders, None if masks is None else open_masks_of(masks, keep), step=step, limit=limit)
 
 
 def read_numbers(path: Path, *, columns: int, rows: int | None = None) -> NDArray[np.float64]:
