@@ -14,6 +14,7 @@ import typer
 import rts_batch
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
 from rts_batch.errors import ManifestError, RtsBatchError
+from rts_batch.train_cli import add_commands
 
 if TYPE_CHECKING:
     from rts_batch.actors.submit import Summary
@@ -140,6 +141,9 @@ def weights(context: typer.Context) -> None:
     from rts_batch.weights_cli import weights_app  # imports PyTorch
 
     weights_app(args=context.args, prog_name="rts-batch weights")
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from rts_batch.errors import EXIT_INTERRUPTED, RtsBatchError, UsageError
+from rts_batch.errors import EXIT_INTERRUPTED, ClusterError, RtsBatchError, UsageError
 
 # The commands import torch themselves: `rts-batch --help` shall not wait for it.
 
@@ -28,7 +28,7 @@ def train_command(
     stop_after: Annotated[
         float | None, typer.Option(min=0, help="Minutes after which to write a checkpoint and stop.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each row of the curves.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
 ) -> None:
     """Train a network as a file says, on this machine. Ctrl-C writes a checkpoint; the same command goes on."""
     from rts_batch.training.recipe import read_recipe
@@ -38,12 +38,14 @@ def train_command(
 
     def report(iteration: int, row: Mapping[str, float]) -> None:
         if as_json:
-            print(json.dumps({"iteration": iteration, **row}), flush=True)
+            _print_json("status", {"iteration": iteration, **row})
 
-    with _reported(), _stopping(stop_after) as (stop, interrupted):
+    with _reported(as_json), _stopping(stop_after) as (stop, interrupted):
         outcome = run_recipe(
             read_recipe(config), out, device=_device(device), loaders=loaders, stop=stop, report=report
         )
+        if as_json:
+            _print_json("summary", {"outcome": outcome, "folder": str(out)})
         if outcome == "stopped":
             typer.echo(f"stopped; the same command goes on: rts-batch train {config} --out {out}", err=True)
         if interrupted():
@@ -98,9 +100,15 @@ def add_commands(app: typer.Typer) -> None:
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ClusterError(f"the device is {name!r}, but PyTorch sees no GPU; use cpu or auto")
+    return name
+
+
+def _print_json(event: str, content: Mapping[str, object]) -> None:
+    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
 
 
 @contextmanager
@@ -124,10 +132,13 @@ def _stopping(minutes: float | None) -> Iterator[tuple[Callable[[], bool], Calla
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
-    """Turns errors of this package into a message and its exit code."""
+def _reported(as_json: bool = False) -> Iterator[None]:
+    """Turns an error of ours into its message on standard error and its exit code."""
     try:
         yield
     except RtsBatchError as error:
+        if as_json:
+            content = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+            _print_json("error", content)
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from None

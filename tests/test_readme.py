@@ -19,6 +19,7 @@ from tests.running import REPOSITORY
 
 README = REPOSITORY / "README.md"
 RUNNING = REPOSITORY / "docs" / "running.md"
+TRAIN_JOB_OPTIONS = {"--workers", "--gpu", "--cpus-per-worker"}
 DOCUMENTS = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -52,6 +53,7 @@ def test_every_command_shown_exists_with_its_options(document: Path) -> None:
 def test_every_option_named_in_the_text_exists(document: Path) -> None:
     known = known_options("submit") | known_options("validate") | {"--working-dir"}
     known |= known_options("weights", "import") | known_options("weights", "inspect")
+    known |= known_options("train") | known_options("train-export") | known_options("train-boxes") | TRAIN_JOB_OPTIONS
     assert set(re.findall(r"`(--[a-z-]+)", document.read_text())) <= known
 
 

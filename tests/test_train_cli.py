@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner, Result
 
+from rts_batch.cli import app
 from rts_batch.config import RTS_MINI
 from rts_batch.errors import SettingsError, TrainingError
 from rts_batch.model.weights import build_sta, load_weights
-from rts_batch.train_cli import add_commands
 from rts_batch.training.checkpoints import load_state, save_state, state_files
 from rts_batch.training.recipe import read_recipe
 from rts_batch.training.run import run_recipe, settings_of, tracker_config, trained_weights
@@ -45,8 +44,6 @@ def write_recipe(folder: Path, *, top: str = "", settings: str = "", more: str =
 
 
 def invoke(*arguments: object) -> Result:
-    app = typer.Typer(pretty_exceptions_enable=False)
-    add_commands(app)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -157,8 +154,9 @@ def test_train_validates_and_exports(data: Path) -> None:
     recipe.write_text(recipe.read_text().replace("evaluate_every = 0\n", ""))
     done = invoke("train", recipe, "--out", data / "run", "--device", "cpu", "--loaders", 0, "--json")
     assert done.exit_code == 0, done.output
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    *rows, summary = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert summary == {"event": "summary", "outcome": "finished", "folder": str(data / "run")}
     assert {"loss", "lovasz", "localisation", "jaccard", "seconds", "skipped"} <= set(rows[0])
     assert (data / "run/evaluation.csv").read_text().startswith("iteration,loss,lovasz,jaccard")
     assert (data / "run/best.pt").exists()
@@ -187,8 +185,17 @@ def test_a_training_stops_and_goes_on(data: Path) -> None:
 def test_ctrl_c_writes_a_checkpoint(data: Path) -> None:
     recipe = write_recipe(data)
     recipe.write_text(recipe.read_text().replace("epochs = 3", "epochs = 3000"))
-    script = "import typer; from rts_batch.train_cli import add_commands; app = typer.Typer(); add_commands(app); app()"
-    command = [sys.executable, "-c", script, "train", str(recipe), "--out", str(data / "run"), "--loaders", "1"]
+    command = [
+        sys.executable,
+        "-c",
+        "from rts_batch.cli import main; main()",
+        "train",
+        str(recipe),
+        "--out",
+        str(data / "run"),
+        "--loaders",
+        "1",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -211,12 +218,27 @@ def test_errors_have_their_exit_codes(data: Path) -> None:
     done = invoke("train", recipe, "--out", data / "run")
     assert done.exit_code == 10
     assert done.stderr.startswith("error: ")
+    done = invoke("train", recipe, "--out", data / "run", "--json")
+    assert json.loads(done.stdout)["exit_code"] == 10
+    if not torch.cuda.is_available():
+        done = invoke("train", write_recipe(data), "--out", data / "run", "--device", "cuda")
+        assert done.exit_code == 13
     recipe = write_recipe(data, more='[initial]\nnetwork = "absent.pth"\n')
     assert invoke("train", recipe, "--out", data / "run", "--loaders", 0).exit_code == 12
     done = invoke("train-export", data / "nowhere", "-o", data / "a.safetensors")
     assert done.exit_code == 1
     assert "holds no checkpoint of a training" in done.stderr
     assert invoke("train-export", data / "run", "-o", data / "a.bin").exit_code == 2
+
+
+def test_train_boxes_writes_a_manifest(tmp_path: Path) -> None:
+    write_got10k(tmp_path / "got")
+    done = invoke("train-boxes", "got10k", tmp_path / "got", "-o", tmp_path / "boxes.parquet")
+    assert done.exit_code == 0
+    assert "12 boxes, 0 sequences skipped" in done.stderr
+    done = invoke("train-boxes", "davis", tmp_path / "got", "-o", tmp_path / "boxes.parquet")
+    assert done.exit_code == 2
+    assert "valid are got10k and lasot" in done.stderr
 
 
 def test_initial_weights_fill_the_network(data: Path) -> None:

@@ -101,7 +101,7 @@ class TrainSettings:
     # Losses
     segmentation_weight: float = 10.0
     localisation_weight: float = 100.0
-    """Of every iterate κ⁰ … κⁿ. The paper's formula, with its 1/N_iter, is 100 / 6."""
+    """Of every iterate κ⁰ … κⁿ. The paper's formula, with its 1/N_iter, is 100 / 5."""
 
     # Optimisation
     learning_rates: dict[str, float] = field(default_factory=lambda: dict(RTS_RATES))
