@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -296,6 +297,19 @@ def test_workers_share_each_global_batch() -> None:
         assert torch.equal(batch.images, torch.cat([first.images, second.images], dim=1))
     with pytest.raises(ValueError, match="cannot be shared by 3 workers"):
         ClipStream(Numbers(), batch=4, seed=5, workers=3)
+
+
+def test_a_batch_is_its_clips_side_by_side() -> None:
+    plain = [Numbers()(np.random.default_rng(seed)) for seed in (0, 1)]
+    batch = Batch.of(plain).to("cpu", torch.float64)
+    assert batch.images.dtype == torch.float64
+    assert torch.equal(batch.masks[:, 1].float(), plain[1].masks)
+    assert (batch.sequences, batch.train_frames, batch.previous) == (2, 1, None)
+    with_previous = [replace(clip, previous=clip.masks, skipped=("a",)) for clip in plain]
+    batch = Batch.of(with_previous).to("cpu")
+    assert batch.previous is not None
+    assert torch.equal(batch.previous, batch.masks)
+    assert batch.skipped == ("a", "a")
 
 
 def test_data_sets_are_drawn_by_weight() -> None:

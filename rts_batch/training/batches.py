@@ -7,7 +7,7 @@ what an uninterrupted one would have seen), and several workers cut every global
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ class Clip:
     boxes: Tensor
     """`[N, 4] float32`: x, y, w, h in crop pixels; `ABSENT_BOX` (a negative extent) where the target is absent."""
     train_frames: int
+    previous: Tensor | None = None
+    """`[N, H, W] float32`: the previous frame's mask in each crop, for networks that read it."""
     skipped: tuple[str, ...] = ()
     """What could not be read on the way to this clip, for the count of the training."""
 
@@ -46,6 +48,8 @@ class Batch:
     boxes: Tensor
     """`[N, S, 4] float32`."""
     train_frames: int
+    previous: Tensor | None = None
+    """`[N, S, H, W] float32`."""
     skipped: tuple[str, ...] = ()
 
     @staticmethod
@@ -56,6 +60,7 @@ class Batch:
             torch.stack([clip.masks for clip in clips], dim=1),
             torch.stack([clip.boxes for clip in clips], dim=1),
             clips[0].train_frames,
+            previous=_stacked([clip.previous for clip in clips]),
             skipped=tuple(reason for clip in clips for reason in clip.skipped),
         )
 
@@ -63,16 +68,25 @@ class Batch:
         def move(values: Tensor) -> Tensor:
             return values.to(device, dtype, non_blocking=True)
 
-        return replace(self, images=move(self.images), masks=move(self.masks), boxes=move(self.boxes))
+        return self._each(move)
 
     def pin_memory(self) -> Batch:
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        previous = None if self.previous is None else change(self.previous)
         return replace(
-            self, images=self.images.pin_memory(), masks=self.masks.pin_memory(), boxes=self.boxes.pin_memory()
+            self, images=change(self.images), masks=change(self.masks), boxes=change(self.boxes), previous=previous
         )
 
     @property
     def sequences(self) -> int:
         return int(self.images.shape[1])
+
+
+def _stacked(values: Sequence[Tensor | None]) -> Tensor | None:
+    present = [value for value in values if value is not None]
+    return torch.stack(present, dim=1) if present else None
 
 
 class ClipMaker(Protocol):
