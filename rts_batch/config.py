@@ -29,6 +29,8 @@ class ModelConfig:
     backbone: BackboneName = "resnet50"
     feature_layers: tuple[LayerName, ...] = ("layer3",)
     """Backbone maps that F and G read; further ones are resized to the first and concatenated."""
+    neck_dim: int = 0
+    """Width of a 1×1 convolution between the backbone and F and G; 0 leaves it out, as the paper does."""
     feature_dim: int = 512
     """Channels C of x_s and x_c."""
     num_filters: int = 16
@@ -41,6 +43,8 @@ class ModelConfig:
     hinge_threshold: float = 0.05
     activation_leak: float = 0.1
     localisation_reg: float = 0.01
+    previous_mask: bool = False
+    """True: the decoder also reads the previous frame's mask, coarsely. The paper's does not."""
 
     def __post_init__(self) -> None:
         if self.feature_dim < 1 or self.num_filters < 1:
@@ -61,6 +65,8 @@ class StaConfig:
     """The shapes of the STA box-to-mask network (spec rts-network §11); a box encoder adds a fourth width."""
 
     backbone: BackboneName = "resnet50"
+    feature_layers: tuple[LayerName, ...] = ("layer3",)
+    neck_dim: int = 0
     feature_dim: int = 512
     num_filters: int = 16
     target_filter_size: int = 3
@@ -96,6 +102,9 @@ class TrackerConfig:
     init_samples_minimum_weight: float = 0.25
     init_iterations: int = 20
     update_iterations: int = 3
+    initial_warps: tuple[tuple[float, bool], ...] = ()
+    """Warped copies of the first search region that join it in the memory: (scale about the target's centre, mirrored).
+    The released tracker has none."""
     update_target_model: bool = True
 
     # Localisation branch
@@ -162,8 +171,10 @@ RTS_MINI = ModelConfig(
     name="rts-mini",
     backbone="mobilenetv2",
     feature_layers=("layer3", "layer4"),
+    neck_dim=128,
     feature_dim=64,
-    decoder_dims=(64, 48, 32, 24),
+    decoder_dims=(64, 48, 32, 16),
+    previous_mask=True,
 )
 """A small network for CPUs: MobileNetV2, crops of 240×416."""
 
@@ -204,7 +215,24 @@ class RunSettings:
 
 
 TRACKER_RTS50 = TrackerConfig()
-TRACKER_RTS_MINI = TrackerConfig(crop_size=(240, 416))
+TRACKER_RTS_MINI = TrackerConfig(
+    crop_size=(240, 416),
+    search_area_scale=3.0,
+    init_iterations=60,
+    update_iterations=2,
+    initial_warps=((0.7, False), (1.45, False), (1.0, True), (2.0, True)),
+    sta_search_area_scale=3.0,
+    sta_normalise=True,
+)
+
+STA_MINI = StaConfig(
+    backbone="mobilenetv2",
+    feature_layers=("layer3", "layer4"),
+    neck_dim=128,
+    feature_dim=64,
+    decoder_dims=(64, 48, 32, 16),
+)
+"""The box head that goes with `rts-mini`."""
 
 MODELS: dict[str, tuple[ModelConfig, TrackerConfig]] = {
     "rts50": (RTS50, TRACKER_RTS50),
@@ -217,7 +245,10 @@ def _from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
     unknown = sorted(set(values) - known)
     if unknown:
         raise SettingsError(f"{cls.__name__} has no setting {unknown[0]!r}; valid are {', '.join(sorted(known))}")
-    arguments: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-    }
+    arguments: dict[str, Any] = {key: _as_tuple(value) for key, value in values.items()}
     return cls(**arguments)
+
+
+def _as_tuple(value: Any) -> Any:
+    """JSON knows lists only; settings hold tuples."""
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value

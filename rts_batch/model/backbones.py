@@ -6,12 +6,14 @@ strides 4, 8, 16 and 32. BatchNorm keeps its stored statistics always, also in t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from rts_batch.config import BackboneName
+from rts_batch.model.layers import resize
 
 FeatureMaps = dict[str, Tensor]
 """`layer1` … `layer4`, each `[B, C, H / stride, W / stride] float32`."""
@@ -138,6 +140,29 @@ class MobileNetV2(Backbone):
             if index in self.taps:
                 maps[self.taps[index]] = x
         return maps
+
+
+class Neck(nn.Module):
+    """What F_θ and G_θ read: one backbone map (the paper), or several joined, or those through a 1×1 convolution.
+
+    Args:
+        channels: widths of the backbone's maps.
+        layers: the maps to join; further ones are resized to the first.
+        width: of the convolution; 0 leaves it out.
+    """
+
+    def __init__(self, channels: dict[str, int], layers: Sequence[str], width: int = 0) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        joined = sum(channels[layer] for layer in layers)
+        self.reduce = nn.Sequential(nn.Conv2d(joined, width, 1), nn.ReLU()) if width else None
+        self.out_channels = width or joined
+
+    def forward(self, maps: FeatureMaps) -> Tensor:
+        """Returns `[B, out_channels, h, w]` at the stride of the first layer."""
+        first, *others = (maps[layer] for layer in self.layers)
+        joined = torch.cat([first, *(resize(other, first.shape[-2:]) for other in others)], dim=1) if others else first
+        return joined if self.reduce is None else self.reduce(joined)
 
 
 def _conv_bn_relu6(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Module:

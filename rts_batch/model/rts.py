@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rts_batch.config import ModelConfig
-from rts_batch.model.backbones import FeatureMaps, build_backbone
+from rts_batch.model.backbones import FeatureMaps, Neck, build_backbone
 from rts_batch.model.decoder import Decoder
 from rts_batch.model.instance_model import InstanceModel
 from rts_batch.model.label_encoder import LabelEncoder
@@ -55,7 +56,8 @@ class RTS(nn.Module):
         self.config = config
         self.feature_extractor = build_backbone(config.backbone)
         channels = self.feature_extractor.channels
-        in_channels = sum(channels[layer] for layer in config.feature_layers)
+        self.neck = Neck(channels, config.feature_layers, config.neck_dim)
+        in_channels = self.neck.out_channels
         self.target_model = TargetModel(in_channels, config.feature_dim, config.num_filters, config.target_filter_size)
         self.label_encoder = LabelEncoder(config.label_encoder_dims, config.num_filters)
         self.clf_encoder = LabelEncoder(config.label_encoder_dims, config.num_filters, stride=1)
@@ -67,7 +69,7 @@ class RTS(nn.Module):
             activation_leak=config.activation_leak,
             reg=config.localisation_reg,
         )
-        self.decoder = Decoder(channels, config.num_filters, config.decoder_dims)
+        self.decoder = Decoder(channels, config.num_filters + config.previous_mask, config.decoder_dims)
         init_normal(self.feature_extractor)
         self.eval()
 
@@ -81,21 +83,22 @@ class RTS(nn.Module):
 
     def branch(self, maps: FeatureMaps) -> Features:
         """Runs F_θ and G_θ on backbone maps."""
-        shared = self.shared_map(maps)
+        shared = self.neck(maps)
         return Features(maps, self.target_model.feature_extractor(shared), self.classifier.feature_extractor(shared))
-
-    def shared_map(self, maps: FeatureMaps) -> Tensor:
-        """Returns the map that both feature branches read, `[B, C, h, w]` at the first feature layer's stride."""
-        first, *others = (maps[layer] for layer in self.config.feature_layers)
-        if not others:
-            return first
-        return torch.cat([first, *(resize(other, first.shape[-2:]) for other in others)], dim=1)
 
     def localise(self, x_c: Tensor, kappa: Tensor) -> Tensor:
         """Returns the score map s_c = T_κ(x_c), `[N, S, h', w']`, of x_c `[N, S, C, h, w]`, κ `[S, 1, C, k, k]`."""
         return apply_filter(x_c, kappa)[:, :, 0]
 
-    def segment(self, features: Tensor, maps: FeatureMaps, tau: Tensor, score_map: Tensor | None) -> Tensor:
+    def segment(
+        self,
+        features: Tensor,
+        maps: FeatureMaps,
+        tau: Tensor,
+        score_map: Tensor | None,
+        *,
+        previous_mask: Tensor | None = None,
+    ) -> Tensor:
         """Returns mask logits, `[N, S, H, W]`: D_θ of T_τ(x_s) + H_θ(s_c).
 
         Args:
@@ -103,11 +106,19 @@ class RTS(nn.Module):
             maps: the backbone's maps, batch N·S.
             tau: τ, `[S, F, C, k, k]`.
             score_map: s_c, `[N, S, h', w']`; None leaves the localisation branch out (Table 1).
+            previous_mask: the previous frame's mask probabilities in these crops, `[N, S, H, W]`; None where unknown.
+                Read by networks with `config.previous_mask` only.
         """
         encoding = apply_filter(features, tau)
         if score_map is not None:
             encoding = encoding + self.encode_scores(score_map, encoding.shape[-2:])
         size = (16 * encoding.shape[-2], 16 * encoding.shape[-1])
+        if self.config.previous_mask:
+            # At stride 16, so that the decoder knows where the target was but has to draw its outline afresh.
+            if previous_mask is None:
+                previous_mask = encoding.new_zeros((*encoding.shape[:2], *size))
+            coarse = functional.adaptive_avg_pool2d(previous_mask, (encoding.shape[-2], encoding.shape[-1]))
+            encoding = torch.cat([encoding, coarse[:, :, None]], dim=2)
         logits = self.decoder(encoding.flatten(0, 1), maps, size)
         return logits[:, 0].unflatten(0, encoding.shape[:2])
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rts_batch.config import StaConfig
-from rts_batch.model.backbones import build_backbone
+from rts_batch.model.backbones import Neck, build_backbone
 from rts_batch.model.decoder import Decoder
 from rts_batch.model.label_encoder import LabelEncoder
 from rts_batch.model.layers import init_normal
@@ -41,7 +41,8 @@ class STA(nn.Module):
         self.feature_extractor = build_backbone(config.backbone)
         channels = self.feature_extractor.channels
         shape = (config.feature_dim, filters, config.target_filter_size)
-        self.target_model = TargetModel(channels["layer3"], *shape)
+        self.neck = Neck(channels, config.feature_layers, config.neck_dim)
+        self.target_model = TargetModel(self.neck.out_channels, *shape)
         self.target_model_segm = TargetModel(0, *shape)
         self.decoder = Decoder(channels, 2 * filters, config.decoder_dims)
         self.label_encoder = LabelEncoder(dims, filters, context_channels=config.feature_dim)
@@ -65,7 +66,7 @@ class STA(nn.Module):
         """
         size = (images.shape[-2], images.shape[-1])
         maps = self.feature_extractor(images.flatten(0, 1))
-        features = self.target_model.feature_extractor(maps["layer3"]).unflatten(0, images.shape[:2])
+        features = self.target_model.feature_extractor(self.neck(maps)).unflatten(0, images.shape[:2])
         drawn = box_masks(boxes, size)
         box_encoding, _ = self.label_encoder(drawn, features)
         labels, weights = self.bbox_encoder(drawn, features)
