@@ -18,6 +18,7 @@ LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 DecoderName = Literal["auto", "decord", "pyav"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Rules = Literal["code", "paper"]
+Upsampling = Literal["bicubic", "bilinear"]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 
 
@@ -40,6 +41,8 @@ class ModelConfig:
     label_encoder_dims: tuple[int, int, int] = (16, 32, 64)
     decoder_dims: tuple[int, int, int, int] = (256, 128, 128, 64)
     """Widths of the decoder at layer4, layer3, layer2, layer1; the last is halved before the output."""
+    upsampling: Upsampling = "bicubic"
+    """How the decoder's end reaches full resolution; `bilinear` is the light way, with its last layer at half of it."""
     hinge_threshold: float = 0.05
     activation_leak: float = 0.1
     localisation_reg: float = 0.01
@@ -72,6 +75,7 @@ class StaConfig:
     target_filter_size: int = 3
     label_encoder_dims: tuple[int, int, int, int] = (16, 32, 64, 128)
     decoder_dims: tuple[int, int, int, int] = (256, 128, 128, 64)
+    upsampling: Upsampling = "bicubic"
     iterations: int = 5
     """Steepest-descent steps of both learners."""
 
@@ -173,7 +177,10 @@ RTS_MINI = ModelConfig(
     feature_layers=("layer3", "layer4"),
     neck_dim=128,
     feature_dim=64,
+    # With the previous mask 16 channels enter the decoder, which keeps its widths multiples of 16.
+    num_filters=15,
     decoder_dims=(64, 48, 32, 16),
+    upsampling="bilinear",
     previous_mask=True,
 )
 """A small network for CPUs: MobileNetV2, crops of 240×416."""
@@ -221,7 +228,7 @@ TRACKER_RTS_MINI = TrackerConfig(
     init_iterations=60,
     update_iterations=2,
     initial_warps=((0.7, False), (1.45, False), (1.0, True), (2.0, True)),
-    sta_search_area_scale=3.0,
+    sta_search_area_scale=2.5,
     sta_normalise=True,
 )
 
@@ -230,7 +237,10 @@ STA_MINI = StaConfig(
     feature_layers=("layer3", "layer4"),
     neck_dim=128,
     feature_dim=64,
+    num_filters=8,
+    label_encoder_dims=(16, 32, 64, 64),
     decoder_dims=(64, 48, 32, 16),
+    upsampling="bilinear",
 )
 """The box head that goes with `rts-mini`."""
 

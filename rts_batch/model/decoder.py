@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rts_batch.config import Upsampling
 from rts_batch.model.backbones import FeatureMaps
 from rts_batch.model.layers import resize
 
@@ -74,15 +75,18 @@ class ChannelAttention(nn.Module):
 
 
 class Projection(nn.Module):
-    """Two bicubic upsamplings with a convolution each."""
+    """Two upsamplings with a convolution each, the second after its upsampling (bicubic) or before it (bilinear)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, upsampling: Upsampling) -> None:
         super().__init__()
+        self.upsampling = upsampling
         self.conv1 = nn.Conv2d(width, width // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(width // 2, 1, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         doubled = (2 * x.shape[-2], 2 * x.shape[-1])
+        if self.upsampling == "bilinear":
+            return resize(self.conv2(torch.relu(self.conv1(resize(x, doubled)))), size)
         x = torch.relu(self.conv1(functional.interpolate(x, doubled, mode="bicubic", align_corners=False)))
         if x.shape[-2:] != size:
             x = functional.interpolate(x, size, mode="bicubic", align_corners=False)
@@ -96,9 +100,17 @@ class Decoder(nn.Module):
         map_channels: width of each backbone map.
         score_channels: of the mask encoding (16 in RTS, 32 in STA).
         widths: of the levels layer4, layer3, layer2, layer1.
+        upsampling: of the projection to the output.
     """
 
-    def __init__(self, map_channels: Mapping[str, int], score_channels: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self,
+        map_channels: Mapping[str, int],
+        score_channels: int,
+        widths: Sequence[int],
+        *,
+        upsampling: Upsampling = "bicubic",
+    ) -> None:
         super().__init__()
         width_of = dict(zip(LEVELS, widths, strict=True))
         self.TSE = nn.ModuleDict(
@@ -115,7 +127,7 @@ class Decoder(nn.Module):
                 for deeper, level in pairwise(LEVELS)
             }
         )
-        self.project = Projection(widths[-1])
+        self.project = Projection(widths[-1], upsampling)
 
     def forward(self, scores: Tensor, maps: FeatureMaps, size: tuple[int, int]) -> Tensor:
         """Returns logits, `[B, 1, *size]`.

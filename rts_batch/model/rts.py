@@ -69,7 +69,8 @@ class RTS(nn.Module):
             activation_leak=config.activation_leak,
             reg=config.localisation_reg,
         )
-        self.decoder = Decoder(channels, config.num_filters + config.previous_mask, config.decoder_dims)
+        scores = config.num_filters + config.previous_mask
+        self.decoder = Decoder(channels, scores, config.decoder_dims, upsampling=config.upsampling)
         init_normal(self.feature_extractor)
         self.eval()
 

@@ -44,7 +44,7 @@ class STA(nn.Module):
         self.neck = Neck(channels, config.feature_layers, config.neck_dim)
         self.target_model = TargetModel(self.neck.out_channels, *shape)
         self.target_model_segm = TargetModel(0, *shape)
-        self.decoder = Decoder(channels, 2 * filters, config.decoder_dims)
+        self.decoder = Decoder(channels, 2 * filters, config.decoder_dims, upsampling=config.upsampling)
         self.label_encoder = LabelEncoder(dims, filters, context_channels=config.feature_dim)
         self.bbox_encoder = LabelEncoder(dims, filters, context_channels=config.feature_dim)
         self.segm_encoder = LabelEncoder(dims[:3], filters)

@@ -21,6 +21,7 @@ from rts_batch.tracking.localization import Localisation
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import moments
 from rts_batch.tracking.state import TrackerState
+from rts_batch.tracking.warps import warped_crops
 
 
 class Branch:
@@ -80,8 +81,9 @@ class SegmentationBranch(Branch):
     def start(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns τ from zero on the first frame, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = initialise.segmentation_crops(state, image, mask, self.config)
-        features = self.model.extract(crops.images).segmentation
-        labels, weights = self.model.label_encoder(crops.masks[:, None])
+        warped = warped_crops(crops.images[:1], crops.masks[0], self.config.initial_warps)
+        features = self.model.extract(torch.cat([crops.images, warped[0]])).segmentation
+        labels, weights = self.model.label_encoder(torch.cat([crops.masks, warped[1]])[:, None])
         self.memory.start({"features": features, "labels": labels[:, 0], "weights": weights[:, 0]})
         self.last_update = 1
         self._learn(self.config.init_iterations, weights, start=None)

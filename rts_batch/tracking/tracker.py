@@ -21,7 +21,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking import initialise
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
-from rts_batch.tracking.crop import SearchRegion, paste_scores, place_region, sample_image
+from rts_batch.tracking.crop import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.localization import localise
 from rts_batch.tracking.motion import update_search_state
 from rts_batch.tracking.state import TrackerState
@@ -155,7 +155,13 @@ class Tracker:
 
         score_map = self.model.localise(features.localisation[:, None], self.localisation.kappa)
         conditioning = score_map if self.config.localisation_conditioning else None
-        logits = self.model.segment(features.segmentation[:, None], features.maps, self.segmentation.tau, conditioning)
+        logits = self.model.segment(
+            features.segmentation[:, None],
+            features.maps,
+            self.segmentation.tau,
+            conditioning,
+            previous_mask=self._previous_mask(previous, region),
+        )
         scores, window = paste_scores(logits[0, 0], region, (image.shape[-2], image.shape[-1]))
         found = localise(score_map[0, 0], region, state.clf_position, state.clf_target_size, self.config)
 
@@ -207,6 +213,13 @@ class Tracker:
         centre = state.position + odd * state.target_scale * crop_size / (2 * grid)
         size = state.target_scale * crop_size
         return place_region(centre, size, (image.shape[-2], image.shape[-1]), self.config.crop_size)
+
+    def _previous_mask(self, previous: Tensor, region: SearchRegion) -> Tensor | None:
+        """The previous frame's probabilities in this frame's crop, for networks that read them; zero once lost."""
+        if not self.model.config.previous_mask or self.state.lost_mask:
+            return None
+        # Zero and one on the first frame, whose map is ±100.
+        return sample_mask(previous.clamp(0, 1), region)[None, None]
 
     def _report_box(self, tight: tuple[int, int, int, int] | None) -> Box:
         """The mask's tight box, or the localisation branch's where there is no usable mask (§6.8)."""
