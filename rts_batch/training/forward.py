@@ -80,7 +80,8 @@ def rts_forward(
     memory = target_memory(model, batch, encoded)
     tau = model.target_model.learn(*memory, iterations=iterations)[-1]
     if rules == "code":
-        logits = model.segment(encoded.x_s(encoded.test), encoded.test.maps, tau, score_map)
+        previous = None if batch.previous is None else batch.previous[batch.train_frames :]
+        logits = model.segment(encoded.x_s(encoded.test), encoded.test.maps, tau, score_map, previous_mask=previous)
     else:
         logits = segment_refining(model, encoded, memory, tau, score_map, iterations=refinement_iterations)
     return Prediction(logits, scores, labels)
