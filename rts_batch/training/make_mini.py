@@ -1,8 +1,8 @@
 """Makes the embedded weights: `python -m rts_batch.training.make_mini STILLS OUT` (`make train-mini`).
 
-Three stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small crops,
-then heads and late backbone blocks on full crops, then the box head. What ships of each stage is the checkpoint that the
-clips of held-out pictures prefer.
+Three stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
+crops, then heads and late backbone blocks on full crops, then the box head. What ships of each stage is the checkpoint
+that the clips of held-out pictures prefer.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from rts_batch.training.mini import (
     MINI_STA,
     fold_batchnorm,
     load_imagenet_features,
+    quieten_score_encoder,
     unfolded_state,
 )
 from rts_batch.training.objectives import build_network
@@ -84,6 +85,8 @@ def train_stage(
     torch.manual_seed(settings.seed)
     network = build_network(settings)
     load_imagenet_features(network, features)
+    if isinstance(network, RTS):
+        quieten_score_encoder(network)
     fold_batchnorm(network)
     if start is not None:
         network.load_state_dict(start)

