@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow lint demo bench clean
+.PHONY: install test test-slow lint demo bench clean train-mini
 
 install: $(INSTALLED)
 
@@ -33,6 +33,11 @@ demo: $(INSTALLED)
 	@echo "masks    demo/run/masks/*.parquet"
 	@echo "overlay  demo/overlay.png"
 	@echo "With rts-mini-untrained weights only the first mask of each video, the given one, means anything."
+
+# Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
+STILLS ?= ../shared/data/train-pack/index.csv
+train-mini: $(INSTALLED)
+	$(BIN)/python -m rts_batch.training.make_mini $(STILLS) build/train-mini
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info
