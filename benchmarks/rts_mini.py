@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rts_batch.model.weights import Weights, build_model, build_sta, load_weights
 
 from rts_batch.config import TrackerConfig
+from rts_batch.model.weights import Weights, build_model, build_sta, load_weights
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.training.heldout import held_out_clips, jaccard, track_clip
 from rts_batch.training.stills import read_index

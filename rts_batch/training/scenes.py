@@ -111,7 +111,7 @@ class Layer:
         if window is None:
             return None
         rows, columns = window
-        sources = _source_grid(np.linalg.inv(matrix), rows, columns)
+        sources = _source_grid(np.asarray(np.linalg.inv(matrix), np.float64), rows, columns)
         bend = sum(float(curve(t)) * field for curve, field in zip(self.motion.bend, self.fields, strict=True))
         grid = self.fields.shape[1]
         scale = np.array([grid / width, grid / height], np.float32)

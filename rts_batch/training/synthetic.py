@@ -67,7 +67,8 @@ def random_scene(stills: Stills, rng: np.random.Generator, options: SceneOptions
             way = (float(rng.choice([-1.3, 1.3])) * FRAME[1], 0.0)
             motion = replace(subject.motion, absence=(leave, leave + rng.uniform(0.12, 0.3)), exit=way)
             subject = replace(subject, motion=motion)
-        behind, front = [], []
+        behind: list[Layer] = []
+        front: list[Layer] = []
         for _ in range(int(rng.integers(0, options.distractors + 1))):
             layer = _distractor(stills, picture, target_mask, place, size, rng, options.pace)
             (behind if rng.random() < 0.6 else front).append(layer)
@@ -292,12 +293,12 @@ def _remembered(target: NDArray[np.uint8], others: NDArray[np.uint8], rng: np.ra
     kind = rng.random()
     if kind < 0.35:
         return np.zeros(target.shape, np.float32)
-    mask = target.astype(np.float32) / 255
+    mask = target.astype(np.float32) / np.float32(255)
     if kind < 0.65:
         return mask
     if kind < 0.75 and others.any():
-        wrong = others.astype(np.float32) / 255
-        return np.maximum(mask, wrong) if rng.random() < 0.6 else wrong
+        wrong = others.astype(np.float32) / np.float32(255)
+        return np.asarray(np.maximum(mask, wrong) if rng.random() < 0.6 else wrong, np.float32)
     reach = int(rng.integers(1, 5))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     mask = cv2.dilate(mask, kernel) if rng.random() < 0.4 else cv2.erode(mask, kernel) if rng.random() < 0.5 else mask
