@@ -99,6 +99,8 @@ class TrackerConfig:
     search_area_scale: float = 6.0
     max_scale_change: tuple[float, float] = (0.8, 1.2)
     min_mask_area: float = 100.0
+    moment_threshold: float = 0.0
+    """Probabilities below it count as nothing in the target's position and size; the released tracker counts all."""
 
     # Segmentation branch
     memory_size: int = 32
@@ -225,6 +227,7 @@ TRACKER_RTS50 = TrackerConfig()
 TRACKER_RTS_MINI = TrackerConfig(
     crop_size=(240, 416),
     search_area_scale=3.0,
+    moment_threshold=0.5,
     init_iterations=60,
     update_iterations=2,
     initial_warps=((0.7, False), (1.45, False), (1.0, True), (2.0, True)),

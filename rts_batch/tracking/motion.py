@@ -16,12 +16,14 @@ LOST_HISTORY = 60
 LOST_MEAN = (2, 30)
 
 
-def moments(probabilities: Tensor) -> tuple[Tensor, Tensor] | None:
+def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor] | None:
     """Returns the target's centre and size (four standard deviations) from a map `[H, W] float32` (§6.4).
 
-    None where the map has no extent in one of the axes.
+    None where the map has no extent in one of the axes. Values below `threshold` count as nothing.
     """
     positive = probabilities.clamp(min=0)
+    if threshold > 0:
+        positive = positive * (positive >= threshold)
     total = positive.sum()
     if not total > 0:
         return None
@@ -50,7 +52,7 @@ def update_search_state(state: TrackerState, previous: Tensor, config: TrackerCo
         if no_mask:
             state.position, state.target_size = state.clf_position, state.clf_target_size
         else:
-            measured = moments(previous)
+            measured = moments(previous, config.moment_threshold)
             if measured is not None:
                 state.position, state.target_size = measured
         _follow_scale(state, config)

