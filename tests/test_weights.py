@@ -71,6 +71,20 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Files
 
 
+def test_a_backbone_of_both_networks_is_stored_once(tmp_path: Path) -> None:
+    weights, sta = tiny_weights(), tiny_sta()
+    backbone = {key: value for key, value in weights.state.items() if key.startswith("feature_extractor.")}
+    shared = dataclasses.replace(weights, sta=StaWeights(sta.config, {**sta.state, **backbone}))
+    save_weights(shared, tmp_path / "shared.safetensors")
+    stored = load_file(tmp_path / "shared.safetensors")
+    assert not any(key.startswith("sta.feature_extractor.") for key in stored)
+    loaded = load_weights(tmp_path / "shared.safetensors")
+    assert loaded.sta is not None
+    assert shared.sta is not None
+    assert same(loaded.sta.state, shared.sta.state)
+    assert loaded.fingerprint == shared.fingerprint
+
+
 @pytest.mark.parametrize("with_sta", [False, True])
 def test_file_gives_back_what_was_saved(tmp_path: Path, with_sta: bool) -> None:
     weights = tiny_weights(sta=tiny_sta(iterations=3) if with_sta else None)

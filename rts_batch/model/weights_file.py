@@ -1,8 +1,9 @@
 """Weights in memory and in a safetensors file of ours.
 
 The tracker's tensors are named `rts.<key>` and those of a box-to-mask network, if there is one, `sta.<key>`, with the
-keys of the official checkpoints. One metadata entry, `rts_batch`, holds a JSON document (`Document`). It is one entry
-because safetensors writes several in random order (safetensors#584), and equal weights shall make equal files.
+keys of the official checkpoints. A backbone that both networks share is stored once, as the tracker's. One metadata
+entry, `rts_batch`, holds a JSON document (`Document`). It is one entry because safetensors writes several in random
+order (safetensors#584), and equal weights shall make equal files.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rts_batch.model.layout import check_values, conform, stored_dtype
 __all__ = ["StaWeights", "Weights", "is_weights_file", "load_weights_file", "make_weights", "save_weights"]
 
 _ENTRY: Final = "rts_batch"
+_BACKBONE: Final = "feature_extractor."
 _MAX_HEADER_BYTES: Final = 16 << 20
 _LIMITS: Final = {
     "crop_size": 4096,
@@ -135,6 +137,7 @@ def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> N
     if half:
         tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
         check_values(tensors, f"{path}: as float16")
+    tensors = _backbone_once(tensors)
     content: dict[str, Any] = {
         "format": 1,
         "kind": "rts+sta" if weights.sta else "rts",
@@ -182,6 +185,8 @@ def load_weights_file(path: Path) -> Weights:
         if network not in states:
             raise WeightsError(f"{path}: tensor {brief(key)} belongs to neither 'rts' nor 'sta'")
         states[network][name] = value
+    if states["sta"] and not any(name.startswith(_BACKBONE) for name in states["sta"]):
+        states["sta"].update({name: value for name, value in states["rts"].items() if name.startswith(_BACKBONE)})
     if (configs.sta is None) == bool(states["sta"]):
         raise WeightsError(f"{path}: has an STA network or its configuration, but not both")
     return make_weights(
@@ -258,6 +263,16 @@ def _named(weights: Weights) -> dict[str, Tensor]:
     if weights.sta:
         named.update({f"sta.{key}": value for key, value in weights.sta.state.items()})
     return named
+
+
+def _backbone_once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves out the STA network's backbone where it is the tracker's own; `load_weights_file` puts it back."""
+    shared = [key for key in tensors if key.startswith(f"sta.{_BACKBONE}")]
+    for key in shared:
+        ours = tensors.get(f"rts.{key.removeprefix('sta.')}")
+        if ours is None or not torch.equal(ours, tensors[key]):
+            return tensors
+    return {key: value for key, value in tensors.items() if key not in shared}
 
 
 def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:

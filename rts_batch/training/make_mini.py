@@ -1,8 +1,8 @@
 """Makes the embedded weights: `python -m rts_batch.training.make_mini STILLS OUT` (`make train-mini`).
 
 Three stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
-crops, then heads and late backbone blocks on full crops, then the box head. What ships of each stage is the checkpoint
-that the clips of held-out pictures prefer.
+crops, then heads and late backbone blocks on full crops, then the box head on that backbone. What goes on from each
+stage is the checkpoint that the clips of held-out pictures prefer.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from rts_batch.training.stills import read_index
 from rts_batch.training.synthetic import StillClips
 
 SMALL_CROP = (192, 336)
+FRAMES = 3
+"""Of a clip: one to learn from and two to be judged by."""
 VALIDATION_SEED = 10_000
 VALIDATION_BATCHES = 6
 PROVENANCE = "rts-batch `make train-mini`: MobileNetV2 ImageNet features and stills of COCO 2017 and Open Images"
@@ -80,7 +82,7 @@ def train_stage(
         stills: the index of the pictures.
         features: the ImageNet features.
         folder: of the stage's checkpoints and curves.
-        start: the network's state before, for all stages but the first.
+        start: tensors to start from, with BatchNorm folded; the others start fresh.
     """
     torch.manual_seed(settings.seed)
     network = build_network(settings)
@@ -89,12 +91,12 @@ def train_stage(
         quieten_score_encoder(network)
     fold_batchnorm(network)
     if start is not None:
-        network.load_state_dict(start)
+        network.load_state_dict({**network.state_dict(), **start})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, STA):
         clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.sta_search_area_scale, frames=1)
     else:
-        clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.search_area_scale)
+        clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.search_area_scale, frames=FRAMES)
     crop = SMALL_CROP if settings.name == MINI_HEADS.name else TRACKER_RTS_MINI.crop_size
     source = ClipStream(clips(read_index(stills), crop_size=crop), batch=settings.batch, seed=settings.seed, loaders=1)
     held_out = ClipStream(clips(read_index(stills, split="held-out")), batch=settings.batch, seed=VALIDATION_SEED)
@@ -109,10 +111,14 @@ def train_stage(
 def make_mini(stills: Path, out: Path, *, seed: int = 0) -> Path:
     """Runs all stages and writes `rts-mini.safetensors` into `out`; returns its path."""
     features = fetch_imagenet_features(out / "imagenet")
-    heads, mini, box = (dataclasses.replace(stage, seed=seed) for stage in (MINI_HEADS, MINI, MINI_STA))
-    first = train_stage(heads, stills, features, out / "heads")
-    tracker = train_stage(mini, stills, features, out / "mini", start=first.state_dict())
-    sta = train_stage(box, stills, features, out / "sta")
+    # Every stage sees clips of its own.
+    heads, mini, box = (
+        dataclasses.replace(stage, seed=1000 * seed + place) for place, stage in enumerate((MINI_HEADS, MINI, MINI_STA))
+    )
+    first = train_stage(heads, stills, features, out / heads.name)
+    tracker = train_stage(mini, stills, features, out / mini.name, first.state_dict())
+    backbone = {key: value for key, value in tracker.state_dict().items() if key.startswith("feature_extractor.")}
+    sta = train_stage(box, stills, features, out / box.name, backbone)
     return export(tracker, sta, out / "rts-mini.safetensors")
 
 

@@ -149,7 +149,7 @@ MINI_HEADS = TrainSettings(
     ema=0.99,
     batch=3,
     epochs=1,
-    iterations_per_epoch=700,
+    iterations_per_epoch=500,
     checkpoint_every=50,
     evaluate_every=100,
     log_every=10,
@@ -163,13 +163,13 @@ MINI = dataclasses.replace(
     learning_rates={**HEADS_ONLY, **LATE_BLOCKS},
     schedule="cosine",
     warmup_iterations=20,
-    iterations_per_epoch=1000,
+    iterations_per_epoch=450,
 )
 """The second stage: the late blocks too, on crops of the tracker's size."""
 
-MINI_STA_HEADS = dataclasses.replace(
+MINI_STA = dataclasses.replace(
     MINI_HEADS,
-    name="mini-sta-heads",
+    name="mini-sta",
     model=STA_MINI,
     objective="mini-sta",
     learning_rates={"": 1.5e-3, "feature_extractor": 0.0},
@@ -177,17 +177,9 @@ MINI_STA_HEADS = dataclasses.replace(
     batch=6,
     iterations_per_epoch=400,
 )
-"""The box head, likewise in two stages; full crops in both."""
+"""The box head, on the tracker's backbone, so that both networks share one."""
 
-MINI_STA = dataclasses.replace(
-    MINI_STA_HEADS,
-    name="mini-sta",
-    learning_rates={"": 1e-3, "feature_extractor": 0.0, **LATE_BLOCKS},
-    warmup_iterations=20,
-    iterations_per_epoch=300,
-)
-
-CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA_HEADS, MINI_STA)})
+CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA)})
 
 
 def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:
