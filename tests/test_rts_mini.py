@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from rts_batch.config import RTS50, RTS_MINI, STA_MINI, TRACKER_RTS50, TRACKER_RTS_MINI, ModelConfig, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
+from rts_batch.model.weights import DATA, build_model, build_sta, load_weights
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.tracking.warps import warped_crops
 from rts_batch.training.batches import Batch
 from rts_batch.training.distributed import Workers
+from rts_batch.training.heldout import jaccard
 from rts_batch.training.mini import MINI, MINI_STA, fold_batchnorm, unfolded_state, usual_key
 from rts_batch.training.objectives import objective_of
 from rts_batch.training.optimisation import build_optimizer
@@ -159,3 +162,29 @@ def test_keys_of_the_imagenet_features() -> None:
     assert usual_key("features.1.conv.1.running_var") == "features.1.conv.0.1.running_var"
     assert usual_key("features.9.conv.6.weight") == "features.9.conv.2.weight"
     assert usual_key("features.9.conv.4.bias") == "features.9.conv.1.1.bias"
+
+
+def test_the_shipped_weights_load_and_are_small() -> None:
+    weights = load_weights("rts-mini")
+    assert weights.config == RTS_MINI
+    assert weights.sta is not None
+    assert (DATA / "rts-mini.safetensors").stat().st_size <= 12_000_000
+
+
+@pytest.mark.parametrize(("start", "least"), [("mask", 0.5), ("box", 0.5)])
+def test_the_shipped_weights_track(davis_folder: Path, start: str, least: float) -> None:
+    """Every third frame of a sequence's first thirty, so that it is quick: far above what luck would give."""
+    weights = load_weights("rts-mini")
+    paths = sorted((davis_folder / "Annotations" / "480p" / "blackswan").glob("*.png"))[:30:3]
+    masks = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0 for path in paths]
+    images = [
+        np.ascontiguousarray(
+            cv2.imread(str(davis_folder / "JPEGImages" / "480p" / "blackswan" / f"{path.stem}.jpg"))[..., ::-1]
+        )
+        for path in paths
+    ]
+    tracker = Tracker(build_model(weights), weights.tracker_config, sta=build_sta(weights))
+    x, y, w, h = (float(value) for value in cv2.boundingRect(masks[0].astype(np.uint8)))
+    tracker.start(images[0], mask=masks[0] if start == "mask" else None, box=(x, y, w, h))
+    scores = [jaccard(tracker.step(image).mask, mask) for image, mask in zip(images[1:], masks[1:], strict=True)]
+    assert np.mean(scores) > least
