@@ -153,7 +153,8 @@ class TrackerConfig:
             raise SettingsError(f"crop_size is {self.crop_size}; both sides must be multiples of 16, at least 32")
         if not 0 <= self.not_found_threshold <= 10:
             raise SettingsError(f"not_found_threshold is {self.not_found_threshold}; expected a score between 0 and 10")
-        smallest = 2 if self.rules == "code" else 6  # one more than the first frame's samples
+        first = (1 if self.rules == "code" else 5) + len(self.initial_warps)
+        smallest = first + 1
         if self.memory_size < smallest or self.localisation_memory_size < 6:
             raise SettingsError(
                 f"memory_size is {self.memory_size} and localisation_memory_size {self.localisation_memory_size}; "

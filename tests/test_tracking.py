@@ -182,7 +182,7 @@ def mini() -> RTS:
     return build_model(load_weights("rts-mini-untrained"), torch.device("cpu"))
 
 
-SMALL = replace(TRACKER_RTS_MINI, crop_size=(96, 160), not_found_threshold=0.0, init_iterations=5)
+SMALL = replace(TRACKER_RTS_MINI, crop_size=(96, 160), not_found_threshold=0.0, init_iterations=5, initial_warps=())
 
 
 def clip(count: int, height: int = 96, width: int = 128) -> list[np.ndarray]:
