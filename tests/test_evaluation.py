@@ -101,13 +101,23 @@ def make_boxes(root: Path, benchmark: str, frames: int = 6) -> str:
     return "GOT-10k_Val_000001"
 
 
-def write_run(run: Path, video_id: str, masks: Mapping[int, list[Mask]], starts: Mapping[int, int]) -> None:
+def write_run(
+    run: Path, video_id: str, masks: Mapping[int, list[Mask]], starts: Mapping[int, int], *, init: str = "mask"
+) -> None:
     """A run's masks of one video; object's masks from its start to the video's end."""
     (run / "masks").mkdir(parents=True, exist_ok=True)
     height, width = next(iter(masks.values()))[0].shape
     path = run / "masks" / f"{video_id}-0123456789abcdef.parquet"
-    targets: dict[int, tuple[str | None, dict[str, Any]]] = {object_id: (None, {}) for object_id in masks}
-    with ResultsWriter(path, video_id=video_id, height=height, width=width, targets=targets) as writer:
+    targets: dict[int, tuple[str | None, dict[str, Any]]] = {one: (None, {"init": init}) for one in masks}
+    with ResultsWriter(
+        path,
+        video_id=video_id,
+        height=height,
+        width=width,
+        targets=targets,
+        extras={"init": "string"},
+        weights="0123abcd",
+    ) as writer:
         for object_id, found in masks.items():
             for offset, mask in enumerate(found):
                 writer.add(
@@ -130,6 +140,7 @@ def test_a_box_benchmark_is_prepared_and_scored(tmp_path: Path, benchmark: str) 
     manifest = tmp_path / "manifest.csv"
     prepare(benchmark, tmp_path / "data", str(manifest))
     (task,) = read_manifest(str(manifest)).tasks
+    assert task.targets[0].extras == {"init": "box"}
     start = 750 if benchmark == "uav123" else 0
     assert (task.video_id, task.start, task.end) == (name, start, start + 6)
     assert task.targets[0].prompts[0].box == box_of(0)
@@ -217,6 +228,12 @@ def test_davis_2017_scores_each_object(tmp_path: Path) -> None:
     assert report.sequences["pair/1"]["j_and_f"] == 1
     assert report.sequences["pair/2"]["j_and_f"] == 0
     assert report.measures["j_and_f"] == 0.5
+    assert report.published == {"j_and_f": 80.2}
+    assert "- weights: `0123abcd`\n- each target given by a mask\n" in to_markdown(report)
+    write_run(tmp_path / "run", "pair", {1: first, 2: second}, {1: 0, 2: 0}, init="box")
+    report = score("davis2017", root, str(tmp_path / "run"))
+    assert (report.measures["j_and_f"], report.published) == (1, {})
+    assert "paper" not in to_markdown(report)
     # The year before, the same folder means one object: all that is marked, void too.
     assert prepare("davis2016", root, str(tmp_path / "m.csv")).targets == 1
 
@@ -350,6 +367,8 @@ def test_the_job_prepares_tracks_and_scores(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     scores = json.loads(outcome.out.splitlines()[-1])
     assert 0 < scores["measures"]["j_and_f"] <= 1
+    assert scores["init"] == "mask"
+    assert scores["published"] == {"j_and_f": 80.2}
     assert (out / "scores.md").read_text().startswith("# DAVIS 2017")
     with (out / "manifest.csv").open() as file:
         assert [row["video_id"] for row in csv.DictReader(file)] == ["one"]

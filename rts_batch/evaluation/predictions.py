@@ -35,9 +35,21 @@ class Predictions:
     def __init__(self, run: str) -> None:
         self._run = run
         self._files: dict[str, list[ds.Fragment]] = defaultdict(list)
+        weights: set[str] = set()
+        init: set[str] = set()
         for file in open_masks(run).get_fragments():
-            for video_id in self._table(file, ["video_id"])["video_id"].unique().to_pylist():
+            schema = self._schema(file)
+            if "video_id" not in schema.names:
+                raise ResultsError(f"{file.path} is no masks table: it has no column video_id")
+            table = self._table(file, [name for name in ("video_id", "init") if name in schema.names])
+            for video_id in table["video_id"].unique().to_pylist():
                 self._files[video_id].append(file)
+            init.update(table["init"].unique().to_pylist() if "init" in schema.names else [])
+            weights.add((schema.metadata or {}).get(b"rts_batch.weights", b"").decode())
+        self.weights = tuple(sorted(weights - {""}))
+        """Fingerprints of the weights."""
+        self.init = next(iter(init)) if len(init) == 1 else None
+        """What the tracker was given, `mask` or `box`, where the manifest said so (`evaluate prepare` does)."""
 
     @property
     def video_ids(self) -> frozenset[str]:
@@ -79,6 +91,12 @@ class Predictions:
         condition = (pc.field("video_id") == video_id) & (pc.field("object_id") == object_id)
         tables = [self._table(file, columns, condition) for file in self._files[video_id]]
         return pa.concat_tables(tables).sort_by("frame")
+
+    def _schema(self, file: ds.Fragment) -> pa.Schema:
+        try:
+            return file.physical_schema
+        except (pa.ArrowException, OSError) as error:
+            raise ResultsError(f"the masks of {self._run} cannot be read: {error}") from error
 
     def _table(self, file: ds.Fragment, columns: list[str], condition: pc.Expression | None = None) -> pa.Table:
         try:

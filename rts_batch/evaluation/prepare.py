@@ -20,7 +20,19 @@ __all__ = ["Prepared", "prepare"]
 
 Init = Literal["mask", "box"]
 
-_COLUMNS: Final = ("video", "video_id", "object_id", "start", "end", "frame", "frames", "box", "mask", "category")
+_COLUMNS: Final = (
+    "video",
+    "video_id",
+    "object_id",
+    "start",
+    "end",
+    "frame",
+    "frames",
+    "box",
+    "mask",
+    "category",
+    "init",
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,8 @@ def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    # Carried into the results, so that these say what the tracker was given.
+    writer.writerows(row | {"init": init} for row in rows)
     storage.put_bytes(output, text.getvalue().encode())
     return Prepared(sequences, len(rows), init)
 

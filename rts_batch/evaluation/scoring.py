@@ -48,6 +48,10 @@ class Report:
     sequences: Mapping[str, Mapping[str, float]]
     """By sequence; of mask benchmarks by `<sequence>/<object>`."""
     published: Mapping[str, float]
+    weights: tuple[str, ...] = ()
+    """Fingerprints of the weights that the run used."""
+    init: str | None = None
+    """What the tracker was given, `mask` or `box`; None where the run does not say."""
     missing: tuple[str, ...] = ()
     """Sequences that the run has not finished and that are not in the scores."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -97,7 +101,12 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Rep
         run=run,
         measures=measures,
         sequences=sequences,
-        published={name: value for name, value in chosen.published.items() if name in measures},
+        # The paper's values for masks say nothing about a run from boxes.
+        published={}
+        if isinstance(chosen, MaskBenchmark) and predictions.init == "box"
+        else {name: value for name, value in chosen.published.items() if name in measures},
+        weights=predictions.weights,
+        init=predictions.init,
         missing=missing,
         curves=curves,
     )
@@ -131,6 +140,8 @@ def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) ->
             width, height = image.size
         values[sequence.name] = got10k_overlaps(boxes, sequence.truth, sequence.absent, width=width, height=height)
     per_sequence = {name: asdict(overlap_scores(one)) for name, one in values.items() if len(one)}
+    if not per_sequence:
+        raise ResultsError("no frame counts: the target is hidden in all but the given frames")
     return asdict(overlap_scores(np.concatenate(list(values.values())))), per_sequence
 
 

@@ -39,7 +39,12 @@ def to_markdown(report: Report, *, sequences: bool = True) -> str:
         report: the scores.
         sequences: with the table of sequences.
     """
-    lines = [f"# {_cell(report.title)}", "", f"Run: `{report.run}`", ""]
+    lines = [f"# {_cell(report.title)}", "", f"- run: `{report.run}`"]
+    if report.weights:
+        lines.append(f"- weights: {', '.join(f'`{one}`' for one in report.weights)}")
+    if report.init:
+        lines.append(f"- each target given by a {report.init}")
+    lines.append("")
     if report.missing:
         total = len(report.missing) + len({name.split("/")[0] for name in report.sequences})
         lines += [
@@ -47,10 +52,11 @@ def to_markdown(report: Report, *, sequences: bool = True) -> str:
             "benchmark's.**",
             "",
         ]
-    lines += ["| measure | this run | paper (RTS) |", "|---|---:|---:|"]
+    paper = bool(report.published)
+    lines += ["| measure | this run |" + " paper (RTS) |" * paper, "|---|---:|" + "---:|" * paper]
     for name, value in report.measures.items():
-        published = f"{report.published[name]:.1f}" if name in report.published else ""
-        lines.append(f"| {_TITLES.get(name, name)} | {100 * value:.1f} | {published} |")
+        published = f" {report.published[name]:.1f} |" if name in report.published else " |" * paper
+        lines.append(f"| {_TITLES.get(name, name)} | {100 * value:.1f} |{published}")
     if sequences and report.sequences:
         columns = list(next(iter(report.sequences.values())))
         lines += [
