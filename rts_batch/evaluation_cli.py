@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rts_batch.errors import ResultsError, RtsBatchError
+from rts_batch.errors import RtsBatchError, UsageError
 from rts_batch.io import storage
 
 # What the commands need beyond that they import themselves, so that `--help` does not wait.
@@ -30,7 +30,9 @@ BenchmarkArgument = Annotated[
         help="lasot, nfs, uav123, trackingnet, got10k, davis2016, davis2017 or youtubevos2019.",
     ),
 ]
-RootArgument = Annotated[Path, typer.Argument(metavar="ROOT", help="The folder that the benchmark is unpacked in.")]
+RootArgument = Annotated[
+    str, typer.Argument(metavar="ROOT", help="The folder that the benchmark is unpacked in; a local or mounted path.")
+]
 
 
 @evaluation_app.command("prepare")
@@ -48,7 +50,7 @@ def prepare_command(
     from rts_batch.evaluation.prepare import prepare
 
     with _reported(as_json):
-        done = prepare(benchmark, root, output, init=init)
+        done = prepare(benchmark, _local(root), output, init=init)
         if as_json:
             content = {"manifest": output, "sequences": done.sequences, "targets": done.targets, "init": done.init}
             _print_json("manifest", content)
@@ -80,24 +82,31 @@ def score_command(
 
     with _reported(as_json):
         if archive is not None:
-            sequences = write_archive(benchmark, root, run, archive)
+            sequences = write_archive(benchmark, _local(root), run, archive)
             if as_json:
                 _print_json("archive", {"archive": archive, "sequences": sequences})
             else:
                 typer.echo(f"{archive}: {sequences} sequences")
             return
-        report = score(benchmark, root, run, partial=partial)
+        report = score(benchmark, _local(root), run, partial=partial)
         if markdown is not None:
             storage.put_bytes(markdown, to_markdown(report).encode())
         if plots is not None:
             if not report.curves:
-                raise ResultsError(f"{report.title} has no success or precision curves; leave --plots out")
+                raise UsageError(f"{report.title} has no success or precision curves; leave --plots out")
             for name in report.curves:
                 storage.put_bytes(storage.join(plots, f"{name}.svg"), to_svg(report, name).encode())
         if as_json:
             _print_json("scores", report.to_dict())
         else:
             typer.echo(to_markdown(report, sequences=False), nl=False)
+
+
+def _local(root: str) -> Path:
+    path = storage.local_path(root)
+    if path is None or not path.is_dir():
+        raise UsageError(f"{storage.safe_uri(root)} is no local folder; unpack the benchmark on a disk, or mount it")
+    return path
 
 
 @contextmanager
