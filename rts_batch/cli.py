@@ -143,6 +143,14 @@ def weights(context: typer.Context) -> None:
     weights_app(args=context.args, prog_name="rts-batch weights")
 
 
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def evaluate(context: typer.Context) -> None:
+    """Make the manifest of a benchmark, score a run on it."""
+    from rts_batch.evaluation_cli import evaluation_app
+
+    evaluation_app(args=context.args, prog_name="rts-batch evaluate")
+
+
 add_commands(app)
 
 

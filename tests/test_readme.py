@@ -12,11 +12,13 @@ import typer.main
 
 import rts_batch.errors
 from rts_batch.cli import app
+from rts_batch.evaluation_cli import evaluation_app
 from rts_batch.io.results import RESULT_COLUMNS
 from rts_batch.manifest import read_manifest
 from rts_batch.weights_cli import weights_app
 from tests.running import REPOSITORY
 
+SUBCOMMANDS = {"weights": weights_app, "evaluate": evaluation_app}
 README = REPOSITORY / "README.md"
 RUNNING = REPOSITORY / "docs" / "running.md"
 TRAIN_JOB_OPTIONS = {"--workers", "--gpu", "--cpus-per-worker"}
@@ -26,8 +28,8 @@ DOCUMENTS = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 def known_options(*names: str) -> set[str]:
     """Options of `rts-batch NAMES…`; raises KeyError where there is no such command."""
     group = typer.main.get_command(app)
-    if names[0] == "weights":
-        group, names = typer.main.get_command(weights_app), names[1:]
+    if names[0] in SUBCOMMANDS:
+        group, names = typer.main.get_command(SUBCOMMANDS[names[0]]), names[1:]
     assert isinstance(group, click.Group) or hasattr(group, "commands")
     command = group.commands[names[0]]
     return {option for parameter in command.params for option in parameter.opts} | {"--help"}
@@ -42,8 +44,8 @@ def commands(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_shown_exists_with_its_options(document: Path) -> None:
     for _, *words in commands(document.read_text()):
-        names = words[: 2 if words[0] == "weights" else 1]
-        if names == ["weights"]:
+        names = words[: 2 if words[0] in SUBCOMMANDS else 1]
+        if names[0] in SUBCOMMANDS and len(names) == 1:
             continue
         options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert options <= known_options(*names), f"{document.name}: rts-batch {' '.join(words)}"
@@ -54,6 +56,7 @@ def test_every_option_named_in_the_text_exists(document: Path) -> None:
     known = known_options("submit") | known_options("validate") | {"--working-dir"}
     known |= known_options("weights", "import") | known_options("weights", "inspect")
     known |= known_options("train") | known_options("train-export") | known_options("train-boxes") | TRAIN_JOB_OPTIONS
+    known |= known_options("evaluate", "prepare") | known_options("evaluate", "score")
     assert set(re.findall(r"`(--[a-z-]+)", document.read_text())) <= known
 
 

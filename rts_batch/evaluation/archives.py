@@ -1,0 +1,101 @@
+"""The archives that the servers of TrackingNet and YouTube-VOS take, whose annotations are not public."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rts_batch.errors import ResultsError, UsageError
+from rts_batch.evaluation.benchmarks import BoxBenchmark, find_benchmark
+from rts_batch.evaluation.boxes import fill_missing
+from rts_batch.evaluation.predictions import Predictions
+from rts_batch.evaluation.sequences import BoxSequence, MaskSequence, image_names
+from rts_batch.io import storage
+
+__all__ = ["label_palette", "write_archive"]
+
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The files' date, always the same, so that the same run gives the same bytes."""
+
+
+def write_archive(benchmark: str, root: Path, run: str, output: str) -> int:
+    """Writes the ZIP archive that a benchmark's server scores, and returns the number of sequences in it.
+
+    TrackingNet: `<name>.txt` with a box a line. YouTube-VOS: `Annotations/<video>/<frame>.png`, palette images.
+
+    Raises:
+        UsageError: no such benchmark, or one that is scored here.
+        ResultsError: the run lacks sequences or frames.
+        StorageError: the archive cannot be written.
+    """
+    chosen = find_benchmark(benchmark)
+    if chosen.name not in ("trackingnet", "youtubevos2019"):
+        raise UsageError(f"{chosen.title} takes no archive; archives are for trackingnet and youtubevos2019")
+    predictions = Predictions(run)
+    sequences = chosen.sequences(root.resolve())
+    if missing := sorted({one.name for one in sequences} - predictions.video_ids):
+        raise ResultsError(
+            f"{run} lacks {len(missing)} of the {len(sequences)} sequences of {chosen.title}: "
+            f"{', '.join(missing[:5])}; the server takes complete archives only, finish the run"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "archive.zip"
+        with zipfile.ZipFile(local, "w", zipfile.ZIP_DEFLATED) as archive:
+            if isinstance(chosen, BoxBenchmark):
+                _add_boxes(archive, chosen.sequences(root.resolve()), predictions)
+            else:
+                for sequence in chosen.sequences(root.resolve()):
+                    _add_masks(archive, sequence, predictions)
+        storage.put_file(local, output)
+    return len(sequences)
+
+
+def label_palette() -> list[int]:
+    """The 256 colours, as R, G, B in turn, of the label images of PASCAL VOC, DAVIS and YouTube-VOS."""
+    palette = []
+    for label in range(256):
+        # Bits 0, 3, 6 of the label become the highest bits of red, 1, 4, 7 of green, 2, 5 of blue.
+        for channel in range(3):
+            bits = ((label >> (channel + 3 * place)) & 1 for place in range(8))
+            palette.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
+    return palette
+
+
+def _add_boxes(archive: zipfile.ZipFile, sequences: Iterable[BoxSequence], predictions: Predictions) -> None:
+    for sequence in sequences:
+        frames = len(image_names(sequence.folder))
+        boxes = predictions.boxes(sequence.name, start=sequence.start, frames=frames)
+        boxes = fill_missing(np.concatenate([sequence.truth[:1], boxes[1:]]))
+        lines = [",".join(f"{value:.4f}" for value in box) for box in boxes]
+        _add(archive, f"{sequence.name}.txt", ("\n".join(lines) + "\n").encode())
+
+
+def _add_masks(archive: zipfile.ZipFile, sequence: MaskSequence, predictions: Predictions) -> None:
+    """One label image for each frame from the first object's beginning on."""
+    images: dict[int, NDArray[np.uint8]] = {}
+    for target in sequence.objects:
+        wanted = range(target.start, len(sequence.frames))
+        for frame, mask in predictions.masks(sequence.name, target.object_id, start=target.start, wanted=wanted):
+            image = images.setdefault(frame, np.zeros(mask.shape, np.uint8))
+            image[mask & (image == 0)] = target.object_id
+    palette = label_palette()
+    for frame, image in sorted(images.items()):
+        picture = Image.fromarray(image)
+        picture.putpalette(palette)
+        data = io.BytesIO()
+        picture.save(data, "PNG")
+        _add(archive, f"Annotations/{sequence.name}/{Path(sequence.frames[frame]).stem}.png", data.getvalue())
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(entry, data)

@@ -1,0 +1,115 @@
+"""What a run found, sequence by sequence, whatever files it lies in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from rts_batch.errors import ResultsError
+from rts_batch.io.results import open_masks
+from rts_batch.masks import decode_rle
+
+__all__ = ["Predictions"]
+
+_BOX: Final = ("x", "y", "w", "h")
+
+
+class Predictions:
+    """The masks of a run.
+
+    Args:
+        run: its folder, path or URI.
+
+    Raises:
+        ResultsError: the run has no finished video, or a file that is no masks table.
+        StorageError: the folder cannot be listed.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._files: dict[str, list[ds.Fragment]] = defaultdict(list)
+        weights: set[str] = set()
+        init: set[str] = set()
+        for file in open_masks(run).get_fragments():
+            schema = self._schema(file)
+            if "video_id" not in schema.names:
+                raise ResultsError(f"{file.path} is no masks table: it has no column video_id")
+            table = self._table(file, [name for name in ("video_id", "init") if name in schema.names])
+            for video_id in table["video_id"].unique().to_pylist():
+                self._files[video_id].append(file)
+            init.update(table["init"].unique().to_pylist() if "init" in schema.names else [])
+            weights.add((schema.metadata or {}).get(b"rts_batch.weights", b"").decode())
+        self.weights = tuple(sorted(weights - {""}))
+        """Fingerprints of the weights."""
+        self.init = next(iter(init)) if len(init) == 1 else None
+        """What the tracker was given, `mask` or `box`, where the manifest said so (`evaluate prepare` does)."""
+
+    @property
+    def video_ids(self) -> frozenset[str]:
+        """The finished videos."""
+        return frozenset(self._files)
+
+    def boxes(self, video_id: str, *, start: int, frames: int | None) -> NDArray[np.float64]:
+        """The boxes [N, 4] of object 1, x, y, w, h in pixels; NaN where there is none.
+
+        Args:
+            video_id: a finished video.
+            start: index of the first frame.
+            frames: how many; None for as many as there are.
+
+        Raises:
+            ResultsError: the run has not these frames.
+        """
+        table = self._rows(video_id, 1, ["frame", *_BOX])
+        self._check(table, video_id, 1, start, frames)
+        boxes: NDArray[np.float64] = np.stack([table[name].cast(pa.float64()).to_numpy() for name in _BOX], axis=1)
+        return boxes[:frames]
+
+    def masks(
+        self, video_id: str, object_id: int, *, start: int, wanted: Sequence[int]
+    ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """The masks [H, W] of one object on the wanted frames, in order, each with its frame's index.
+
+        Raises:
+            ResultsError: the run does not cover the object from `start` to the last wanted frame.
+        """
+        table = self._rows(video_id, object_id, ["frame", "height", "width", "rle"])
+        self._check(table, video_id, object_id, start, max(wanted, default=start) - start + 1)
+        rows = table.take(pa.array([frame - start for frame in wanted], pa.int64()))
+        for batch in rows.to_batches(max_chunksize=64):
+            for row in batch.to_pylist():
+                yield row["frame"], decode_rle(row["rle"], row["height"], row["width"])
+
+    def _rows(self, video_id: str, object_id: int, columns: list[str]) -> pa.Table:
+        condition = (pc.field("video_id") == video_id) & (pc.field("object_id") == object_id)
+        tables = [self._table(file, columns, condition) for file in self._files[video_id]]
+        return pa.concat_tables(tables).sort_by("frame")
+
+    def _schema(self, file: ds.Fragment) -> pa.Schema:
+        try:
+            return file.physical_schema
+        except (pa.ArrowException, OSError) as error:
+            raise ResultsError(f"the masks of {self._run} cannot be read: {error}") from error
+
+    def _table(self, file: ds.Fragment, columns: list[str], condition: pc.Expression | None = None) -> pa.Table:
+        try:
+            return file.to_table(columns=columns, filter=condition)
+        except (pa.ArrowException, OSError) as error:
+            raise ResultsError(f"the masks of {self._run} cannot be read: {error}") from error
+
+    def _check(self, table: pa.Table, video_id: str, object_id: int, start: int, frames: int | None) -> None:
+        have = table["frame"].to_numpy()
+        needed = len(have) if frames is None else frames
+        if len(have) < max(needed, 1) or not np.array_equal(have[:needed], np.arange(start, start + needed)):
+            covered = f"{len(have)} frames from {have[0]} on" if len(have) else "no frame"
+            raise ResultsError(
+                f"video {video_id}, object {object_id}: the run covers {covered}, the benchmark needs {needed} from "
+                f"{start} on; was the run made from this benchmark's manifest (rts-batch evaluate prepare)?"
+            )

@@ -1,0 +1,121 @@
+"""Writes the manifest of a benchmark, so that `rts-batch submit` tracks all of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from rts_batch.errors import UsageError
+from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, find_benchmark
+from rts_batch.evaluation.sequences import BoxSequence, MaskSequence, read_labels
+from rts_batch.io import storage
+from rts_batch.masks import encode_rle, mask_box
+
+__all__ = ["Prepared", "prepare"]
+
+Init = Literal["mask", "box"]
+
+_COLUMNS: Final = (
+    "video",
+    "video_id",
+    "object_id",
+    "start",
+    "end",
+    "frame",
+    "frames",
+    "box",
+    "mask",
+    "category",
+    "init",
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a manifest holds."""
+
+    sequences: int
+    targets: int
+    init: Init
+
+
+def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None) -> Prepared:
+    """Writes a CSV manifest with a row for each target of a benchmark.
+
+    Args:
+        benchmark: its name, see `BENCHMARKS`.
+        root: the folder that it is unpacked in. The manifest names the frames' folders absolutely.
+        output: path or URI of the manifest.
+        init: what the tracker is given: `mask`, `box` (of a mask: the tight box around it), or None for what the
+            benchmark gives.
+
+    Raises:
+        UsageError: no such benchmark, a layout that is not its own, or masks wanted of a benchmark of boxes.
+        StorageError: the manifest cannot be written.
+    """
+    chosen = find_benchmark(benchmark)
+    root = root.resolve()
+    if isinstance(chosen, BoxBenchmark):
+        if init == "mask":
+            raise UsageError(f"{chosen.title} gives boxes, no masks; leave --init out, or give --init box")
+        init = "box"
+        rows = [_box_row(sequence) for sequence in chosen.sequences(root)]
+        sequences = len(rows)
+    else:
+        init = init or "mask"
+        rows, sequences = _mask_rows(chosen, root, init)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    # Carried into the results, so that these say what the tracker was given.
+    writer.writerows(row | {"init": init} for row in rows)
+    storage.put_bytes(output, text.getvalue().encode())
+    return Prepared(sequences, len(rows), init)
+
+
+def _box_row(sequence: BoxSequence) -> dict[str, Any]:
+    return {
+        "video": str(sequence.folder),
+        "video_id": sequence.name,
+        "object_id": 1,
+        "start": sequence.start,
+        "end": sequence.end,
+        "frame": sequence.start,
+        "frames": None if sequence.end is None else sequence.end - sequence.start,
+        "box": ",".join(f"{value:.12g}" for value in sequence.truth[0]),
+    }
+
+
+def _mask_rows(benchmark: MaskBenchmark, root: Path, init: Init) -> tuple[list[dict[str, Any]], int]:
+    sequences = benchmark.sequences(root)
+    return [row for sequence in sequences for row in _sequence_rows(sequence, init)], len(sequences)
+
+
+def _sequence_rows(sequence: MaskSequence, init: Init) -> Iterator[dict[str, Any]]:
+    for target in sequence.objects:
+        mask = sequence.mask(read_labels(sequence.labels[target.start]), target.object_id)
+        box = mask_box(mask)
+        if box is None:
+            raise UsageError(
+                f"{sequence.labels[target.start]}: object {target.object_id} is to begin here, but has no pixel"
+            )
+        row: dict[str, Any] = {
+            "video": str(sequence.folder),
+            "video_id": sequence.name,
+            "object_id": target.object_id,
+            "frame": target.start,
+            "frames": len(sequence.frames),
+            "category": target.category,
+        }
+        if init == "box":
+            row["box"] = ",".join(map(str, box))
+        else:
+            # An RLE, not the image: which of its values are meant is then out of question.
+            height, width = mask.shape
+            row["mask"] = json.dumps({"size": [height, width], "counts": encode_rle(mask).decode()})
+        yield row

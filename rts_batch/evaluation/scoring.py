@@ -1,0 +1,218 @@
+"""Scores a run on a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rts_batch.errors import ResultsError, UsageError
+from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, find_benchmark
+from rts_batch.evaluation.boxes import (
+    OVERLAP_THRESHOLDS,
+    Protocol,
+    box_curves,
+    got10k_overlaps,
+    mean_curves,
+    overlap_scores,
+)
+from rts_batch.evaluation.davis import ObjectScores, davis_scores, score_object
+from rts_batch.evaluation.mask_layouts import seen_categories
+from rts_batch.evaluation.predictions import Predictions
+from rts_batch.evaluation.sequences import BoxSequence, MaskObject, MaskSequence, image_names, read_labels
+
+__all__ = ["Curve", "Report", "score"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot: the part of the frames (0 to 1) that pass each threshold."""
+
+    thresholds: tuple[float, ...]
+    parts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of a run on a benchmark, all as parts of 1; `published` in percent, as papers print them."""
+
+    benchmark: str
+    title: str
+    run: str
+    measures: Mapping[str, float]
+    sequences: Mapping[str, Mapping[str, float]]
+    """By sequence; of mask benchmarks by `<sequence>/<object>`."""
+    published: Mapping[str, float]
+    weights: tuple[str, ...] = ()
+    """Fingerprints of the weights that the run used."""
+    init: str | None = None
+    """What the tracker was given, `mask` or `box`; None where the run does not say."""
+    missing: tuple[str, ...] = ()
+    """Sequences that the run has not finished and that are not in the scores."""
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self)
+
+
+def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Report:
+    """Scores a run on a benchmark.
+
+    Args:
+        benchmark: its name, see `BENCHMARKS`.
+        root: the folder that it is unpacked in.
+        run: the run's folder, path or URI.
+        partial: leave out the sequences that the run has not finished, instead of refusing.
+
+    Raises:
+        UsageError: no such benchmark, a layout that is not its own, or annotations that are not public.
+        ResultsError: sequences are not finished, or what the run holds does not fit the benchmark.
+    """
+    chosen = find_benchmark(benchmark)
+    predictions = Predictions(run)
+    everything: Sequence[BoxSequence | MaskSequence] = chosen.sequences(root.resolve())
+    missing = tuple(one.name for one in everything if one.name not in predictions.video_ids)
+    if missing and (not partial or len(missing) == len(everything)):
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise ResultsError(
+            f"{run} lacks {len(missing)} of the {len(everything)} sequences of {chosen.title}: {names}; finish the run"
+            + ("" if len(missing) == len(everything) else ", or score what there is with --partial")
+        )
+    finished = [one for one in everything if one.name in predictions.video_ids]
+    curves: Mapping[str, Curve] = {}
+    if isinstance(chosen, BoxBenchmark):
+        boxes = [one for one in finished if isinstance(one, BoxSequence)]
+        if chosen.protocol is None:
+            measures, sequences = _score_got10k(boxes, predictions)
+        else:
+            measures, sequences, curves = _score_boxes(boxes, predictions, chosen.protocol)
+    else:
+        masks = [one for one in finished if isinstance(one, MaskSequence)]
+        measures, sequences = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
+    return Report(
+        benchmark=chosen.name,
+        title=chosen.title,
+        run=run,
+        measures=measures,
+        sequences=sequences,
+        # The paper's values for masks say nothing about a run from boxes.
+        published={}
+        if isinstance(chosen, MaskBenchmark) and predictions.init == "box"
+        else {name: value for name, value in chosen.published.items() if name in measures},
+        weights=predictions.weights,
+        init=predictions.init,
+        missing=missing,
+        curves=curves,
+    )
+
+
+Scores = dict[str, float]
+
+
+def _score_boxes(
+    sequences: Sequence[BoxSequence], predictions: Predictions, protocol: Protocol
+) -> tuple[Scores, dict[str, Scores], dict[str, Curve]]:
+    curves = {}
+    for sequence in sequences:
+        boxes = _boxes(sequence, predictions)
+        curves[sequence.name] = box_curves(boxes, sequence.truth, sequence.absent, protocol)
+    total = mean_curves(list(curves.values()))
+    pixels = tuple(protocol.pixel_thresholds.tolist())
+    lines = {
+        "success": Curve(tuple(OVERLAP_THRESHOLDS.tolist()), tuple(total.success.tolist())),
+        "precision": Curve(pixels, tuple(total.precision.tolist())),
+        "normalised_precision": Curve(tuple(one / 100 for one in pixels), tuple(total.normalised.tolist())),
+    }
+    return total.scores(protocol), {name: one.scores(protocol) for name, one in curves.items()}, lines
+
+
+def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) -> tuple[Scores, dict[str, Scores]]:
+    values = {}
+    for sequence in sequences:
+        boxes = _boxes(sequence, predictions)
+        with Image.open(sequence.folder / image_names(sequence.folder)[0]) as image:
+            width, height = image.size
+        values[sequence.name] = got10k_overlaps(boxes, sequence.truth, sequence.absent, width=width, height=height)
+    per_sequence = {name: asdict(overlap_scores(one)) for name, one in values.items() if len(one)}
+    if not per_sequence:
+        raise ResultsError("no frame counts: the target is hidden in all but the given frames")
+    return asdict(overlap_scores(np.concatenate(list(values.values())))), per_sequence
+
+
+def _boxes(sequence: BoxSequence, predictions: Predictions) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if len(sequence.truth) == 1 and len(image_names(sequence.folder)) > 1:
+        raise UsageError(
+            f"{sequence.name} is annotated in its first frame only: this benchmark's server scores it; make the "
+            "archive to hand in with --archive"
+        )
+    return predictions.boxes(sequence.name, start=sequence.start, frames=len(sequence.truth))
+
+
+def _score_masks(
+    benchmark: MaskBenchmark,
+    sequences: Iterable[MaskSequence],
+    predictions: Predictions,
+    seen: frozenset[str] | None,
+) -> tuple[Scores, dict[str, Scores]]:
+    davis = benchmark.kind == "davis"
+    scores: dict[str, ObjectScores] = {}
+    is_seen: dict[str, bool] = {}
+    for sequence in sequences:
+        labels = cache(lambda frame, paths=sequence.labels: read_labels(paths[frame]))
+        for target in sequence.objects:
+            wanted = _frames_that_count(sequence, target, skip_last=davis)
+            pairs = (
+                (mask, sequence.mask(labels(frame), target.object_id))
+                for frame, mask in predictions.masks(sequence.name, target.object_id, start=target.start, wanted=wanted)
+            )
+            name = f"{sequence.name}/{target.object_id}"
+            try:
+                scores[name] = score_object(pairs)
+            except ValueError as error:
+                raise ResultsError(f"{name}: {error}") from error
+            is_seen[name] = seen is None or target.category in seen
+    per_object = {
+        name: {"j": one.region.mean, "f": one.boundary.mean, "j_and_f": one.mean} for name, one in scores.items()
+    }
+    if davis:
+        total = davis_scores(scores)
+        return {
+            "j_and_f": total.mean,
+            **{f"j_{name}": value for name, value in asdict(total.region).items()},
+            **{f"f_{name}": value for name, value in asdict(total.boundary).items()},
+        }, per_object
+    return _youtubevos_measures(per_object, is_seen if seen is not None else None), per_object
+
+
+def _frames_that_count(sequence: MaskSequence, target: MaskObject, *, skip_last: bool) -> list[int]:
+    """Those annotated after the one that is given; of DAVIS not the sequence's last."""
+    frames = target.annotated if target.annotated is not None else sorted(sequence.labels)
+    last = len(sequence.frames) - 1
+    wanted = [frame for frame in frames if frame > target.start and not (skip_last and frame == last)]
+    if absent := [frame for frame in wanted if frame not in sequence.labels]:
+        raise UsageError(
+            f"{sequence.name}: frame {sequence.frames[absent[0]]} has no annotation; where they are not public, the "
+            "benchmark's server scores: make the archive to hand in with --archive"
+        )
+    if not wanted:
+        raise UsageError(f"{sequence.name}: object {target.object_id} has no annotated frame that counts")
+    return wanted
+
+
+def _youtubevos_measures(objects: Mapping[str, Mapping[str, float]], is_seen: Mapping[str, bool] | None) -> Scores:
+    """Means over objects; G, the mean of J and F over seen and unseen categories, needs both kinds."""
+    measures = {name: float(np.mean([one[name] for one in objects.values()])) for name in ("j", "f")}
+    if is_seen is None or len(set(is_seen.values())) < 2:
+        return measures
+    for group, wanted in (("seen", True), ("unseen", False)):
+        for name in ("j", "f"):
+            values = [one[name] for key, one in objects.items() if is_seen[key] is wanted]
+            measures[f"{name}_{group}"] = float(np.mean(values))
+    parts = [measures[f"{name}_{group}"] for name in ("j", "f") for group in ("seen", "unseen")]
+    return {"g": float(np.mean(parts)), **measures}
