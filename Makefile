@@ -32,7 +32,8 @@ demo: $(INSTALLED)
 	@echo
 	@echo "masks    demo/run/masks/*.parquet"
 	@echo "overlay  demo/overlay.png"
-	@echo "With rts-mini-untrained weights only the first mask of each video, the given one, means anything."
+	@echo "weights  rts-mini, the small network of this package (docs/model-card-rts-mini.md): expect good masks of the rabbit,"
+	@echo "         and a cyclist that is lost behind passing cars, called uncertain meanwhile, and found again"
 
 # Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
 STILLS ?= ../shared/data/train-pack/index.csv
