@@ -64,7 +64,7 @@ def test_two_workers_through_ray_equal_one(tmp_path: Path, recipe: Recipe) -> No
     seen: list[int] = []
     run_recipe(recipe, tmp_path / "shared", report=lambda i, row: seen.append(i), stop=lambda: bool(seen))
     assert seen == [1]
-    done = train_job(tmp_path / "tiny.toml", tmp_path / "shared", "--workers", "2", "--loaders", "0")
+    done = train_job(tmp_path / "tiny.toml", tmp_path / "shared", "--workers", "2", "--loaders", "1")
     assert done.returncode == 0, done.stderr[-3000:]
     alone, shared = (load_state(state_files(tmp_path / name)[-1]) for name in ("alone", "shared"))
     assert shared.iteration == alone.iteration == 6
