@@ -20,6 +20,10 @@ def prroi_pool(features: Tensor, boxes: Tensor, size: int, *, scale: float) -> T
     The integral of a bilinear surface over a rectangle is separable, so pooling is a product with one matrix a side.
     The surface falls to zero within one cell outside the map.
 
+    The integrals are taken in float64. A first-frame box is centred on the point where the surface reaches zero (§8.1),
+    so a bin may overlap it by a rounding error: a weight of 1e-13, which float32 loses beside 1. κ⁰ is then zero there
+    and so are the scores at the map's edge, whose sign the first step on κ uses. The published tracks have the weight.
+
     Args:
         features: `[B, C, H, W]`.
         boxes: `[B, 4]` as x, y, w, h in pixels of the crop.
@@ -29,12 +33,12 @@ def prroi_pool(features: Tensor, boxes: Tensor, size: int, *, scale: float) -> T
     Returns:
         `[B, C, size, size]`; zero where a box has no area.
     """
-    start = boxes[:, :2] * scale
-    extent = (boxes[:, 2:] * scale).clamp(min=0)
-    across = _bin_weights(start[:, 0], extent[:, 0], size, features.shape[-1])
-    down = _bin_weights(start[:, 1], extent[:, 1], size, features.shape[-2])
+    start = boxes[:, :2].double() * scale
+    extent = (boxes[:, 2:].double() * scale).clamp(min=0)
+    across = _bin_weights(start[:, 0], extent[:, 0], size, features.shape[-1]).to(boxes.dtype)
+    down = _bin_weights(start[:, 1], extent[:, 1], size, features.shape[-2]).to(boxes.dtype)
     integral = down[:, None] @ features @ across[:, None].transpose(-1, -2)
-    area = (extent[:, 0] * extent[:, 1] / size**2).view(-1, 1, 1, 1)
+    area = (extent[:, 0] * extent[:, 1] / size**2).to(boxes.dtype).view(-1, 1, 1, 1)
     return torch.where(area > 0, integral / torch.where(area > 0, area, 1.0), 0.0)
 
 

@@ -62,8 +62,13 @@ def target_of_box(box: Box) -> tuple[Tensor, Tensor]:
 
 
 def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
-    """Returns the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area."""
-    return (area_scale * size).prod().sqrt() / torch.tensor(crop_size, dtype=torch.float32).prod().sqrt()
+    """Returns the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area.
+
+    As the reciprocal of the resize factor: of the ways to write it, this one gives the published tracks' last bit
+    (their target sizes are exact float32 multiples of it). That bit decides on which side of the feature map's edge
+    the target's box ends when κ⁰ is pooled.
+    """
+    return 1 / (torch.tensor(crop_size, dtype=torch.float32).prod() / (area_scale * size).prod()).sqrt()
 
 
 @torch.inference_mode()
