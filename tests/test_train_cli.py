@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -141,6 +142,34 @@ def test_the_paper_s_data_sets_have_its_weights(monkeypatch: pytest.MonkeyPatch)
     }
     assert recipe.validation_batches == 100
     assert recipe.settings == PAPER
+
+
+def test_rts_mini_goes_on_from_stills(tmp_path: Path) -> None:
+    """A recipe may train the small network on pictures with masks, beside or instead of videos."""
+    rng = np.random.default_rng(0)
+    lines = ["path,mask"]
+    for number in range(12):
+        mask = np.zeros((96, 128), np.uint8)
+        cv2.circle(mask, (64, 48), 24, 1, -1)
+        image = rng.integers(0, 120, (96, 128, 3), np.uint8) + 120 * mask[..., None]
+        assert cv2.imwrite(str(tmp_path / f"{number}.jpg"), image)
+        assert cv2.imwrite(str(tmp_path / f"{number}-mask.png"), mask)
+        lines.append(f"{number}.jpg,{number}-mask.png")
+    (tmp_path / "index.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "mini.toml").write_text(
+        'base = "mini"\n[settings]\nbatch = 1\nepochs = 1\niterations_per_epoch = 1\n'
+        "[settings.clips]\ncrop_size = [96, 160]\nsearch_area_factor = 3.0\ntest_frames = 2\n"
+        '[initial]\nnetwork = "rts-mini-untrained"\n[[data]]\nkind = "stills"\nindex = "index.csv"\n'
+    )
+    recipe = read_recipe(tmp_path / "mini.toml")
+    assert run_recipe(recipe, tmp_path / "run") == "finished"
+    weights = trained_weights(tmp_path / "run")
+    assert weights.config == RTS_MINI
+    frozen = "feature_extractor.features.0.0.weight"
+    assert torch.equal(weights.state[frozen], load_weights("rts-mini-untrained").state[frozen])
+    (tmp_path / "mini.toml").write_text('[[data]]\nkind = "stills"\nindex = "index.csv"\nsplit = "test"\n')
+    with pytest.raises(SettingsError, match="split 'test'; valid are 'train' and 'held-out'"):
+        read_recipe(tmp_path / "mini.toml").clips()
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from rts_batch.training.settings import (
     STA_TRAINING,
     TrainSettings,
 )
-from tests.training_tiny import SETTINGS, TINY_STA, stream, trainer
+from tests.training_tiny import SETTINGS, TINY, TINY_STA, stream, trainer
 
 # ---- the optimiser --------------------------------------------------------------------------------------------------
 
@@ -215,6 +215,20 @@ def test_refinement_begins_with_the_second_test_frame(tmp_path: Path) -> None:
     torch.testing.assert_close(paper[0], code[0])
     torch.testing.assert_close(without, code)
     assert not torch.allclose(paper[1:], code[1:])
+
+
+def test_refinement_hands_each_frame_its_previous_mask(tmp_path: Path) -> None:
+    batch = next(stream(tmp_path).batches())
+    torch.manual_seed(0)
+    model = RTS(dataclasses.replace(TINY, previous_mask=True))
+    with torch.no_grad():
+        blank = dataclasses.replace(batch, previous=torch.zeros_like(batch.masks))
+        known = dataclasses.replace(batch, previous=batch.masks)
+        code = rts_forward(model, known, rules="code").logits
+        without = rts_forward(model, known, rules="paper", refinement_iterations=0).logits
+        other = rts_forward(model, blank, rules="paper", refinement_iterations=0).logits
+    torch.testing.assert_close(without, code)
+    assert not torch.allclose(without, other)
 
 
 def test_the_decoder_sees_no_scores_without_conditioning(tmp_path: Path) -> None:

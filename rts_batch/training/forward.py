@@ -79,11 +79,13 @@ def rts_forward(
     score_map = scores[-1] if localisation == "fused" else None
     memory = target_memory(model, batch, encoded)
     tau = model.target_model.learn(*memory, iterations=iterations)[-1]
+    previous = None if batch.previous is None else batch.previous[batch.train_frames :]
     if rules == "code":
-        previous = None if batch.previous is None else batch.previous[batch.train_frames :]
         logits = model.segment(encoded.x_s(encoded.test), encoded.test.maps, tau, score_map, previous_mask=previous)
     else:
-        logits = segment_refining(model, encoded, memory, tau, score_map, iterations=refinement_iterations)
+        logits = segment_refining(
+            model, encoded, memory, tau, score_map, iterations=refinement_iterations, previous=previous
+        )
     return Prediction(logits, scores, labels)
 
 
@@ -137,20 +139,31 @@ def target_memory(model: RTS, batch: Batch, encoded: Encoded) -> Memory:
 
 
 def segment_refining(
-    model: RTS, encoded: Encoded, memory: Memory, tau: Tensor, score_map: Tensor | None, *, iterations: int
+    model: RTS,
+    encoded: Encoded,
+    memory: Memory,
+    tau: Tensor,
+    score_map: Tensor | None,
+    *,
+    iterations: int,
+    previous: Tensor | None = None,
 ) -> Tensor:
     """Segments the test frames in order and refines τ between them (paper eq. 3–5); returns the logits `[N, S, H, W]`.
 
     Frame j is segmented with τ^{j−1}; its probabilities, cut off from the gradient, join the memory, and A_θ goes on
-    from τ^{j−1} to τ^j.
+    from τ^{j−1} to τ^j. `previous` are the previous frames' masks, `[N, S, H, W]`, for networks that read them.
     """
+
+    def of_frame(values: Tensor | None, j: int) -> Tensor | None:
+        return None if values is None else values[j : j + 1]
+
     x_s = encoded.x_s(encoded.test)
     size = encoded.sequences
     logits = []
     for j in range(x_s.shape[0]):
         maps = {layer: values[j * size : (j + 1) * size] for layer, values in encoded.test.maps.items()}
         frame = x_s[j : j + 1]
-        logits.append(model.segment(frame, maps, tau, None if score_map is None else score_map[j : j + 1]))
+        logits.append(model.segment(frame, maps, tau, of_frame(score_map, j), previous_mask=of_frame(previous, j)))
         if j + 1 < x_s.shape[0]:
             labels, weights = model.label_encoder(torch.sigmoid(logits[-1]).detach())
             memory = tuple(torch.cat(pair) for pair in zip(memory, (frame, labels, weights), strict=True))  # type: ignore[assignment]

@@ -36,12 +36,16 @@ from pathlib import Path
 from typing import Any
 
 from rts_batch.errors import SettingsError, TrainingError
+from rts_batch.model.weights import BUILT_IN
 from rts_batch.training.batches import ClipMaker
 from rts_batch.training.checkpoints import plain
 from rts_batch.training.datasets import RunMasks, davis, got10k, lasot, youtube_vos
 from rts_batch.training.datasets.runs import MaskFilter
+from rts_batch.training.mini import MINI, MINI_HEADS, MINI_STA
 from rts_batch.training.sampling import MixedClips, VideoClips
 from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
+from rts_batch.training.stills import read_index
+from rts_batch.training.synthetic import StillClips
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,6 +55,7 @@ else:
 ClipKind = Callable[..., ClipMaker]
 """Builds a clip maker from `ClipSettings` and the options of one `[[data]]` entry as keywords."""
 
+BASES = {**CONFIGURATIONS, **{settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA)}}
 PATH_OPTIONS = ("root", "masks", "sequences", "folder", "index", "backbone", "network")
 
 
@@ -97,7 +102,7 @@ def read_recipe(source: str | Path) -> Recipe:
     """
     path = Path(source)
     if not path.exists():
-        if str(source) in CONFIGURATIONS:
+        if str(source) in BASES:
             raise SettingsError(
                 f"{source!r} is settings without data: write a file with base = {source!r} and [[data]]"
             )
@@ -118,9 +123,9 @@ def _recipe(content: dict[str, Any], folder: Path) -> Recipe:
         if name not in known:
             raise SettingsError(f"there is no section {name!r}; valid are {', '.join(known)}")
     base = content.get("base", "paper")
-    if base not in CONFIGURATIONS:
-        raise SettingsError(f"base is {base!r}; valid are {', '.join(sorted(CONFIGURATIONS))}")
-    settings = TrainSettings.from_dict(content.get("settings", {}), base=CONFIGURATIONS[base])
+    if base not in BASES:
+        raise SettingsError(f"base is {base!r}; valid are {', '.join(sorted(BASES))}")
+    settings = TrainSettings.from_dict(content.get("settings", {}), base=BASES[base])
     initial = _resolved(content.get("initial", {}), folder)
     if set(initial) - {"backbone", "network"}:
         raise SettingsError(f"initial has {sorted(initial)[0]!r}; valid are backbone and network")
@@ -139,9 +144,13 @@ def _recipe(content: dict[str, Any], folder: Path) -> Recipe:
 
 
 def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Makes the paths among some options absolute."""
+    """Makes the paths among some options absolute; URIs and the names of built-in weights stay."""
+
+    def is_path(name: str, value: Any) -> bool:
+        return name in PATH_OPTIONS and "://" not in str(value) and value not in BUILT_IN
+
     return {
-        name: str(folder / os.path.expandvars(value)) if name in PATH_OPTIONS and "://" not in str(value) else value
+        name: str(folder / os.path.expandvars(value)) if is_path(name, value) else value
         for name, value in options.items()
     }
 
@@ -238,6 +247,19 @@ def _run_clips(
     return VideoClips(RunMasks(folder, keep=keep, boxes="prompt" if boxes == "prompt" else "mask"), clips)
 
 
+def _stills_clips(
+    clips: ClipSettings, *, index: str, tiers: list[str] | None = None, split: str = "train"
+) -> ClipMaker:
+    if split not in ("train", "held-out"):
+        raise SettingsError(f"data of kind 'stills' has split {split!r}; valid are 'train' and 'held-out'")
+    if clips.train_frames != 1:
+        raise SettingsError("data of kind 'stills' has one train frame a clip; set train_frames = 1")
+    stills = read_index(index, tiers=tuple(tiers or ("clean",)), split="train" if split == "train" else "held-out")
+    return StillClips(
+        stills, crop_size=clips.crop_size, search_area_scale=clips.search_area_factor, frames=clips.frames
+    )
+
+
 def _filter(states: list[str] | None, score: float | None, confidence: float | None) -> MaskFilter:
     keep = MaskFilter(minimum_score=score, minimum_confidence=confidence)
     return keep if states is None else replace(keep, states=tuple(states))
@@ -249,6 +271,7 @@ CLIP_KINDS: dict[str, ClipKind] = {
     "got10k": _got10k_clips,
     "lasot": _lasot_clips,
     "run": _run_clips,
+    "stills": _stills_clips,
 }
 
 
