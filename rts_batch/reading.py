@@ -173,7 +173,9 @@ class VideoMasks:
                     category, frame = (table[name][start].as_py() for name in ("category", "frame"))
                     known = Target(object_id, category, frame, row + start, 0)
                 elif known.first_row + known.rows != row + start:
-                    raise ResultsError(f"{self.file}: the rows of object {object_id} are not together; it was rewritten")
+                    raise ResultsError(
+                        f"{self.file}: the rows of object {object_id} are not together; it was rewritten"
+                    )
                 found[object_id] = Target(
                     object_id, known.category, known.first_frame, known.first_row, known.rows + stop - start
                 )

@@ -24,6 +24,9 @@ LAYOUT: Final = "compacted"
 INDEX_FOLDER: Final = "videos"
 """Beside `masks/` of a compacted folder: for each of its files one of the same name, with a row for each video."""
 
+CACHED_GROUPS: Final = 4
+"""Row groups kept, each with the columns of one way of reading: sizes, targets, rows."""
+
 INDEX_SCHEMA: Final = pa.schema(
     [
         pa.field("video_id", pa.string(), False),
@@ -69,7 +72,7 @@ class MasksFile:
         self.schema = pa.schema([])
         self._file: pq.ParquetFile | None = None
         self._starts = np.zeros(1, np.int64)
-        self._cached: tuple[tuple[int, tuple[str, ...] | None], pa.Table] | None = None
+        self._cached: dict[tuple[int, tuple[str, ...] | None], pa.Table] = {}
 
     @property
     def rows(self) -> int:
@@ -79,7 +82,8 @@ class MasksFile:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file = self._cached = None
+        self._file = None
+        self._cached.clear()
 
     def tables(self, first: int, stop: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows from `first` to `stop` (exclusive), one table for each row group; None: all columns."""
@@ -92,10 +96,12 @@ class MasksFile:
 
     def _group(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         wanted = (group, None if columns is None else tuple(columns))
-        if self._cached is None or self._cached[0] != wanted:  # short videos of a compacted file share row groups
+        if wanted not in self._cached:  # short videos of a compacted file share row groups
+            if len(self._cached) >= CACHED_GROUPS:
+                del self._cached[next(iter(self._cached))]
             with self._errors():
-                self._cached = (wanted, self._open().read_row_group(group, columns=columns, use_threads=False))
-        return self._cached[1]
+                self._cached[wanted] = self._open().read_row_group(group, columns=columns, use_threads=False)
+        return self._cached[wanted]
 
     def _open(self) -> pq.ParquetFile:
         if self._file is None:
