@@ -220,6 +220,7 @@ class VideoMasks:
         for table in self._file.tables(offset + first, offset + stop, MaskRow._fields):
             columns = [table[name].to_pylist() for name in MaskRow._fields]
             yield from map(MaskRow._make, zip(*columns, strict=True))
+            del columns, table  # or two row groups would be in memory while the next one is read
 
 
 class Masks:
