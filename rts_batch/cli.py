@@ -14,6 +14,8 @@ import typer
 import rts_batch
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
 from rts_batch.errors import ManifestError, RtsBatchError
+from rts_batch.export_cli import export
+from rts_batch.reading_cli import compact, show
 from rts_batch.train_cli import add_commands
 
 if TYPE_CHECKING:
@@ -133,6 +135,10 @@ def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False
             print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
             for problem in found.invalid:
                 print(f"left out: {problem}", file=sys.stderr)
+
+
+for command in (show, export, compact):
+    app.command()(command)
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

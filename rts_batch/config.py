@@ -19,6 +19,10 @@ DecoderName = Literal["auto", "decord", "pyav"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Rules = Literal["code", "paper"]
 Upsampling = Literal["bicubic", "bilinear"]
+ExportName = Literal[
+    "coco", "ytvis", "sav", "davis", "mots-png", "mots-txt", "yolo-seg", "cvat", "lasot", "got10k", "burst", "fiftyone"
+]
+FramesMode = Literal["reference", "extract"]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 
 

@@ -57,6 +57,7 @@ def test_every_option_named_in_the_text_exists(document: Path) -> None:
     known |= known_options("weights", "import") | known_options("weights", "inspect")
     known |= known_options("train") | known_options("train-export") | known_options("train-boxes") | TRAIN_JOB_OPTIONS
     known |= known_options("evaluate", "prepare") | known_options("evaluate", "score")
+    known |= known_options("show") | known_options("export") | known_options("compact")
     assert set(re.findall(r"`(--[a-z-]+)", document.read_text())) <= known
 
 

@@ -45,7 +45,7 @@ SPOOL_BYTES: Final = 8 << 20
 
 _PER_ROW: Final = ("object_id", "frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence", "state")
 
-_VARIED: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence")
+VARIED_COLUMNS: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence")
 """Columns whose values hardly repeat, for which a dictionary would be a waste."""
 
 
@@ -239,7 +239,7 @@ class ResultsWriter:
             schema,
             compression="zstd",
             compression_level=3,
-            use_dictionary=[name for name in schema.names if name not in _VARIED],
+            use_dictionary=[name for name in schema.names if name not in VARIED_COLUMNS],
             write_statistics=[name for name in schema.names if name != "rle"],
         ) as writer:
             for table in self._row_groups(schema):

@@ -1,0 +1,213 @@
+"""What every export format shares: which rows are taken, how videos and categories are named, the interface."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Final
+
+from rts_batch.errors import UsageError
+from rts_batch.io.masks_table import STATES, State
+from rts_batch.reading import MaskRow, Target, VideoMasks
+
+__all__ = [
+    "NO_CATEGORY",
+    "Categories",
+    "ExportFormat",
+    "ExportVideo",
+    "Names",
+    "RowFilter",
+    "Written",
+    "compressed",
+    "finite",
+]
+
+NO_CATEGORY: Final = "object"
+"""The category of targets for which the manifest gives none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFilter:
+    """Which rows of the masks table are exported; where a row is left out, the target counts as absent.
+
+    Raises:
+        UsageError: a value that makes no sense.
+    """
+
+    min_score: float | None = None
+    """Prompts have no score and always pass."""
+    min_confidence: float | None = None
+    """Prompts always pass: they are given, not estimated."""
+    min_area: int = 0
+    """Pixels of the mask."""
+    states: frozenset[State] | None = None
+    every: int = 1
+    """Frames whose index is a multiple of this."""
+    objects: frozenset[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"--every is {self.every}; 1 takes every frame, 5 every fifth")
+        unknown = sorted((self.states or frozenset()) - set(STATES))
+        if unknown:
+            raise UsageError(f"--states: {', '.join(unknown)} is none of {', '.join(STATES)}")
+
+    def takes(self, row: MaskRow) -> bool:
+        """Whether the row passes, whatever its frame and object."""
+        if row.area < self.min_area or (self.states is not None and row.state not in self.states):
+            return False
+        if row.state == "prompt":
+            return True
+        return _reaches(row.score, self.min_score) and _reaches(row.confidence, self.min_confidence)
+
+
+def _reaches(value: float | None, least: float | None) -> bool:
+    return least is None or (value is not None and value >= least)
+
+
+class Categories:
+    """Numbers the categories from 1: those of the manifest in alphabetical order, then any other as it comes."""
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._ids = {name: number for number, name in enumerate(sorted(set(names)), start=1)}
+
+    def number(self, name: str) -> int:
+        return self._ids.setdefault(name, len(self._ids) + 1)
+
+    def items(self) -> list[tuple[int, str]]:
+        return [(number, name) for name, number in self._ids.items()]
+
+    def to_json(self) -> list[dict[str, object]]:
+        return [{"id": number, "name": name, "supercategory": NO_CATEGORY} for number, name in self.items()]
+
+
+class Names:
+    """Makes names of files and folders from ids: no separators, ASCII, no two alike (on no file system)."""
+
+    def __init__(self, allowed: str = "A-Za-z0-9._-") -> None:
+        self._taken: set[str] = set()
+        self._refused = re.compile(f"[^{allowed}]+")
+
+    def choose(self, text: str) -> str:
+        name = base = self._refused.sub("_", text)[-100:].strip("._-") or "video"
+        number = 1
+        while name.lower() in self._taken:
+            number += 1
+            name = f"{base}_{number}"
+        self._taken.add(name.lower())
+        return name
+
+
+@dataclass(frozen=True)
+class ExportVideo:
+    """A video as it is exported: filtered, and with a name that is fit for files."""
+
+    masks: VideoMasks
+    name: str
+    filter: RowFilter
+    needs_mask: bool
+    """Rows with an empty mask count as absent."""
+    keep_images: bool
+    """Whether the frames will be extracted."""
+
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        wanted = self.filter.objects
+        return tuple(t for t in self.masks.targets.values() if wanted is None or t.object_id in wanted)
+
+    @property
+    def indices(self) -> range:
+        """The frames that are exported, from the first that any target covers to the video's end."""
+        first = min((target.first_frame for target in self.targets), default=self.masks.frames_total)
+        return range(-(-first // self.every) * self.every, self.masks.frames_total, self.every)
+
+    def frames(self) -> Iterator[tuple[int, list[MaskRow]]]:
+        """Every frame of `indices` with the rows that pass, in order of object_id."""
+        due = iter(self.indices)
+        for frame in self.masks.frames([target.object_id for target in self.targets]):
+            if frame.index % self.every == 0:
+                yield from ((index, []) for index in itertools.takewhile(frame.index.__gt__, due))
+                yield frame.index, [row for row in frame.rows if self._takes(row)]
+        yield from ((index, []) for index in due)
+
+    def track(self, target: Target) -> Iterator[tuple[int, MaskRow | None]]:
+        """Every exported frame of one target from its first on, with None where its row does not pass."""
+        for row in self.masks.rows([target.object_id]):
+            if row.frame % self.every == 0:
+                yield row.frame, row if self._takes(row) else None
+
+    def written(self) -> Written:
+        return Written(self.keep_images)
+
+    def category(self, target: Target) -> str:
+        return target.category or NO_CATEGORY
+
+    @property
+    def every(self) -> int:
+        return self.filter.every
+
+    def _takes(self, row: MaskRow) -> bool:
+        return (row.area > 0 or not self.needs_mask) and self.filter.takes(row)
+
+
+@dataclass
+class Written:
+    """What a format has made of one video."""
+
+    keep_images: bool
+    masks: int = 0
+    images: list[tuple[int, str]] = field(default_factory=list)
+    """Frames that the labels speak of, each with the place in the export's folder where its image belongs; empty where
+    they are not wanted."""
+
+    def image(self, index: int, place: str) -> None:
+        if self.keep_images:
+            self.images.append((index, place))
+
+
+class ExportFormat(abc.ABC):
+    """One export under way: `add` for each video, then `close`."""
+
+    needs_mask: ClassVar[bool] = True
+    has_images: ClassVar[bool] = True
+    """Whether the format has a place for the frames as images (`--frames extract`)."""
+
+    def __init__(self, folder: Path, categories: Categories) -> None:
+        self.folder = folder
+        self.categories = categories
+        self.warnings: list[str] = []
+        self.resources = contextlib.ExitStack()
+        """What must be closed, also after an error."""
+
+    @abc.abstractmethod
+    def add(self, video: ExportVideo) -> Written:
+        """Writes one video.
+
+        Raises:
+            ResultsError: a damaged mask.
+            UsageError: the format cannot hold this video.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Completes the files that all videos share."""
+
+    def number(self, video: ExportVideo, target: Target) -> int:
+        return self.categories.number(video.category(target))
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def compressed(row: MaskRow) -> dict[str, object]:
+    """The mask as COCO's compressed RLE for JSON, after a check of it."""
+    row.runs()
+    return {"size": [row.height, row.width], "counts": row.rle.decode("ascii")}

@@ -1,0 +1,68 @@
+"""COCO: images and annotations in one JSON, for detectors and instance segmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pycocotools import mask as coco
+
+from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed, finite
+from rts_batch.export.json_lists import JsonLists
+
+__all__ = ["Coco"]
+
+
+class Coco(ExportFormat):
+    """`annotations.json`, images in `images/`. Frames on which no mask passes are not listed."""
+
+    def __init__(self, folder: Path, categories: Categories) -> None:
+        super().__init__(folder, categories)
+        json = JsonLists(folder / "annotations.json", "videos", "images", "annotations")
+        self._json = self.resources.enter_context(json)
+        self._images = self._annotations = 0
+
+    def add(self, video: ExportVideo) -> Written:
+        written = video.written()
+        source = {"name": video.name, "source_id": video.masks.video_id, "uri": video.masks.uri, "fps": video.masks.fps}
+        number = self._json.append("videos", {"id": self._json.length("videos") + 1, **source})
+        numbers = {target.object_id: self.number(video, target) for target in video.targets}
+        for index, rows in video.frames():
+            if not rows:
+                continue
+            name = f"{video.name}/{index:06d}.jpg"
+            self._images += 1
+            image = {
+                "id": self._images,
+                "file_name": name,
+                "width": rows[0].width,
+                "height": rows[0].height,
+                "video_id": number,
+                "frame_index": index,
+                "time": rows[0].time,
+            }
+            self._json.append("images", image)
+            written.image(index, f"images/{name}")
+            for row in rows:
+                segmentation = compressed(row)
+                self._annotations += 1
+                annotation = {
+                    "id": self._annotations,
+                    "image_id": self._images,
+                    "video_id": number,
+                    "category_id": numbers[row.object_id],
+                    "segmentation": segmentation,
+                    "bbox": coco.toBbox(segmentation).tolist(),
+                    "area": row.area,
+                    "iscrowd": 0,
+                    "track_id": row.object_id,
+                    "score": finite(row.score),
+                    "confidence": finite(row.confidence),
+                    "state": row.state,
+                }
+                self._json.append("annotations", annotation)
+                written.masks += 1
+        return written
+
+    def close(self) -> None:
+        info = {"description": "Masks made by rts-batch", "version": "1"}
+        self._json.close({"info": info, "licenses": [], "categories": self.categories.to_json()})

@@ -1,0 +1,119 @@
+"""Label images: every pixel holds the id of its target. DAVIS palette PNG and MOTS PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
+
+from rts_batch.errors import UsageError
+from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
+
+__all__ = ["DavisPng", "MotsPng", "mots_ids"]
+
+
+class DavisPng(ExportFormat):
+    """`Annotations/Full-Resolution/<video>/00000.png`: palette PNG whose indices are object ids, 0 the background."""
+
+    def __init__(self, folder: Path, categories: Categories) -> None:
+        super().__init__(folder, categories)
+        self._names: list[str] = []
+
+    def add(self, video: ExportVideo) -> Written:
+        wrong = [target.object_id for target in video.targets if not 1 <= target.object_id <= 255]
+        if wrong:
+            raise UsageError(
+                f"video {video.masks.video_id!r}: object {wrong[0]} does not fit into a palette PNG, which holds the "
+                "ids 1 to 255; choose with --objects, or take another format: mots-png goes to 999"
+            )
+        self._names.append(video.name)
+        written = video.written()
+        values = {target.object_id: target.object_id for target in video.targets}
+        for index, labels in _label_maps(self, video, values, np.uint8, written):
+            image = Image.fromarray(labels)
+            image.putpalette(PALETTE)
+            _save(image, self.folder / "Annotations" / "Full-Resolution" / video.name / f"{index:05d}.png")
+            written.image(index, f"JPEGImages/Full-Resolution/{video.name}/{index:05d}.jpg")
+        return written
+
+    def close(self) -> None:
+        path = self.folder / "ImageSets" / "2017" / "train.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(f"{name}\n" for name in self._names))
+
+
+class MotsPng(ExportFormat):
+    """`instances/<video>/000000.png`: 16-bit PNG whose values are class · 1000 + object id, 0 the background."""
+
+    def add(self, video: ExportVideo) -> Written:
+        written = video.written()
+        for index, labels in _label_maps(self, video, mots_ids(self, video), np.uint16, written):
+            _save(Image.fromarray(labels), self.folder / "instances" / video.name / f"{index:06d}.png")
+            written.image(index, f"images/{video.name}/{index:06d}.jpg")
+        return written
+
+    def close(self) -> None:
+        write_classes(self)
+
+
+def mots_ids(export: ExportFormat, video: ExportVideo) -> dict[int, int]:
+    """Each target's MOTS id by its object id.
+
+    Raises:
+        UsageError: an id that MOTS cannot hold.
+    """
+    ids = {}
+    for target in video.targets:
+        number = export.number(video, target)
+        if not 1 <= target.object_id <= 999 or number > 64:
+            raise UsageError(
+                f"video {video.masks.video_id!r}, object {target.object_id} of class {number}: MOTS holds the object "
+                "ids 1 to 999 and the classes 1 to 64; choose with --objects, or take another format"
+            )
+        ids[target.object_id] = number * 1000 + target.object_id
+    return ids
+
+
+def write_classes(export: ExportFormat) -> None:
+    lines = [f"{number} {name}\n" for number, name in export.categories.items()]
+    (export.folder / "classes.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _label_maps(
+    export: ExportFormat, video: ExportVideo, values: Mapping[int, int], dtype: DTypeLike, written: Written
+) -> Iterator[tuple[int, NDArray[np.uint8 | np.uint16]]]:
+    """Each exported frame as labels [H, W]. Where masks overlap, the higher object id wins, and a warning says so."""
+    overlaps = 0
+    for index, rows in video.frames():
+        labels: NDArray[np.uint8 | np.uint16] = np.zeros(video.masks.size, dtype)
+        for row in rows:
+            mask = row.mask()
+            overlaps += int(np.count_nonzero(labels[mask]))
+            labels[mask] = values[row.object_id]
+            written.masks += 1
+        yield index, labels
+    if overlaps:
+        export.warnings.append(
+            f"video {video.masks.video_id!r}: {overlaps} pixels belong to two targets; the higher object id has them"
+        )
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, compress_level=3)
+
+
+def _palette() -> bytes:
+    """The colours of PASCAL VOC and DAVIS: red, green and blue take the bits of the index in turn."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for place in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
+    return colours.astype(np.uint8).tobytes()
+
+
+PALETTE = _palette()

@@ -1,0 +1,116 @@
+"""Feeds a run's videos to an export format, one after another."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rts_batch.errors import ResultsError, StorageError, VideoError
+from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, RowFilter
+from rts_batch.export.frames import write_frames
+from rts_batch.io import storage
+from rts_batch.io.staging import staged_folder
+from rts_batch.io.video import FrameSource, open_video
+from rts_batch.reading import Masks, VideoMasks, read_masks
+
+__all__ = ["ExportSummary", "export_videos"]
+
+
+@dataclass
+class ExportSummary:
+    """What an export holds."""
+
+    out: str
+    videos: int = 0
+    targets: int = 0
+    masks: int = 0
+    """Of box formats, the boxes."""
+    images: int = 0
+    """Frames written as images."""
+    left_out: list[str] = field(default_factory=list)
+    """Videos that could not be opened for their frames, each with its reason."""
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def export_videos(
+    run_folder: str, out: str, kind: type[ExportFormat], row_filter: RowFilter, extract_frames: bool
+) -> ExportSummary:
+    """See `rts_batch.export.export_run`."""
+    masks = read_masks(run_folder)
+    summary = ExportSummary(out)
+    names = Names()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(staged_folder(out))
+        export = kind(folder, Categories(_known_categories(masks)))
+        stack.enter_context(export.resources)
+        for video in masks:
+            chosen = ExportVideo(video, names.choose(video.video_id), row_filter, kind.needs_mask, extract_frames)
+            if not chosen.targets:
+                continue
+            if extract_frames:
+                _add_with_frames(export, chosen, summary)
+            else:
+                _add(export, chosen, summary)
+        export.close()
+    summary.warnings.extend(export.warnings)
+    return summary
+
+
+def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Sequence[tuple[int, str]]:
+    written = export.add(video)
+    summary.videos += 1
+    summary.targets += len(video.targets)
+    summary.masks += written.masks
+    return written.images
+
+
+def _add_with_frames(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> None:
+    with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
+        try:
+            # Before the labels are written, so that none speaks of a video that is not there.
+            path = _fetch(video.masks, scratch)
+            _open(path).close()
+        except (VideoError, StorageError) as error:
+            summary.left_out.append(f"video {video.masks.video_id!r}: {error}")
+            return
+        images = _add(export, video, summary)
+        if images:
+            start, end = min(images)[0], max(images)[0] + 1
+            with _open(path, start, end) as source:
+                summary.images += write_frames(source, images, export.folder, video.masks)
+
+
+def _fetch(video: VideoMasks, scratch: str) -> Path:
+    if video.uri is None:
+        raise StorageError("its masks file does not say where the video is")
+    return storage.fetch(video.uri, scratch)
+
+
+def _open(path: Path, start: int = 0, end: int | None = None) -> FrameSource:
+    return open_video(str(path), start=start, end=end)
+
+
+def _known_categories(masks: Masks) -> list[str]:
+    """The manifest's categories, so that their numbers do not depend on which videos are finished."""
+    uri = storage.join(masks.folder, "manifest.parquet")
+    if not storage.exists(uri):
+        return []
+    filesystem, path = storage.open_filesystem(uri)
+    try:
+        schema = pq.read_schema(path, filesystem=filesystem)
+        if "category" not in schema.names:
+            return []
+        table = pq.read_table(path, columns=["category"], filesystem=filesystem)
+        return [name for name in table["category"].unique().to_pylist() if name is not None]
+    except (pa.ArrowException, OSError) as error:
+        raise ResultsError(f"{uri} cannot be read: {error}") from error
