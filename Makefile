@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow lint demo bench clean train-mini
+.PHONY: install test test-slow lint demo bench train-mini clean train-mini
 
 install: $(INSTALLED)
 
@@ -34,6 +34,12 @@ demo: $(INSTALLED)
 	@echo "overlay  demo/overlay.png"
 	@echo "weights  rts-mini, the small network of this package (docs/model-card-rts-mini.md): expect good masks of the rabbit,"
 	@echo "         and a cyclist that is lost behind passing cars, called uncertain meanwhile, and found again"
+
+# Times the tracker against the published implementation; needs the reference results beside the repository, some minutes
+# and a machine with nothing else to do.
+SHARED ?= ../shared
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
 
 # Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
 STILLS ?= ../shared/data/train-pack/index.csv
