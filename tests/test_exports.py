@@ -281,7 +281,9 @@ def read_yolo(folder: Path) -> Iterator[tuple[str, int, int, NDArray[np.bool_]]]
             assert points.min() >= 0
             assert points.max() < 1
             mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-            cv2.fillPoly(mask, [np.rint(points * (WIDTH, HEIGHT)).astype(np.int32)], 1)
+            pixels = (points * (WIDTH, HEIGHT)).astype(np.int32)  # some readers cut off, others round
+            assert np.array_equal(pixels, np.rint(points * (WIDTH, HEIGHT)))
+            cv2.fillPoly(mask, [pixels], 1)
             yield NAMES[name], int(kind), int(frame), mask.astype(bool)
 
 

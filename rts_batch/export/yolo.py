@@ -29,7 +29,9 @@ class YoloSeg(ExportFormat):
             lines = []
             for row in rows:
                 points = _polygon(row) / (row.width, row.height)
-                lines.append(f"{numbers[row.object_id]} " + " ".join(f"{value:.7g}" for value in points.ravel()) + "\n")
+                # The next larger of seven digits, because readers cut the pixels' fractions off.
+                values = (np.floor(points.ravel() * 1e7) + 1) / 1e7
+                lines.append(f"{numbers[row.object_id]} " + " ".join(f"{value:.7f}" for value in values) + "\n")
             stem = f"{video.name}_{index:06d}"
             (folder / f"{stem}.txt").write_text("".join(lines))
             written.image(index, f"images/train/{stem}.jpg")
