@@ -11,7 +11,7 @@ import torch
 from pycocotools import mask as coco
 
 from rts_batch.config import RTS50, StaConfig
-from rts_batch.model.instance_model import gaussian_labels
+from rts_batch.model.instance_model import gaussian_labels, prroi_pool
 from rts_batch.model.layers import resize
 from rts_batch.model.learner import apply_filter
 from rts_batch.model.rts import RTS
@@ -178,3 +178,15 @@ def test_every_stage_equals_the_published_one_on_a_real_frame(parity_folder: Pat
     assert resize(ours["H"][0], (30, 52)).shape == x_m.shape[1:]
     reference = coco.decode({"size": [480, 832], "counts": theirs["mask_rle"].tobytes()}).astype(bool)
     assert iou((logits[0, 0] > 0).numpy(), reference) >= 0.999
+
+
+def test_pooling_keeps_an_overlap_of_one_rounding_error() -> None:
+    features = torch.ones(1, 1, 15, 26)
+    # Four bins of one cell; the third begins at column 26, where the surface has faded to zero, or one bit before it.
+    at_the_edge = torch.tensor([[24.0 * 16, 4.0 * 16, 64.0, 64.0]])
+    before = at_the_edge.clone()
+    before[0, 0] = torch.nextafter(before[0, 0], torch.tensor(0.0))
+    for box, positive in ((at_the_edge, False), (before, True)):
+        pooled = prroi_pool(features, box, 4, scale=1 / 16)
+        assert bool((pooled[..., 2] > 0).all()) == positive
+        assert (pooled[..., 3] == 0).all()
