@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
+from rts_batch.tracking.initialise import scale_of_target
 from rts_batch.tracking.state import TrackerState
 
 SIZE_PER_DEVIATION = 4.0
@@ -29,11 +30,13 @@ def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tens
         return None
     centre, variance = [], []
     for axis in (0, 1):
-        profile = positive.sum(1 - axis) / total
+        profile = positive.sum(1 - axis)
         place = torch.arange(len(profile), dtype=torch.float32, device=profile.device)
-        mean = (place * profile).sum()
+        # Dividing last for the mean and first for the variance gives the published tracks' positions and scales to the
+        # last bit, which decides over a pixel of the next crop.
+        mean = (place * profile).sum() / total
         centre.append(mean)
-        variance.append(((place - mean).square() * profile).sum())
+        variance.append(((place - mean).square() * (profile / total)).sum())
     middle, spread = torch.stack(centre).cpu(), torch.stack(variance).cpu()
     if not bool((spread > 0).all()):
         return None
@@ -59,7 +62,7 @@ def update_search_state(state: TrackerState, previous: Tensor, config: TrackerCo
 
 
 def _follow_scale(state: TrackerState, config: TrackerConfig) -> None:
-    scale = (state.target_size.prod() / state.base_target_size.prod()).sqrt()
+    scale = scale_of_target(state.target_size, config.search_area_scale, config.crop_size)
     low, high = config.max_scale_change
     scale = torch.minimum(torch.maximum(scale, low * state.target_scale), high * state.target_scale)
     state.target_scale = scale
