@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
-from rts_batch.tracking.initialise import scale_of_target
 from rts_batch.tracking.state import TrackerState
 
 SIZE_PER_DEVIATION = 4.0
@@ -62,7 +61,7 @@ def update_search_state(state: TrackerState, previous: Tensor, config: TrackerCo
 
 
 def _follow_scale(state: TrackerState, config: TrackerConfig) -> None:
-    scale = scale_of_target(state.target_size, config.search_area_scale, config.crop_size)
+    scale = (state.target_size.prod() / state.base_target_size.prod()).sqrt()
     low, high = config.max_scale_change
     scale = torch.minimum(torch.maximum(scale, low * state.target_scale), high * state.target_scale)
     state.target_scale = scale
