@@ -110,7 +110,7 @@ def test_synchronised_run_equals_the_published_track(name: str, parity_folder: P
 
 @pytest.mark.xfail(
     strict=False,
-    reason="target 3 runs free, and one unit in the last place of the search scale moves its crop by a pixel on frame 3",
+    reason="target 3 runs free; one unit in the last place of the search scale moves its crop by a pixel on frame 3",
 )
 def test_several_targets_equal_the_published_track(parity_folder: Path, davis_folder: Path) -> None:
     track = json.loads((parity_folder / "multi_cows.json").read_text())
