@@ -141,9 +141,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, vi
 
 def test_a_killed_run_of_the_real_tracker_ends_with_the_same_bytes(tmp_path: Path) -> None:
     prompts = []
-    for number in range(3):
-        frames = 4 + 2 * number
-        masks = make_video(tmp_path / f"{number}.mp4", frames)
+    for number in range(4):
+        # Long enough that at most one more ends between the first one's file and the kill.
+        masks = make_video(tmp_path / f"{number}.mp4", 16)
         cv2.imwrite(str(tmp_path / f"{number}.png"), masks[0, 0].astype(np.uint8) * 255)
         prompts.append({"video": f"{number}.mp4", "mask": f"{number}.png"})
     manifest = write_manifest(tmp_path / "manifest.jsonl", prompts)
@@ -152,16 +152,17 @@ def test_a_killed_run_of_the_real_tracker_ends_with_the_same_bytes(tmp_path: Pat
     outcome = run(*command, tmp_path / "undisturbed")
     assert outcome.code == 0, outcome.err
     assert "masks are meaningless" in outcome.err
-    assert outcome.summary["frames"] == 18
+    assert outcome.summary["frames"] == 64
 
     killed = start(*command, tmp_path / "killed")
     wait_until(lambda: done(tmp_path / "killed"), process=killed)
     killed.kill()
     killed.communicate()
-    assert 0 < len(done(tmp_path / "killed")) < 3
+    assert 0 < len(done(tmp_path / "killed")) < 4
     outcome = run(*command, tmp_path / "killed")
     assert outcome.code == 0, outcome.err
-    assert 0 < outcome.summary["frames"] < 18
+    # The video in hand at the kill may still end: its worker notices the driver's death only after a moment.
+    assert outcome.summary["frames"] in (16, 32, 48)
     assert masks_of(tmp_path / "killed") == masks_of(tmp_path / "undisturbed")
 
 

@@ -19,7 +19,7 @@ from rts_batch.tracking import initialise
 from rts_batch.tracking.crop import SearchRegion, sample_mask
 from rts_batch.tracking.localization import Localisation
 from rts_batch.tracking.memory import SampleMemory
-from rts_batch.tracking.motion import moments
+from rts_batch.tracking.motion import moments, scale_of_target
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.warps import warped_crops
 
@@ -192,9 +192,7 @@ class LocalisationBranch(Branch):
         if tight is not None and not state.lost_mask and not too_small:
             x, y, w, h = tight
             state.clf_position, state.clf_target_size = initialise.target_of_box((x, y, w, h))
-            state.clf_scale = initialise.scale_of_target(
-                state.clf_target_size, config.search_area_scale, config.crop_size
-            )
+            state.clf_scale = scale_of_target(state.clf_target_size, config.search_area_scale, config.crop_size)
         elif found.flag != "not_found":
             low, high = state.clf_scale_bounds
             state.clf_scale = region.scale.clamp(min=low).clamp(max=high)

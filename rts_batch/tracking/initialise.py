@@ -18,6 +18,7 @@ from rts_batch.errors import PromptError
 from rts_batch.masks import Box
 from rts_batch.model.sta import STA
 from rts_batch.tracking.crop import OUTSIDE_SCORE, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.motion import scale_of_target
 from rts_batch.tracking.state import TrackerState
 
 EXPANSION = 2
@@ -59,16 +60,6 @@ def target_of_box(box: Box) -> tuple[Tensor, Tensor]:
     x, y, w, h = box
     position = torch.tensor([y + (h - 1) / 2, x + (w - 1) / 2], dtype=torch.float32)
     return position, torch.tensor([h, w], dtype=torch.float32)
-
-
-def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
-    """Returns the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area.
-
-    As the reciprocal of the resize factor: of the ways to write it, this one gives the published tracks' last bit
-    (their target sizes are exact float32 multiples of it). That bit decides on which side of the feature map's edge
-    the target's box ends when κ⁰ is pooled.
-    """
-    return 1 / (torch.tensor(crop_size, dtype=torch.float32).prod() / (area_scale * size).prod()).sqrt()
 
 
 @torch.inference_mode()

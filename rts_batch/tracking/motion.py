@@ -31,15 +31,25 @@ def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tens
     for axis in (0, 1):
         profile = positive.sum(1 - axis)
         place = torch.arange(len(profile), dtype=torch.float32, device=profile.device)
-        # Dividing last for the mean and first for the variance gives the published tracks' positions and scales to the
-        # last bit, which decides over a pixel of the next crop.
+        # Sums of profiles, divided last: this order gives the published tracks' positions to the last bit where the
+        # map is the prompt's own.
         mean = (place * profile).sum() / total
         centre.append(mean)
-        variance.append(((place - mean).square() * (profile / total)).sum())
+        variance.append(((place - mean).square() * profile).sum() / total)
     middle, spread = torch.stack(centre).cpu(), torch.stack(variance).cpu()
     if not bool((spread > 0).all()):
         return None
     return middle, SIZE_PER_DEVIATION * spread.sqrt()
+
+
+def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
+    """Returns the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area.
+
+    As the reciprocal of the resize factor: of the ways to write it, this one gives the published tracks' last bit. It
+    decides over a pixel of the crop, and on which side of the feature map's edge the target's box ends when κ⁰ is
+    pooled.
+    """
+    return 1 / (torch.tensor(crop_size, dtype=torch.float32).prod() / (area_scale * size).prod()).sqrt()
 
 
 def update_search_state(state: TrackerState, previous: Tensor, config: TrackerConfig) -> None:
@@ -61,7 +71,8 @@ def update_search_state(state: TrackerState, previous: Tensor, config: TrackerCo
 
 
 def _follow_scale(state: TrackerState, config: TrackerConfig) -> None:
-    scale = (state.target_size.prod() / state.base_target_size.prod()).sqrt()
+    # The base size always has the area of the search region over `search_area_scale`², so this is √(Π size / Π base).
+    scale = scale_of_target(state.target_size, config.search_area_scale, config.crop_size)
     low, high = config.max_scale_change
     scale = torch.minimum(torch.maximum(scale, low * state.target_scale), high * state.target_scale)
     state.target_scale = scale
