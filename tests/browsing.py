@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,15 +53,15 @@ class Browser:
 
     def requests(self) -> set[str]:
         """Addresses that were asked for, pictures within the page left out."""
-        import json
-
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return {url for url in sent if not url.startswith(("data:", "about:"))}
 
     def screenshot(self, path: Path) -> None:
         """The whole page, also what does not fit the window."""
-        image = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True})
+        width, height = self.run("return [innerWidth, document.documentElement.scrollHeight]")
+        self.resize(width, min(height, 6000))
+        image = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         path.write_bytes(base64.b64decode(image["data"]))
 
 

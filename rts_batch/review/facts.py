@@ -11,7 +11,17 @@ from typing import Any, Final
 from rts_batch.errors import ResultsError
 from rts_batch.io import storage
 
-__all__ = ["Failure", "Speed", "flatten", "read_failures", "read_json", "read_reports", "sum_speeds"]
+__all__ = [
+    "Failure",
+    "Speed",
+    "Submission",
+    "flatten",
+    "read_failures",
+    "read_json",
+    "read_reports",
+    "sum_speeds",
+    "texts",
+]
 
 FAILURES_SHOWN: Final = 500
 
@@ -30,6 +40,24 @@ class Failure:
     message: str
     attempts: tuple[str, ...]
     """What each attempt ended with."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """How fast the last submission was."""
+
+    frames: int
+    seconds: float
+    frames_per_second: float
+    interrupted: bool
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Submission | None:
+        """Reads `summary.json`; None where it tracked nothing."""
+        frames, seconds, speed = (summary.get(name) for name in ("frames", "seconds", "frames_per_second"))
+        if not (isinstance(frames, int) and isinstance(seconds, (int, float)) and isinstance(speed, (int, float))):
+            return None
+        return cls(frames, seconds, speed, summary.get("interrupted") is True) if frames else None
 
 
 @dataclass
@@ -105,6 +133,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def texts(value: Any) -> list[str]:
+    """The entries of a JSON list as text; none where it is no list."""
+    return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
 def _read_all(uris: Iterable[str]) -> list[dict[str, Any]]:

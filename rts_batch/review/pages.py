@@ -16,6 +16,7 @@ from rts_batch.io import storage
 from rts_batch.io.masks_table import STATES
 from rts_batch.manifest.model import task_digest, task_key
 from rts_batch.reading import VideoMasks
+from rts_batch.review.facts import texts
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures
@@ -188,7 +189,7 @@ def make_page(
         fps=video.fps,
         duration=video.duration,
         report=report,
-        warnings=tuple(map(str, report.get("warnings") or ())),
+        warnings=tuple(texts(report.get("warnings"))),
         panels=sorted((panel for _, _, panel in worst), key=lambda panel: panel.object_id),
         more_targets=max(0, len(colours) - len(worst)),
     )

@@ -112,7 +112,8 @@ def _paint_box(image: NDArray[np.uint8], row: MaskRow, colour: Colour) -> tuple[
 
 
 def _scale(image: NDArray[np.uint8]) -> float:
-    return min(1.2, max(0.35, image.shape[0] / 1000))
+    height: int = image.shape[0]
+    return min(1.2, max(0.42, height / 1000))
 
 
 def _line_height(image: NDArray[np.uint8]) -> int:

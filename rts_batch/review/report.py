@@ -26,7 +26,7 @@ from rts_batch.errors import ResultsError
 from rts_batch.io import storage
 from rts_batch.io.masks_table import STATES
 from rts_batch.reading import Masks, VideoMasks, read_masks
-from rts_batch.review.facts import flatten, read_failures, read_json, read_reports, sum_speeds
+from rts_batch.review.facts import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
 from rts_batch.review.sources import VideoSources
@@ -218,11 +218,13 @@ class _Content:
             "frames": self._frames,
             "weights": last.get("weights"),
             "fingerprint": _first(record.get("results"), "weights"),
-            "settings": [("results", list(flatten(_mapping(record.get("results"))))),
-                         ("environment", list(flatten(_mapping(record.get("environment")))))],
-            "last": last,
-            "left_out": _texts(last.get("rows_left_out")),
-            "warnings": _texts(last.get("warnings")),
+            "settings": [
+                ("results", list(flatten(_mapping(record.get("results"))))),
+                ("environment", list(flatten(_mapping(record.get("environment"))))),
+            ],
+            "submission": Submission.of(last),
+            "left_out": texts(last.get("rows_left_out")),
+            "warnings": texts(last.get("warnings")),
             "list_shown": LIST_SHOWN,
             "failures": failures,
             "speeds": [("Worker", sum_speeds(reports, "worker")), ("Decoder", sum_speeds(reports, "decoder"))],
@@ -301,7 +303,3 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _first(value: Any, name: str) -> str | None:
     found = _mapping(value).get(name)
     return None if found is None else str(found)
-
-
-def _texts(value: Any) -> list[str]:
-    return [str(entry) for entry in value] if isinstance(value, list) else []

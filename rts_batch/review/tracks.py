@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -136,7 +137,7 @@ def draw_strip(severity: NDArray[np.int8], *, width: int, height: int) -> Strip:
     edges = [0, *(np.flatnonzero(np.diff(severity)) + 1).tolist(), len(severity)]
     step = width / max(1, len(severity))
     strip: dict[int, str] = {}
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         if stop > start:
             kind = int(severity[start])
             high, long = height * (kind + 1) / (int(SEVERITY.max()) + 1), (stop - start) * step
