@@ -195,7 +195,7 @@ def make_page(
     )
     frames = chosen.choose()
     if key_frames and not pictures:
-        page.problem = "The pictures of the videos before this one have used up the report's room for them."
+        page.problem = "those of the videos before this one have used up the report's room for them"
     elif frames:
         try:
             painted = paint_pictures(video, [frame.index for frame in frames], sources)

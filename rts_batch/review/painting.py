@@ -121,10 +121,12 @@ def _line_height(image: NDArray[np.uint8]) -> int:
 
 
 def _paint_text(image: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: Colour) -> None:
-    """Writes black text on a patch of the colour whose lower left corner is given; it stays within the picture."""
+    """Writes black text on a patch of colour with this lower left corner, within the picture, if it has room."""
     height, width = image.shape[:2]
     scale = _scale(image)
     (w, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    if w + 4 > width:
+        return
     line = _line_height(image)
     x = max(0, min(corner[0], width - w - 4))
     y = max(line, min(corner[1], height))

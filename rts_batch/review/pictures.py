@@ -23,6 +23,9 @@ __all__ = ["Picture", "Pictures", "paint_pictures"]
 PICTURE_SIDE: Final = 480
 """Longer side of a key frame's picture in pixels."""
 
+SMALL_SIDE: Final = 240
+"""Pictures whose longer side is shorter are enlarged, or nobody could read what is written on them."""
+
 WEBP_QUALITY: Final = 70
 
 GREY: Final = 96
@@ -75,7 +78,8 @@ def paint_pictures(video: VideoMasks, indices: Collection[int], sources: VideoSo
 
 def _picture(image: NDArray[np.uint8], rows: list[MaskRow], colours: dict[int, Colour]) -> Picture:
     height, width = image.shape[:2]
-    scale = min(1.0, PICTURE_SIDE / max(height, width))
+    longer = max(height, width)
+    scale = min(1.0, PICTURE_SIDE / longer) if longer > SMALL_SIDE else SMALL_SIDE // longer
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.array(image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     paint_rows(small, rows, colours)
