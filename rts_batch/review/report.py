@@ -40,6 +40,9 @@ KEY_FRAMES: Final = 6
 ROWS_SHOWN: Final = 5_000
 """Videos that the table lists; some 2 kB each."""
 
+ROWS_AT_ONCE: Final = 300
+"""Of the table; a button shows as many more. A browser takes seconds to lay out thousands."""
+
 PICTURE_BUDGET: Final = 24 << 20
 """Bytes of all pictures together; as text in the file they take a third more."""
 
@@ -226,6 +229,7 @@ class _Content:
             "left_out": texts(last.get("rows_left_out")),
             "warnings": texts(last.get("warnings")),
             "list_shown": LIST_SHOWN,
+            "rows_at_once": ROWS_AT_ONCE,
             "failures": failures,
             "speeds": [("Worker", sum_speeds(reports, "worker")), ("Decoder", sum_speeds(reports, "decoder"))],
             "rows": self._rows,

@@ -6,6 +6,51 @@
 const title = document.title;
 const table = document.getElementById("table");
 
+// All rows in their present order, what their names must contain, and how many of them to show. The others are taken out
+// of the page: a browser handles some hundred rows at once, and thousands in seconds.
+const rows = table ? Array.from(table.tBodies[0].rows) : [];
+let wanted = "";
+let limit = 0;
+
+function show(atLeast) {
+  limit = Math.max(atLeast, Number(table.dataset.step));
+  const matching = rows.filter((row) => row.cells[1].textContent.toLowerCase().includes(wanted));
+  table.tBodies[0].replaceChildren(...matching.slice(0, limit));
+  document.getElementById("shown").textContent = wanted ? `${matching.length} of ${rows.length}` : "";
+  document.getElementById("more").hidden = matching.length <= limit;
+  document.getElementById("rest").textContent = `${limit} of ${matching.length} are shown`;
+}
+
+function reveal(row) {
+  if (row.isConnected) return;
+  document.getElementById("filter").value = wanted = "";
+  show(rows.indexOf(row) + 1);
+}
+
+function sortBy(header) {
+  const column = header.cellIndex;
+  const text = header.dataset.kind === "text";
+  const down = header.getAttribute("aria-sort") === "ascending";
+  const order = new Intl.Collator(undefined, { numeric: true });
+  const values = new Map();
+  for (const row of rows) {
+    const shown = row.cells[column].textContent;
+    values.set(row, text ? shown : Number.parseFloat(shown));
+  }
+  const missing = (value) => !text && Number.isNaN(value);
+  rows.sort((one, other) => {
+    const [a, b] = [values.get(one), values.get(other)];
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
+    const compared = text ? order.compare(a, b) : a - b;
+    return down ? -compared : compared;
+  });
+  show(0);
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  const direction = down ? "descending" : "ascending";
+  header.setAttribute("aria-sort", direction);
+  document.getElementById("sorted").textContent = `Sorted by ${header.textContent.trim()}, ${direction}`;
+}
+
 function follow() {
   const place = document.getElementById(location.hash.slice(1));
   const page = place && place.classList.contains("page") ? place : null;
@@ -13,46 +58,15 @@ function follow() {
   if (page) {
     page.querySelector("h2").focus({ preventScroll: true });
     window.scrollTo(0, 0);
-  } else if (place && place.matches("#table tr")) {
-    const link = place.querySelector("a");
+    return;
+  }
+  const row = rows.find((one) => "#" + one.id === location.hash);
+  if (row) {
+    reveal(row);
+    const link = row.querySelector("a");
     if (link) link.focus({ preventScroll: true });
-    place.scrollIntoView({ block: "center" });
+    row.scrollIntoView({ block: "center" });
   }
-}
-
-function sortBy(header) {
-  const body = table.tBodies[0];
-  const column = header.cellIndex;
-  const text = header.dataset.kind === "text";
-  const down = header.getAttribute("aria-sort") === "ascending";
-  const order = new Intl.Collator(undefined, { numeric: true });
-  const entries = Array.from(body.rows, (row) => {
-    const shown = row.cells[column].textContent;
-    return { row, value: text ? shown : Number.parseFloat(shown) };
-  });
-  const missing = (entry) => !text && Number.isNaN(entry.value);
-  entries.sort((a, b) => {
-    if (missing(a) || missing(b)) return missing(a) - missing(b);
-    const compared = text ? order.compare(a.value, b.value) : a.value - b.value;
-    return down ? -compared : compared;
-  });
-  const sorted = document.createDocumentFragment();
-  for (const { row } of entries) sorted.append(row);
-  body.append(sorted);
-  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-  const direction = down ? "descending" : "ascending";
-  header.setAttribute("aria-sort", direction);
-  document.getElementById("sorted").textContent = `Sorted by ${header.textContent.trim()}, ${direction}`;
-}
-
-function filter(wanted) {
-  let shown = 0;
-  for (const row of table.tBodies[0].rows) {
-    row.hidden = !row.cells[1].textContent.toLowerCase().includes(wanted);
-    if (!row.hidden) shown += 1;
-  }
-  const all = table.tBodies[0].rows.length;
-  document.getElementById("shown").textContent = wanted ? `${shown} of ${all}` : "";
 }
 
 if (table) {
@@ -60,8 +74,14 @@ if (table) {
     const button = header.querySelector("button");
     if (button) button.addEventListener("click", () => sortBy(header));
   }
-  const field = document.getElementById("filter");
-  field.addEventListener("input", () => filter(field.value.trim().toLowerCase()));
+  document.getElementById("filter").addEventListener("input", (event) => {
+    wanted = event.target.value.trim().toLowerCase();
+    show(0);
+  });
+  document.getElementById("more").querySelector("button").addEventListener("click", () => {
+    show(limit + Number(table.dataset.step));
+  });
+  show(0);
 }
 window.addEventListener("hashchange", follow);
 if (location.hash) follow();
