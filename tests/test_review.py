@@ -11,6 +11,8 @@ from pathlib import Path
 import av
 import fsspec
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -269,6 +271,15 @@ def test_without_key_frames_no_video_is_opened(tmp_path: Path, monkeypatch: pyte
     assert review(run, "--videos", "0")[0] == 0
 
 
+def test_a_relative_path_belongs_to_the_manifest_of_the_run(tmp_path: Path) -> None:
+    masks = make_video(tmp_path / "clip.mp4", 8)
+    write_run(tmp_path / "run", [Video("clip", "clip.mp4", masks.astype(bool), {1: None})])
+    assert review(tmp_path / "run", "--overlay", "clip")[0] == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Masks shown on grey" not in page
+    assert f"{tmp_path}/clip.mp4" in page
+
+
 def test_a_compacted_folder_and_a_bucket(tmp_path: Path) -> None:
     run, _ = disc_run(tmp_path)
     compact(str(run), str(tmp_path / "compacted"))
@@ -297,11 +308,19 @@ def test_a_damaged_mask_is_named_on_its_page(tmp_path: Path, monkeypatch: pytest
     assert "object 1, frame 0: the RLE is empty" in (run / "report.html").read_text()
 
 
+def test_a_rewritten_file_is_named(tmp_path: Path) -> None:
+    run, _ = disc_run(tmp_path)
+    (path,) = (run / "masks").iterdir()
+    table = pq.read_table(path)
+    pq.write_table(table.filter(pc.not_equal(table["frame"], 5)), path)
+    code, _, err = review(run)
+    assert code == 1
+    assert f"{path}: the rows of object 1 are not one for each frame" in err
+
+
 def test_hostile_names_stay_text_and_stay_in_the_folder(tmp_path: Path) -> None:
     run, _ = disc_run(tmp_path)
     (path,) = (run / "masks").iterdir()
-    import pyarrow.parquet as pq
-
     table = pq.read_table(path)
     about = {**table.schema.metadata}
     task = json.loads(about[b"rts_batch.task"])

@@ -139,8 +139,7 @@ def make_row(video: VideoMasks) -> Row:
     Raises:
         ResultsError: a damaged masks file.
     """
-    first = min((target.first_frame for target in video.targets.values()), default=video.frames_total)
-    together = VideoTrack(first, video.frames_total)
+    together = VideoTrack(video)
     statistics = Statistics()
     for track in read_tracks(video):
         statistics.merge(track.statistics)

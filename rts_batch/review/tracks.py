@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rts_batch.errors import ResultsError
 from rts_batch.io.masks_table import STATES
 from rts_batch.reading import Target, VideoMasks
 from rts_batch.summaries import Statistics
@@ -50,20 +51,27 @@ class Track:
 class VideoTrack:
     """All targets of a video together, frame by frame; takes their tracks one after another."""
 
-    def __init__(self, first: int, end: int) -> None:
-        self.first = first
-        self.scores = np.full(max(0, end - first), np.nan, np.float32)
+    def __init__(self, video: VideoMasks) -> None:
+        self._file = video.file
+        targets = video.targets.values()
+        self.first = min((target.first_frame for target in targets), default=0)
+        # As a target has a row for each frame from its first one on; not what the file claims its length to be.
+        length = max((target.first_frame + target.rows for target in targets), default=0) - self.first
+        self.scores = np.full(length, np.nan, np.float32)
         """The lowest among the targets."""
-        self.areas = np.zeros(max(0, end - first), np.int64)
+        self.areas = np.zeros(length, np.int64)
         """Of all targets together, in pixels."""
-        self.severity = np.zeros(max(0, end - first), np.int8)
-        """Of the target that is worst off."""
 
     def add(self, track: Track) -> None:
-        places = track.frames - self.first
+        """Raises ResultsError where a frame has no row, or several."""
+        target = track.target
+        if not np.array_equal(track.frames, np.arange(target.first_frame, target.first_frame + target.rows)):
+            raise ResultsError(
+                f"{self._file}: the rows of object {target.object_id} are not one for each frame; it was rewritten"
+            )
+        places = slice(target.first_frame - self.first, target.first_frame - self.first + target.rows)
         self.scores[places] = np.fmin(self.scores[places], track.scores)
         self.areas[places] += track.areas
-        self.severity[places] = np.maximum(self.severity[places], track.severity)
 
     @property
     def lowest_score(self) -> float | None:
