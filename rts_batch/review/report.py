@@ -22,7 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 import rts_batch
-from rts_batch.errors import ResultsError
+from rts_batch.errors import ResultsError, RtsBatchError
 from rts_batch.io import storage
 from rts_batch.io.masks_table import STATES
 from rts_batch.reading import Masks, VideoMasks, read_masks
@@ -133,7 +133,7 @@ def _write_overlay(video: VideoMasks, out: str, sources: VideoSources, summary: 
     uri = storage.join(out, "overlays", overlay_name(video))
     try:
         write_overlay_video(video, uri, sources)
-    except rts_batch.errors.RtsBatchError as error:
+    except RtsBatchError as error:
         summary.left_out.append(f"overlay of {video.video_id!r}: {error}")
     else:
         summary.overlays.append(uri)
