@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow lint demo bench train-mini clean train-mini
+.PHONY: install test test-slow chromium lint demo bench train-mini clean train-mini
 
 install: $(INSTALLED)
 
@@ -19,7 +19,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# The tests of the report look at it in Chromium; without it, and without the right to install it, they are skipped.
+chromium:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get && timeout 120 apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; \
+	} >/dev/null 2>&1 || echo "no Chromium, which only root may install here: the tests of the report are skipped"
+
+test: lint chromium
 	$(BIN)/pytest -m "not slow"
 
 test-slow: $(INSTALLED)
@@ -29,9 +36,11 @@ demo: $(INSTALLED)
 	$(BIN)/python examples/fetch_clips.py demo
 	$(BIN)/rts-batch submit examples/demo.csv --out demo/run
 	$(BIN)/python -m rts_batch.review.overlay demo/run --out demo/overlay.png
+	$(BIN)/rts-batch review demo/run
 	@echo
 	@echo "masks    demo/run/masks/*.parquet"
 	@echo "overlay  demo/overlay.png"
+	@echo "report   demo/run/report.html, to be opened in a browser"
 	@echo "weights  rts-mini, the small network of this package (docs/model-card-rts-mini.md): expect good masks of the rabbit,"
 	@echo "         and a cyclist that is lost behind passing cars, called uncertain meanwhile, and found again"
 

@@ -16,6 +16,7 @@ from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
 from rts_batch.errors import ManifestError, RtsBatchError
 from rts_batch.export_cli import export
 from rts_batch.reading_cli import compact, show
+from rts_batch.review_cli import review
 from rts_batch.train_cli import add_commands
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False
                 print(f"left out: {problem}", file=sys.stderr)
 
 
-for command in (show, export, compact):
+for command in (show, export, review, compact):
     app.command()(command)
 
 

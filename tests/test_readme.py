@@ -58,6 +58,7 @@ def test_every_option_named_in_the_text_exists(document: Path) -> None:
     known |= known_options("train") | known_options("train-export") | known_options("train-boxes") | TRAIN_JOB_OPTIONS
     known |= known_options("evaluate", "prepare") | known_options("evaluate", "score")
     known |= known_options("show") | known_options("export") | known_options("compact")
+    known |= known_options("review")
     assert set(re.findall(r"`(--[a-z-]+)", document.read_text())) <= known
 
 

@@ -1,1 +1,1 @@
-"""Looking at results: overlays of masks on frames."""
+"""Looking at results: a contact sheet, overlay videos, an HTML report."""

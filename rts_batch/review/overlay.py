@@ -22,12 +22,11 @@ from rts_batch.io.results import read_masks
 from rts_batch.io.video import open_video
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.masks import decode_rle
+from rts_batch.review.painting import choose_colours, paint
 
 TILE_WIDTH = 480
 COLUMNS = 4
 LABEL_HEIGHT = 22
-COLOURS = ((230, 60, 60), (60, 160, 240), (250, 190, 40), (80, 200, 120), (190, 90, 220), (240, 130, 40))
-"""RGB by target, in the order of object ids; they repeat."""
 
 
 def contact_sheet(run_folder: str, *, frames: int = 8) -> NDArray[np.uint8]:
@@ -51,17 +50,10 @@ def contact_sheet(run_folder: str, *, frames: int = 8) -> NDArray[np.uint8]:
     return np.vstack([np.pad(block, ((0, 0), (0, width - block.shape[1]), (0, 0))) for block in blocks])
 
 
-def paint(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    """Tints the mask's pixels of `image` [H, W, 3] RGB in place and draws its outline."""
-    image[mask] = image[mask] // 2 + np.array(colour, np.uint8) // 2
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(image, contours, -1, colour, max(1, image.shape[1] // 400))
-
-
 def _painted(task: VideoTask, rows: Sequence[Mapping[str, Any]], count: int) -> list[NDArray[np.uint8]]:
     covered = sorted({row["frame"] for row in rows})
     wanted = {covered[round(place)] for place in np.linspace(0, len(covered) - 1, count)}
-    ids = sorted({row["object_id"] for row in rows})
+    colours = choose_colours({row["object_id"] for row in rows})
     tiles = []
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
         path = storage.fetch(task.uri, scratch)
@@ -73,7 +65,7 @@ def _painted(task: VideoTask, rows: Sequence[Mapping[str, Any]], count: int) -> 
                     for row in rows:
                         if row["frame"] == frame.index:
                             mask = decode_rle(row["rle"], row["height"], row["width"])
-                            paint(image, mask, COLOURS[ids.index(row["object_id"]) % len(COLOURS)])
+                            paint(image, mask, colours[row["object_id"]])
                             states.append(row["state"])
                     tiles.append(_labelled(image, f"{task.video_id}  {frame.index}  {', '.join(states)}"))
     return tiles

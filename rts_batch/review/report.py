@@ -1,0 +1,309 @@
+"""The report of a run: one HTML file that needs nothing else, from a disk or from a bucket.
+
+Its size is bounded: the table lists the videos that most ask for a look, the first of them have pages, and their
+pictures share one budget. Text of the run, such as a video's id, only ever passes through jinja2's escaping; the policy
+in the file's head lets no script and no style run but the two whose hashes it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+import rts_batch
+from rts_batch.errors import ResultsError, RtsBatchError
+from rts_batch.io import storage
+from rts_batch.io.masks_table import STATES
+from rts_batch.reading import Masks, VideoMasks, read_masks
+from rts_batch.review.facts import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
+from rts_batch.review.overlay_video import write_overlay_video
+from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
+from rts_batch.review.sources import VideoSources
+from rts_batch.summaries import Statistics
+
+__all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]
+
+PAGES: Final = 100
+KEY_FRAMES: Final = 6
+
+ROWS_SHOWN: Final = 5_000
+"""Videos that the table lists; some 2 kB each."""
+
+ROWS_AT_ONCE: Final = 300
+"""Of the table; a button shows as many more. A browser takes seconds to lay out thousands."""
+
+PICTURE_BUDGET: Final = 24 << 20
+"""Bytes of all pictures together; as text in the file they take a third more."""
+
+LIST_SHOWN: Final = 100
+"""Entries of each list of warnings and the like."""
+
+Watch = Callable[[Iterable[Any], str], Iterable[Any]]
+"""Passes on what it is given, and shows how far that is."""
+
+
+@dataclass
+class ReviewSummary:
+    """What a review has written."""
+
+    report: str | None = None
+    videos: int = 0
+    pages: int = 0
+    pictures: int = 0
+    bytes: int = 0
+    """Of the report."""
+    overlays: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Overlay videos that could not be written, each with its reason."""
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def review_run(
+    run_folder: str,
+    out: str | None = None,
+    *,
+    pages: int = PAGES,
+    key_frames: int = KEY_FRAMES,
+    overlays: Iterable[str] = (),
+    report: bool = True,
+    watch: Watch = lambda things, _: things,
+) -> ReviewSummary:
+    """Writes `report.html`, and an overlay video of each chosen video into `overlays/`.
+
+    Args:
+        run_folder: a run's folder or a compacted one, path or URI.
+        out: the folder to write to; None is the run's own.
+        pages: videos that get a page, those first that most ask for a look.
+        key_frames: pictures on each page; with 0 no video is opened.
+        overlays: ids of the videos to write overlay videos of.
+        report: False writes overlay videos only.
+
+    Raises:
+        ResultsError: not a run's folder, a file that is no masks file, or an id that the run has not finished.
+        StorageError: the run cannot be read, or `out` not written.
+    """
+    out = out or run_folder
+    sources = VideoSources(run_folder)
+    summary = ReviewSummary()
+    masks = _masks(run_folder)
+    wanted = list(dict.fromkeys(overlays))
+    if wanted and masks is None:
+        raise ResultsError(f"{run_folder} has no finished video {wanted[0]!r}: it has none yet")
+    if wanted and masks is not None:
+        for video in watch(masks.videos(wanted), "overlay videos"):
+            _write_overlay(video, out, sources, summary)
+    if report:
+        content = _Content(run_folder, out, sources, masks, summary, pages, key_frames, watch)
+        uri = storage.join(out, "report.html")
+        with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
+            path = Path(scratch) / "report.html"
+            _template().stream(content.context()).dump(str(path), encoding="utf-8")
+            summary.bytes = path.stat().st_size
+            storage.put_file(path, uri)
+        summary.report = uri
+    return summary
+
+
+def _masks(run_folder: str) -> Masks | None:
+    """The run's masks; None where none is finished."""
+    try:
+        return read_masks(run_folder)
+    except ResultsError:
+        names = ("run.json", "manifest.parquet", "summary.json")
+        if any(storage.exists(storage.join(run_folder, name)) for name in names):
+            return None
+        raise
+
+
+def _write_overlay(video: VideoMasks, out: str, sources: VideoSources, summary: ReviewSummary) -> None:
+    uri = storage.join(out, "overlays", overlay_name(video))
+    try:
+        write_overlay_video(video, uri, sources)
+    except RtsBatchError as error:
+        summary.left_out.append(f"overlay of {video.video_id!r}: {error}")
+    else:
+        summary.overlays.append(uri)
+
+
+class _Content:
+    """Gathers what the template shows. Pages are made one by one while the file is written."""
+
+    def __init__(
+        self,
+        run_folder: str,
+        out: str,
+        sources: VideoSources,
+        masks: Masks | None,
+        summary: ReviewSummary,
+        pages: int,
+        key_frames: int,
+        watch: Watch,
+    ) -> None:
+        self._folder = run_folder
+        self._sources = sources
+        self._summary = summary
+        self._key_frames = key_frames
+        self._watch = watch
+        self._total = Statistics()
+        self._targets = self._frames = 0
+        self._done: set[str] = set()
+        self._rows: list[Row] = []
+        self._videos: dict[int, VideoMasks] = {}
+        if masks is not None:
+            self._read_rows(masks, pages)
+        self._paged = [row for row in self._rows if row.has_page]
+        self._reports = read_reports(run_folder, {row.key for row in self._rows if row.key})
+        for row in self._rows:
+            speed = self._reports.get(row.key or "", {}).get("frames_per_second")
+            row.frames_per_second = speed if isinstance(speed, (int, float)) else None
+        self._overlays = set(storage.list_names(storage.join(out, "overlays")))
+
+    def _read_rows(self, masks: Masks, pages: int) -> None:
+        """Finds the rows that the table shows, those first that most ask for a look, and the videos that get a page."""
+        rows: list[tuple[tuple[float, float], int, Row]] = []
+        videos: list[tuple[tuple[float, float], int, VideoMasks]] = []
+        for place, video in enumerate(self._watch(masks, "videos")):
+            row = make_row(video)
+            self._total.merge(row.statistics)
+            self._summary.videos += 1
+            self._targets += row.targets
+            self._frames += row.frames
+            if row.key:
+                self._done.add(row.key)
+            _keep(rows, (row.concern, -place, row), ROWS_SHOWN)
+            _keep(videos, (row.concern, -place, video), min(pages, ROWS_SHOWN))
+        paged = {-place: video for _, place, video in videos}
+        for number, (_, place, row) in enumerate(sorted(rows, reverse=True), start=1):
+            row.number, row.has_page = number, -place in paged
+            self._rows.append(row)
+            if row.has_page:
+                self._videos[number] = paged[-place]
+
+    def context(self) -> dict[str, Any]:
+        """What the template needs. `pages` is read as the file is written."""
+        record = read_json(storage.join(self._folder, "run.json"))
+        last = read_json(storage.join(self._folder, "summary.json"))
+        failures, failed = read_failures(self._folder, self._done)
+        videos = self._sources.total
+        reports = self._reports.values()
+        style, script = _asset("report.css"), _asset("report.js")
+        return {
+            "title": storage.safe_uri(self._folder),
+            "version": rts_batch.__version__,
+            "made": datetime.now(timezone.utc).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00") + " UTC",
+            "style": Markup(style),
+            "script": Markup(script),
+            "policy": _policy(style, script),
+            "spark": SPARK,
+            "line_size": LINE,
+            "states": STATES,
+            "total": self._total,
+            "shares": Shares.of(self._total),
+            "videos": videos,
+            "done": self._summary.videos,
+            "failed": failed,
+            "not_started": None if videos is None else max(0, videos - self._summary.videos - failed),
+            "targets": self._targets,
+            "frames": self._frames,
+            "weights": last.get("weights"),
+            "fingerprint": _first(record.get("results"), "weights"),
+            "settings": [
+                ("results", list(flatten(_mapping(record.get("results"))))),
+                ("environment", list(flatten(_mapping(record.get("environment"))))),
+            ],
+            "submission": Submission.of(last),
+            "left_out": texts(last.get("rows_left_out")),
+            "warnings": texts(last.get("warnings")),
+            "list_shown": LIST_SHOWN,
+            "rows_at_once": ROWS_AT_ONCE,
+            "failures": failures,
+            "speeds": [("Worker", sum_speeds(reports, "worker")), ("Decoder", sum_speeds(reports, "decoder"))],
+            "rows": self._rows,
+            "pages": self._pages(),
+            "pages_total": len(self._paged),
+            "key_frames": self._key_frames,
+        }
+
+    def _pages(self) -> Iterator[Page]:
+        used, unseen = 0, 0
+        places = range(len(self._paged))
+        for place in self._watch(places, "pages"):
+            row = self._paged[place]
+            video = self._videos.pop(row.number)  # what it has read goes with it
+            page = make_page(
+                video,
+                row,
+                self._sources,
+                self._reports.get(row.key or "", {}),
+                key_frames=self._key_frames,
+                pictures=used < PICTURE_BUDGET,
+            )
+            used += sum(len(shown.picture.webp) for shown in page.pictures)
+            unseen += page.problem is not None
+            name = overlay_name(video)
+            page.overlay = f"overlays/{name}" if name in self._overlays else None
+            page.before = self._paged[place - 1] if place else None
+            page.after = self._paged[place + 1] if place + 1 < len(self._paged) else None
+            self._summary.pages += 1
+            self._summary.pictures += len(page.pictures)
+            yield page
+        if unseen:
+            self._summary.warnings.append(f"{unseen} videos could not be shown as they are; their pages say why")
+
+
+def _keep(heap: list[Any], entry: tuple[Any, ...], limit: int) -> None:
+    """Keeps the greatest entries."""
+    if len(heap) < limit:
+        heapq.heappush(heap, entry)
+    elif heap:
+        heapq.heappushpop(heap, entry)
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rts_batch.review"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["decimals"] = lambda value, places=2: "–" if value is None else f"{value:.{places}f}"
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["grouped"] = lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return environment.get_template("report.html")
+
+
+def _asset(name: str) -> str:
+    return resources.files("rts_batch.review").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is loaded from anywhere; pictures are in the file; the one style and the one script are known by hash."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _first(value: Any, name: str) -> str | None:
+    found = _mapping(value).get(name)
+    return None if found is None else str(found)

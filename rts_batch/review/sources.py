@@ -1,0 +1,75 @@
+"""The videos that a run tracked, opened again to be looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rts_batch.errors import ResultsError, StorageError, VideoError
+from rts_batch.io import storage
+from rts_batch.io.video import FrameSource, open_video
+from rts_batch.manifest.files import FOLDER_KEY
+from rts_batch.reading import VideoMasks
+
+__all__ = ["VideoSources"]
+
+
+class VideoSources:
+    """Where the videos of a run's manifest are. The manifest is read when the first video is asked for."""
+
+    def __init__(self, run_folder: str) -> None:
+        self._folder = run_folder
+
+    def uri(self, video_id: str) -> str | None:
+        """Path or URI of a video; None where the run has no manifest or the manifest no such video."""
+        if self._manifest is None:
+            return None
+        place = pc.index(self._manifest["video_id"], video_id).as_py()
+        if place < 0:
+            return None
+        folder = (self._manifest.schema.metadata or {}).get(FOLDER_KEY)
+        return storage.resolve(self._manifest["video"][place].as_py(), folder.decode() if folder else self._folder)
+
+    @property
+    def total(self) -> int | None:
+        """Videos in the manifest; None where the run has none."""
+        return None if self._manifest is None else pc.count_distinct(self._manifest["video_id"]).as_py()
+
+    @contextlib.contextmanager
+    def open(self, video: VideoMasks, *, start: int, end: int) -> Iterator[FrameSource]:
+        """The frames from `start` to `end` (exclusive) of a video; a remote one is on local disk meanwhile.
+
+        Raises:
+            StorageError: it cannot be reached.
+            VideoError: it cannot be read, or is not the one that was tracked.
+        """
+        uri = self.uri(video.video_id) or video.uri
+        if uri is None:
+            raise StorageError("the run does not say where the video is")
+        with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
+            path = storage.fetch(uri, scratch)
+            with open_video(str(path), start=start, end=end) as source:
+                height, width = video.size
+                if (source.info.height, source.info.width) != (height, width):
+                    raise VideoError(
+                        f"{storage.safe_uri(uri)} has frames of {source.info.width}×{source.info.height} pixels, its "
+                        f"masks {width}×{height}; it has changed since it was tracked"
+                    )
+                yield source
+
+    @cached_property
+    def _manifest(self) -> pa.Table | None:
+        uri = storage.join(self._folder, "manifest.parquet")
+        if not storage.exists(uri):
+            return None
+        filesystem, path = storage.open_filesystem(uri)
+        try:
+            return pq.read_table(path, columns=["video_id", "video"], filesystem=filesystem)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ResultsError(f"{uri} cannot be read: {error}") from error

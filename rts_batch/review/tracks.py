@@ -1,0 +1,154 @@
+"""The numbers of a video as arrays, one target after another, and as short lines to be drawn."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rts_batch.errors import ResultsError
+from rts_batch.io.masks_table import STATES
+from rts_batch.reading import Target, VideoMasks
+from rts_batch.summaries import Statistics
+
+__all__ = ["SEVERITY", "Strip", "Track", "VideoTrack", "draw_line", "draw_strip", "read_tracks", "shrink"]
+
+SEVERITY: Final = np.array([0, 0, 1, 2, 3], np.int8)
+"""How much a state asks for a look, in the order of `STATES`."""
+
+_COLUMNS: Final = ("frame", "area", "score", "confidence", "state")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One target of a video: a value for each of its N rows. Some 20 bytes for each frame are held."""
+
+    target: Target
+    statistics: Statistics
+    frames: NDArray[np.int32]
+    areas: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    """NaN where the row has none."""
+    states: NDArray[np.int8]
+    """Places in `STATES`."""
+
+    @property
+    def severity(self) -> NDArray[np.int8]:
+        """[N] int8, 0 where the target is tracked, 3 where it is lost."""
+        return np.asarray(SEVERITY[self.states])
+
+    @property
+    def lowest_score(self) -> float | None:
+        return _lowest(self.scores)
+
+
+class VideoTrack:
+    """All targets of a video together, frame by frame; takes their tracks one after another."""
+
+    def __init__(self, video: VideoMasks) -> None:
+        self._file = video.file
+        targets = video.targets.values()
+        self.first = min((target.first_frame for target in targets), default=0)
+        # As a target has a row for each frame from its first one on; not what the file claims its length to be.
+        length = max((target.first_frame + target.rows for target in targets), default=0) - self.first
+        self.scores = np.full(length, np.nan, np.float32)
+        """The lowest among the targets."""
+        self.areas = np.zeros(length, np.int64)
+        """Of all targets together, in pixels."""
+
+    def add(self, track: Track) -> None:
+        """Raises ResultsError where a frame has no row, or several."""
+        target = track.target
+        if not np.array_equal(track.frames, np.arange(target.first_frame, target.first_frame + target.rows)):
+            raise ResultsError(
+                f"{self._file}: the rows of object {target.object_id} are not one for each frame; it was rewritten"
+            )
+        places = slice(target.first_frame - self.first, target.first_frame - self.first + target.rows)
+        self.scores[places] = np.fmin(self.scores[places], track.scores)
+        self.areas[places] += track.areas
+
+    @property
+    def lowest_score(self) -> float | None:
+        return _lowest(self.scores)
+
+
+def read_tracks(video: VideoMasks) -> Iterator[Track]:
+    """The targets of a video one after another, in one pass over its rows."""
+    tables = video.tables(_COLUMNS)
+    row, table = 0, next(tables, None)
+    for target in video.targets.values():
+        statistics = Statistics()
+        pieces: list[list[NDArray[Any]]] = []
+        left = target.rows
+        while left and table is not None:
+            piece = table.slice(row, left)
+            statistics.add(piece)
+            pieces.append(_arrays(piece))
+            left -= piece.num_rows
+            row += piece.num_rows
+            if row == table.num_rows:
+                row, table = 0, next(tables, None)
+        yield Track(target, statistics, *(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
+
+
+def _arrays(table: pa.Table) -> list[NDArray[Any]]:
+    states = pc.index_in(table["state"].cast(pa.string()), value_set=pa.array(STATES))
+    return [
+        table["frame"].to_numpy(),
+        table["area"].to_numpy(),
+        table["score"].to_numpy(),  # null becomes NaN
+        states.to_numpy().astype(np.int8),
+    ]
+
+
+def _lowest(scores: NDArray[np.float32]) -> float | None:
+    known = scores[~np.isnan(scores)]
+    return float(known.min()) if len(known) else None
+
+
+def shrink(values: NDArray[Any], count: int, pick: np.ufunc) -> NDArray[Any]:
+    """At most `count` values, each picked (`np.fmin`, `np.maximum` …) from an equal share of the given ones."""
+    if len(values) <= count:
+        return values
+    starts = np.linspace(0, len(values), count, endpoint=False).astype(np.int64)
+    return np.asarray(pick.reduceat(values, starts))
+
+
+def draw_line(values: NDArray[Any], *, top: float, width: int, height: int) -> str:
+    """The path of an SVG line through values from 0 (below) to `top`; it is interrupted where they are NaN."""
+    step = width / max(1, len(values) - 1)
+    parts, pen_down = [], False
+    for place, value in enumerate(values.tolist()):
+        if np.isnan(value):
+            pen_down = False
+            continue
+        y = height - 1 - (height - 2) * min(max(value / top, 0.0), 1.0) if top > 0 else height - 1
+        parts.append(f"{'L' if pen_down else 'M'}{place * step:.4g} {y:.4g}")
+        if not pen_down and (place + 1 == len(values) or np.isnan(values[place + 1])):
+            parts.append("h1")  # a lone value would not be seen
+        pen_down = True
+    return "".join(parts)
+
+
+Strip = dict[int, str]
+"""By severity, the path of the SVG area where it holds."""
+
+
+def draw_strip(severity: NDArray[np.int8], *, width: int, height: int) -> Strip:
+    """Bars along the time axis that show where a target was in which kind of state; the worse, the higher."""
+    edges = [0, *(np.flatnonzero(np.diff(severity)) + 1).tolist(), len(severity)]
+    step = width / max(1, len(severity))
+    strip: dict[int, str] = {}
+    for start, stop in itertools.pairwise(edges):
+        if stop > start:
+            kind = int(severity[start])
+            high, long = height * (kind + 1) / (int(SEVERITY.max()) + 1), (stop - start) * step
+            bar = f"M{start * step:.4g} {height}v-{high:.4g}h{long:.4g}v{high:.4g}z"
+            strip[kind] = strip.get(kind, "") + bar
+    return strip
