@@ -35,6 +35,7 @@ from rts_batch.io.masks_table import State
 from rts_batch.io.results_reading import open_masks
 from rts_batch.io.results_reading import read_masks as read_table
 from rts_batch.masks import Box, decode_rle, parse_rle
+from rts_batch.sources import VideoSources
 
 __all__ = ["FrameMasks", "MaskRow", "Masks", "Target", "VideoMasks", "read_masks"]
 
@@ -121,13 +122,12 @@ class FrameMasks:
 class VideoMasks:
     """The masks of one finished video. Nothing is read before it is asked for."""
 
-    def __init__(self, file: MasksFile, entry: VideoEntry) -> None:
+    def __init__(self, file: MasksFile, entry: VideoEntry, sources: VideoSources) -> None:
         self._file = file
         self._entry = entry
+        self._sources = sources
         self.file = file.uri
         self.video_id = entry.video_id
-        self.uri: str | None = entry.task.get("uri")
-        """Where the video came from."""
         self.key: str | None = entry.task.get("key")
         self.rows_total = entry.rows
         self.frames_total = entry.frames
@@ -141,6 +141,11 @@ class VideoMasks:
     def entry(self) -> VideoEntry:
         """Everything that the file's metadata says of the video."""
         return self._entry
+
+    @property
+    def uri(self) -> str | None:
+        """Where the video is, path or URI; None where the folder's manifest does not say."""
+        return self._sources.uri(self.video_id)
 
     @property
     def schema(self) -> pa.Schema:
@@ -228,6 +233,8 @@ class Masks:
 
     def __init__(self, run_folder: str) -> None:
         self.folder = run_folder
+        self.sources = VideoSources(run_folder)
+        """Where the videos are."""
         folder = storage.join(run_folder, "masks")
         self.files = tuple(
             storage.join(folder, name) for name in storage.list_names(folder) if name.endswith(".parquet")
@@ -250,7 +257,7 @@ class Masks:
             try:
                 for entry in video_entries(file, self.folder):
                     if left is None or entry.video_id in left:
-                        yield VideoMasks(file, entry)
+                        yield VideoMasks(file, entry, self.sources)
                         if left is not None:
                             left.remove(entry.video_id)
             finally:

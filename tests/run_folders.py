@@ -72,7 +72,7 @@ def write_masks(folder: Path, video: Video, task: VideoTask) -> Path:
     path = folder / "masks" / f"{task.key}.parquet"
     path.parent.mkdir(exist_ok=True)
     frames, _, height, width = video.masks.shape
-    described: dict[str, Any] = {"video_id": video.video_id, "key": task.key, "uri": video.uri, "start": 0, "end": None}
+    described: dict[str, Any] = {"video_id": video.video_id, "key": task.key, "start": 0, "end": None}
     with ResultsWriter(
         path,
         video_id=video.video_id,

@@ -12,6 +12,7 @@ import av
 import fsspec
 import numpy as np
 import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -264,7 +265,7 @@ def test_the_videos_that_most_ask_for_a_look_come_first_and_the_size_is_bounded(
 
 def test_without_key_frames_no_video_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = disc_run(tmp_path)
-    monkeypatch.setattr("rts_batch.review.sources.open_video", None)
+    monkeypatch.setattr("rts_batch.sources.open_video", None)
     code, out, _ = review(run, "--key-frames", "0")
     assert code == 0
     assert "0 key frames" in out
@@ -326,6 +327,10 @@ def test_hostile_names_stay_text_and_stay_in_the_folder(tmp_path: Path) -> None:
     task = json.loads(about[b"rts_batch.task"])
     about[b"rts_batch.task"] = json.dumps(task | {"key": "../../escaped", "video_id": "</style><script>x"}).encode()
     pq.write_table(table.replace_schema_metadata(about), path)
+    manifest = pq.read_table(run / "manifest.parquet")
+    place = manifest.schema.get_field_index("video_id")
+    hostile = pa.array(["</style><script>x"] * len(manifest), manifest.schema.field(place).type)
+    pq.write_table(manifest.set_column(place, manifest.schema.field(place), hostile), run / "manifest.parquet")
     review_run(str(run), str(tmp_path / "out" / "deep"), overlays=["</style><script>x"])
     written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert sorted(path.parts[:-1] for path in written) == [("deep",), ("deep", "overlays")]

@@ -18,7 +18,8 @@ from rts_batch.export.frames import write_frames
 from rts_batch.io import storage
 from rts_batch.io.staging import staged_folder
 from rts_batch.io.video import FrameSource, open_video
-from rts_batch.reading import Masks, VideoMasks, read_masks
+from rts_batch.reading import Masks, read_masks
+from rts_batch.sources import VideoSources
 
 __all__ = ["ExportSummary", "export_videos"]
 
@@ -58,7 +59,7 @@ def export_videos(
             if not chosen.targets:
                 continue
             if extract_frames:
-                _add_with_frames(export, chosen, summary)
+                _add_with_frames(export, chosen, masks.sources, summary)
             else:
                 _add(export, chosen, summary)
         export.close()
@@ -74,11 +75,11 @@ def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Se
     return written.images
 
 
-def _add_with_frames(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> None:
+def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSources, summary: ExportSummary) -> None:
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
         try:
             # Before the labels are written, so that none speaks of a video that is not there.
-            path = _fetch(video.masks, scratch)
+            path = sources.fetch(video.masks.video_id, scratch)
             _open(path).close()
         except (VideoError, StorageError) as error:
             summary.left_out.append(f"video {video.masks.video_id!r}: {error}")
@@ -88,12 +89,6 @@ def _add_with_frames(export: ExportFormat, video: ExportVideo, summary: ExportSu
             start, end = min(images)[0], max(images)[0] + 1
             with _open(path, start, end) as source:
                 summary.images += write_frames(source, images, export.folder, video.masks)
-
-
-def _fetch(video: VideoMasks, scratch: str) -> Path:
-    if video.uri is None:
-        raise StorageError("its masks file does not say where the video is")
-    return storage.fetch(video.uri, scratch)
 
 
 def _open(path: Path, start: int = 0, end: int | None = None) -> FrameSource:

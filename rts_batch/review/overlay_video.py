@@ -18,7 +18,7 @@ from rts_batch.io import storage
 from rts_batch.io.frames import Frame
 from rts_batch.reading import FrameMasks, VideoMasks
 from rts_batch.review.painting import choose_colours, paint_caption, paint_rows
-from rts_batch.review.sources import VideoSources
+from rts_batch.sources import VideoSources
 
 __all__ = ["write_overlay_video"]
 
@@ -48,7 +48,7 @@ def write_overlay_video(video: VideoMasks, uri: str, sources: VideoSources) -> i
         raise VideoError("no frame of it has masks")
     with (
         tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch,
-        sources.open(video, start=first, end=video.frames_total) as source,
+        sources.open(video.video_id, video.size, start=first, end=video.frames_total) as source,
     ):
         path = Path(scratch) / "overlay.mp4"
         rate = Fraction(source.info.fps or video.fps or USUAL_RATE).limit_denominator(1001)

@@ -20,8 +20,8 @@ from rts_batch.review.facts import texts
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures
-from rts_batch.review.sources import VideoSources
 from rts_batch.review.tracks import SEVERITY, Strip, Track, VideoTrack, draw_line, draw_strip, read_tracks, shrink
+from rts_batch.sources import VideoSources
 from rts_batch.summaries import Statistics
 
 __all__ = ["LINE", "SPARK", "Page", "Row", "Shares", "make_page", "make_row", "overlay_name"]
@@ -179,7 +179,7 @@ def make_page(
             heapq.heappush(worst, entry)
         else:
             heapq.heappushpop(worst, entry)
-    uri = sources.uri(video.video_id) or video.uri
+    uri = video.uri
     page = Page(
         row=row,
         size=video.size,

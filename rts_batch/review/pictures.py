@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import StorageError, VideoError
 from rts_batch.reading import MaskRow, VideoMasks
 from rts_batch.review.painting import Colour, choose_colours, paint_rows
-from rts_batch.review.sources import VideoSources
+from rts_batch.sources import VideoSources
 
 __all__ = ["Picture", "Pictures", "paint_pictures"]
 
@@ -61,7 +61,7 @@ def paint_pictures(video: VideoMasks, indices: Collection[int], sources: VideoSo
     pictures: dict[int, Picture] = {}
     problem = None
     try:
-        with sources.open(video, start=min(indices), end=max(indices) + 1) as source:
+        with sources.open(video.video_id, video.size, start=min(indices), end=max(indices) + 1) as source:
             for frame in source:
                 if frame.index in rows:
                     pictures[frame.index] = _picture(frame.image, rows[frame.index], colours)

@@ -29,7 +29,7 @@ from rts_batch.reading import Masks, VideoMasks, read_masks
 from rts_batch.review.facts import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
-from rts_batch.review.sources import VideoSources
+from rts_batch.sources import VideoSources
 from rts_batch.summaries import Statistics
 
 __all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,6 @@ from rts_batch.errors import ResultsError, StorageError, VideoError
 from rts_batch.io import storage
 from rts_batch.io.video import FrameSource, open_video
 from rts_batch.manifest.files import FOLDER_KEY
-from rts_batch.reading import VideoMasks
 
 __all__ = ["VideoSources"]
 
@@ -41,27 +41,38 @@ class VideoSources:
         """Videos in the manifest; None where the run has none."""
         return None if self._manifest is None else pc.count_distinct(self._manifest["video_id"]).as_py()
 
+    def fetch(self, video_id: str, folder: str) -> Path:
+        """A video as a local file, in `folder` where it is not one already. Raises StorageError."""
+        uri = self.uri(video_id)
+        if uri is None:
+            raise StorageError(f"the run's manifest does not say where video {video_id!r} is")
+        return storage.fetch(uri, folder)
+
     @contextlib.contextmanager
-    def open(self, video: VideoMasks, *, start: int, end: int) -> Iterator[FrameSource]:
+    def open(self, video_id: str, size: tuple[int, int], *, start: int, end: int) -> Iterator[FrameSource]:
         """The frames from `start` to `end` (exclusive) of a video; a remote one is on local disk meanwhile.
+
+        Args:
+            video_id: the video.
+            size: height and width of its masks in pixels.
+            start: the first frame.
+            end: the frame after the last.
 
         Raises:
             StorageError: it cannot be reached.
             VideoError: it cannot be read, or is not the one that was tracked.
         """
-        uri = self.uri(video.video_id) or video.uri
-        if uri is None:
-            raise StorageError("the run does not say where the video is")
-        with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
-            path = storage.fetch(uri, scratch)
-            with open_video(str(path), start=start, end=end) as source:
-                height, width = video.size
-                if (source.info.height, source.info.width) != (height, width):
-                    raise VideoError(
-                        f"{storage.safe_uri(uri)} has frames of {source.info.width}×{source.info.height} pixels, its "
-                        f"masks {width}×{height}; it has changed since it was tracked"
-                    )
-                yield source
+        with (
+            tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch,
+            open_video(str(self.fetch(video_id, scratch)), start=start, end=end) as source,
+        ):
+            height, width = size
+            if (source.info.height, source.info.width) != size:
+                raise VideoError(
+                    f"the source of {video_id!r} has frames of {source.info.width}×{source.info.height} pixels, its "
+                    f"masks {width}×{height}; it has changed since it was tracked"
+                )
+            yield source
 
     @cached_property
     def _manifest(self) -> pa.Table | None:
