@@ -12,8 +12,9 @@ from rts_batch.errors import UsageError
 from rts_batch.evaluation import box_layouts, mask_layouts
 from rts_batch.evaluation.boxes import LASOT, OTB, TRACKINGNET, Protocol
 from rts_batch.evaluation.sequences import BoxSequence, MaskSequence
+from rts_batch.evaluation.vot_layout import VotSequence, vot_sequences
 
-__all__ = ["BENCHMARKS", "Benchmark", "BoxBenchmark", "MaskBenchmark", "find_benchmark"]
+__all__ = ["BENCHMARKS", "Benchmark", "BoxBenchmark", "MaskBenchmark", "VotBenchmark", "find_benchmark"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,16 @@ class MaskBenchmark(Benchmark):
     kind: Literal["davis", "youtubevos"]
 
 
-BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
+@dataclass(frozen=True, kw_only=True)
+class VotBenchmark(Benchmark):
+    """One target in each sequence, given by a mask at each of several anchors."""
+
+    sequences: Callable[[Path], list[VotSequence]]
+
+
+AnyBenchmark = BoxBenchmark | MaskBenchmark | VotBenchmark
+
+BENCHMARKS: Final[Mapping[str, AnyBenchmark]] = {
     benchmark.name: benchmark
     for benchmark in (
         BoxBenchmark(
@@ -81,6 +91,11 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             # The paper's values are of the test set, which only a server scores: nothing to compare with here.
             sequences=box_layouts.got10k_sequences,
         ),
+        VotBenchmark(
+            name="vot2020-st",
+            title="VOT2020-ST",
+            sequences=vot_sequences,
+        ),
         MaskBenchmark(
             name="davis2016",
             title="DAVIS 2016",
@@ -105,7 +120,7 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
 }
 
 
-def find_benchmark(name: str) -> BoxBenchmark | MaskBenchmark:
+def find_benchmark(name: str) -> AnyBenchmark:
     """The benchmark of that name.
 
     Raises:
