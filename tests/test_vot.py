@@ -201,7 +201,7 @@ def test_the_tracker_answers_over_trax_as_it_does_by_itself(tmp_path: Path) -> N
             part = np.ascontiguousarray(masks[0][40:80, 50:90].view(np.uint8))
             start = trax.Mask.create(part, x=50, y=40)
             answers = [client.initialize(frame(0), [(start, {})], {})]
-            answers += [client.frame(frame(index), {}) for index in (1, 2)]
+            answers += [client.frame(frame(index), {}, []) for index in (1, 2)]
             found = [answer[0][0][0].array(True) > 0 for answer in answers]
             for ours, theirs in zip(found, expected, strict=True):
                 assert (ours[: theirs.shape[0], : theirs.shape[1]] == theirs).all()
