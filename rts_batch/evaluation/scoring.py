@@ -52,6 +52,8 @@ class Report:
     sequences: Mapping[str, Mapping[str, float]]
     """By sequence; of mask benchmarks by `<sequence>/<object>`."""
     published: Mapping[str, float]
+    unchecked: tuple[str, ...] = ()
+    """Published values that are not confirmed, see `Benchmark.unchecked`."""
     weights: tuple[str, ...] = ()
     """Fingerprints of the weights that the run used."""
     init: str | None = None
@@ -102,16 +104,17 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Rep
     else:
         masks = [one for one in finished if isinstance(one, MaskSequence)]
         measures, sequences = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
+    # The paper's values for masks say nothing about a run from boxes.
+    comparable = isinstance(chosen, BoxBenchmark) or predictions.init != "box"
+    published = {name: value for name, value in chosen.published.items() if comparable and name in measures}
     return Report(
         benchmark=chosen.name,
         title=chosen.title,
         run=run,
         measures=measures,
         sequences=sequences,
-        # The paper's values for masks say nothing about a run from boxes.
-        published={}
-        if not isinstance(chosen, BoxBenchmark) and predictions.init == "box"
-        else {name: value for name, value in chosen.published.items() if name in measures},
+        published=published,
+        unchecked=tuple(sorted(chosen.unchecked & published.keys())),
         weights=predictions.weights,
         init=predictions.init,
         missing=missing,
