@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,39 @@ def place(path: Path) -> tuple[str, int]:
     stem = path.stem if "_" in path.stem else f"{path.parent.name}_{path.stem}"
     video_id, _, frame = stem.rpartition("_")
     return video_id, int(frame)
+
+
+_DATUMARO = """
+import sys
+import datumaro, numpy
+masks = {}
+for item in datumaro.Dataset.import_from(sys.argv[1], "mots"):
+    for mask in item.annotations:
+        masks[f"{item.id}/{int(mask.attributes['track_id'])}"] = mask.image
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+@pytest.mark.slow
+def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    """In an environment of its own: it asks for other versions of what we use."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    install = [environment / "bin" / "pip", "install", "--quiet", "datumaro==1.13.12"]
+    installed = subprocess.run(install, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"datumaro cannot be installed here: {installed.stderr[-300:]}")
+    export_run(str(run), str(tmp_path / "out"), "mots-png", extract_frames=True)
+    program = [environment / "bin" / "python", "-c", _DATUMARO, tmp_path / "out", tmp_path / "masks.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {
+        f"{video.video_id}/{frame:06d}/{object_id}": video.truth(object_id, frame)
+        for video in videos
+        for object_id in video.categories
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert ((found[name] > 0) == mask).all(), name
