@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench train-mini clean train-mini
+.PHONY: install test test-slow chromium lint demo bench davis-dev bench-measures train-mini clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,14 @@ demo: $(INSTALLED)
 SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
+
+# Tracks DAVIS's development half through the whole pipeline, once for each flag; some 20 minutes on one core.
+davis-dev: $(INSTALLED)
+	$(BIN)/python -m benchmarks.davis_dev $(SHARED)/data/davis-dev build/davis-dev --out benchmarks/results/davis-dev
+
+# How many frames a second the measures of DAVIS judge.
+bench-measures: $(INSTALLED)
+	$(BIN)/python -m benchmarks.davis_measures $(SHARED)/data/davis-dev --out benchmarks/results/davis-measures.json
 
 # Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
 STILLS ?= ../shared/data/train-pack/index.csv
