@@ -26,8 +26,9 @@ from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescriptio
 from rts_batch.config import DecoderName
 from rts_batch.errors import RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
+from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.results import ResultsSummary, ResultsWriter
-from rts_batch.io.video import Frame, FrameSource, open_video
+from rts_batch.io.video import Frame, FrameSource
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import encode_rle
 from rts_batch.runs import RunFolder
@@ -65,6 +66,8 @@ class VideoWorker:
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._folder = RunFolder(settings.out)
+        self._decoding = DecodingProcess()
+        self._decoding.start()  # while the model loads
         self._tracker = find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
 
     def ready(self) -> str:
@@ -91,7 +94,7 @@ class VideoWorker:
         path = storage.fetch(task.uri, scratch / "video")
         masks = scratch / "masks.parquet"
         with (
-            open_video(str(path), decoder=self._settings.decoder, start=task.start, end=task.end) as source,
+            self._decoding.open(path, decoder=self._settings.decoder, start=task.start, end=task.end) as source,
             self._open_writer(task, source, masks) as writer,
         ):
             yield Opened(key=task.key, frames=_announced(source, task), decoder=source.info.decoder)

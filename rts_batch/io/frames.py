@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Frame", "FrameSource", "VideoInfo"]
+__all__ = ["Frame", "FrameSource", "Report", "VideoInfo"]
+
+Report = Callable[[str | None], None]
+"""Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class FrameSource(abc.ABC):
             VideoError: the video cannot be decoded any further, or has no frame at `start`.
         """
         last: Frame | None = None
-        for last in self._decode():
+        for last in self.frames():
             yield last
         if last is None:
             length = f"{self.info.frames} frames" if self.info.frames is not None else "too few frames"
@@ -83,8 +86,8 @@ class FrameSource(abc.ABC):
         self.close()
 
     @abc.abstractmethod
-    def _decode(self) -> Iterator[Frame]:
-        """Yields the frames from `start` to `end`; none where the video ends before `start`."""
+    def frames(self) -> Iterator[Frame]:
+        """Yields the frames from `start` to `end`, as iterating does, but none where the video ends before `start`."""
 
     def close(self) -> None:  # noqa: B027
         """Gives back what the source holds; it can be called twice."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from rts_batch.config import DecoderName
+from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, FrameSource, VideoInfo
+from rts_batch.io.frames import Frame, FrameSource, Report, VideoInfo
 from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
 
 __all__ = ["DECODE_MEMORY", "Frame", "FrameSource", "VideoInfo", "open_video"]
 
-DECODE_MEMORY: Final = 1 << 30
-"""decord decodes ahead of a slow consumer without limit, so `auto` gives it only videos that fit here as a whole."""
+DECODE_MEMORY: Final = DecodingLimits.decode_memory
 
 
 def open_video(
@@ -26,16 +25,21 @@ def open_video(
     end: int | None = None,
     decode_memory: int = DECODE_MEMORY,
     threads: int = 1,
+    report: Report = lambda decoder: None,
 ) -> FrameSource:
     """Opens a local video file or folder of images.
+
+    Videos are decoded in this very process; for files that nobody vouches for see `rts_batch.io.decoding`.
 
     Args:
         path: a local path.
         decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
         start: first frame to give, counted from 0.
         end: frame before which to stop; None is the video's end.
-        decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord.
+        decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
+            ones in bursts.
         threads: of the decoder.
+        report: is told of progress.
 
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
@@ -49,18 +53,23 @@ def open_video(
     if os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
 
-    probe = probe_file(path, packets=decoder == "decord")
+    report("pyav")
+    probe = probe_file(path, packets=decoder == "decord", report=report)
 
     def with_pyav(first: int) -> FrameSource:
-        return PyavSource(probe, start=first, end=end, threads=threads)
+        report("pyav")
+        return PyavSource(probe, start=first, end=end, threads=threads, report=report)
 
     if decoder == "decord":
-        return DecordSource(probe, start=start, end=end, threads=threads, fallback=None)
+        report("decord")
+        bursts = probe.decoded_size > decode_memory
+        return DecordSource(probe, start=start, end=end, threads=threads, fallback=None, bursts=bursts)
     if decoder == "pyav" or unsuitable_for_decord(probe, decode_memory):
         return with_pyav(start)
-    probe = probe_file(path, packets=True)
+    probe = probe_file(path, packets=True, report=report)
     if unsuitable_for_decord(probe, decode_memory):
         return with_pyav(start)
+    report("decord")
     try:
         return DecordSource(probe, start=start, end=end, threads=threads, fallback=with_pyav)
     except VideoError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -13,27 +13,32 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, FrameSource
+from rts_batch.io.frames import Frame, FrameSource, Report
 from rts_batch.io.video_probe import Damage, Probe, decode_stream, open_container
 
 __all__ = ["DecordSource", "PyavSource"]
+
+BURST_FRAMES: Final = 16
+BURST_BYTES: Final = 96 << 20
+"""What a decord that is kept from decoding ahead reads at once; at least one frame."""
 
 
 class PyavSource(FrameSource):
     """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
 
-    def __init__(self, probe: Probe, *, start: int, end: int | None, threads: int) -> None:
+    def __init__(self, probe: Probe, *, start: int, end: int | None, threads: int, report: Report) -> None:
         super().__init__(probe.path, probe.info, start, end)
         self._probe = probe
+        self._tell = report
         self._container, self._stream = open_container(probe.path)
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = threads
 
-    def _decode(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame]:
         damage = Damage()
         reformatter = VideoReformatter()
         index, time = -1, None
-        for index, frame in enumerate(decode_stream(self._container, self._stream, damage)):
+        for index, frame in enumerate(decode_stream(self._container, self._stream, damage, self._tell)):
             if self.end is not None and index >= self.end:
                 self._report(damage, None)
                 return
@@ -73,6 +78,9 @@ class DecordSource(FrameSource):
 
     Args:
         fallback: opens the video with PyAV at a frame, when decord fails; None lets the failure out.
+        bursts: read a few frames at a time and seek back to the beginning after each, which empties decord's queue.
+            Otherwise decord decodes as far ahead as its reader lets it, up to the whole video. Each burst decodes again
+            from the last key frame on.
     """
 
     def __init__(
@@ -83,30 +91,30 @@ class DecordSource(FrameSource):
         end: int | None,
         threads: int,
         fallback: Callable[[int], FrameSource] | None,
+        bursts: bool = False,
     ) -> None:
         if probe.times is None:
             raise ValueError("decord needs a probe with the packets' times")
         self._times = probe.times
         self._fallback = fallback
+        self._bursts = bursts
         self._reader = _open_decord(probe.path, threads)
         frames = len(self._reader)
         super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end)
         if frames != len(self._times):
             self.warnings.append(f"decord counts {frames} frames, the file has {len(self._times)}")
 
-    def _decode(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame]:
         stop = len(self._reader) if self.end is None else min(self.end, len(self._reader))
         if self.start >= stop:
             return
         index = self.start
         try:
-            if self.start:
-                self._reader.skip_frames(self.start)
-            for index in range(self.start, stop):
-                image = self._reader.next().asnumpy()
+            for image in self._images(self.start, stop):
                 if image.shape != (self.info.height, self.info.width, 3):
                     raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
                 yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
+                index += 1
             return
         except (RuntimeError, StopIteration, VideoError) as error:
             reason = f"decord failed at frame {index}: {error}"
@@ -116,8 +124,22 @@ class DecordSource(FrameSource):
         self.close()
         with self._fallback(index) as source:
             self.info = source.info
-            yield from source._decode()
+            yield from source.frames()
             self.warnings += source.warnings
+
+    def _images(self, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+        if not self._bursts:
+            if start:
+                self._reader.skip_frames(start)
+            for _ in range(start, stop):
+                yield self._reader.next().asnumpy()
+            return
+        length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
+        for first in range(start, stop, length):
+            self._reader.seek_accurate(first)
+            burst = [self._reader.next().asnumpy() for _ in range(first, min(first + length, stop))]
+            self._reader.seek(0)
+            yield from burst
 
     def close(self) -> None:
         self._reader = None

@@ -45,7 +45,7 @@ class ImagesSource(FrameSource):
         info = VideoInfo(height, width, len(self._files), None, None, "images")
         super().__init__(path, info, start, end)
 
-    def _decode(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame]:
         for index, file in enumerate(self._files[: self.end]):
             if index < self.start:
                 continue

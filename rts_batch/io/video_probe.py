@@ -16,13 +16,30 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import VideoInfo
+from rts_batch.io.frames import Report, VideoInfo
 
 __all__ = ["Damage", "Probe", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
 
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
 _CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
 _PIXELS: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+
+# What may be opened at all. FFmpeg knows several hundred formats and codecs, among them playlists that name other files
+# and hosts, and many that nobody has looked at for years.
+_DEMUXERS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc",
+    "av1", "obu", "ivf", "gif", "apng", "flv", "asf", "ogg", "mxf", "dv", "mjpeg", "rawvideo", "yuv4mpegpipe", "nut",
+)  # fmt: skip
+_DECODERS: Final = (
+    "h264", "hevc", "vvc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "mpeg4", "mpeg1video",
+    "mpeg2video", "mpegvideo", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "msmpeg4v3", "h263", "h263p", "flv", "flv1", "wmv1",
+    "wmv2", "wmv3", "vc1", "mjpeg", "mjpegb", "prores", "dnxhd", "cfhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff",
+    "utvideo", "theora", "gif", "apng", "png", "qtrle", "rawvideo", "v210", "jpeg2000", "webp",
+)  # fmt: skip
+
+
+def _silent(decoder: str | None) -> None:
+    pass
 
 
 @dataclass
@@ -106,7 +123,7 @@ class Probe:
         return None
 
 
-def probe_file(path: str, *, packets: bool = False) -> Probe:
+def probe_file(path: str, *, packets: bool = False, report: Report = _silent) -> Probe:
     """Opens a file and decodes its first frame; with `packets`, reads (but does not decode) all of it.
 
     Raises:
@@ -114,7 +131,7 @@ def probe_file(path: str, *, packets: bool = False) -> Probe:
     """
     container, stream = open_container(path)
     with container:
-        first = next(decode_stream(container, stream, Damage()), None)
+        first = next(decode_stream(container, stream, Damage(), report), None)
         if first is None:
             raise VideoError(f"{path} holds a video stream without a frame that can be decoded")
         orientation = _orientation(first)
@@ -138,7 +155,7 @@ def probe_file(path: str, *, packets: bool = False) -> Probe:
             ),
             announced=stream.frames or None,
         )
-    return _read_packets(probe) if packets else probe
+    return _read_packets(probe, report) if packets else probe
 
 
 def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
@@ -173,10 +190,22 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
+_OPTIONS: Final = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_DEMUXERS),
+    # Sound is never decoded; its decoders are only named so that the search for the streams' parameters may use them.
+    "codec_whitelist": ",".join(_DECODERS),
+}
+
+
 def open_container(path: str) -> tuple[InputContainer, VideoStream]:
     try:
         # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
-        container = av.open(os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+        container = av.open(os.path.abspath(path), metadata_errors="replace", options=_OPTIONS)
+    except MemoryError:  # also FFmpeg's; says nothing about the file
+        raise
+    except av.error.ArgumentError as error:  # FFmpeg's word for what is not on the list
+        raise VideoError(f"{path} is not a video of a format that is read here: {_text(error)}") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path} is not a video that can be read: {_text(error)}") from error
     try:
@@ -186,19 +215,24 @@ def open_container(path: str) -> tuple[InputContainer, VideoStream]:
             raise VideoError(f"{path} holds no video, only {kinds}")
         if stream.codec_context is None:
             raise VideoError(f"{path} holds a video whose codec is not known")
+        if stream.codec_context.codec.name not in _DECODERS:
+            raise VideoError(f"{path}: videos of the codec {stream.codec_context.codec.name} are not read here")
     except BaseException:
         container.close()
         raise
     return container, stream
 
 
-def decode_stream(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
+def decode_stream(
+    container: InputContainer, stream: VideoStream, damage: Damage, report: Report = _silent
+) -> Iterator[VideoFrame]:
     """Decodes to the end whatever happens, and counts in `damage` what was wrong."""
     index = 0
     packets = container.demux(stream)
     at_end = False
     while not at_end:
         packet = None
+        report(None)
         try:
             packet = next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
@@ -210,6 +244,8 @@ def decode_stream(container: InputContainer, stream: VideoStream, damage: Damage
             frames = stream.codec_context.decode(packet)
         except av.error.EOFError:
             return
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, OSError):
             damage.packets += 1
             continue
@@ -221,19 +257,22 @@ def decode_stream(container: InputContainer, stream: VideoStream, damage: Damage
             index += 1
 
 
-def _read_packets(probe: Probe) -> Probe:
+def _read_packets(probe: Probe, report: Report) -> Probe:
     container, stream = open_container(probe.path)
     times: list[int] = []
     damaged = discarded = 0
     with container:
         try:
             for packet in container.demux(stream):
+                report(None)
                 if not packet.size:
                     continue
                 damaged += packet.is_corrupt or packet.pts is None
                 discarded += packet.is_discard
                 if packet.pts is not None and not packet.is_discard:
                     times.append(packet.pts)
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, OSError):
             damaged += 1
         base = stream.time_base
