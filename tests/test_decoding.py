@@ -128,6 +128,22 @@ def test_a_slow_consumer_keeps_the_decoder_waiting(tmp_path: Path, decoder: Deco
         assert same(got, expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["auto", "decord"])
+def test_a_1080p_video_stays_under_400_mb_at_12_frames_a_second(tmp_path: Path, decoder: DecoderName) -> None:
+    make_video(tmp_path / "a.mp4", 250, size=(1920, 1080), options={"g": "48"})
+    own = psutil.Process()
+    before, most = own.memory_full_info().uss, 0
+    with DecodingProcess() as process, process.open(tmp_path / "a.mp4", decoder=decoder) as source:
+        for frame in source:
+            time.sleep(1 / 12)
+            if frame.index % 8 == 0 and process.pid is not None:
+                # The ring is shared, so only its process's resident set has it.
+                child = psutil.Process(process.pid).memory_info().rss
+                most = max(most, child + own.memory_full_info().uss - before)
+    assert most < 400e6
+
+
 def test_auto_leaves_to_pyav_what_decord_could_pile_up(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", 10)
     size = 10 * 160 * 120 * 3

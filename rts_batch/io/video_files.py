@@ -19,7 +19,7 @@ from rts_batch.io.video_probe import Damage, Probe, decode_stream, open_containe
 __all__ = ["DecordSource", "PyavSource"]
 
 BURST_FRAMES: Final = 16
-BURST_BYTES: Final = 96 << 20
+BURST_BYTES: Final = 48 << 20
 """What a decord that is kept from decoding ahead reads at once; at least one frame."""
 
 
@@ -139,7 +139,8 @@ class DecordSource(FrameSource):
             self._reader.seek_accurate(first)
             burst = [self._reader.next().asnumpy() for _ in range(first, min(first + length, stop))]
             self._reader.seek(0)
-            yield from burst
+            while burst:  # a frame that is given out shall not stay here while the next ones are read
+                yield burst.pop(0)
 
     def close(self) -> None:
         self._reader = None
