@@ -68,6 +68,20 @@ def test_a_part_of_a_video(process: DecodingProcess, clip: Path, decoder: Decode
         list(source)
 
 
+def test_backward(process: DecodingProcess, clip: Path) -> None:
+    with process.open(clip, backward=True, start=3, end=30) as source:
+        assert same(list(source), bare(clip)[3:30][::-1])
+    with process.open(clip, backward=True) as source:
+        frames = []
+        for frame in source:
+            frames.append(frame)
+            if frame.index == 25:
+                assert process.pid is not None
+                os.kill(process.pid, signal.SIGKILL)
+        assert same(frames, bare(clip)[::-1])
+        assert "went on from there" in source.warnings[0]
+
+
 def test_a_video_may_be_left_early(process: DecodingProcess, clip: Path) -> None:
     pid = None
     for _ in range(3):

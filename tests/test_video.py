@@ -12,7 +12,7 @@ import pytest
 
 from rts_batch.config import DecoderName
 from rts_batch.errors import VideoError
-from rts_batch.io import video_files
+from rts_batch.io import video_backward, video_files
 from rts_batch.io.video import DECODE_MEMORY, Frame, VideoInfo, open_video
 from rts_batch.io.video_images import natural_key
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
@@ -240,6 +240,75 @@ def _break_decord(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             return self.reader.next()
 
     monkeypatch.setattr(video_files, "_open_decord", lambda path, threads: Breaking(opened(path, threads)))
+
+
+# Backward
+
+
+BACKWARD: dict[str, dict[str, Any]] = {
+    **{name: options for name, options in SAFE.items() if name not in ("hd.mp4", "h264.mov", "hevc.mkv", "vp9.mkv")},
+    "short-groups.mp4": {"frames": 40, "options": {"g": "8", "bf": "2"}},
+    "long-groups.mkv": {"frames": 60, "options": {"g": "45", "bf": "3"}},
+    "key-frames-only.mp4": {"frames": 20, "options": {"g": "1"}},
+    "av1.mp4": OUTSIDE["av1.mp4"][0],
+    "stream.ts": {"frames": 30, "options": {"g": "12"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "raw.h264": {"frames": 12},
+    "moving.gif": OUTSIDE["moving.gif"][0],
+}
+
+
+def read_backward(path: Path, **options: Any) -> list[Frame]:
+    with open_video(str(path), backward=True, **options) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_backward_is_forward_reversed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = make_video(tmp_path / name, **BACKWARD[name])
+    forward = read(tmp_path / name, "pyav")[1]
+    for held in (7 * 160 * 120 * 3 // 2, video_backward.HELD_BYTES):  # a few frames at once, and everything
+        monkeypatch.setattr(video_backward, "HELD_BYTES", held)
+        assert same(read_backward(tmp_path / name), forward[::-1])
+    last = max(1, len(masks) * 2 // 3)
+    assert same(read_backward(tmp_path / name, start=last // 2, end=last), forward[last // 2 : last][::-1])
+    assert same(read_backward(tmp_path / name, end=10_000), forward[::-1])
+
+
+def test_backward_decodes_no_more_than_its_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a group of pictures fits the memory, two decodings of each frame: one to count, one to show."""
+    make_video(tmp_path / "a.mp4", 60, options={"g": "10", "bf": "2"})
+    decoded = 0
+    decode = video_backward.decode_stream
+
+    def count(*arguments: Any) -> Any:
+        nonlocal decoded
+        for frame in decode(*arguments):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video_backward, "decode_stream", count)
+    monkeypatch.setattr(video_backward, "HELD_BYTES", 15 * 176 * 128 * 3 // 2)
+    assert len(read_backward(tmp_path / "a.mp4")) == 60
+    assert decoded <= 2 * 60 + 6
+
+
+@pytest.mark.parametrize("time", [0.0, 0.2, 0.31, 0.96, 5.0])
+def test_backward_from_a_time_begins_where_forward_would(tmp_path: Path, time: float) -> None:
+    make_video(tmp_path / "a.mp4", 25, options={"g": "10"})
+    forward = read(tmp_path / "a.mp4")[1]
+    begin = next((frame.index for frame in forward if frame.time >= time - 0.02), 24)
+    assert [frame.index for frame in read_backward(tmp_path / "a.mp4", last_time=time)] == list(range(begin, -1, -1))
+    found = read_backward(tmp_path / "a.mp4", last_time=time, end=4)
+    assert [frame.index for frame in found] == list(range(max(begin, 3), -1, -1))
+
+
+def test_backward_through_a_turned_video_and_a_folder(tmp_path: Path) -> None:
+    make_video(tmp_path / "plain.mp4", 12)
+    remux(tmp_path / "plain.mp4", tmp_path / "turned.mp4", matrix=(0, -1, 1, 0))
+    assert same(read_backward(tmp_path / "turned.mp4"), read(tmp_path / "turned.mp4", "pyav")[1][::-1])
+    make_images(tmp_path / "clip", 8)
+    assert [frame.index for frame in read_backward(tmp_path / "clip", start=2, end=6)] == [5, 4, 3, 2]
 
 
 # What is wrong with a file

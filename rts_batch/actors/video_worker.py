@@ -20,9 +20,10 @@ from typing import Any
 
 import cv2
 
+from rts_batch.actors.passes import expected_frames, reading, track_video
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened
 from rts_batch.actors.prompts import PromptBook
-from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescription, find_factory
+from rts_batch.actors.tracker import TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
 from rts_batch.errors import RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
@@ -94,21 +95,21 @@ class VideoWorker:
         path = storage.fetch(task.uri, scratch / "video")
         masks = scratch / "masks.parquet"
         with (
-            self._decoding.open(path, decoder=self._settings.decoder, start=task.start, end=task.end) as source,
+            self._decoding.open(path, decoder=self._settings.decoder, **reading(task)) as source,
             self._open_writer(task, source, masks) as writer,
         ):
-            yield Opened(key=task.key, frames=_announced(source, task), decoder=source.info.decoder)
+            yield Opened(key=task.key, frames=expected_frames(source, task), decoder=source.info.decoder)
             book = PromptBook(task, source.info, boxes=self._settings.tracker.boxes)
             last_word = time.monotonic()
-            for frame in self._track_frames(task, source, book, writer):
+            for frame in self._track_frames(task, str(path), source, book, writer):
                 position.frame, position.count = frame.index, position.count + 1
+                position.end = max(position.end, frame.index + 1)
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
                     yield Advanced(key=task.key, frames=position.count)
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
-            book.check_end(position.frame + 1)
-            summary = writer.close(frames=position.frame + 1, fps=source.info.fps, duration=source.info.duration)
+            summary = writer.close(frames=position.end, fps=source.info.fps, duration=source.info.duration)
             warnings = (*source.warnings, *book.warnings)
             decoder = source.info.decoder
         seconds = time.time() - started
@@ -117,17 +118,16 @@ class VideoWorker:
         yield Finished(key=task.key, frames=position.count, seconds=seconds, warnings=warnings)
 
     def _track_frames(
-        self, task: VideoTask, source: FrameSource, book: PromptBook, writer: ResultsWriter
+        self, task: VideoTask, path: str, source: FrameSource, book: PromptBook, writer: ResultsWriter
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when its rows are written."""
-        scene: OpenScene | None = None
-        for frame in source:
-            prompts = book.due(frame)
-            if scene is None and prompts:
-                scene = self._tracker.open_scene(task)
-            if scene is not None:
-                for object_id, target in scene.step(frame.image, prompts).items():
-                    _add_row(writer, object_id, frame, target)
+
+        def reopen(**part: Any) -> FrameSource:
+            return self._decoding.open(path, decoder=self._settings.decoder, **part)
+
+        for frame, targets in track_video(task, self._tracker, book, source, reopen):
+            for object_id, target in targets.items():
+                _add_row(writer, object_id, frame, target)
             yield frame
 
     def _open_writer(self, task: VideoTask, source: FrameSource, path: Path) -> ResultsWriter:
@@ -141,6 +141,8 @@ class VideoWorker:
             task=_describe(task),
             weights=self._settings.tracker.fingerprint,
             profile="exact",
+            covers="prompts" if task.annotates else task.direction,
+            start=task.start,
         )
 
     def _report(
@@ -179,6 +181,8 @@ class _Position:
 
     frame: int | None = None
     count: int = 0
+    end: int = 0
+    """One past the highest frame."""
 
 
 def _describe(task: VideoTask) -> dict[str, Any]:
@@ -205,14 +209,6 @@ def _add_row(writer: ResultsWriter, object_id: int, frame: Frame, target: Tracke
         confidence=target.confidence,
         state=target.state,
     )
-
-
-def _announced(source: FrameSource, task: VideoTask) -> int | None:
-    """Frames that this video will probably have between `start` and `end`."""
-    frames = source.info.frames if source.info.frames is not None else task.frames
-    if frames is None:
-        return None if task.end is None else task.end - task.start
-    return max(0, min(frames, task.end if task.end is not None else frames) - task.start)
 
 
 def _no_frames(task: VideoTask) -> str:

@@ -112,6 +112,8 @@ class DecodingProcess:
         decoder: DecoderName = "auto",
         start: int = 0,
         end: int | None = None,
+        backward: bool = False,
+        last_time: float | None = None,
         threads: int = 1,
     ) -> FrameSource:
         """Opens a local video as `rts_batch.io.video.open_video` does. One video can be open at a time.
@@ -126,6 +128,8 @@ class DecodingProcess:
             "decoder": decoder,
             "start": start,
             "end": end,
+            "backward": backward,
+            "last_time": last_time,
             "threads": threads,
             "decode_memory": self.limits.decode_memory,
         }
@@ -214,7 +218,9 @@ class _RemoteSource(FrameSource):
         super().__init__(request["path"], VideoInfo(0, 0, None, None, None, "pyav"), request["start"], request["end"])
         self._process = process
         self._request = request
-        self._next = self.start
+        self._backward: bool = request["backward"]
+        self._next: int | None = self.end if self._backward else self.start
+        """Where to go on: the next frame's index, read backward the last one's."""
         self._trying = ""
         self._restarts = 0
         self._ring: mmap.mmap | None = None
@@ -253,7 +259,7 @@ class _RemoteSource(FrameSource):
                         self.warnings += message["warnings"]
                         return
                     frame = Frame(message["index"], message["time"], self._slots[slot % len(self._slots)].copy())
-                    self._next = frame.index + 1
+                    self._next = frame.index if self._backward else frame.index + 1
                 self._process.tell({"do": "free"})
             except _Died as death:
                 self._recover(death)
@@ -295,18 +301,18 @@ class _RemoteSource(FrameSource):
     def _recover(self, death: _Died) -> None:
         """Prepares another try from the frame reached, or raises VideoError where there is none."""
         self._under_way = False
-        reason = f"{self._trying or 'the decoder'} {death} at frame {self._next}"
+        where = "the beginning" if self._next is None else f"frame {self._next}"
+        reason = f"{self._trying or 'the decoder'} {death} at {where}"
         if death.outside and self._restarts < self._process.limits.restarts:
             self._restarts += 1
-            self.warnings.append(
-                f"the decoding process was killed at frame {self._next}; another one went on from there"
-            )
+            self.warnings.append(f"the decoding process was killed at {where}; another one went on from there")
         elif self._trying == "decord" and self._request["decoder"] == "auto":
             self._request["decoder"] = "pyav"
             self.warnings.append(f"{reason}; PyAV went on from there")
         else:
             raise VideoError(f"{self.path}: {reason}") from None
-        self._request["start"] = self._next
+        if self._next is not None:
+            self._request |= {"end" if self._backward else "start": self._next, "last_time": None}
 
     def close(self) -> None:
         if self._under_way:

@@ -8,6 +8,7 @@ from typing import Final
 from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
 from rts_batch.io.frames import Frame, FrameSource, Report, VideoInfo
+from rts_batch.io.video_backward import BackwardSource
 from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
@@ -23,6 +24,8 @@ def open_video(
     decoder: DecoderName = "auto",
     start: int = 0,
     end: int | None = None,
+    backward: bool = False,
+    last_time: float | None = None,
     decode_memory: int = DECODE_MEMORY,
     threads: int = 1,
     report: Report = lambda decoder: None,
@@ -36,6 +39,9 @@ def open_video(
         decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
         start: first frame to give, counted from 0.
         end: frame before which to stop; None is the video's end.
+        backward: give the frames from the one before `end` down to `start`. PyAV reads them, whatever `decoder` says;
+            `rts_batch.io.video_backward` says what that costs.
+        last_time: seconds; reading backward begins no earlier than with the frame that shows then.
         decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
             ones in bursts.
         threads: of the decoder.
@@ -47,13 +53,22 @@ def open_video(
     if not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
     if os.path.isdir(path):
-        return ImagesSource(path, start=start, end=end)
+        return ImagesSource(path, start=start, end=end, backward=backward)
     if not os.path.isfile(path):
         raise VideoError(f"{path} is neither a file nor a folder")
     if os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
 
     report("pyav")
+    if backward:
+        return BackwardSource(
+            probe_file(path, report=report),
+            start=start,
+            end=end,
+            last_time=last_time,
+            threads=threads,
+            report=report,
+        )
     probe = probe_file(path, packets=decoder == "decord", report=report)
 
     def with_pyav(first: int) -> FrameSource:

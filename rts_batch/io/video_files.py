@@ -30,9 +30,7 @@ class PyavSource(FrameSource):
         super().__init__(probe.path, probe.info, start, end)
         self._probe = probe
         self._tell = report
-        self._container, self._stream = open_container(probe.path)
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = threads
+        self._container, self._stream = open_container(probe.path, threads)
 
     def frames(self) -> Iterator[Frame]:
         damage = Damage()

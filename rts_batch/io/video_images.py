@@ -31,7 +31,7 @@ class ImagesSource(FrameSource):
         VideoError: no image in the folder, or one that cannot be read or has another size.
     """
 
-    def __init__(self, path: str, *, start: int, end: int | None) -> None:
+    def __init__(self, path: str, *, start: int, end: int | None, backward: bool = False) -> None:
         try:
             names = [entry.name for entry in Path(path).iterdir() if entry.is_file()]
         except OSError as error:
@@ -44,11 +44,11 @@ class ImagesSource(FrameSource):
         height, width, _ = self._first.shape
         info = VideoInfo(height, width, len(self._files), None, None, "images")
         super().__init__(path, info, start, end)
+        self._backward = backward
 
     def frames(self) -> Iterator[Frame]:
-        for index, file in enumerate(self._files[: self.end]):
-            if index < self.start:
-                continue
+        numbered = list(enumerate(self._files))[self.start : self.end]
+        for index, file in reversed(numbered) if self._backward else numbered:
             image = _read(file) if index else self._first
             if image.shape != self._first.shape:
                 height, width, _ = image.shape

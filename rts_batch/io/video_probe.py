@@ -198,7 +198,7 @@ _OPTIONS: Final = {
 }
 
 
-def open_container(path: str) -> tuple[InputContainer, VideoStream]:
+def open_container(path: str, threads: int = 1) -> tuple[InputContainer, VideoStream]:
     try:
         # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
         container = av.open(os.path.abspath(path), metadata_errors="replace", options=_OPTIONS)
@@ -220,6 +220,8 @@ def open_container(path: str) -> tuple[InputContainer, VideoStream]:
     except BaseException:
         container.close()
         raise
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
     return container, stream
 
 

@@ -41,6 +41,8 @@ class SampleMemory:
         self.slots: dict[str, Tensor] = {}
         self.count = 0
         self.initial_count = 0
+        self.protected = torch.zeros(capacity, dtype=torch.bool)
+        """Slots that are never overwritten: the first frame's where these are protected, and those of anchors."""
         self.last_slot: int | None = None
         self._inserted = 0
         self._age = torch.zeros(capacity, dtype=torch.int64)
@@ -57,20 +59,26 @@ class SampleMemory:
         self.weights = torch.zeros(self.capacity)
         self.weights[:count] = 1 / count
         self.count = self.initial_count = count
+        self.protected = torch.zeros(self.capacity, dtype=torch.bool)
+        self.protected[:count] = self.protect_initial
         self.last_slot = None
         self._inserted = 0
         self._age.zero_()
 
-    def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None) -> int:
-        """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot."""
-        slot = self._choose_slot()
+    def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None, anchor: bool = False) -> int:
+        """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot.
+
+        An anchor, the sample of a further prompt, is never overwritten and shares the first frame's minimum weight.
+        """
+        slot = self._choose_anchor_slot() if anchor else self._choose_slot()
         self._update_weights(slot, self.learning_rate if learning_rate is None else learning_rate)
         for name, values in sample.items():
             self.slots[name][slot] = values
         self._inserted += 1
         self._age[slot] = self._inserted
-        self.last_slot = slot
-        self.count = min(self.count + 1, self.capacity)
+        if not anchor:  # the next ordinary sample's weight grows from the last one's, not from a minimum
+            self.last_slot = slot
+        self.count = max(self.count, slot + 1)
         return slot
 
     def stored(self, name: str) -> Tensor:
@@ -82,16 +90,26 @@ class SampleMemory:
         """The weights of the filled slots, `[count] float32`, on the CPU."""
         return self.weights[: self.count]
 
+    def _choose_anchor_slot(self) -> int:
+        """Once half of the memory is protected, the oldest anchor gives way; a slot for other samples always stays."""
+        protected = int(self.protected.sum())
+        anchors = (self.protected & (self._age > 0)).nonzero().flatten()
+        if len(anchors) and protected >= self.capacity // 2:
+            return int(anchors[self._age[anchors].numpy().argmin()])
+        slot = self._choose_slot()
+        if protected < self.capacity - 1:
+            self.protected[slot] = True
+        return slot
+
     def _choose_slot(self) -> int:
         if self.count < self.capacity:
             return self.count
-        first = self.initial_count if self.protect_initial else 0
-        order = self.weights if self.replacement == "lowest_weight" else self._age
+        order = self.weights if self.replacement == "lowest_weight" else self._age.double()
         # NumPy's argmin takes the first of equal values, torch's any of them.
-        return first + int(order[first:].numpy().argmin())
+        return int(order.masked_fill(self.protected, torch.inf).numpy().argmin())
 
     def _update_weights(self, slot: int, learning_rate: float) -> None:
-        weights, initial = self.weights.clone(), slice(0, self.initial_count)
+        weights, initial = self.weights.clone(), self.protected
         if self.last_slot is None:
             weights /= 1 - learning_rate
             weights[slot] = learning_rate
@@ -101,8 +119,8 @@ class SampleMemory:
         minimum = self.minimum_initial_weight
         if minimum is not None and weights[initial].sum() < minimum:
             # As published: the sum may come out up to 1.006, and nothing normalises it again.
-            weights /= minimum + weights[self.initial_count :].sum()
-            weights[initial] = minimum / self.initial_count
+            weights /= minimum + weights[~initial].sum()
+            weights[initial] = minimum / int(initial.sum())
         self.weights = weights
 
     def snapshot(self) -> dict[str, Any]:
@@ -111,6 +129,7 @@ class SampleMemory:
             "slots": {name: self.stored(name).to("cpu", copy=True) for name in self.slots},
             "weights": self.weights.clone(),
             "age": self._age.clone(),
+            "protected": self.protected.clone(),
             "count": self.count,
             "initial_count": self.initial_count,
             "last_slot": self.last_slot,
@@ -122,6 +141,7 @@ class SampleMemory:
         self.count, self.initial_count = state["count"], state["initial_count"]
         self.last_slot, self._inserted = state["last_slot"], state["inserted"]
         self.weights, self._age = state["weights"].clone(), state["age"].clone()
+        self.protected = state["protected"].clone()
         self.slots = {}
         for name, values in state["slots"].items():
             self.slots[name] = torch.zeros((self.capacity, *values.shape[1:]), dtype=values.dtype, device=device)
