@@ -93,7 +93,7 @@ class SegmentationBranch(Branch):
         crops = initialise.segmentation_crops(state, image, mask, self.config)
         features = self.model.extract(crops.images[:1]).segmentation
         label, weight = self.model.label_encoder(crops.masks[:1, None])
-        self.memory.insert({"features": features[0], "labels": label[0, 0], "weights": weight[0, 0]}, anchor=True)
+        self.memory.anchor({"features": features[0], "labels": label[0, 0], "weights": weight[0, 0]})
         self.last_update = state.frame_number
         self._learn(self.config.init_iterations, self._sample_weights(), start=self.tau)
 
@@ -159,7 +159,7 @@ class LocalisationBranch(Branch):
         crops = initialise.localisation_crops(state, image, mask, self.config)
         features = self.model.extract(crops.images[:1]).localisation
         labels = self._labels(initialise.first_label_centres(state, crops, self.config)[:1], features)
-        self.memory.insert({"features": features[0], "labels": labels[0]}, anchor=True)
+        self.memory.anchor({"features": features[0], "labels": labels[0]})
         self.last_update = state.frame_number
         self._learn(self.config.localisation_init_iterations)
 

@@ -42,7 +42,7 @@ class SampleMemory:
         self.count = 0
         self.initial_count = 0
         self.protected = torch.zeros(capacity, dtype=torch.bool)
-        """Slots that are never overwritten: the first frame's where these are protected, and those of anchors."""
+        """Slots that are never overwritten: those of anchors, and the first frame's where these are protected."""
         self.last_slot: int | None = None
         self._inserted = 0
         self._age = torch.zeros(capacity, dtype=torch.int64)
@@ -65,21 +65,44 @@ class SampleMemory:
         self._inserted = 0
         self._age.zero_()
 
-    def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None, anchor: bool = False) -> int:
-        """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot.
-
-        An anchor, the sample of a further prompt, is never overwritten and shares the first frame's minimum weight.
-        """
-        slot = self._choose_anchor_slot() if anchor else self._choose_slot()
+    def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None) -> int:
+        """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot."""
+        slot = self._choose_slot()
         self._update_weights(slot, self.learning_rate if learning_rate is None else learning_rate)
+        self._store(slot, sample)
+        self.last_slot = slot
+        return slot
+
+    def anchor(self, sample: Mapping[str, Tensor]) -> None:
+        """Stores the sample of a further prompt, `[…]` each, for good, and forgets those that were tracked before it.
+
+        They come from a tracker that had to be corrected. What stays are the prompts: the first frame's samples
+        together and each anchor, all with the same weight. Anchors fill half of the memory at most; then the oldest
+        gives way.
+        """
+        place = torch.arange(self.capacity)
+        initial = place[(self._age == 0) & (place < self.initial_count)]
+        anchors = place[self.protected & (self._age > 0)]
+        room = max(min(self.capacity // 2, self.capacity - len(initial) - 1), 1)
+        anchors = anchors[self._age[anchors].argsort()][max(len(anchors) + 1 - room, 0) :]
+        kept = torch.cat([initial, anchors])
+        for values in (*self.slots.values(), self._age):
+            values[: len(kept)] = values[kept]
+        self._age[len(kept) :] = 0
+        self.initial_count = len(initial)
+        self.count = len(kept)
+        self.last_slot = None
+        self.protected = (place < len(kept) + 1) & ((place >= len(initial)) | self.protect_initial)
+        self.protected[-1] = False  # there is always a slot for what is tracked
+        self._store(self.count, sample)
+        self.weights = self._prompt_weights()
+
+    def _store(self, slot: int, sample: Mapping[str, Tensor]) -> None:
         for name, values in sample.items():
             self.slots[name][slot] = values
         self._inserted += 1
         self._age[slot] = self._inserted
-        if not anchor:  # the next ordinary sample's weight grows from the last one's, not from a minimum
-            self.last_slot = slot
         self.count = max(self.count, slot + 1)
-        return slot
 
     def stored(self, name: str) -> Tensor:
         """Returns the filled slots of `name`, `[count, …]`."""
@@ -90,17 +113,6 @@ class SampleMemory:
         """The weights of the filled slots, `[count] float32`, on the CPU."""
         return self.weights[: self.count]
 
-    def _choose_anchor_slot(self) -> int:
-        """Once half of the memory is protected, the oldest anchor gives way; a slot for other samples always stays."""
-        protected = int(self.protected.sum())
-        anchors = (self.protected & (self._age > 0)).nonzero().flatten()
-        if len(anchors) and protected >= self.capacity // 2:
-            return int(anchors[self._age[anchors].numpy().argmin()])
-        slot = self._choose_slot()
-        if protected < self.capacity - 1:
-            self.protected[slot] = True
-        return slot
-
     def _choose_slot(self) -> int:
         if self.count < self.capacity:
             return self.count
@@ -108,19 +120,29 @@ class SampleMemory:
         # NumPy's argmin takes the first of equal values, torch's any of them.
         return int(order.masked_fill(self.protected, torch.inf).numpy().argmin())
 
+    def _prompt_weights(self) -> Tensor:
+        """Weights that add up to 1 over the prompts: the first frame's samples together count as one anchor."""
+        first = slice(0, self.initial_count)
+        anchors = self.protected.clone()
+        anchors[first] = False
+        prompts = int(anchors.sum()) + (self.initial_count > 0)
+        weights = anchors / prompts
+        weights[first] = 1 / (prompts * max(self.initial_count, 1))
+        return weights
+
     def _update_weights(self, slot: int, learning_rate: float) -> None:
-        weights, initial = self.weights.clone(), self.protected
+        weights = self.weights.clone()
         if self.last_slot is None:
             weights /= 1 - learning_rate
             weights[slot] = learning_rate
         else:
             weights[slot] = weights[self.last_slot] / (1 - learning_rate)
         weights /= weights.sum()
-        minimum = self.minimum_initial_weight
-        if minimum is not None and weights[initial].sum() < minimum:
+        minimum, prompts = self.minimum_initial_weight, self.protected
+        if minimum is not None and weights[prompts].sum() < minimum:
             # As published: the sum may come out up to 1.006, and nothing normalises it again.
-            weights /= minimum + weights[~initial].sum()
-            weights[initial] = minimum / int(initial.sum())
+            weights /= minimum + weights[~prompts].sum()
+            weights[prompts] = minimum * self._prompt_weights()[prompts]
         self.weights = weights
 
     def snapshot(self) -> dict[str, Any]:
