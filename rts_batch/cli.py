@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import rts_batch
+from rts_batch.checking_cli import check_deep, probe, verify
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
 from rts_batch.errors import ManifestError, RtsBatchError
 from rts_batch.export_cli import export
@@ -120,12 +121,20 @@ def submit(
 
 
 @app.command()
-def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False, as_json: JsonOption = False) -> None:
-    """Check every row of a manifest without opening a video."""
+def validate(
+    manifest: ManifestArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every video as well, and decode it up to its last prompt.")
+    ] = False,
+    skip_invalid: SkipInvalidOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row of a manifest, with --deep against the videos themselves."""
     with _errors(as_json):
         from rts_batch.manifest import read_manifest
 
         found = read_manifest(manifest, skip_invalid=skip_invalid)
+        warnings = check_deep(found, manifest, as_json=as_json) if deep else []
         targets = sum(len(task.targets) for task in found.tasks)
         if as_json:
             _print_json(
@@ -136,9 +145,11 @@ def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False
             print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
             for problem in found.invalid:
                 print(f"left out: {problem}", file=sys.stderr)
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
 
 
-for command in (show, export, review, compact):
+for command in (probe, show, verify, export, review, compact):
     app.command()(command)
 
 

@@ -59,6 +59,11 @@ class PromptBook:
         self.warnings: list[str] = []
 
     @property
+    def waiting(self) -> bool:
+        """Whether a prompt's frame is yet to come."""
+        return bool(self._waiting)
+
+    @property
     def last_begin(self) -> int:
         """The latest frame on which a target began."""
         return max(self.begin.values(), default=0)

@@ -164,6 +164,7 @@ class VideoWorker:
             "frames": frames,
             "rows": summary.rows,
             "states": summary.states,
+            "sha256": summary.sha256,
             "decoder": decoder,
             "warnings": list(warnings),
             "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),

@@ -8,6 +8,7 @@ the video is, and neither the spool's batches nor an interruption shows in the f
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -58,6 +59,7 @@ class ResultsSummary:
     frames: int
     """Frames of the video that at least one target covers."""
     bytes: int
+    sha256: str
     states: dict[str, int]
     """Rows in each state; those that do not occur are absent."""
 
@@ -250,6 +252,7 @@ class ResultsWriter:
             objects=len(self._objects),
             frames=max(target.rows for target in self._objects.values()),
             bytes=self.path.stat().st_size,
+            sha256=hashlib.sha256(self.path.read_bytes()).hexdigest(),
             states={state: self._states[state] for state in STATES if self._states[state]},
         )
 
