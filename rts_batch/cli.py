@@ -70,6 +70,9 @@ def submit(
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
     gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
+    strict_video: Annotated[
+        bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
+    ] = False,
     rules: Annotated[
         Rules | None,
         typer.Option(help="The released tracker's memory and gating rules, or the paper's. [default: code]"),
@@ -103,6 +106,7 @@ def submit(
             tracker=tracker,
             device=device,
             decoder=decoder,
+            strict_video=strict_video,
             workers=workers,
             threads_per_worker=threads_per_worker,
             gpus_per_worker=gpus_per_worker,

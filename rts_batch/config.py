@@ -223,6 +223,8 @@ class RunSettings:
     """Import path of the tracker; another one is for tests."""
     device: DeviceName = "auto"
     decoder: DecoderName = "auto"
+    strict_video: bool = False
+    """A video with damage fails; otherwise the damage is counted in its report."""
     workers: int | None = None
     """Worker processes; None takes one per GPU share, or one per four cores."""
     threads_per_worker: int | None = None

@@ -188,6 +188,7 @@ def test_frames_before_an_edit_list_do_not_count(tmp_path: Path) -> None:
     info, frames, warnings = read(tmp_path / "cut.mp4")
     assert (info.decoder, info.frames, len(frames)) == ("pyav", 20, 20)
     assert not warnings
+    assert not read(tmp_path / "cut.mp4", "pyav")[2]
     assert frames[0].time == 0.0
     whole = read(tmp_path / "a.mp4")[1]
     assert np.array_equal(frames[0].image, whole[5].image)

@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from rts_batch.errors import RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
 from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.results import ResultsSummary, ResultsWriter
-from rts_batch.io.video import Frame, FrameSource
+from rts_batch.io.video import Damage, Frame, FrameSource
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import encode_rle
 from rts_batch.runs import RunFolder
@@ -49,6 +49,8 @@ class WorkerSettings:
     threads: int
     extras: Mapping[str, str]
     """The manifest's further columns with their types."""
+    strict_video: bool = False
+    """Damage in a video makes it fail."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
 
@@ -109,11 +111,13 @@ class VideoWorker:
                     yield Advanced(key=task.key, frames=position.count)
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
+            if self._settings.strict_video and source.damage:
+                raise VideoError(f"video {task.video_id} is damaged: {'; '.join(source.damage.warnings())}")
             summary = writer.close(frames=position.end, fps=source.info.fps, duration=source.info.duration)
             warnings = (*source.warnings, *book.warnings)
-            decoder = source.info.decoder
+            decoder, damage = source.info.decoder, source.damage
         seconds = time.time() - started
-        report = self._report(task, attempt, position.count, summary, decoder, warnings, started, seconds)
+        report = self._report(task, attempt, position.count, summary, decoder, damage, warnings, started, seconds)
         self._folder.commit(task, masks, report)
         yield Finished(key=task.key, frames=position.count, seconds=seconds, warnings=warnings)
 
@@ -152,6 +156,7 @@ class VideoWorker:
         frames: int,
         summary: ResultsSummary,
         decoder: str,
+        damage: Damage,
         warnings: tuple[str, ...],
         started: float,
         seconds: float,
@@ -166,6 +171,7 @@ class VideoWorker:
             "states": summary.states,
             "sha256": summary.sha256,
             "decoder": decoder,
+            "damage": asdict(damage),
             "warnings": list(warnings),
             "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),

@@ -29,7 +29,7 @@ from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
 from rts_batch.io.decoding_child import OUT_OF_MEMORY
 from rts_batch.io.decoding_messages import receive, send
-from rts_batch.io.frames import Frame, FrameSource, VideoInfo
+from rts_batch.io.frames import Damage, Frame, FrameSource, VideoInfo
 
 __all__ = ["DecodingProcess"]
 
@@ -257,6 +257,7 @@ class _RemoteSource(FrameSource):
                         self._under_way = False
                         self.info = VideoInfo(**message["info"])
                         self.warnings += message["warnings"]
+                        self.damage = Damage(**message["damage"])
                         return
                     frame = Frame(message["index"], message["time"], self._slots[slot % len(self._slots)].copy())
                     self._next = frame.index if self._backward else frame.index + 1

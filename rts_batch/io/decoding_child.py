@@ -18,11 +18,11 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-import av
 import numpy as np
 
 from rts_batch.config import DecodingLimits
 from rts_batch.errors import RtsBatchError
+from rts_batch.io import decoder_log
 from rts_batch.io.decoding_messages import receive, send
 from rts_batch.io.frames import FrameSource
 from rts_batch.io.video import open_video
@@ -98,7 +98,8 @@ class DecodingChild:
                     send(self._connection, {"is": "frame", "index": frame.index, "time": frame.time})
             finally:
                 del ring  # it keeps the map from being closed
-        send(self._connection, {"is": "end", "info": asdict(source.info), "warnings": source.warnings})
+        found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
+        send(self._connection, {"is": "end", **found})
 
     def _listen(self, *, wait: bool) -> None:
         """Takes what the owner has said, and where `wait` is set stays until a slot is free."""
@@ -123,7 +124,7 @@ def main() -> None:
     """`connection memory ring_frames ring_bytes memory_limit` are the arguments; standard input ends with the owner."""
     connection, memory, ring_frames, ring_bytes, limit = (int(argument) for argument in sys.argv[1:])
     faulthandler.enable()
-    av.logging.set_level(av.logging.PANIC)
+    decoder_log.enable()
     threading.Thread(target=_keep_watch, args=(limit,), daemon=True).start()
     limits = DecodingLimits(ring_frames=ring_frames, ring_bytes=ring_bytes, memory=limit)
     try:

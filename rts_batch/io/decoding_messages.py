@@ -14,7 +14,7 @@ From it::
     {"is": "trying", "decoder"}                             what follows is this decoder's work
     {"is": "opened", "info", "slot_bytes", "slots"}
     {"is": "frame", "index", "time"}                        in the next slot of the ring
-    {"is": "end", "info", "warnings"}                       there are no more
+    {"is": "end", "info", "warnings", "damage"}           there are no more
     {"is": "error", "error", "message"}                     the video cannot be read (any further)
     {"is": "stopped"}                                       the answer to "stop", whatever came before
 """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Frame", "FrameSource", "Report", "VideoInfo"]
+__all__ = ["Damage", "Frame", "FrameSource", "Report", "VideoInfo"]
 
 Report = Callable[[str | None], None]
 """Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
@@ -43,6 +43,45 @@ class Frame:
     """[H, W, 3] RGB."""
 
 
+@dataclass
+class Damage:
+    """What is wrong with a video that could be read all the same."""
+
+    missing_frames: int = 0
+    """Fewer frames than the file announces; an estimate where it announces only its duration."""
+    corrupt_frames: int = 0
+    """Frames that the decoder marks as corrupt."""
+    first_corrupt: int | None = None
+    """Index of the first of them."""
+    lost_packets: int = 0
+    """Packets that gave an error instead of frames, and of transport streams those that are broken or missing."""
+    decoder_errors: int = 0
+    """Lines in which the decoder's log tells of errors; those inside frames it patches over. They are counted in the
+    decoding process alone (`rts_batch.io.decoding`)."""
+    first_error: str = ""
+    """What the log says first."""
+    stopped: str = ""
+    """Why the file could not be read to its end."""
+    cut_off_packets: int = 0
+    """Packets that an edit list cuts off; no damage, but the header counts them."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.missing_frames or self.corrupt_frames or self.lost_packets or self.decoder_errors or self.stopped
+        )
+
+    def warnings(self) -> list[str]:
+        """One sentence for each kind."""
+        texts = {
+            f"{self.missing_frames} frames fewer than the file announces": self.missing_frames,
+            f"{self.corrupt_frames} corrupt frames, the first of them frame {self.first_corrupt}": self.corrupt_frames,
+            f"{self.lost_packets} packets are lost or could not be decoded": self.lost_packets,
+            f"the decoder tells of errors {self.decoder_errors} times, first: {self.first_error}": self.decoder_errors,
+            f"the file breaks off: {self.stopped}": self.stopped,
+        }
+        return [text for text, holds in texts.items() if holds]
+
+
 class FrameSource(abc.ABC):
     """The frames of one video from `start` to `end` (exclusive), once, in order of presentation.
 
@@ -56,11 +95,14 @@ class FrameSource(abc.ABC):
     info: VideoInfo
     warnings: list[str]
     """What was wrong with the video but did not stop it; complete once the frames have been read."""
+    damage: Damage
+    """The same in numbers, as far as it can be counted."""
 
     def __init__(self, path: str, info: VideoInfo, start: int, end: int | None) -> None:
         self.path = path
         self.info = info
         self.warnings = []
+        self.damage = Damage()
         self.start = start
         self.end = end
 

@@ -7,13 +7,13 @@ from typing import Final
 
 from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, FrameSource, Report, VideoInfo
+from rts_batch.io.frames import Damage, Frame, FrameSource, Report, VideoInfo
 from rts_batch.io.video_backward import BackwardSource
 from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
 
-__all__ = ["DECODE_MEMORY", "Frame", "FrameSource", "VideoInfo", "open_video"]
+__all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
 
 DECODE_MEMORY: Final = DecodingLimits.decode_memory
 

@@ -21,9 +21,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, Report
+from rts_batch.io.frames import Damage, Frame, Report
 from rts_batch.io.video_files import PyavSource
-from rts_batch.io.video_probe import Damage, Probe, decode_stream, open_container
+from rts_batch.io.video_probe import Probe, decode_stream, open_container
 
 __all__ = ["BackwardSource"]
 
@@ -72,11 +72,10 @@ class BackwardSource(PyavSource):
 
     def _number_frames(self) -> int:
         """Decodes up to where reading begins, notes times and key frames, and returns the largest frame's bytes."""
-        damage = Damage()
         largest = 0
         last_time, length = None, None
         due = self._due_time()
-        for frame in decode_stream(self._container, self._stream, damage, self._tell):
+        for frame in decode_stream(self._container, self._stream, self.damage, self._tell):
             if self._reached(frame, due):
                 break
             largest = max(largest, sum(plane.buffer_size for plane in frame.planes))
@@ -86,7 +85,7 @@ class BackwardSource(PyavSource):
             last_time = frame.time
         else:
             length = (len(self._times), last_time)
-        self._report(damage, length)
+        self._report(length)
         return largest
 
     def _due_time(self) -> float | None:

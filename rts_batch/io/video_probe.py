@@ -16,9 +16,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Report, VideoInfo
+from rts_batch.io import decoder_log
+from rts_batch.io.frames import Damage, Report, VideoInfo
 
-__all__ = ["Damage", "Probe", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
+__all__ = ["Probe", "count_errors", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
 
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
 _CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
@@ -40,22 +41,6 @@ _DECODERS: Final = (
 
 def _silent(decoder: str | None) -> None:
     pass
-
-
-@dataclass
-class Damage:
-    """What was wrong in a stream while it was decoded."""
-
-    frames: int = 0
-    """Frames that the decoder marks as corrupt."""
-    first: int | None = None
-    """Index of the first of them."""
-    packets: int = 0
-    """Packets that gave an error instead of frames."""
-    discarded: int = 0
-    """Packets that an edit list cuts off; no damage, but the header counts them."""
-    stopped: str = ""
-    """Why the file could not be read to its end."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +91,20 @@ class Probe:
             frames = round(self.info.fps * self.info.duration)
         return (frames or 0) * self.info.height * self.info.width * 3
 
-    def missing_frames(self, frames: int, last: float | None, *, discarded: int = 0) -> str | None:
-        """Says so where fewer frames came than the header promises.
+    def missing_frames(self, frames: int, last: float | None, cut_off: int) -> int:
+        """How many frames fewer came than the header promises; 0 where it promises nothing.
 
         Args:
             frames: that came.
             last: presentation time of the last of them.
-            discarded: packets that an edit list cut off.
+            cut_off: packets that an edit list cuts off.
         """
         info = self.info
         if self.announced is not None:
-            if frames < self.announced - discarded:
-                return f"{frames} frames instead of the {self.announced - discarded} that the file announces"
-        elif last is not None and info.duration and info.fps and info.duration - last > max(0.5, 3 / info.fps):
-            return f"the frames end at {last:.1f} s, the file announces {info.duration:.1f} s"
-        return None
+            return max(0, self.announced - cut_off - frames)
+        if last is not None and info.duration and info.fps and info.duration - last > max(0.5, 3 / info.fps):
+            return max(1, round((info.duration - last) * info.fps))
+        return 0
 
 
 def probe_file(path: str, *, packets: bool = False, report: Report = _silent) -> Probe:
@@ -167,11 +151,10 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
     family = ", ".join(sorted(probe.containers))
     odd_height = (info.width if probe.orientation.transposed else info.height) % 2 == 1
     times = probe.times
-    incomplete = None
+    missing = 0
     if times is not None:
-        incomplete = probe.missing_frames(
-            len(times), float(times[-1]) if len(times) else None, discarded=probe.discarded_packets
-        )
+        last = float(times[-1]) if len(times) else None
+        missing = probe.missing_frames(len(times), last, probe.discarded_packets)
     reasons = {
         f"the container is {family}": not probe.containers & _CONTAINERS,
         f"the codec is {probe.codec}": probe.codec not in _CODECS,
@@ -184,7 +167,7 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
         "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
         "an edit list cuts off frames": probe.discarded_packets > 0,
         "some packets are damaged": probe.damaged_packets > 0,
-        f"it is incomplete: {incomplete}": incomplete is not None,
+        f"it has {missing} frames fewer than it announces": missing > 0,
         f"its frames take {probe.decoded_size >> 20} MiB": probe.decoded_size > memory,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
@@ -232,6 +215,7 @@ def decode_stream(
     index = 0
     packets = container.demux(stream)
     at_end = False
+    decoder_log.take()  # of whatever was read before
     while not at_end:
         packet = None
         report(None)
@@ -241,7 +225,7 @@ def decode_stream(
             damage.stopped = _text(error)
         # The last packet is empty: it takes out of the decoder what it still holds, as None does after an error.
         at_end = packet is None or not packet.size
-        damage.discarded += packet is not None and packet.is_discard
+        damage.cut_off_packets += packet is not None and packet.is_discard
         try:
             frames = stream.codec_context.decode(packet)
         except av.error.EOFError:
@@ -249,14 +233,23 @@ def decode_stream(
         except MemoryError:
             raise
         except (av.error.FFmpegError, OSError):
-            damage.packets += 1
+            damage.lost_packets += 1
+            decoder_log.take()  # says the same
             continue
+        count_errors(damage)
         for frame in frames:
             if frame.is_corrupt:
-                damage.frames += 1
-                damage.first = index if damage.first is None else damage.first
+                damage.corrupt_frames += 1
+                damage.first_corrupt = index if damage.first_corrupt is None else damage.first_corrupt
             yield frame
             index += 1
+
+
+def count_errors(damage: Damage) -> None:
+    """Adds what the decoders have logged since the last time."""
+    errors = decoder_log.take()
+    damage.decoder_errors += len(errors)
+    damage.first_error = damage.first_error or next(iter(errors), "")
 
 
 def _read_packets(probe: Probe, report: Report) -> Probe:

@@ -120,15 +120,15 @@ class SampleMemory:
         # NumPy's argmin takes the first of equal values, torch's any of them.
         return int(order.masked_fill(self.protected, torch.inf).numpy().argmin())
 
-    def _prompt_weights(self) -> Tensor:
-        """Weights that add up to 1 over the prompts: the first frame's samples together count as one anchor."""
-        first = slice(0, self.initial_count)
+    def _prompt_weights(self, total: float = 1.0) -> Tensor:
+        """Weights that add up to `total` over the prompts: the first frame's samples together count as one anchor."""
         anchors = self.protected.clone()
-        anchors[first] = False
+        anchors[: self.initial_count] = False
         prompts = int(anchors.sum()) + (self.initial_count > 0)
-        weights = anchors / prompts
-        weights[first] = 1 / (prompts * max(self.initial_count, 1))
-        return weights
+        shares = torch.full((self.capacity,), prompts, dtype=torch.float64)
+        shares[: self.initial_count] *= self.initial_count
+        members = anchors | (torch.arange(self.capacity) < self.initial_count)
+        return (members * total / shares).float()
 
     def _update_weights(self, slot: int, learning_rate: float) -> None:
         weights = self.weights.clone()
@@ -142,7 +142,7 @@ class SampleMemory:
         if minimum is not None and weights[prompts].sum() < minimum:
             # As published: the sum may come out up to 1.006, and nothing normalises it again.
             weights /= minimum + weights[~prompts].sum()
-            weights[prompts] = minimum * self._prompt_weights()[prompts]
+            weights[prompts] = self._prompt_weights(minimum)[prompts]
         self.weights = weights
 
     def snapshot(self) -> dict[str, Any]:
