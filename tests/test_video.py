@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,20 @@ def test_start_past_the_end_names_the_length(tmp_path: Path, decoder: DecoderNam
     make_video(tmp_path / "a.mp4", 5)
     with pytest.raises(VideoError, match="no frame 5 to start from: it has 5 frames"):
         read(tmp_path / "a.mp4", decoder, start=5)
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav", "bursts"])
+@pytest.mark.parametrize(("start", "end", "stride"), [(0, None, 2), (3, 20, 5), (7, 25, 30), (1, 24, 1)])
+def test_stride_leaves_frames_out(tmp_path: Path, decoder: str, start: int, end: int | None, stride: int) -> None:
+    make_video(tmp_path / "a.mp4", 25, options={"g": "10", "bf": "2"})
+    everything = read(tmp_path / "a.mp4")[1]
+    how: dict[str, Any] = {"decoder": decoder}
+    if decoder == "bursts":
+        how = {"decoder": "decord", "decode_memory": 0}
+    assert same(read(tmp_path / "a.mp4", start=start, end=end, stride=stride, **how)[1], everything[start:end:stride])
+    assert same(
+        read_backward(tmp_path / "a.mp4", start=start, end=end, stride=stride), everything[start:end:stride][::-1]
+    )
 
 
 QUARTER_TURNS = {
@@ -430,6 +446,49 @@ def test_natural_order_is_total() -> None:
     expected = ["9.png", "10.png", "a.png", "b02.png", "b2.png", "b10.png"]
     for rotation in range(len(names)):
         assert sorted(names[rotation:] + names[:rotation], key=natural_key) == expected
+
+
+def _zip(folder: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("clip/__MACOSX/._0.png", b"")
+        for path in folder.iterdir():
+            archive.write(path, f"clip/{path.name}")
+
+
+def _tar(folder: Path, target: Path) -> None:
+    with tarfile.open(target, "w:gz" if target.suffix in (".gz", ".tgz") else "w") as archive:
+        archive.add(folder, "clip")
+
+
+@pytest.mark.parametrize(("ending", "pack"), [("zip", _zip), ("tar", _tar), ("tar.gz", _tar), ("tgz", _tar)])
+def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, ending: str, pack: Any) -> None:
+    make_images(tmp_path / "clip", 12)
+    pack(tmp_path / "clip", tmp_path / f"a.{ending}")
+    expected = read(tmp_path / "clip")[1]
+    info, frames, _ = read(tmp_path / f"a.{ending}")
+    assert info == VideoInfo(120, 160, 12, None, None, "images")
+    assert same(frames, expected)
+    assert same(read_backward(tmp_path / f"a.{ending}", start=2, end=9, stride=3), expected[2:9:3][::-1])
+
+
+def test_archives_that_are_no_video_are_named(tmp_path: Path) -> None:
+    for name in ("a.zip", "a.tar", "a.tgz"):
+        (tmp_path / name).write_bytes(b"no archive" * 100)
+        with pytest.raises(VideoError, match=rf"{name} is not a (zip|tar) archive"):
+            read(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a/0.png", b"x")
+        archive.writestr("b/0.png", b"x")
+    with pytest.raises(VideoError, match=r"holds images in 2 folders \(a, b …\)"):
+        read(tmp_path / "two.zip")
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("0.png", "w") as file,
+    ):
+        for _ in range(257):
+            file.write(bytes(1 << 20))
+    with pytest.raises(VideoError, match=r"0\.png cannot be read: it has 269484032 bytes"):
+        read(tmp_path / "bomb.zip")
 
 
 def test_images_of_another_size_are_named(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ class DecodingProcess:
         decoder: DecoderName = "auto",
         start: int = 0,
         end: int | None = None,
+        stride: int = 1,
         backward: bool = False,
         last_time: float | None = None,
         threads: int = 1,
@@ -128,6 +129,7 @@ class DecodingProcess:
             "decoder": decoder,
             "start": start,
             "end": end,
+            "stride": stride,
             "backward": backward,
             "last_time": last_time,
             "threads": threads,
@@ -215,7 +217,13 @@ class _RemoteSource(FrameSource):
 
     def __init__(self, process: DecodingProcess, request: dict[str, Any]) -> None:
         # `info` is known once `begin` has heard from the process.
-        super().__init__(request["path"], VideoInfo(0, 0, None, None, None, "pyav"), request["start"], request["end"])
+        super().__init__(
+            request["path"],
+            VideoInfo(0, 0, None, None, None, "pyav"),
+            request["start"],
+            request["end"],
+            request["stride"],
+        )
         self._process = process
         self._request = request
         self._backward: bool = request["backward"]
@@ -260,7 +268,7 @@ class _RemoteSource(FrameSource):
                         self.damage = Damage(**message["damage"])
                         return
                     frame = Frame(message["index"], message["time"], self._slots[slot % len(self._slots)].copy())
-                    self._next = frame.index if self._backward else frame.index + 1
+                    self._next = frame.index if self._backward else frame.index + self.stride
                 self._process.tell({"do": "free"})
             except _Died as death:
                 self._recover(death)

@@ -83,7 +83,7 @@ class Damage:
 
 
 class FrameSource(abc.ABC):
-    """The frames of one video from `start` to `end` (exclusive), once, in order of presentation.
+    """The frames of one video from `start` to `end` (exclusive) by `stride`, once, in order of presentation.
 
     ::
 
@@ -98,13 +98,14 @@ class FrameSource(abc.ABC):
     damage: Damage
     """The same in numbers, as far as it can be counted."""
 
-    def __init__(self, path: str, info: VideoInfo, start: int, end: int | None) -> None:
+    def __init__(self, path: str, info: VideoInfo, start: int, end: int | None, stride: int = 1) -> None:
         self.path = path
         self.info = info
         self.warnings = []
         self.damage = Damage()
         self.start = start
         self.end = end
+        self.stride = stride
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames.

@@ -45,11 +45,12 @@ class BackwardSource(PyavSource):
         *,
         start: int,
         end: int | None,
+        stride: int,
         last_time: float | None,
         threads: int,
         report: Report,
     ) -> None:
-        super().__init__(probe, start=start, end=end, threads=threads, report=report)
+        super().__init__(probe, start=start, end=end, stride=stride, threads=threads, report=report)
         self._threads = threads
         self._last_time = last_time
         self._times: list[int | None] = []
@@ -68,7 +69,8 @@ class BackwardSource(PyavSource):
             while held:
                 last -= 1
                 frame = held.pop()
-                yield Frame(last, frame.time, self._convert(frame, last, reformatter))
+                if (last - self.start) % self.stride == 0:
+                    yield Frame(last, frame.time, self._convert(frame, last, reformatter))
 
     def _number_frames(self) -> int:
         """Decodes up to where reading begins, notes times and key frames, and returns the largest frame's bytes."""

@@ -29,8 +29,8 @@ BURST_BYTES: Final = 48 << 20
 class PyavSource(FrameSource):
     """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
 
-    def __init__(self, probe: Probe, *, start: int, end: int | None, threads: int, report: Report) -> None:
-        super().__init__(probe.path, probe.info, start, end)
+    def __init__(self, probe: Probe, *, start: int, end: int | None, stride: int, threads: int, report: Report) -> None:
+        super().__init__(probe.path, probe.info, start, end, stride)
         self._probe = probe
         self._tell = report
         self._container, self._stream = open_container(probe.path, threads)
@@ -43,7 +43,7 @@ class PyavSource(FrameSource):
                 self._report(None)
                 return
             time = frame.time
-            if index >= self.start:
+            if index >= self.start and (index - self.start) % self.stride == 0:
                 yield Frame(index, time, self._convert(frame, index, reformatter))
         self._report((index + 1, time))
 
@@ -86,6 +86,7 @@ class DecordSource(FrameSource):
         *,
         start: int,
         end: int | None,
+        stride: int,
         threads: int,
         fallback: Callable[[int], FrameSource] | None,
         bursts: bool = False,
@@ -97,7 +98,7 @@ class DecordSource(FrameSource):
         self._bursts = bursts
         self._reader = _open_decord(probe.path, threads)
         frames = len(self._reader)
-        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end)
+        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end, stride)
         if frames != len(self._times):
             self.warnings.append(f"decord counts {frames} frames, the file has {len(self._times)}")
             self.damage.missing_frames = max(0, len(self._times) - frames)
@@ -113,7 +114,7 @@ class DecordSource(FrameSource):
                 if image.shape != (self.info.height, self.info.width, 3):
                     raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
                 yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
-                index += 1
+                index += self.stride
             count_errors(self.damage)
             self.warnings += self.damage.warnings()
             return
@@ -125,14 +126,15 @@ class DecordSource(FrameSource):
                 raise VideoError(f"{self.path}: {reason}") from error
             self.warnings.append(f"{reason}; PyAV went on from there")
         self.close()
-        time = float(self._times[index - 1]) if 0 < index <= len(self._times) else None
+        done = index - self.stride
+        time = float(self._times[done]) if self.start <= done < len(self._times) else None
         with self._fallback(self.start) as source:
             self.info = source.info
             for frame in source.frames():
                 # By time and not by index, since in a damaged file the two may not count alike.
                 if time is None or (frame.time is not None and frame.time > time):
                     yield replace(frame, index=index)
-                    index += 1
+                    index += self.stride
             self.warnings += source.warnings
             self.damage = source.damage
 
@@ -140,13 +142,19 @@ class DecordSource(FrameSource):
         if not self._bursts:
             if start:
                 self._reader.skip_frames(start)
-            for _ in range(start, stop):
+            for _ in range(start, stop, self.stride):
                 yield self._reader.next().asnumpy()
+                if self.stride > 1:
+                    self._reader.skip_frames(self.stride - 1)
             return
         length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
-        for first in range(start, stop, length):
-            self._reader.seek_accurate(first)
-            burst = [self._reader.next().asnumpy() for _ in range(first, min(first + length, stop))]
+        wanted = range(start, stop, self.stride)
+        for first in range(0, len(wanted), length):
+            burst: list[NDArray[np.uint8]] = []
+            for index in wanted[first : first + length]:
+                if self.stride > 1 or not burst:
+                    self._reader.seek_accurate(index)
+                burst.append(self._reader.next().asnumpy())
             self._reader.seek(0)
             while burst:  # a frame that is given out shall not stay here while the next ones are read
                 yield burst.pop(0)
