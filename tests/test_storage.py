@@ -180,7 +180,7 @@ def test_a_manifests_addresses_reach_no_private_host(
         assert not caught.value.transient
         if host in ("127.0.0.1", "localhost"):
             assert "is no public address; set RTS_BATCH_PRIVATE_HTTP=allow" in str(caught.value)
-    assert not list((tmp_path / "spool").iterdir())
+    assert not list(tmp_path.glob("spool/*"))
 
 
 # In parallel ranges
