@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import rts_batch
+from rts_batch.checking_cli import check_deep, probe, verify
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
 from rts_batch.errors import ManifestError, RtsBatchError
 from rts_batch.export_cli import export
@@ -69,6 +70,9 @@ def submit(
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
     gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
+    strict_video: Annotated[
+        bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
+    ] = False,
     rules: Annotated[
         Rules | None,
         typer.Option(help="The released tracker's memory and gating rules, or the paper's. [default: code]"),
@@ -102,6 +106,7 @@ def submit(
             tracker=tracker,
             device=device,
             decoder=decoder,
+            strict_video=strict_video,
             workers=workers,
             threads_per_worker=threads_per_worker,
             gpus_per_worker=gpus_per_worker,
@@ -120,12 +125,20 @@ def submit(
 
 
 @app.command()
-def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False, as_json: JsonOption = False) -> None:
-    """Check every row of a manifest without opening a video."""
+def validate(
+    manifest: ManifestArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every video as well, and decode it up to its last prompt.")
+    ] = False,
+    skip_invalid: SkipInvalidOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row of a manifest, with --deep against the videos themselves."""
     with _errors(as_json):
         from rts_batch.manifest import read_manifest
 
         found = read_manifest(manifest, skip_invalid=skip_invalid)
+        warnings = check_deep(found, manifest, as_json=as_json) if deep else []
         targets = sum(len(task.targets) for task in found.tasks)
         if as_json:
             _print_json(
@@ -136,9 +149,11 @@ def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False
             print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
             for problem in found.invalid:
                 print(f"left out: {problem}", file=sys.stderr)
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
 
 
-for command in (show, export, review, compact):
+for command in (probe, show, verify, export, review, compact):
     app.command()(command)
 
 

@@ -91,8 +91,14 @@ class _RtsScene:
         self._scene = scene
 
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
-        marked = {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
-        return self._scene.step(image, marked)
+        return self._scene.step(image, _marked(prompts))
+
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
+        return self._scene.annotate(image, _marked(prompts))
+
+
+def _marked(prompts: Mapping[int, ReadyPrompt]) -> dict[int, TargetPrompt]:
+    return {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
 
 
 def _default_weights() -> str:

@@ -174,6 +174,7 @@ class _Job:
                 factory=self.settings.tracker,
                 tracker=self.tracker,
                 decoder=self.settings.decoder,
+                strict_video=self.settings.strict_video,
                 threads=self.threads,
                 extras=self.manifest.extras,
                 scratch=str(scratch) if local else None,

@@ -13,21 +13,23 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cv2
 
+from rts_batch.actors.passes import expected_frames, reading, track_video
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened
 from rts_batch.actors.prompts import PromptBook
-from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescription, find_factory
+from rts_batch.actors.tracker import TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
 from rts_batch.errors import RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
+from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.results import ResultsSummary, ResultsWriter
-from rts_batch.io.video import Frame, FrameSource, open_video
+from rts_batch.io.video import Damage, Frame, FrameSource
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import encode_rle
 from rts_batch.runs import RunFolder
@@ -47,6 +49,8 @@ class WorkerSettings:
     threads: int
     extras: Mapping[str, str]
     """The manifest's further columns with their types."""
+    strict_video: bool = False
+    """Damage in a video makes it fail."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
 
@@ -65,6 +69,8 @@ class VideoWorker:
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._folder = RunFolder(settings.out)
+        self._decoding = DecodingProcess()
+        self._decoding.start()  # while the model loads
         self._tracker = find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
 
     def ready(self) -> str:
@@ -91,40 +97,41 @@ class VideoWorker:
         path = storage.fetch(task.uri, scratch / "video")
         masks = scratch / "masks.parquet"
         with (
-            open_video(str(path), decoder=self._settings.decoder, start=task.start, end=task.end) as source,
+            self._decoding.open(path, decoder=self._settings.decoder, **reading(task)) as source,
             self._open_writer(task, source, masks) as writer,
         ):
-            yield Opened(key=task.key, frames=_announced(source, task), decoder=source.info.decoder)
+            yield Opened(key=task.key, frames=expected_frames(source, task), decoder=source.info.decoder)
             book = PromptBook(task, source.info, boxes=self._settings.tracker.boxes)
             last_word = time.monotonic()
-            for frame in self._track_frames(task, source, book, writer):
+            for frame in self._track_frames(task, str(path), source, book, writer):
                 position.frame, position.count = frame.index, position.count + 1
+                position.end = max(position.end, frame.index + 1)
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
                     yield Advanced(key=task.key, frames=position.count)
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
-            book.check_end(position.frame + 1)
-            summary = writer.close(frames=position.frame + 1, fps=source.info.fps, duration=source.info.duration)
+            if self._settings.strict_video and source.damage:
+                raise VideoError(f"video {task.video_id} is damaged: {'; '.join(source.damage.warnings())}")
+            summary = writer.close(frames=position.end, fps=source.info.fps, duration=source.info.duration)
             warnings = (*source.warnings, *book.warnings)
-            decoder = source.info.decoder
+            decoder, damage = source.info.decoder, source.damage
         seconds = time.time() - started
-        report = self._report(task, attempt, position.count, summary, decoder, warnings, started, seconds)
+        report = self._report(task, attempt, position.count, summary, decoder, damage, warnings, started, seconds)
         self._folder.commit(task, masks, report)
         yield Finished(key=task.key, frames=position.count, seconds=seconds, warnings=warnings)
 
     def _track_frames(
-        self, task: VideoTask, source: FrameSource, book: PromptBook, writer: ResultsWriter
+        self, task: VideoTask, path: str, source: FrameSource, book: PromptBook, writer: ResultsWriter
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when its rows are written."""
-        scene: OpenScene | None = None
-        for frame in source:
-            prompts = book.due(frame)
-            if scene is None and prompts:
-                scene = self._tracker.open_scene(task)
-            if scene is not None:
-                for object_id, target in scene.step(frame.image, prompts).items():
-                    _add_row(writer, object_id, frame, target)
+
+        def reopen(**part: Any) -> FrameSource:
+            return self._decoding.open(path, decoder=self._settings.decoder, **part)
+
+        for frame, targets in track_video(task, self._tracker, book, source, reopen):
+            for object_id, target in targets.items():
+                _add_row(writer, object_id, frame, target)
             yield frame
 
     def _open_writer(self, task: VideoTask, source: FrameSource, path: Path) -> ResultsWriter:
@@ -138,6 +145,8 @@ class VideoWorker:
             task=_describe(task),
             weights=self._settings.tracker.fingerprint,
             profile="exact",
+            covers="prompts" if task.annotates else task.direction,
+            start=task.start,
         )
 
     def _report(
@@ -147,6 +156,7 @@ class VideoWorker:
         frames: int,
         summary: ResultsSummary,
         decoder: str,
+        damage: Damage,
         warnings: tuple[str, ...],
         started: float,
         seconds: float,
@@ -159,7 +169,9 @@ class VideoWorker:
             "frames": frames,
             "rows": summary.rows,
             "states": summary.states,
+            "sha256": summary.sha256,
             "decoder": decoder,
+            "damage": asdict(damage),
             "warnings": list(warnings),
             "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
@@ -176,6 +188,8 @@ class _Position:
 
     frame: int | None = None
     count: int = 0
+    end: int = 0
+    """One past the highest frame."""
 
 
 def _describe(task: VideoTask) -> dict[str, Any]:
@@ -202,14 +216,6 @@ def _add_row(writer: ResultsWriter, object_id: int, frame: Frame, target: Tracke
         confidence=target.confidence,
         state=target.state,
     )
-
-
-def _announced(source: FrameSource, task: VideoTask) -> int | None:
-    """Frames that this video will probably have between `start` and `end`."""
-    frames = source.info.frames if source.info.frames is not None else task.frames
-    if frames is None:
-        return None if task.end is None else task.end - task.start
-    return max(0, min(frames, task.end if task.end is not None else frames) - task.start)
 
 
 def _no_frames(task: VideoTask) -> str:
