@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rts_batch.config import RTS50, RTS_MINI, STA_MINI, TRACKER_RTS50, TRACKER_RTS_MINI, ModelConfig, TrackerConfig
+from rts_batch.model.fast import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import DATA, build_model, build_sta, load_weights
@@ -19,7 +20,7 @@ from rts_batch.tracking.warps import warped_crops
 from rts_batch.training.batches import Batch
 from rts_batch.training.distributed import Workers
 from rts_batch.training.heldout import jaccard
-from rts_batch.training.mini import MINI, MINI_STA, fold_batchnorm, unfolded_state, usual_key
+from rts_batch.training.mini import MINI, MINI_STA, unfolded_state, usual_key
 from rts_batch.training.objectives import objective_of
 from rts_batch.training.optimisation import build_optimizer
 
@@ -130,7 +131,7 @@ def test_folding_batchnorm_changes_nothing_and_comes_undone() -> None:
     with torch.no_grad():
         before = network.extract(crop).segmentation
         keys = set(network.state_dict())
-        fold_batchnorm(network)
+        fold_batchnorm(network.feature_extractor)
         folded = network.extract(crop).segmentation
         again = RTS(RTS_MINI)
         again.load_state_dict(unfolded_state(network))

@@ -13,6 +13,7 @@ import torch
 from pycocotools import mask as coco
 
 from rts_batch.config import RTS50, TRACKER_RTS50, StaConfig, TrackerConfig
+from rts_batch.model.fast import fast
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.crop import SearchRegion
@@ -57,10 +58,13 @@ def flag_of(tracker: Tracker) -> str:
     return "not_found" if tracker.state.lost_localisation else "normal"
 
 
-def started(name: str, parity_folder: Path, davis_folder: Path) -> tuple[SynchronisedTracker, dict[str, Any]]:
+def started(
+    name: str, parity_folder: Path, davis_folder: Path, *, plain: bool = False
+) -> tuple[SynchronisedTracker, dict[str, Any]]:
     track = json.loads((parity_folder / f"{name}.json").read_text())
     spec = track["spec"]
-    tracker = SynchronisedTracker(parity_model(parity_folder), config_of(spec))
+    model = parity_model(parity_folder)
+    tracker = SynchronisedTracker(model if plain else fast(model), config_of(spec))
     frame = read_davis(davis_folder, spec["seq"], spec["order"][0])
     tracker.start(frame, mask=read_davis_mask(davis_folder, spec["seq"], spec["order"][0]))
     return tracker, track
@@ -76,9 +80,12 @@ def assert_memories(tracker: Tracker, row: dict[str, Any]) -> None:
     np.testing.assert_allclose(localisation.weights.numpy(), row["clf_w"], atol=1e-5)
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 @pytest.mark.parametrize("name", ["dog_full", "car_full", "dog_loop"])
-def test_free_run_equals_the_published_first_frames(name: str, parity_folder: Path, davis_folder: Path) -> None:
-    tracker, track = started(name, parity_folder, davis_folder)
+def test_free_run_equals_the_published_first_frames(
+    name: str, plain: bool, parity_folder: Path, davis_folder: Path
+) -> None:
+    tracker, track = started(name, parity_folder, davis_folder, plain=plain)
     spec = track["spec"]
     for row, index in zip(track["rows"][:4], spec["order"][1:], strict=False):
         # The search region is the published one to within some units in the last place. Those are taken from the file:

@@ -17,6 +17,7 @@ from rts_batch.config import RunSettings, TrackerConfig
 from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
+from rts_batch.model.fast import fast
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import BUILT_IN, DATA, Weights, build_model, build_sta, load_weights
@@ -67,9 +68,10 @@ class RtsFactory:
                 f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
                 f"was started with {description.fingerprint[:12]}…; put the same file on every node"
             )
+        sta = build_sta(weights, description.device)
         return RtsTracker(
-            model=build_model(weights, description.device),
-            sta=build_sta(weights, description.device),
+            model=fast(build_model(weights, description.device)),
+            sta=None if sta is None else fast(sta),
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
         )
 

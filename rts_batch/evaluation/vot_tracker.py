@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError, UsageError, VideoError
 from rts_batch.masks import Box
+from rts_batch.model.fast import fast
 from rts_batch.model.weights import build_model, build_sta, load_weights
 from rts_batch.tracking.tracker import TrackedFrame, Tracker
 
@@ -108,7 +109,8 @@ def main() -> int:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     try:
         weights = load_weights(options.weights)
-        serve(Tracker(build_model(weights, device), weights.tracker_config, sta=build_sta(weights, device)))
+        model, sta = fast(build_model(weights, device)), build_sta(weights, device)
+        serve(Tracker(model, weights.tracker_config, sta=None if sta is None else fast(sta)))
     except RtsBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

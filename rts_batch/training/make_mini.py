@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rts_batch.config import TRACKER_RTS_MINI
 from rts_batch.errors import TrainingError
+from rts_batch.model.fast import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import StaWeights, make_weights, save_weights
@@ -36,7 +37,6 @@ from rts_batch.training.mini import (
     MINI,
     MINI_HEADS,
     MINI_STA,
-    fold_batchnorm,
     load_imagenet_features,
     quieten_score_encoder,
     unfolded_state,
@@ -89,7 +89,7 @@ def train_stage(
     load_imagenet_features(network, features)
     if isinstance(network, RTS):
         quieten_score_encoder(network)
-    fold_batchnorm(network)
+    fold_batchnorm(network.feature_extractor)  # a third less time in the backbone
     if start is not None:
         network.load_state_dict({**network.state_dict(), **start})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

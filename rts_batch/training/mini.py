@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rts_batch.config import RTS_MINI, STA_MINI
 from rts_batch.errors import TrainingError
@@ -220,19 +218,6 @@ def quieten_score_encoder(model: RTS) -> None:
     with torch.no_grad():
         for parameter in model.clf_encoder.label_pred.parameters():
             parameter.mul_(QUIET)
-
-
-def fold_batchnorm(model: RTS | STA) -> None:
-    """Folds the backbone's BatchNorm into its convolutions, for training: a third less time in the backbone.
-
-    `unfolded_state` turns the weights back into the usual keys.
-    """
-    for block in model.feature_extractor.modules():
-        if isinstance(block, nn.Sequential):
-            for place, (layer, following) in enumerate(pairwise(list(block))):
-                if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                    block[place] = fuse_conv_bn_eval(layer, following)
-                    block[place + 1] = nn.Identity()
 
 
 def unfolded_state(model: RTS | STA) -> dict[str, Tensor]:
