@@ -234,8 +234,8 @@ print(masks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["coco", "mots-txt"])
-def test_a_million_rows_stay_in_bounded_memory(name: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+def test_a_million_rows_stay_in_bounded_memory(tmp_path: Path) -> None:
     """The whole process, not only Python's objects: Parquet's buffers count, too."""
     counts = encode_rle(np.eye(20, dtype=bool))
     peaks = {}
@@ -249,7 +249,7 @@ def test_a_million_rows_stay_in_bounded_memory(name: str, tmp_path: Path) -> Non
                     place: dict[str, Any] = {"frame": frame, "time": None, "box": (0, 0, 20, 20), "area": 20}
                     writer.add(1, rle=counts, score=0.5, confidence=0.5, state="tracked", **place)
                 writer.close(frames=rows // 10)
-        command = [sys.executable, "-c", _PEAK, str(run), str(tmp_path / f"out{rows}"), name]
+        command = [sys.executable, "-c", _PEAK, str(run), str(tmp_path / f"out{rows}"), "coco"]
         masks, peaks[rows] = map(int, subprocess.check_output(command, text=True).split())
         assert masks == rows
     assert peaks[1_000_000] < peaks[50_000] + 64_000, f"KiB: {peaks}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
+from rts_batch import read_masks
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.measures import region_similarity
 from rts_batch.evaluation.prepare import prepare
@@ -23,10 +24,12 @@ from rts_batch.evaluation.scoring import score
 from rts_batch.evaluation.vot import frames_before_failure, vot_scores
 from rts_batch.evaluation.vot_layout import parse_region, vot_sequences
 from rts_batch.evaluation_cli import evaluation_app
+from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle
 from rts_batch.model.weights import build_model, load_weights
 from rts_batch.tracking.tracker import Tracker
 from tests.conftest import REPOSITORY
+from tests.running import STUB, finish, start
 from tests.test_evaluation import write_run
 from tests.vot_dataset import ANCHORS, SEQUENCES, SIZE, make_dataset, scripted_mask, to_region, truth
 
@@ -114,6 +117,8 @@ def test_every_anchor_is_a_video_of_the_manifest(dataset: Path, tmp_path: Path) 
     assert Path(backward["video"]) == dataset / "bee" / "color"
     rle = json.loads(backward["mask"])
     assert (decode_rle(rle["counts"].encode(), *rle["size"]) == truth("bee", 300)).all()
+    tasks = {task.video_id: task for task in read_manifest(str(tmp_path / "m.csv")).tasks}
+    assert (tasks["bee_00000300"].direction, tasks["bee_00000300"].end) == ("backward", 301)
     prepare("vot2020-st", dataset, str(tmp_path / "boxes.csv"), init="box")
     with (tmp_path / "boxes.csv").open() as file:
         assert next(row["box"] for row in csv.DictReader(file)).count(",") == 3
@@ -146,6 +151,28 @@ def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path)
     assert score("vot2020-st", dataset, str(run), partial=True).missing == ("crab",)
     result = CliRunner().invoke(evaluation_app, [*arguments, "--archive", "a.zip"])
     assert (result.exit_code, "takes no archive" in result.stderr) == (2, True)
+
+
+def test_the_job_tracks_forward_and_backward_and_scores(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    (tmp_path / "data" / "list.txt").write_text("ant\n")
+    arguments = ["vot2020-st", tmp_path / "data", "--out", tmp_path / "out", *STUB, "--address", "local"]
+    program = [str(REPOSITORY / "jobs" / "evaluate.py")]
+    outcome = finish(start(*arguments, "--workers", 1, "--json", program=program))
+    assert outcome.code == 0, outcome.err
+    scores = json.loads(outcome.out.splitlines()[-1])
+    assert set(scores["measures"]) == {"eao", "accuracy", "robustness"}
+    assert 0 < scores["measures"]["robustness"] <= 1
+    assert (tmp_path / "out" / "plots" / "eao.svg").exists()
+    frames = {task.video_id: [] for task in read_manifest(str(tmp_path / "out" / "manifest.csv")).tasks}
+    for video in read_masks(str(tmp_path / "out" / "run")):
+        frames[video.video_id] = [row.frame for row in video.rows()]
+    assert frames == {
+        "ant_00000000": list(range(130)),
+        "ant_00000050": list(range(50, 130)),
+        "ant_00000100": list(range(101)),
+        "ant_00000129": list(range(130)),
+    }
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
