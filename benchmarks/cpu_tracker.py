@@ -2,7 +2,8 @@
 
 The published implementation was timed the same way (`parity/README.md` beside the repository), so the multiples compare
 where seconds would not. The calibration is one 3×3 convolution 256 → 256 on 1×256×120×208 (29.4 GFLOP), float32; its
-median is taken every five frames.
+median is taken every five frames. The plain network, the oracle of the tests, and the fast one of the workers take
+turns, run by run.
 
     python -m benchmarks.cpu_tracker --shared ../shared --out benchmarks/results/cpu_tracker.json
 """
@@ -24,10 +25,12 @@ import torch
 from torch.nn import functional
 
 from rts_batch.config import TRACKER_RTS50
+from rts_batch.model.fast import fast
 from rts_batch.tracking.tracker import Tracker
 from tests.parity_data import parity_model, read_davis, read_davis_mask
 
 CALIBRATION_GFLOP = 29.4
+NETWORKS = ("plain", "fast")
 PUBLISHED = {
     "start": 42.6,
     "2–10": 9.5,
@@ -78,9 +81,11 @@ def phase(frame: int) -> str | None:
     return None
 
 
-def run(shared: Path, frames: int) -> dict[str, float]:
+def run(shared: Path, frames: int, network: str) -> dict[str, float]:
     """Returns multiples of the calibration for each phase of one run over `frames` frames."""
     model = parity_model(shared / "parity")
+    if network == "fast":
+        model = fast(model)
     davis = shared / "data/davis-dev"
     order = [*range(60), *range(58, 0, -1)][:frames]
     images = {index: read_davis(davis, "dog", index) for index in set(order)}
@@ -113,23 +118,33 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=118)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    runs = [run(arguments.shared, arguments.frames) for _ in range(arguments.runs)]
-    ours = {name: statistics.median(each[name] for each in runs if name in each) for name in runs[0]}
-    print(f"{'frames':32}{'ours':>8}{'published':>11}{'ratio':>8}   (multiples of the calibration)")
-    for name, published in PUBLISHED.items():
-        if name in ours:
-            print(f"{name:32}{ours[name]:8.1f}{published:11.1f}{published / ours[name]:7.2f}×")
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.networks}
+    for _ in range(arguments.runs):
+        for network, results in runs.items():
+            results.append(run(arguments.shared, arguments.frames, network))
+    ours = {
+        network: {name: statistics.median(each[name] for each in results if name in each) for name in results[0]}
+        for network, results in runs.items()
+    }
+    print(f"{'network':9}{'frames':32}{'ours':>8}{'published':>11}{'ratio':>8}   (multiples of the calibration)")
+    for network, medians in ours.items():
+        for name, published in PUBLISHED.items():
+            if name in medians:
+                ratio = published / medians[name]
+                print(f"{network:9}{name:32}{medians[name]:8.1f}{published:11.1f}{ratio:7.2f}×")
     if arguments.out:
         arguments.out.write_text(
             json.dumps(
                 {
-                    "what": "plain tracker, rts50 layout, parity weights, dog 480×832, t_sc 0.12, float32",
+                    "what": "tracker, rts50 layout, parity weights, dog 480×832, t_sc 0.12, float32",
                     "machine": {"processor": processor(), "threads": arguments.threads, "torch": torch.__version__},
                     "command": "python -m benchmarks.cpu_tracker "
-                    f"--frames {arguments.frames} --runs {arguments.runs} --threads {arguments.threads}",
+                    f"--frames {arguments.frames} --runs {arguments.runs} --threads {arguments.threads} "
+                    f"--networks {' '.join(arguments.networks)}",
                     "load_at_end": os.getloadavg()[0],
                     "published": PUBLISHED,
                     "ours": ours,
