@@ -13,7 +13,7 @@ import typer
 
 import rts_batch
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
-from rts_batch.errors import ManifestError, RtsBatchError
+from rts_batch.errors import ManifestError, RtsBatchError, UsageError
 from rts_batch.export_cli import export
 from rts_batch.reading_cli import compact, show
 from rts_batch.review_cli import review
@@ -61,13 +61,24 @@ def submit(
         str | None, typer.Option(help="Name, path or URI of the weights. [default: those that the package ships]")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. [default: one per GPU share, or per 4 cores]")
+        int | None,
+        typer.Option(
+            "--workers", "--max-workers", min=1, help="Workers at most. [default: one per GPU share, or per 4 cores]"
+        ),
     ] = None,
+    min_workers: Annotated[int, typer.Option(min=1, help="Workers kept as long as any video waits.")] = 1,
     threads_per_worker: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each worker. [default: cores // workers]")
     ] = None,
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
     gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs that Ray sets aside for each worker.")] = 1.0,
+    resource: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of each worker; repeatable.")
+    ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds without a further frame after which a video counts as hung.")
+    ] = 600.0,
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
     rules: Annotated[
         Rules | None,
@@ -104,7 +115,11 @@ def submit(
             decoder=decoder,
             workers=workers,
             threads_per_worker=threads_per_worker,
+            min_workers=min_workers,
             gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker,
+            resources=_resources(resource or []),
+            stall_timeout=stall_timeout,
             address=address,
         )
         from rts_batch.actors.progress import choose_display
@@ -179,6 +194,17 @@ def _errors(as_json: bool) -> Iterator[None]:
             _print_json("error", content)
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+
+
+def _resources(given: list[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, amount = text.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            raise UsageError(f"--resource {text}: expected NAME=AMOUNT, spot=1 for example") from None
+    return found
 
 
 def _print_json(event: Literal["summary", "error", "manifest"], content: dict[str, Any]) -> None:

@@ -206,18 +206,33 @@ class RunSettings:
     device: DeviceName = "auto"
     decoder: DecoderName = "auto"
     workers: int | None = None
-    """Worker processes; None takes one per GPU share, or one per four cores."""
+    """Worker processes at most; None takes one per GPU share, or one per four cores."""
+    min_workers: int = 1
+    """Workers that are kept as long as any video waits."""
     threads_per_worker: int | None = None
     """CPU threads of each worker; None takes the run's own number, or cores // workers in a new run."""
     gpus_per_worker: float = 1.0
+    cpus_per_worker: float = 1.0
+    """What Ray sets aside for each worker; it does not limit its threads."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom resources of the cluster that each worker takes."""
+    stall_timeout: float = 600.0
+    """Seconds without a further frame after which a video counts as hung."""
     address: str = "local"
     """`local` starts a Ray of its own on this machine; anything else is the address of a running cluster."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads_per_worker"):
+        for name in ("workers", "min_workers", "threads_per_worker"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be at least 1")
+        for name, amount in {"CPUs": self.cpus_per_worker, **self.resources}.items():
+            if amount <= 0 or (amount > 1 and amount % 1):
+                raise SettingsError(f"{name} per worker is {amount:g}; expected a share of one, or a whole number")
+        if self.workers is not None and self.min_workers > self.workers:
+            raise SettingsError(f"min workers is {self.min_workers}, more than the {self.workers} workers at most")
+        if self.stall_timeout < 1:
+            raise SettingsError(f"stall timeout is {self.stall_timeout:g} s; give at least 1, more than a frame takes")
         if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise SettingsError(
                 f"GPUs per worker is {self.gpus_per_worker:g}; expected a share of one, or a whole number"

@@ -118,10 +118,23 @@ class RunFolder:
         left = tuple(task for task in manifest.tasks if task.key not in done)
         return Plan(left=left, done=len(manifest.tasks) - len(left), warnings=warnings)
 
-    def commit(self, task: VideoTask, masks: Path, report: Mapping[str, Any]) -> None:
-        """Puts one video's finished masks in place: with this the video is done, and not before."""
+    def commit(
+        self, task: VideoTask, masks: Path, report: Mapping[str, Any], *, results: Mapping[str, Any] | None = None
+    ) -> None:
+        """Puts one video's finished masks in place: with this the video is done, and not before.
+
+        Masks that are there already stay, and a folder that has become another run's (other `results` in its record)
+        gets none. So a worker that was thought dead may finish whenever it likes.
+        """
+        if results is not None:
+            now = self.record()
+            if now is None or _differences(now.results, results):
+                raise RunMismatchError(f"{self.uri} has become another run's folder; this worker's masks are not kept")
+        target = storage.join(self.uri, "masks", f"{task.key}.parquet")
+        if storage.exists(target):
+            return
         self._put(f"videos/{task.key}.json", _json(report))
-        storage.put_file(masks, storage.join(self.uri, "masks", f"{task.key}.parquet"))
+        storage.put_file(masks, target)
 
     def fail(self, task: VideoTask, attempts: Sequence[Mapping[str, Any]]) -> None:
         """Records that a video is given up, with every attempt's error."""

@@ -1,14 +1,16 @@
 """A tracker without a network, whose failures are columns of the manifest.
 
 It moves the prompt's mask by a pixel a frame and scores it by the picture, so that its results depend on the frames and
-on nothing else. `sleep` is seconds per frame; `raise_at`, `exit_at`, `kill_at`, `segfault_at` and `hang_at` are frames
-counted from the prompt; with `once` (a path) the trouble comes only while that file does not exist.
+on nothing else. `sleep` is seconds per frame; `raise_at`, `exit_at`, `kill_at`, `segfault_at`, `hang_at` and
+`allocate_at` are frames counted from the prompt; with `once` (a path) the trouble comes only while that file does not
+exist.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -88,12 +90,26 @@ def _raise() -> None:
     raise RuntimeError("the stub was told to raise")
 
 
+def _hang() -> None:
+    while True:
+        pass
+
+
+def _allocate() -> None:
+    """Takes 20 GB where this process may have one more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    np.ones(20 * 2**30, np.uint8)
+
+
 TROUBLES = {
     "raise": _raise,
     "exit": lambda: os._exit(7),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: ctypes.string_at(0),
-    "hang": lambda: time.sleep(3600),
+    "hang": _hang,
+    "allocate": _allocate,
 }
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,10 +116,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, vi
     process = start(*command)
     wait_until(lambda: done(out), process=process)
     ray_processes = psutil.Process(process.pid).children(recursive=True)
-    working = [
-        one for one in ray_processes if re.search("raylet/raylet|gcs_server|VideoWorker", " ".join(one.cmdline()))
-    ]
-    assert len(working) == 4
+    pattern = "raylet/raylet|gcs_server|WorkerActor|worker_main"
+    working = [one for one in ray_processes if re.search(pattern, " ".join(one.cmdline()))]
+    assert len(working) == 6
     assert_loopback_only(ray_processes)
     process.kill()
     process.communicate()
@@ -187,56 +187,58 @@ def is_running(process: psutil.Process) -> bool:
 
 def test_each_failure_is_told_and_costs_nobody_else_anything(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    good = [{**row, "video_id": f"good-{number}"} for number, row in enumerate(rows(videos, 2))]
     first = str(videos / "0.mp4")
+    good = [{"video": first, "video_id": f"good-{number:02}", "box": BOX} for number in range(20)]
     # Every row has every column: a further column would make other tasks of all rows.
-    knobs = ["raise_at", "segfault_at", "kill_at", "exit_at", "once"]
+    knobs = ["raise_at", "segfault_at", "kill_at", "exit_at", "hang_at", "allocate_at", "once"]
     bad: list[dict[str, object]] = [
         {"video": str(videos / "missing.mp4"), "video_id": "missing", "box": BOX},
         {"video": str(videos / "text.mp4"), "video_id": "text", "box": BOX},
         {"video": first, "video_id": "raises", "box": BOX, "raise_at": 3},
         {"video": first, "video_id": "segfaults", "box": BOX, "segfault_at": 5},
+        {"video": first, "video_id": "hangs", "box": BOX, "hang_at": 4},
+        {"video": first, "video_id": "allocates", "box": BOX, "allocate_at": 6},
+        {"video": first, "video_id": "exits", "box": BOX, "exit_at": 2},
         {"video": first, "video_id": "killed", "box": BOX, "kill_at": 5, "once": str(tmp_path / "killed")},
-        {"video": first, "video_id": "exits", "box": BOX, "exit_at": 2, "once": str(tmp_path / "exited")},
     ]
     bad, good = ([{**dict.fromkeys(knobs), **row} for row in part] for part in (bad, good))
     manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad, *good])
-    outcome = run("submit", manifest, "--out", out, "--workers", 2, "--json", *STUB)
+    command = ("submit", manifest, "--out", out, "--workers", 2, "--stall-timeout", 4, "--json", *STUB)
+    outcome = run(*command)
     assert outcome.code == 3, outcome.err
     summary = outcome.summary
-    assert (summary["done"], summary["failed"]) == (4, 4)
+    assert (summary["done"], summary["failed"]) == (21, 7)
     failures = {failure["video_id"]: failure for failure in summary["failures"]}
-    assert {name: failure["attempts"] for name, failure in failures.items()} == {
-        "missing": 1,
-        "text": 1,
-        "raises": 3,
-        "segfaults": 3,
+    attempts = {"missing": 1, "text": 1, "raises": 3, "segfaults": 3, "hangs": 3, "allocates": 3, "exits": 3}
+    assert {name: failure["attempts"] for name, failure in failures.items()} == attempts
+    reasons = {
+        "missing": "missing.mp4 does not exist",
+        "raises": "RuntimeError: the stub was told to raise",
+        "segfaults": "Segmentation fault",
+        "hangs": "no progress for 4 s in phase track",
+        "allocates": "Unable to allocate 20.0 GiB",
+        "exits": "ended itself with exit code 7",
     }
-    assert "missing.mp4 does not exist" in failures["missing"]["message"]
-    assert "RuntimeError: the stub was told to raise" in failures["raises"]["message"]
-    assert "Segmentation fault" in failures["segfaults"]["message"]
+    for name, text in reasons.items():
+        assert text in failures[name]["message"]
     assert "Traceback" not in outcome.err
-    recorded = [json.loads(path.read_text()) for path in (out / "failed").iterdir()]
-    attempts = {record["video_id"]: [attempt["kind"] for attempt in record["attempts"]] for record in recorded}
-    assert attempts["segfaults"] == ["crash"] * 3
-    assert attempts["text"] == ["permanent"]
-    reports = {report["video_id"]: report for report in map(read_json, (out / "videos").iterdir())}
-    assert {name: report["attempt"] for name, report in reports.items()} == {
-        "killed": 2,
-        "exits": 2,
-        "good-0": 1,
-        "good-1": 1,
-    }
+    recorded = {record["video_id"]: record["attempts"] for record in map(read_json, (out / "failed").iterdir())}
+    kinds = {name: [attempt["kind"] for attempt in attempts] for name, attempts in recorded.items()}
+    assert kinds["text"] == ["permanent"]
+    assert all(kinds[name] == ["crash"] * 3 for name in ("raises", "segfaults", "hangs", "allocates", "exits"))
+    assert {attempt["error"] for attempt in recorded["allocates"]} == {"MemoryError"}
+    reports = {report["video_id"]: report["attempt"] for report in map(read_json, (out / "videos").iterdir())}
+    assert reports == {"killed": 2} | {row["video_id"]: 1 for row in good}
 
     # A corrected row is another task; the old failure goes with the old row.
-    manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad[4:], *good, {**bad[0], "video": first}])
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad[7:], *good, {**bad[0], "video": first}])
     outcome = run("submit", manifest, "--out", out, *STUB)
     assert outcome.code == 0, outcome.err
     assert list((out / "failed").iterdir()) == []
 
 
-def read_json(path: Path) -> dict[str, object]:
-    content: dict[str, object] = json.loads(path.read_text())
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
     return content
 
 
@@ -287,7 +289,7 @@ def is_tracking(process: subprocess.Popen[str]) -> bool:
     """True when a worker has begun a video."""
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(process.pid).children(recursive=True)
-        return any("VideoWorker.run" in " ".join(child.cmdline()) for child in children)
+        return any("WorkerActor.run" in " ".join(child.cmdline()) for child in children)
     return False
 
 

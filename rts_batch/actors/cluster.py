@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -31,20 +33,21 @@ _FOLDER = re.compile(r"rtsb-(\d+)-\w+")
 
 
 @contextlib.contextmanager
-def ray_session(address: str, *, cpus: int, folder: Path | None) -> Iterator[None]:
+def ray_session(settings: RunSettings, *, workers: int, folder: Path | None) -> Iterator[None]:
     """Starts a local Ray (address `local`) or connects to a cluster, and ends it or disconnects at exit.
 
     Call it from the main thread: Ray's processes are tied to the life of the thread that starts them, so that they end
     with this process even when it is killed.
 
     Args:
-        address: `local`, or what `ray.init` takes.
-        cpus: Workers that the local Ray must have room for.
+        settings: Where, and what each worker takes.
+        workers: For so many a local Ray must have room.
         folder: Where a local Ray keeps its sockets and logs.
 
     Raises:
         ClusterError: Ray does not start or cannot be reached.
     """
+    address = settings.address
     local = address == "local"
     for name, value in _QUIET.items():
         if local or not name.startswith("RAY_ENABLE_WINDOWS"):
@@ -53,7 +56,8 @@ def ray_session(address: str, *, cpus: int, folder: Path | None) -> Iterator[Non
 
     options = (
         {
-            "num_cpus": cpus,
+            "num_cpus": math.ceil(workers * settings.cpus_per_worker),
+            "resources": {name: workers * amount for name, amount in settings.resources.items()},
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
             "_temp_dir": str(folder),

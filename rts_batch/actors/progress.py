@@ -7,11 +7,22 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from rts_batch.actors.coordinator import FailureKind
 
 LINE_SECONDS = 5.0
+
+
+PhaseName = Literal["fetch", "track", "write"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What the worker does with the video from now on."""
+
+    key: str
+    phase: PhaseName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +63,7 @@ class Failed:
     frame: int | None = None
 
 
-Event = Opened | Advanced | Finished | Failed
+Event = Phase | Opened | Advanced | Finished | Failed
 
 
 @dataclass

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rts_batch.actors.cluster import ray_session, run_folder_on_this_host, usable_cores
@@ -121,6 +120,7 @@ def submit(
             plan=plan,
             settings=settings,
             tracker=tracker,
+            results=record.results,
             workers=workers,
             threads=threads,
             display=display,
@@ -153,6 +153,7 @@ class _Job:
     plan: Plan
     settings: RunSettings
     tracker: TrackerDescription
+    results: Mapping[str, Any]
     workers: int
     threads: int
     display: Display
@@ -176,28 +177,34 @@ class _Job:
                 decoder=self.settings.decoder,
                 threads=self.threads,
                 extras=self.manifest.extras,
+                results=self.results,
                 scratch=str(scratch) if local else None,
             )
-            size = min(self.workers, len(self.plan.left))
-            with ray_session(self.settings.address, cpus=size, folder=scratch):
-                return self._run_pool(coordinator, worker_settings, size, scratch if local else None)
+            workers = min(self.workers, len(self.plan.left))
+            with ray_session(self.settings, workers=workers, folder=scratch):
+                return self._run_pool(coordinator, worker_settings, workers)
 
-    def _run_pool(
-        self, coordinator: Coordinator, worker_settings: WorkerSettings, size: int, fault_logs: Path | None
-    ) -> bool:
+    def _run_pool(self, coordinator: Coordinator, worker_settings: WorkerSettings, workers: int) -> bool:
         # Importing the pool imports Ray, whose settings must stand in the environment before.
-        from rts_batch.actors.pool import Interruptions, Pool
+        from rts_batch.actors.interruptions import Interruptions
+        from rts_batch.actors.pool import Pool, PoolSize
 
+        settings = self.settings
         pool = Pool(
             coordinator,
             worker_settings,
-            size=size,
-            gpus_per_worker=self.settings.gpus_per_worker if self.tracker.device == "cuda" else 0,
+            size=PoolSize(
+                most=workers,
+                least=min(settings.min_workers, workers),
+                cpus=settings.cpus_per_worker,
+                gpus=settings.gpus_per_worker if self.tracker.device == "cuda" else 0,
+                resources=settings.resources,
+            ),
+            stall_seconds=settings.stall_timeout,
             progress=self.progress,
             display=self.display,
             finished=self._finished,
             given_up=self._given_up,
-            fault_logs=fault_logs,
         )
         self.progress.restart_clock()
         with self.display, Interruptions().watching() as interruptions:

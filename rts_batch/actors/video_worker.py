@@ -1,18 +1,17 @@
 """The worker: it holds one model and turns whole videos into masks, one after another.
 
-`VideoWorker` is a plain class; `rts_batch.actors.pool` makes a Ray actor of it. Masks go straight from the worker to
-the run's folder, and only small events travel back to the driver.
+`VideoWorker` is a plain class; `rts_batch.actors.worker_process` runs it in a process of its own below a Ray actor.
+Masks go straight from the worker to the run's folder, and only small events travel back to the driver.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import cv2
 
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened
+from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
 from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
@@ -47,6 +46,8 @@ class WorkerSettings:
     threads: int
     extras: Mapping[str, str]
     """The manifest's further columns with their types."""
+    results: Mapping[str, Any] | None = None
+    """`RunRecord.results` of the run, which its folder must still have when masks are put in place."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
 
@@ -54,29 +55,27 @@ class WorkerSettings:
 class VideoWorker:
     """Loads the model once; `run` then processes a video and yields what happens.
 
-    `fault_log` is a local file that takes the traceback of a fatal signal: evidence that the worker crashed by itself
-    and was not killed from outside.
+    `leaving` says whether the worker must stop after the frame in hand, because its machine is about to go.
     """
 
-    def __init__(self, settings: WorkerSettings, fault_log: str | None = None) -> None:
-        if fault_log is not None:
-            self._fault_log = open(fault_log, "w")  # noqa: SIM115 - faulthandler needs it for as long as the process lives
-            faulthandler.enable(self._fault_log)
+    def __init__(self, settings: WorkerSettings, *, leaving: Callable[[], bool] = lambda: False) -> None:
+        self._leaving = leaving
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._folder = RunFolder(settings.out)
         self._tracker = find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
 
-    def ready(self) -> str:
-        """Answers once the model is loaded."""
-        return f"{socket.gethostname()}:{os.getpid()}"
+    def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
+        """Tracks one video and puts its masks in place. The last event is `Finished` or `Failed`.
 
-    def run(self, task: VideoTask, attempt: int) -> Iterator[Event]:
-        """Tracks one video and puts its masks in place. The last event is `Finished` or `Failed`."""
+        `fetched` is where the video lies on this machine already, if it was fetched ahead.
+        """
         position = _Position()
         try:
             with tempfile.TemporaryDirectory(prefix="rts-batch-", dir=self._settings.scratch) as scratch:
-                yield from self._track(task, attempt, Path(scratch), position)
+                yield from self._track(task, attempt, Path(scratch), position, fetched)
+        except Leaving as error:
+            yield _failed(task, "preempted", error, str(error), position)
         except RtsBatchError as error:
             transient = isinstance(error, StorageError) and error.transient
             yield _failed(task, "transient" if transient else "permanent", error, str(error), position)
@@ -86,9 +85,13 @@ class VideoWorker:
         except Exception as error:
             yield _failed(task, "crash", error, traceback.format_exc(limit=-8), position)
 
-    def _track(self, task: VideoTask, attempt: int, scratch: Path, position: _Position) -> Iterator[Event]:
+    def _track(
+        self, task: VideoTask, attempt: int, scratch: Path, position: _Position, fetched: str | None
+    ) -> Iterator[Event]:
         started = time.time()
-        path = storage.fetch(task.uri, scratch / "video")
+        yield Phase(key=task.key, phase="fetch")
+        path = fetched or storage.fetch(task.uri, scratch / "video")
+        yield Phase(key=task.key, phase="track")
         masks = scratch / "masks.parquet"
         with (
             open_video(str(path), decoder=self._settings.decoder, start=task.start, end=task.end) as source,
@@ -102,6 +105,9 @@ class VideoWorker:
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
                     yield Advanced(key=task.key, frames=position.count)
+                if self._leaving():
+                    raise Leaving(f"the worker was told to leave after frame {frame.index}")
+            yield Phase(key=task.key, phase="write")
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
             book.check_end(position.frame + 1)
@@ -110,7 +116,7 @@ class VideoWorker:
             decoder = source.info.decoder
         seconds = time.time() - started
         report = self._report(task, attempt, position.count, summary, decoder, warnings, started, seconds)
-        self._folder.commit(task, masks, report)
+        self._folder.commit(task, masks, report, results=self._settings.results)
         yield Finished(key=task.key, frames=position.count, seconds=seconds, warnings=warnings)
 
     def _track_frames(
@@ -164,10 +170,14 @@ class VideoWorker:
             "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
             "frames_per_second": round(frames / max(seconds, 1e-9), 2),
-            "worker": self.ready(),
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
             "threads": self._settings.threads,
             "environment": dict(self._settings.tracker.environment),
         }
+
+
+class Leaving(Exception):
+    """The worker's machine is about to go; the video goes on elsewhere."""
 
 
 @dataclass
@@ -219,4 +229,11 @@ def _no_frames(task: VideoTask) -> str:
 
 
 def _failed(task: VideoTask, kind: Any, error: BaseException, message: str, position: _Position) -> Failed:
-    return Failed(key=task.key, kind=kind, error=type(error).__name__, message=message, frame=position.frame)
+    return Failed(key=task.key, kind=kind, error=_error_name(error), message=message, frame=position.frame)
+
+
+def _error_name(error: BaseException) -> str:
+    """The class's name; NumPy and PyTorch have names of their own for a lack of memory."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "MemoryError"
+    return type(error).__name__

@@ -1,0 +1,121 @@
+"""The Ray actor: it keeps a worker's process, and has the next video fetched while that process tracks."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from rts_batch.actors.progress import Event
+from rts_batch.actors.video_worker import WorkerSettings
+from rts_batch.actors.worker_process import WorkerProcess
+from rts_batch.errors import RtsBatchError
+from rts_batch.io import storage
+from rts_batch.manifest import VideoTask
+
+CONTROL = "control"
+"""The concurrency group of the methods that answer while a video is being tracked."""
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Where a worker that is ready runs."""
+
+    name: str
+    """`host:process`."""
+    node: str
+    """Ray's id of the node."""
+
+
+class WorkerActor:
+    """One worker of the pool. Ray restarts and retries nothing of it.
+
+    Args:
+        settings: what the worker is told.
+        stall_seconds: without progress for so long, a video counts as hung.
+
+    Raises:
+        ClusterError: the model cannot be loaded.
+    """
+
+    def __init__(self, settings: WorkerSettings, stall_seconds: float) -> None:
+        self._settings = settings
+        self._stall_seconds = stall_seconds
+        self._process = self._start()
+        self._ahead = FetchedAhead(settings.scratch)
+        with contextlib.suppress(ValueError):  # raised elsewhere than in the main thread
+            signal.signal(signal.SIGTERM, lambda number, frame: self.leave())
+
+    def ready(self) -> Welcome:
+        """Answers once the model is loaded."""
+        return Welcome(self._process.name, ray.get_runtime_context().get_node_id())
+
+    def run(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Event]:
+        """Tracks one video; a suspect gets a process that no other video has used."""
+        if not self._process.alive or (suspect and self._process.used):
+            self._process.close()
+            self._process = self._start()
+        with self._ahead.taken(task) as fetched:
+            yield from self._process.run(task, attempt, fetched=fetched)
+
+    def fetch(self, task: VideoTask) -> None:
+        """Begins to fetch the video that will probably be the next."""
+        self._ahead.begin(task)
+
+    def leave(self) -> None:
+        """Has the process stop after the frame in hand: this machine is about to go."""
+        self._process.leave()
+
+    def _start(self) -> WorkerProcess:
+        return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
+
+
+class FetchedAhead:
+    """One video that is fetched before its turn, in a folder of its own."""
+
+    def __init__(self, scratch: str | None) -> None:
+        self._scratch = scratch
+        self._key: str | None = None
+        self._folder: Path | None = None
+        self._path: Path | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, task: VideoTask) -> None:
+        self._drop()
+        self._key = task.key
+        self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._scratch))
+        self._thread = threading.Thread(target=self._fetch, args=(task.uri, self._folder), daemon=True)
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def taken(self, task: VideoTask) -> Iterator[str | None]:
+        """Gives the path of the video if it is here, or None; what is here is removed afterwards."""
+        folder = None
+        if self._key == task.key and self._thread is not None:
+            self._thread.join()
+            folder, self._folder = self._folder, None
+        try:
+            yield str(self._path) if folder is not None and self._path is not None else None
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch(self, uri: str, folder: Path) -> None:
+        self._path = None
+        # The worker will fetch it again and tell the trouble.
+        with contextlib.suppress(RtsBatchError, OSError):
+            self._path = storage.fetch(uri, folder)
+
+    def _drop(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._key = self._folder = self._path = self._thread = None
