@@ -40,14 +40,19 @@ class FakeActor:
     videos: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     left: bool = False
+    story: Any = None
 
     @property
     def ready(self) -> Any:
-        return SimpleNamespace(remote=lambda: (Welcome(f"host:{self.number}", f"node{self.number}"),))
+        return SimpleNamespace(remote=lambda: Answer([Welcome(f"host:{self.number}", f"node{self.number}")]))
 
     @property
     def run(self) -> Any:
-        return _Method(self._run)
+        return SimpleNamespace(remote=self._run)
+
+    @property
+    def next_events(self) -> Any:
+        return SimpleNamespace(remote=lambda: Answer([next(self.story)]))
 
     @property
     def fetch(self) -> Any:
@@ -57,22 +62,17 @@ class FakeActor:
     def leave(self) -> Any:
         return _Method(lambda: setattr(self, "left", True))
 
-    def _run(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Any]:
+    def _run(self, task: VideoTask, attempt: int, suspect: bool) -> Answer:
         self.videos.append(task.key)
-        return Stream((event,) for event in self.ray.story(task, attempt))
+        self.story = iter(self.ray.story(task, attempt))
+        return self.next_events.remote()
 
 
-class Stream:
-    """Hashable, as Ray's generators are."""
+@dataclass(eq=False)
+class Answer:
+    """What a call returns; hashable, as Ray's references are."""
 
-    def __init__(self, items: Iterator[Any]) -> None:
-        self._items = items
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self._items)
+    events: list[Any]
 
 
 class _Method:
@@ -112,10 +112,10 @@ class FakeRay:
     def wait(self, sources: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
         return sources, []
 
-    def get(self, reference: tuple[Any]) -> Any:
-        if isinstance(reference[0], BaseException):
-            raise reference[0]
-        return reference[0]
+    def get(self, answer: Answer) -> Any:
+        if isinstance(answer.events[0], BaseException):
+            raise answer.events[0]
+        return answer.events[0] if isinstance(answer.events[0], Welcome) else answer.events
 
 
 def tasks(count: int, scheme: str = "", frames: int = 1) -> list[VideoTask]:
@@ -274,7 +274,7 @@ def test_a_worker_that_falls_silent_is_taken_for_dead(run: Any, monkeypatch: pyt
         now[0] += 10
 
     def silence(self: FakeRay, sources: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
-        silent = [source for source in sources if isinstance(source, Stream) and len(self.actors) == 1]
+        silent = [source for source in sources if not isinstance(source.events[0], Welcome) and len(self.actors) == 1]
         return [source for source in sources if source not in silent], silent
 
     monkeypatch.setattr(FakeRay, "wait", silence)
@@ -286,7 +286,7 @@ def test_a_worker_that_falls_silent_is_taken_for_dead(run: Any, monkeypatch: pyt
 
 def test_workers_that_cannot_start_end_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     error = ActorDiedError()
-    monkeypatch.setattr(FakeActor, "ready", property(lambda self: SimpleNamespace(remote=lambda: (error,))))
+    monkeypatch.setattr(FakeActor, "ready", property(lambda self: SimpleNamespace(remote=lambda: Answer([error]))))
     with pytest.raises(ClusterError, match="a worker cannot start"):
         run(tasks(3), most=2)
 

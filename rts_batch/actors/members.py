@@ -22,12 +22,12 @@ from rts_batch.manifest import VideoTask
 
 @dataclass(kw_only=True)
 class Member:
-    """One actor. It is starting (`ready` set), busy (`stream` set) or idle."""
+    """One actor. It is starting (`ready` set), busy (`answer` set) or idle."""
 
     id: str
     actor: Any
     ready: Any = None
-    stream: Any = None
+    answer: Any = None
     task: VideoTask | None = None
     name: str = ""
     node: str = ""

@@ -169,12 +169,12 @@ class Pool:
     def _hand_to(self, member: Member, task: VideoTask) -> None:
         member.task, member.frame, member.heard = task, None, time.monotonic()
         arguments = task, self._coordinator.attempt(task.key), self._coordinator.is_suspect(task.key)
-        member.stream = member.actor.run.options(num_returns="streaming").remote(*arguments)
+        member.answer = member.actor.run.remote(*arguments)
         self._progress.running[task.key] = VideoProgress(task.video_id, expected=task.frames)
 
     def _listen(self) -> None:
-        """Waits a moment for the workers' next words and takes one from each that has any."""
-        by_source = {member.ready or member.stream: member for member in self._members if member.ready or member.stream}
+        """Waits a moment for the workers' next words and takes them from each that has any."""
+        by_source = {member.ready or member.answer: member for member in self._members if member.ready or member.answer}
         if not by_source:
             time.sleep(POLL_SECONDS)  # every video that is left waits for the end of a pause
             return
@@ -186,7 +186,7 @@ class Pool:
             if member.ready is not None:
                 self._welcome(member)
             else:
-                self._take_event(member)
+                self._take_events(member)
 
     def _welcome(self, member: Member) -> None:
         try:
@@ -200,16 +200,18 @@ class Pool:
         member.name, member.node, member.ready = welcome.name, welcome.node, None
         self._lost_starting = 0
 
-    def _take_event(self, member: Member) -> None:
+    def _take_events(self, member: Member) -> None:
         assert member.task is not None
+        task = member.task
         try:
-            event: Event = ray.get(next(member.stream))
-        except StopIteration:
-            self._lose(member, _failure(member, "the worker ended the video without a result"))
+            events: list[Event] = ray.get(member.answer)
         except RayError as error:
             self._lose(member, failure_of(error, member))
-        else:
-            self._handle(member, member.task, event)
+            return
+        for event in events:
+            self._handle(member, task, event)
+        if member.task is not None:
+            member.answer = member.actor.next_events.remote()
 
     def _handle(self, member: Member, task: VideoTask, event: Event) -> None:
         video = self._progress.running[task.key]
@@ -287,7 +289,7 @@ class Pool:
     def _free(self, member: Member) -> None:
         assert member.task is not None
         del self._progress.running[member.task.key]
-        member.task = member.stream = None
+        member.task = member.answer = None
 
 
 def _failure(member: Member, message: str) -> Failure:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ray
 
-from rts_batch.actors.progress import Event
+from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_process import WorkerProcess
 from rts_batch.errors import RtsBatchError
@@ -50,6 +50,7 @@ class WorkerActor:
         self._stall_seconds = stall_seconds
         self._process = self._start()
         self._ahead = FetchedAhead(settings.scratch)
+        self._events: Iterator[Event] = iter(())
         with contextlib.suppress(ValueError):  # raised elsewhere than in the main thread
             signal.signal(signal.SIGTERM, lambda number, frame: self.leave())
 
@@ -57,8 +58,23 @@ class WorkerActor:
         """Answers once the model is loaded."""
         return Welcome(self._process.name, ray.get_runtime_context().get_node_id())
 
-    def run(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Event]:
-        """Tracks one video; a suspect gets a process that no other video has used."""
+    def run(self, task: VideoTask, attempt: int, suspect: bool) -> list[Event]:
+        """Begins a video and returns its first events; `next_events` has the others.
+
+        A suspect gets a process that no other video has used. Calls that return are what Ray's client (`ray://`) can
+        do as well, a stream is not.
+        """
+        self._events = self._track(task, attempt, suspect)
+        return self.next_events()
+
+    def next_events(self) -> list[Event]:
+        """Waits for the next event and returns it with those that have come since. `Finished` or `Failed` is last."""
+        events = [next(self._events)]
+        while not isinstance(events[-1], Finished | Failed) and self._process.has_event:
+            events.append(next(self._events))
+        return events
+
+    def _track(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Event]:
         if not self._process.alive or (suspect and self._process.used):
             self._process.close()
             self._process = self._start()

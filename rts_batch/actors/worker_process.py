@@ -96,6 +96,13 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def has_event(self) -> bool:
+        """Whether the running video's next event is there already."""
+        with contextlib.suppress(OSError):
+            return self._connection.poll()
+        return False
+
     def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
         """Has a video tracked. The last event is `Finished` or `Failed`, whatever becomes of the process."""
         self.used = True
