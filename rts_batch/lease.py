@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 try:
     import fcntl
@@ -123,6 +123,16 @@ class Lease:
                     self.lost.set()
                     return
                 self._write()
+
+
+def holder_of(uri: str) -> tuple[Literal["nobody", "alive", "dead", "unknown"], str]:
+    """Whether a lease's holder lives, and who it is; `unknown` is one on another host, which only time can tell."""
+    holder = _read(uri)
+    if holder is None:
+        return "nobody", ""
+    if _is_dead(holder):
+        return "dead", _describe(holder)
+    return "alive" if _is_here(holder) else "unknown", _describe(holder)
 
 
 def _identity() -> dict[str, Any]:

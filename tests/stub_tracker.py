@@ -9,6 +9,7 @@ exist.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import resource
 import signal
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from rts_batch.actors.prompts import ReadyPrompt
 from rts_batch.actors.tracker import TrackerDescription
 from rts_batch.config import RunSettings, TrackerConfig
+from rts_batch.errors import CheckpointError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Box, Region, mask_box
 
@@ -74,6 +76,19 @@ class StubScene:
             )
         return results
 
+    def snapshot(self) -> bytes:
+        content = io.BytesIO()
+        np.savez(content, steps=np.array(self.steps), **{str(key): mask for key, mask in self.masks.items()})
+        return content.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        try:
+            content = np.load(io.BytesIO(state))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        self.steps = int(content["steps"])
+        self.masks = {int(name): content[name] for name in content.files if name != "steps"}
+
     def _make_trouble(self) -> None:
         time.sleep(self.knobs.get("sleep") or 0.0)
         once = self.knobs.get("once")
@@ -114,8 +129,11 @@ TROUBLES = {
 
 
 class StubTracker:
-    def open_scene(self, task: VideoTask) -> StubScene:
-        return StubScene(task)
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> StubScene:
+        scene = StubScene(task)
+        if state is not None:
+            scene.restore(state)
+        return scene
 
 
 class Stub:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import rts_batch
 from rts_batch.actors.progress import BarDisplay, LineDisplay, RunProgress, VideoProgress
-from rts_batch.actors.submit import Summary, VideoFailure, choose_size
+from rts_batch.actors.submit import choose_size
+from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.actors.tracker import TrackerDescription, find_factory
 from rts_batch.cli import app
 from rts_batch.config import RunSettings

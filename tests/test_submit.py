@@ -66,7 +66,7 @@ def test_a_run_leaves_masks_reports_and_a_summary(undisturbed: Path) -> None:
     assert record["results"]["weights"] == "fingerprint of stub"
     assert record["environment"]["threads_per_worker"] >= 1
     assert sorted(path.name for path in undisturbed.iterdir()) == [
-        *("manifest.parquet", "masks", "run.json", "summary.json", "videos")
+        *("manifest.parquet", "masks", "run.json", "status.json", "summary.json", "videos")
     ]
 
 
@@ -296,6 +296,40 @@ def is_tracking(process: subprocess.Popen[str]) -> bool:
 def interrupt(process: subprocess.Popen[str]) -> None:
     """Ctrl-C: the terminal sends it to every process of the group."""
     os.killpg(process.pid, signal.SIGINT)
+
+
+def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    late = tmp_path / "late.mp4"
+    prompts = [{**row, "frames": 9} for row in rows(videos, 3, sleep=0.4)]
+    manifest = write_manifest(
+        tmp_path / "manifest.jsonl", [*prompts, {"video": str(late), "box": BOX, "sleep": 0.4, "frames": 99}]
+    )
+    outcome = run("submit", manifest, "--out", out, "--workers", 1, "--on-error", "stop", "--json", *STUB)
+    assert outcome.code == 1, outcome.err
+    assert (outcome.summary["stopped"], outcome.summary["failed"], outcome.summary["not_started"]) == (True, 1, 3)
+    outcome = run("status", out, "--json")
+    (found,) = outcome.events()
+    assert (found["videos"], found["done"], found["failed"], found["running"]) == (4, 0, 1, False)
+
+    late.write_bytes((videos / "0.mp4").read_bytes())
+    manifest.unlink()  # the folder has its own
+    process = start("resume", out, "--json")
+    wait_until(lambda: is_tracking(process), process=process)
+    wait_until(lambda: (found := run("status", out, "--json").events()[0])["running"] and running_of(found))
+    outcome = run("cancel", out)
+    assert "asked process" in outcome.out
+    outcome = finish(process)
+    assert outcome.code == 130, outcome.err
+    assert outcome.summary["done"] == len(done(out)) > 0
+    assert outcome.summary["not_started"] > 0
+    assert run("cancel", out).out.strip().endswith("nothing is running")
+
+
+def running_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    (submission,) = status["submissions"]
+    assert submission["holder"] == "alive"
+    return [video for video in submission["status"].get("videos_running", []) if video["frames"]]
 
 
 def test_workers_that_cannot_start_end_the_run(videos: Path, tmp_path: Path) -> None:

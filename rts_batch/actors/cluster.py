@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rts_batch.config import RunSettings
@@ -17,6 +18,9 @@ from rts_batch.errors import ClusterError
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only events pass through the object store; Ray's own minimum is 75 MiB."""
+
+CONNECT_SECONDS = 60.0
+"""After so long without an answer a cluster counts as unreachable; Ray itself may try for ever."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -68,8 +72,15 @@ def ray_session(settings: RunSettings, *, workers: int, folder: Path | None) -> 
     # Ray prints a worker's death to standard output, from a thread of its own and until it is shut down. That stream
     # belongs to data here, and the pool tells the story better.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        try:
+
+        def connect() -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+
+        try:
+            if local:
+                connect()
+            else:
+                _within(CONNECT_SECONDS, connect)
         except Exception as error:
             what = f"did not start (its logs are in {folder})" if local else f"cannot be reached at {address!r}"
             raise ClusterError(f"Ray {what}: {error}") from error
@@ -77,6 +88,26 @@ def ray_session(settings: RunSettings, *, workers: int, folder: Path | None) -> 
             yield
         finally:
             ray.shutdown()
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Calls in a thread of its own; raises what the call raises, or TimeoutError and leaves it to itself."""
+    outcome: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            call()
+            outcome.append(None)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="connect", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 @contextlib.contextmanager

@@ -50,6 +50,8 @@ class Finished:
     frames: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    has_checkpoints: bool = False
+    """The run's folder holds checkpoints of it that nobody needs any more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ does not show after an hour of tracking.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,16 @@ class PromptBook:
         self._boxes = boxes
         self._waiting = {target.object_id: (target.prompts[0], self._ready(target)) for target in task.targets}
         self.warnings: list[str] = []
+
+    @property
+    def started(self) -> tuple[int, ...]:
+        """Ids of the targets whose prompts have been taken out."""
+        return tuple(target.object_id for target in self._task.targets if target.object_id not in self._waiting)
+
+    def forget(self, started: Iterable[int]) -> None:
+        """Takes out the prompts of targets that an earlier attempt has started."""
+        for object_id in started:
+            self._waiting.pop(object_id, None)
 
     def due(self, frame: Frame) -> dict[int, ReadyPrompt]:
         """Takes out the prompts of this frame. Where masks overlap, the lower object id keeps the pixels."""

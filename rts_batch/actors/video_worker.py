@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,11 +20,12 @@ from typing import Any
 
 import cv2
 
+from rts_batch.actors.checkpoints import Checkpoint, Checkpoints, read_latest
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
 from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
-from rts_batch.errors import RtsBatchError, StorageError, VideoError
+from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
 from rts_batch.io.results import ResultsSummary, ResultsWriter
 from rts_batch.io.video import Frame, FrameSource, open_video
@@ -48,6 +50,10 @@ class WorkerSettings:
     """The manifest's further columns with their types."""
     results: Mapping[str, Any] | None = None
     """`RunRecord.results` of the run, which its folder must still have when masks are put in place."""
+    checkpoint_every: float | None = None
+    """Seconds of work on one video between two checkpoints; None writes none."""
+    checkpointed: frozenset[str] = frozenset()
+    """Keys of the videos that had checkpoints when the run was submitted."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
 
@@ -90,48 +96,114 @@ class VideoWorker:
     ) -> Iterator[Event]:
         started = time.time()
         yield Phase(key=task.key, phase="fetch")
+        resumed = self._resume(task, attempt)
+        checkpoints = self._checkpoints(task, attempt, resumed)
         path = fetched or storage.fetch(task.uri, scratch / "video")
         yield Phase(key=task.key, phase="track")
         masks = scratch / "masks.parquet"
         with (
-            open_video(str(path), decoder=self._settings.decoder, start=task.start, end=task.end) as source,
+            # From the checkpoint's own frame on, so that there is one even where it was the video's last.
+            open_video(
+                str(path),
+                decoder=self._settings.decoder,
+                start=resumed.frame if resumed else task.start,
+                end=task.end,
+            ) as source,
             self._open_writer(task, source, masks) as writer,
         ):
             yield Opened(key=task.key, frames=_announced(source, task), decoder=source.info.decoder)
             book = PromptBook(task, source.info, boxes=self._settings.tracker.boxes)
+            if resumed is not None:
+                position.frame, position.count = resumed.frame, resumed.count
             last_word = time.monotonic()
-            for frame in self._track_frames(task, source, book, writer):
+            for frame in self._track_frames(task, source, book, writer, checkpoints, resumed):
                 position.frame, position.count = frame.index, position.count + 1
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
                     yield Advanced(key=task.key, frames=position.count)
-                if self._leaving():
-                    raise Leaving(f"the worker was told to leave after frame {frame.index}")
             yield Phase(key=task.key, phase="write")
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
             book.check_end(position.frame + 1)
             summary = writer.close(frames=position.frame + 1, fps=source.info.fps, duration=source.info.duration)
-            warnings = (*source.warnings, *book.warnings)
+            earlier = resumed.warnings if resumed else ()
+            warnings = tuple(dict.fromkeys((*earlier, *source.warnings, *book.warnings)))
             decoder = source.info.decoder
         seconds = time.time() - started
         report = self._report(task, attempt, position.count, summary, decoder, warnings, started, seconds)
+        report["checkpoints"] = {"resumed_after": resumed.frame if resumed else None, "written": checkpoints.written}
         self._folder.commit(task, masks, report, results=self._settings.results)
-        yield Finished(key=task.key, frames=position.count, seconds=seconds, warnings=warnings)
+        yield Finished(
+            key=task.key,
+            frames=position.count,
+            seconds=seconds,
+            warnings=warnings,
+            has_checkpoints=bool(checkpoints.segments),
+        )
+
+    def _resume(self, task: VideoTask, attempt: int) -> Resumed | None:
+        """Where an earlier attempt left the video, if it wrote a checkpoint that can be gone on from."""
+        settings = self._settings
+        # Most videos never had one, and for them nothing is looked up.
+        if settings.checkpoint_every is None or not (attempt > 1 or task.key in settings.checkpointed):
+            return None
+        found = read_latest(self._folder.checkpoints_of(task))
+        if found is None:
+            return None
+        try:
+            return Resumed(found, None if found.state is None else self._tracker.open_scene(task, found.state))
+        except CheckpointError:
+            return None  # another version's: begin again
+
+    def _checkpoints(self, task: VideoTask, attempt: int, resumed: Resumed | None) -> Checkpoints:
+        return Checkpoints(
+            folder=self._folder.checkpoints_of(task),
+            attempt=f"{attempt}-{uuid.uuid4().hex[:8]}",
+            interval=self._settings.checkpoint_every,
+            segments=resumed.checkpoint.segments if resumed else (),
+        )
 
     def _track_frames(
-        self, task: VideoTask, source: FrameSource, book: PromptBook, writer: ResultsWriter
+        self,
+        task: VideoTask,
+        source: FrameSource,
+        book: PromptBook,
+        writer: ResultsWriter,
+        checkpoints: Checkpoints,
+        resumed: Resumed | None,
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when its rows are written."""
         scene: OpenScene | None = None
+        count = 0
+        if resumed is not None:
+            scene, count = resumed.scene, resumed.count
+            book.forget(resumed.checkpoint.started)
+            for row in resumed.checkpoint.rows():
+                writer.add(**row)
         for frame in source:
+            if resumed is not None and frame.index <= resumed.frame:
+                continue
             prompts = book.due(frame)
             if scene is None and prompts:
                 scene = self._tracker.open_scene(task)
             if scene is not None:
                 for object_id, target in scene.step(frame.image, prompts).items():
-                    _add_row(writer, object_id, frame, target)
+                    row = _row(object_id, frame, target)
+                    writer.add(**row)
+                    checkpoints.note(row)
+            count += 1
+            leaving = self._leaving()
+            if checkpoints.due(leaving=leaving):
+                checkpoints.write(
+                    frame=frame.index,
+                    count=count,
+                    started=book.started,
+                    warnings=(*source.warnings, *book.warnings),
+                    snapshot=scene.snapshot if scene is not None else None,
+                )
             yield frame
+            if leaving:
+                raise Leaving(f"the worker was told to leave after frame {frame.index}")
 
     def _open_writer(self, task: VideoTask, source: FrameSource, path: Path) -> ResultsWriter:
         return ResultsWriter(
@@ -180,6 +252,26 @@ class Leaving(Exception):
     """The worker's machine is about to go; the video goes on elsewhere."""
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to go on from, with the tracker's state put back."""
+
+    checkpoint: Checkpoint
+    scene: OpenScene | None
+
+    @property
+    def frame(self) -> int:
+        return self.checkpoint.frame
+
+    @property
+    def count(self) -> int:
+        return self.checkpoint.count
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.checkpoint.warnings
+
+
 @dataclass
 class _Position:
     """How far an attempt has come, for the report of its failure."""
@@ -200,18 +292,18 @@ def _describe(task: VideoTask) -> dict[str, Any]:
     }
 
 
-def _add_row(writer: ResultsWriter, object_id: int, frame: Frame, target: TrackedTarget) -> None:
-    writer.add(
-        object_id,
-        frame=frame.index,
-        time=frame.time,
-        rle=encode_rle(target.mask, target.region),
-        box=target.box,
-        area=target.area,
-        score=target.score,
-        confidence=target.confidence,
-        state=target.state,
-    )
+def _row(object_id: int, frame: Frame, target: TrackedTarget) -> dict[str, Any]:
+    return {
+        "object_id": object_id,
+        "frame": frame.index,
+        "time": frame.time,
+        "rle": encode_rle(target.mask, target.region),
+        "box": target.box,
+        "area": target.area,
+        "score": target.score,
+        "confidence": target.confidence,
+        "state": target.state,
+    }
 
 
 def _announced(source: FrameSource, task: VideoTask) -> int | None:

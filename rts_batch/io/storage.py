@@ -30,6 +30,7 @@ __all__ = [
     "fetch",
     "is_folder",
     "join",
+    "list_folders",
     "list_names",
     "local_path",
     "open_filesystem",
@@ -121,6 +122,11 @@ def is_folder(uri: str) -> bool:
 def list_names(uri: str) -> list[str]:
     """The names of the complete files right inside a folder, sorted; none where the folder does not exist."""
     return [name for name in _list_all(uri) if not name.endswith(TEMPORARY_SUFFIX)]
+
+
+def list_folders(uri: str) -> list[str]:
+    """The names of the folders right inside a folder, sorted; none where it does not exist."""
+    return _list_all(uri, "directory")
 
 
 def read_bytes(uri: str) -> bytes:
@@ -220,7 +226,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     return filesystem, path
 
 
-def _list_all(uri: str) -> list[str]:
+def _list_all(uri: str, kind: str = "file") -> list[str]:
     filesystem, path = open_filesystem(uri)
     with _translated("list", uri):
         filesystem.invalidate_cache()
@@ -228,7 +234,7 @@ def _list_all(uri: str) -> list[str]:
             entries = filesystem.ls(path, detail=True)
         except FileNotFoundError:
             return []
-    return sorted(posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file")
+    return sorted(posixpath.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == kind)
 
 
 def _put_local(path: Path, write: Any) -> None:
