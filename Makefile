@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench train-mini clean train-mini
+.PHONY: install test test-slow chromium lint demo bench chaos train-mini clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,11 @@ demo: $(INSTALLED)
 SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
+
+# Runs on three raylets whose workers, nodes and driver are killed; about two minutes for each of ten seeds.
+SEEDS ?= 0 1 2 3 4 5 6 7 8 9
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --out benchmarks/results/chaos.md
 
 # Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
 STILLS ?= ../shared/data/train-pack/index.csv

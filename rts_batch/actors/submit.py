@@ -163,6 +163,7 @@ class _Job:
                 results=self.prepared.record.results,
                 checkpoint_every=self.settings.checkpoint_every or None,
                 checkpointed=self.folder.checkpointed(),
+                watch_notices=not local,
                 scratch=str(scratch) if local else None,
             )
             workers = min(self.prepared.workers, len(self.plan.left))

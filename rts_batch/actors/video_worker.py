@@ -54,6 +54,8 @@ class WorkerSettings:
     """Seconds of work on one video between two checkpoints; None writes none."""
     checkpointed: frozenset[str] = frozenset()
     """Keys of the videos that had checkpoints when the run was submitted."""
+    watch_notices: bool = False
+    """Whether the machine may be one of a cloud's spot machines (`rts_batch.actors.notices`)."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
 

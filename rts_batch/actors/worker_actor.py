@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import ray
 
+from rts_batch.actors.notices import Notice, drain_node, watch
 from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_process import WorkerProcess
@@ -48,11 +50,14 @@ class WorkerActor:
     def __init__(self, settings: WorkerSettings, stall_seconds: float) -> None:
         self._settings = settings
         self._stall_seconds = stall_seconds
+        self._busy = False
         self._process = self._start()
         self._ahead = FetchedAhead(settings.scratch)
         self._events: Iterator[Event] = iter(())
+        if settings.watch_notices:
+            threading.Thread(target=self._watch_notices, name="notices", daemon=True).start()
         with contextlib.suppress(ValueError):  # raised elsewhere than in the main thread
-            signal.signal(signal.SIGTERM, lambda number, frame: self.leave())
+            signal.signal(signal.SIGTERM, lambda number, frame: self._terminate())
 
     def ready(self) -> Welcome:
         """Answers once the model is loaded."""
@@ -75,11 +80,14 @@ class WorkerActor:
         return events
 
     def _track(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Event]:
+        self._busy = True
         if not self._process.alive or (suspect and self._process.used):
             self._process.close()
             self._process = self._start()
         with self._ahead.taken(task) as fetched:
-            yield from self._process.run(task, attempt, fetched=fetched)
+            for event in self._process.run(task, attempt, fetched=fetched):
+                self._busy = not isinstance(event, Finished | Failed)
+                yield event
 
     def fetch(self, task: VideoTask) -> None:
         """Begins to fetch the video that will probably be the next."""
@@ -88,6 +96,21 @@ class WorkerActor:
     def leave(self) -> None:
         """Has the process stop after the frame in hand: this machine is about to go."""
         self._process.leave()
+
+    def _watch_notices(self) -> None:
+        context = ray.get_runtime_context()
+
+        def told(notice: Notice) -> None:
+            self.leave()
+            drain_node(context.get_node_id(), address=context.gcs_address, notice=notice)
+
+        watch(told, stopped=threading.Event())
+
+    def _terminate(self) -> None:
+        """SIGTERM: leave after the frame in hand; without one, at once. The pool ends an actor that has left."""
+        if not self._busy:
+            os._exit(128 + signal.SIGTERM)
+        self.leave()
 
     def _start(self) -> WorkerProcess:
         return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
