@@ -256,6 +256,10 @@ def _print_summary(summary: Summary, *, again: list[str]) -> None:
     print(f"videos   {summary.done} of {summary.videos} done{already}, {len(summary.failures)} failed{left}")
     if summary.frames:
         print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s")
+    if content["efficiency"]:
+        rest = [(step, seconds) for step, seconds in summary.step_seconds.items() if step != "track"]
+        shares = ", ".join(f"{step} {seconds / summary.video_seconds:.0%}" for step, seconds in rest)
+        print(f"tracker  {content['efficiency']:.0%} of the workers' time ({shares})")
     print(f"weights  {summary.weights}")
     print(f"masks    {content['masks']}/*.parquet")
     for failure in summary.failures:

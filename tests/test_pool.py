@@ -161,6 +161,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
         fake = FakeRay(story)
         monkeypatch.setattr(pool, "ray", fake)
         monkeypatch.setattr(pool, "POLL_SECONDS", 0.0)
+        monkeypatch.setattr(pool, "RunMetrics", lambda run: SimpleNamespace(update=lambda progress, **counts: None))
         monkeypatch.setattr(pool, "DRAIN_SECONDS", 0.0)
         monkeypatch.setattr(pool, "draining_nodes", lambda: set() if draining is None else draining)
         coordinator = Coordinator(videos, budgets=Budgets(pause=0.05))

@@ -16,7 +16,8 @@ import pytest
 
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
-from rts_batch.actors.worker_process import WorkerProcess, judge
+from rts_batch.actors.worker_actor import WorkerActor
+from rts_batch.actors.worker_process import StartLost, WorkerProcess, judge
 from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask, read_manifest
@@ -143,10 +144,32 @@ def test_a_process_that_cannot_load_its_model_says_why(tmp_path: Path) -> None:
         WorkerProcess(worker_settings(tmp_path, "cannot-load"), stall_seconds=4)
 
 
+def test_a_process_that_is_lost_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class KilledOnce(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            if len(started) == 1:
+                self.kill()
+
+    monkeypatch.setattr("rts_batch.actors.worker_process.subprocess.Popen", KilledOnce)
+    with pytest.raises(StartLost, match="killed from outside with SIGKILL"):
+        WorkerProcess(worker_settings(tmp_path), stall_seconds=4)
+    started.clear()
+    actor = WorkerActor(worker_settings(tmp_path), 4)
+    assert len(started) == 2
+    actor._process.close()
+
+
 PARENT = """
 import sys, time
 from pathlib import Path
 from tests.test_worker_process import worker_settings
+from rts_batch.actors.worker_actor import WorkerActor
 from rts_batch.actors.worker_process import WorkerProcess
 print(WorkerProcess(worker_settings(Path(sys.argv[1])), stall_seconds=9).name.rpartition(":")[2], flush=True)
 time.sleep(99)

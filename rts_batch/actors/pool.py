@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from rts_batch.actors.coordinator import Coordinator, Failure
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import Member, draining_nodes, failed_in_init, failure_of, reason
+from rts_batch.actors.metrics import RunMetrics
 from rts_batch.actors.progress import Advanced, Display, Event, Failed, Finished, Opened, RunProgress, VideoProgress
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_actor import CONTROL, Welcome, WorkerActor
@@ -84,6 +85,7 @@ class Pool:
         self._stall_seconds = stall_seconds
         self._progress = progress
         self._display = display
+        self._metrics = RunMetrics(settings.out)
         self._finished = finished
         self._given_up = given_up
         self._actor_class = ray.remote(concurrency_groups={CONTROL: 2})(WorkerActor).options(
@@ -119,6 +121,7 @@ class Pool:
                 self._listen()
                 self._look_after()
                 self._display.update(self._progress)
+                self._metrics.update(self._progress, queued=self._coordinator.queued, workers=len(self._members))
         except RayError as error:
             raise ClusterError(f"Ray failed: {reason(error)}") from error
         finally:
@@ -222,8 +225,7 @@ class Pool:
                 video.frames = member.frame = event.frames
             case Finished():
                 self._free(member)
-                self._progress.done += 1
-                self._progress.finished_frames += event.frames
+                self._progress.add(event)
                 self._finished(task, event, self._coordinator.succeeded(task.key))
             case Failed():
                 failure = Failure(

@@ -116,6 +116,8 @@ def submit(
             frames=job.progress.finished_frames,
             seconds=job.progress.seconds if plan.left else 0.0,
             interrupted=interrupted,
+            step_seconds=job.progress.step_seconds,
+            video_seconds=job.progress.video_seconds,
             stopped=job.stopped,
             warnings=(*warnings, *job.warnings),
         )

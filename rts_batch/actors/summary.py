@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from rts_batch.actors.steps import efficiency
 from rts_batch.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
 from rts_batch.io import storage
 
@@ -35,6 +37,10 @@ class Summary:
     seconds: float
     interrupted: bool
     warnings: tuple[str, ...]
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
+    """The workers' time on finished videos, by step."""
+    video_seconds: float = 0.0
+    """The whole of it."""
     stopped: bool = False
     """Too many videos failed (`Scope.max_failures`), so nothing more was handed out."""
 
@@ -61,6 +67,8 @@ class Summary:
             "frames": self.frames,
             "seconds": round(self.seconds, 2),
             "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2),
+            "step_seconds": {step: round(seconds, 2) for step, seconds in self.step_seconds.items()},
+            "efficiency": efficiency(self.step_seconds, self.video_seconds),
             "interrupted": self.interrupted,
             "stopped": self.stopped,
             "exit_code": self.exit_code,

@@ -23,6 +23,7 @@ import cv2
 from rts_batch.actors.checkpoints import Checkpoint, Checkpoints, read_latest
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
+from rts_batch.actors.steps import StepTimes
 from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
 from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
@@ -100,7 +101,9 @@ class VideoWorker:
         yield Phase(key=task.key, phase="fetch")
         resumed = self._resume(task, attempt)
         checkpoints = self._checkpoints(task, attempt, resumed)
-        path = fetched or storage.fetch(task.uri, scratch / "video")
+        steps = StepTimes()
+        with steps("fetch"):
+            path = fetched or storage.fetch(task.uri, scratch / "video")
         yield Phase(key=task.key, phase="track")
         masks = scratch / "masks.parquet"
         with (
@@ -118,7 +121,7 @@ class VideoWorker:
             if resumed is not None:
                 position.frame, position.count = resumed.frame, resumed.count
             last_word = time.monotonic()
-            for frame in self._track_frames(task, source, book, writer, checkpoints, resumed):
+            for frame in self._track_frames(task, source, book, writer, checkpoints, resumed, steps):
                 position.frame, position.count = frame.index, position.count + 1
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
@@ -127,12 +130,14 @@ class VideoWorker:
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
             book.check_end(position.frame + 1)
-            summary = writer.close(frames=position.frame + 1, fps=source.info.fps, duration=source.info.duration)
+            with steps("write"):
+                summary = writer.close(frames=position.frame + 1, fps=source.info.fps, duration=source.info.duration)
             earlier = resumed.warnings if resumed else ()
             warnings = tuple(dict.fromkeys((*earlier, *source.warnings, *book.warnings)))
             decoder = source.info.decoder
         seconds = time.time() - started
         report = self._report(task, attempt, position.count, summary, decoder, warnings, started, seconds)
+        report["step_seconds"] = steps.rounded()
         report["checkpoints"] = {"resumed_after": resumed.frame if resumed else None, "written": checkpoints.written}
         self._folder.commit(task, masks, report, results=self._settings.results)
         yield Finished(
@@ -140,6 +145,7 @@ class VideoWorker:
             frames=position.count,
             seconds=seconds,
             warnings=warnings,
+            steps=steps.seconds,
             has_checkpoints=bool(checkpoints.segments),
         )
 
@@ -173,6 +179,7 @@ class VideoWorker:
         writer: ResultsWriter,
         checkpoints: Checkpoints,
         resumed: Resumed | None,
+        steps: StepTimes,
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when its rows are written."""
         scene: OpenScene | None = None
@@ -182,17 +189,21 @@ class VideoWorker:
             book.forget(resumed.checkpoint.started)
             for row in resumed.checkpoint.rows():
                 writer.add(**row)
-        for frame in source:
+        for frame in steps.waiting("decode", source):
             if resumed is not None and frame.index <= resumed.frame:
                 continue
             prompts = book.due(frame)
             if scene is None and prompts:
                 scene = self._tracker.open_scene(task)
             if scene is not None:
-                for object_id, target in scene.step(frame.image, prompts).items():
-                    row = _row(object_id, frame, target)
-                    writer.add(**row)
-                    checkpoints.note(row)
+                with steps("track"):
+                    targets = scene.step(frame.image, prompts)
+                with steps("encode"):
+                    rows = [_row(object_id, frame, target) for object_id, target in targets.items()]
+                with steps("write"):
+                    for row in rows:
+                        writer.add(**row)
+                        checkpoints.note(row)
             count += 1
             leaving = self._leaving()
             if checkpoints.due(leaving=leaving):

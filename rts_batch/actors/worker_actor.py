@@ -17,13 +17,17 @@ import ray
 from rts_batch.actors.notices import Notice, drain_node, watch
 from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
-from rts_batch.actors.worker_process import WorkerProcess
+from rts_batch.actors.worker_process import StartLost, WorkerProcess
 from rts_batch.errors import RtsBatchError
 from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
 
 CONTROL = "control"
 """The concurrency group of the methods that answer while a video is being tracked."""
+
+
+START_ATTEMPTS = 5
+"""Processes in a row that may be lost before they are ready."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,9 @@ class WorkerActor:
         self.leave()
 
     def _start(self) -> WorkerProcess:
+        for _ in range(START_ATTEMPTS - 1):
+            with contextlib.suppress(StartLost):
+                return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
         return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
 
 

@@ -51,6 +51,10 @@ class Ready:
     name: str
 
 
+class StartLost(ClusterError):
+    """The process ended before it was ready, by something that another try may not meet."""
+
+
 class WorkerProcess:
     """One process with a loaded model, seen from its parent.
 
@@ -59,7 +63,8 @@ class WorkerProcess:
         stall_seconds: without a further frame for so long, the process counts as hung and is killed.
 
     Raises:
-        ClusterError: the process cannot load its model.
+        ClusterError: the process cannot load its model, and says why.
+        StartLost: it was gone before it had done so.
     """
 
     def __init__(self, settings: WorkerSettings, *, stall_seconds: float) -> None:
@@ -86,7 +91,7 @@ class WorkerProcess:
             self._connection.send(settings)
             answer = self._receive(max(stall_seconds, 600.0))
         except (EOFError, OSError, TimeoutError) as error:
-            raise ClusterError(f"the worker's process did not start: {self._verdict(error).message}") from error
+            raise StartLost(f"the worker's process did not start: {self._verdict(error).message}") from error
         if not isinstance(answer, Ready):
             self.close()
             raise ClusterError(str(answer))
@@ -138,6 +143,7 @@ class WorkerProcess:
             self._process.kill()
         self._process.wait()
         self._connection.close()
+        self._fault_log.close()
 
     def _receive(self, seconds: float) -> Any:
         if not self._connection.poll(seconds):
@@ -153,8 +159,10 @@ class WorkerProcess:
             return Verdict("killed", type(error).__name__, f"the worker's process stopped answering ({error})")
         self._connection.close()
         out_of_memory = code == -signal.SIGKILL and _memory_kills() > self._kills
-        self._fault_log.seek(0)
-        return judge(code, self._fault_log.read().decode(errors="replace").strip(), out_of_memory=out_of_memory)
+        with self._fault_log:
+            self._fault_log.seek(0)
+            last_words = self._fault_log.read().decode(errors="replace").strip()
+        return judge(code, last_words, out_of_memory=out_of_memory)
 
 
 @dataclass(frozen=True)
