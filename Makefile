@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench chaos train-mini clean
+.PHONY: install test test-slow chromium lint demo bench bench-scale chaos train-mini clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,10 @@ demo: $(INSTALLED)
 SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
+
+# What a million rows and ten thousand tiny videos cost the driver; about ten minutes.
+bench-scale: $(INSTALLED)
+	$(BIN)/python -m benchmarks.scale --out benchmarks/results/scale.json
 
 # Runs on three raylets whose workers, nodes and driver are killed; about two minutes for each of ten seeds.
 SEEDS ?= 0 1 2 3 4 5 6 7 8 9

@@ -82,6 +82,8 @@ class Plan:
     """Videos that need nothing."""
     videos: int
     """All videos of the manifest, or of the shard."""
+    failed_before: frozenset[str] = frozenset()
+    """Keys of the videos that earlier submissions gave up."""
     warnings: tuple[str, ...] = ()
 
 
@@ -122,9 +124,11 @@ class RunFolder:
         Raises:
             RunMismatchError: The folder holds the results of other settings, other weights or another manifest.
         """
+        return self._look(manifest, record, scope, self.done())
+
+    def _look(self, manifest: Manifest, record: RunRecord, scope: Scope, done: set[str]) -> Plan:
         warnings: tuple[str, ...] = ()
         earlier = self.record()
-        done = self.done()
         if earlier is None:
             if done:
                 raise RunFolderError(f"{self.uri} holds masks but no run.json; give another folder with --out")
@@ -140,22 +144,29 @@ class RunFolder:
         tasks = [task for task in manifest.tasks if self._is_ours(task)]
         left = [task for task in tasks if task.key not in done]
         undone = len(left)
+        failed = self._keys("failed", ".json")
         if scope.only_failed:
-            failed = self._keys("failed", ".json")
             left = [task for task in left if task.key in failed]
-        return Plan(left=tuple(left[: scope.limit]), done=len(tasks) - undone, videos=len(tasks), warnings=warnings)
+        return Plan(
+            left=tuple(left[: scope.limit]),
+            done=len(tasks) - undone,
+            videos=len(tasks),
+            failed_before=frozenset(failed),
+            warnings=warnings,
+        )
 
     def prepare(self, manifest: Manifest, record: RunRecord, scope: Scope = Scope()) -> Plan:  # noqa: B008 - frozen
         """Makes the folder this run's, or checks that it is, and says what is left to do; raises as `look` does."""
-        plan = self.look(manifest, record, scope)
+        done = self.done()
+        plan = self._look(manifest, record, scope, done)
         if self.record() is None:
             self._put("run.json", record.to_json())
             written = self.record()  # another shard may have begun with other settings at the same moment
             if written is not None:
                 self._refuse_other_results(written, record)
         self._put("manifest.parquet", manifest.to_parquet())
-        keys, done = {task.key for task in manifest.tasks}, self.done()
-        for key in self._keys("failed", ".json"):
+        keys = {task.key for task in manifest.tasks}
+        for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
             if key in done or key not in keys:
                 storage.delete(storage.join(self.uri, "failed", f"{key}.json"))
@@ -265,9 +276,12 @@ def _version(package: str) -> str | None:
 def expected_lengths(tasks: Iterable[VideoTask]) -> dict[str, int]:
     """Guesses every video's number of frames, for the order and the progress bar only.
 
-    The manifest's `frames` is taken where it is given, else the size of a local file or folder.
+    The manifest's `frames` is taken where it is given, else the size of a local file or folder, unless those are so
+    many that looking at each would take long.
     """
-    return {task.key: _expected_length(task) for task in tasks}
+    tasks = list(tasks)
+    look = sum(task.frames is None for task in tasks) <= MOST_LOOKED_AT
+    return {task.key: _expected_length(task) if look or task.frames is not None else 0 for task in tasks}
 
 
 def _expected_length(task: VideoTask) -> int:
@@ -285,6 +299,9 @@ def _expected_length(task: VideoTask) -> int:
             length = 0
     return max(0, min(length, task.end if task.end is not None else length) - task.start)
 
+
+MOST_LOOKED_AT = 20_000
+"""Videos without a given length beyond which none is looked at."""
 
 BYTES_PER_FRAME = 8192
 """A usual compressed frame; only videos without a given length are put in order by it."""

@@ -84,3 +84,15 @@ def test_the_image_copies_what_there_is() -> None:
     assert all((REPOSITORY / source).exists() for source in copied)
     ignore = (REPOSITORY / ".dockerignore").read_text().split()
     assert {f"!{source}" for source in copied} <= set(ignore)
+
+
+def test_the_dashboard_shows_what_there_is() -> None:
+    from rts_batch.actors.metrics import COUNTERS, GAUGES
+
+    text = (REPOSITORY / "docs" / "grafana.json").read_text()
+    # Ray puts its own prefix before a name, and Prometheus' suffix behind a counter's.
+    exported = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in GAUGES}
+    assert set(re.findall(r"ray_rts_batch_\w+", text)) == exported
+    panels = json.loads(text)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert all(target["expr"] for panel in panels for target in panel["targets"])

@@ -225,7 +225,8 @@ class _Job:
     def _finished(self, task: VideoTask, event: Finished, earlier: tuple[Failure, ...]) -> None:
         for text in event.warnings:
             self._warn(f"{task.video_id}: {text}")
-        self._try(lambda: self.folder.forget_failure(task))
+        if task.key in self.plan.failed_before:
+            self._try(lambda: self.folder.forget_failure(task))
         if event.has_checkpoints:
             self._try(lambda: storage.delete(self.folder.checkpoints_of(task)))
 
