@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench bench-scale chaos train-mini clean
+.PHONY: install test test-slow chromium lint demo bench bench-pipeline bench-scale chaos train-mini clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,10 @@ demo: $(INSTALLED)
 SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
+
+# The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, and about half an hour.
+bench-pipeline: $(INSTALLED)
+	$(BIN)/python -m benchmarks.pipeline --out benchmarks/results/pipeline.json
 
 # What a million rows and ten thousand tiny videos cost the driver; about ten minutes.
 bench-scale: $(INSTALLED)

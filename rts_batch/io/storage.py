@@ -25,6 +25,7 @@ from rts_batch.errors import StorageError
 
 __all__ = [
     "check_uri",
+    "create_bytes",
     "delete",
     "exists",
     "fetch",
@@ -191,6 +192,42 @@ def put_bytes(uri: str, data: bytes) -> None:
     filesystem, remote = open_filesystem(uri)
     with _translated("write", uri):
         filesystem.pipe_file(remote, data)
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Writes a small file to a name that is not taken yet; returns False where it is.
+
+    Of several that try at once one succeeds on local disk and on stores with conditional writes; on others more may.
+    """
+    path = local_path(uri)
+    if path is not None:
+        with _translated("write", uri):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(_temporary_name(path.name))
+            try:
+                temporary.write_bytes(data)
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                _remove(temporary)
+        return True
+    filesystem, remote = open_filesystem(uri)
+    with _translated("write", uri):
+        try:
+            filesystem.pipe_file(remote, data, mode="create")
+        except FileExistsError:
+            return False
+        except TypeError:  # a file system that knows no such mode
+            if filesystem.exists(remote):
+                return False
+            filesystem.pipe_file(remote, data)
+        except OSError as error:
+            # What s3fs makes of status 412, "a condition that was given did not hold".
+            if error.errno == errno.EINVAL and exists(uri):
+                return False
+            raise
+    return True
 
 
 def delete(uri: str) -> None:
