@@ -191,7 +191,7 @@ def detached(manifest: str, out: str, address: str, *, as_json: bool) -> None:
     """Has the cluster run this very command as a job."""
     from rts_batch.actors.detach import submit_job
 
-    job = submit_job(sys.argv[2:], address=address)
+    job = submit_job(sys.argv[2:], address=address, paths=(manifest, out))
     if as_json:
         print_json("job", {"job": job, "manifest": manifest, "out": out, "address": address})
         return

@@ -81,8 +81,14 @@ def raylets(process: psutil.Process) -> int:
     found = 0
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            found += "raylet/raylet" in " ".join(child.cmdline()[:1])
+            # A raylet's child is one too, for the moment between fork and exec.
+            parent = child.parent()
+            found += is_raylet(child) and not (parent is not None and is_raylet(parent))
     return found
+
+
+def is_raylet(process: psutil.Process) -> bool:
+    return "raylet/raylet" in " ".join(process.cmdline()[:1])
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,24 @@ def wait_for(event: threading.Event) -> None:
 
 def fail_to_connect() -> None:
     raise ConnectionError("refused")
+
+
+def test_a_jobs_command_is_this_one_with_absolute_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def __init__(self, address: str | None) -> None:
+            sent["address"] = address
+
+        def submit_job(self, **job: Any) -> str:
+            sent.update(job)
+            return "job"
+
+    sent: dict[str, Any] = {}
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    words = ["m.csv", "--out=s3://bucket/run", "--address", "http://head:8265", "--detach", "--limit", "3"]
+    assert submit_job(words, address="http://head:8265", paths=("m.csv", "s3://bucket/run")) == "job"
+    expected = ["python", "track.py", str(Path("m.csv").absolute()), "--out=s3://bucket/run", "--limit", "3"]
+    assert (shlex.split(sent["entrypoint"]), sent["address"]) == (expected, "http://head:8265")
+    assert Path(sent["runtime_env"]["working_dir"], "track.py").is_file()
 
 
 def test_detaching_needs_a_cluster() -> None:
