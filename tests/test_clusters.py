@@ -78,17 +78,13 @@ def wait_for_port(port: int, seconds: float = 60) -> None:
 
 
 def raylets(process: psutil.Process) -> int:
-    found = 0
+    found = set()
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            # A raylet's child is one too, for the moment between fork and exec.
-            parent = child.parent()
-            found += is_raylet(child) and not (parent is not None and is_raylet(parent))
-    return found
-
-
-def is_raylet(process: psutil.Process) -> bool:
-    return "raylet/raylet" in " ".join(process.cmdline()[:1])
+            words = child.cmdline()
+            if "raylet/raylet" in " ".join(words[:1]):
+                found.add(tuple(words))  # what a raylet starts looks like it for the moment between fork and exec
+    return len(found)
 
 
 @pytest.fixture(autouse=True)
