@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench bench-pipeline bench-scale chaos train-mini clean
+.PHONY: install test test-slow chromium lint demo bench bench-measures bench-pipeline bench-scale chaos davis-dev
+.PHONY: train-mini clean
 
 install: $(INSTALLED)
 
@@ -62,6 +63,14 @@ bench-scale: $(INSTALLED)
 SEEDS ?= 0 1 2 3 4 5 6 7 8 9
 chaos: $(INSTALLED)
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --out benchmarks/results/chaos.md
+
+# Tracks DAVIS's development half through the whole pipeline, once for each flag; some 20 minutes on one core.
+davis-dev: $(INSTALLED)
+	$(BIN)/python -m benchmarks.davis_dev $(SHARED)/data/davis-dev build/davis-dev --out benchmarks/results/davis-dev
+
+# How many frames a second the measures of DAVIS judge.
+bench-measures: $(INSTALLED)
+	$(BIN)/python -m benchmarks.davis_measures $(SHARED)/data/davis-dev --out benchmarks/results/davis-measures.json
 
 # Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
 STILLS ?= ../shared/data/train-pack/index.csv

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import rts_batch
+from rts_batch.checking_cli import check_deep, probe, verify
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
 from rts_batch.errors import UsageError
 from rts_batch.export_cli import export
@@ -91,6 +92,9 @@ def submit(
         float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
     ] = 300.0,
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
+    strict_video: Annotated[
+        bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
+    ] = False,
     rules: Annotated[
         Rules | None,
         typer.Option(help="The released tracker's memory and gating rules, or the paper's. [default: code]"),
@@ -133,6 +137,7 @@ def submit(
             tracker=tracker,
             device=device,
             decoder=decoder,
+            strict_video=strict_video,
             workers=workers,
             threads_per_worker=threads_per_worker,
             min_workers=min_workers,
@@ -152,12 +157,20 @@ def submit(
 
 
 @app.command()
-def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False, as_json: JsonOption = False) -> None:
-    """Check every row of a manifest without opening a video."""
+def validate(
+    manifest: ManifestArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every video as well, and decode it up to its last prompt.")
+    ] = False,
+    skip_invalid: SkipInvalidOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row of a manifest, with --deep against the videos themselves."""
     with errors_told(as_json):
         from rts_batch.manifest import read_manifest
 
         found = read_manifest(manifest, skip_invalid=skip_invalid)
+        warnings = check_deep(found, manifest, as_json=as_json) if deep else []
         targets = sum(len(task.targets) for task in found.tasks)
         if as_json:
             print_json(
@@ -168,9 +181,11 @@ def validate(manifest: ManifestArgument, skip_invalid: SkipInvalidOption = False
             print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
             for problem in found.invalid:
                 print(f"left out: {problem}", file=sys.stderr)
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
 
 
-for command in (plan, status, resume, retry, cancel, show, review, export, compact):
+for command in (plan, status, resume, retry, cancel, probe, show, verify, export, review, compact):
     app.command()(command)
 
 

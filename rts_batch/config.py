@@ -194,6 +194,24 @@ RTS_MINI = ModelConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecodingLimits:
+    """What the process that decodes a worker's videos may take."""
+
+    ring_frames: int = 8
+    """Frames that may wait for the tracker; fewer where they would take more than `ring_bytes`, but at least 2."""
+    ring_bytes: int = 128 << 20
+    memory: int = 2 << 30
+    """Bytes beyond what the process needs to start; a video that needs more is given up."""
+    silence: float = 120.0
+    """Seconds without any progress after which the process counts as hung."""
+    decode_memory: int = 256 << 20
+    """decord decodes ahead of a slow tracker without limit, so `auto` gives it only videos that fit here as a whole,
+    as RGB; a forced decord reads larger ones in bursts."""
+    restarts: int = 3
+    """How often, for each video, a process that was killed from outside is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How one submission runs. Only `weights`, `tracker` and `tracker_options` decide the masks."""
 
@@ -205,6 +223,8 @@ class RunSettings:
     """Import path of the tracker; another one is for tests."""
     device: DeviceName = "auto"
     decoder: DecoderName = "auto"
+    strict_video: bool = False
+    """A video with damage fails; otherwise the damage is counted in its report."""
     workers: int | None = None
     """Worker processes at most; None takes one per GPU share, or one per four cores."""
     min_workers: int = 1

@@ -27,7 +27,7 @@ BenchmarkArgument = Annotated[
     str,
     typer.Argument(
         metavar="BENCHMARK",
-        help="lasot, nfs, uav123, trackingnet, got10k, davis2016, davis2017 or youtubevos2019.",
+        help="lasot, nfs, uav123, trackingnet, got10k, vot2020-st, davis2016, davis2017 or youtubevos2019.",
     ),
 ]
 RootArgument = Annotated[
@@ -66,7 +66,7 @@ def score_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
     markdown: Annotated[str | None, typer.Option(metavar="FILE", help="Write the tables, with every sequence.")] = None,
     plots: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Write success and precision plots as SVG (boxes).")
+        str | None, typer.Option(metavar="FOLDER", help="Write success, precision or EAO plots as SVG (boxes, VOT).")
     ] = None,
     archive: Annotated[
         str | None,
@@ -93,7 +93,7 @@ def score_command(
             storage.put_bytes(markdown, to_markdown(report).encode())
         if plots is not None:
             if not report.curves:
-                raise UsageError(f"{report.title} has no success or precision curves; leave --plots out")
+                raise UsageError(f"{report.title} has no curves; leave --plots out")
             for name in report.curves:
                 storage.put_bytes(storage.join(plots, f"{name}.svg"), to_svg(report, name).encode())
         if as_json:

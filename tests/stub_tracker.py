@@ -47,6 +47,10 @@ class StubScene:
         self.masks: dict[int, NDArray[np.bool_]] = {}
         self.steps = 0
 
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> dict[int, StubFrame]:
+        self.masks = {}
+        return self.step(image, prompts)
+
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> dict[int, StubFrame]:
         self._make_trouble()
         self.steps += 1

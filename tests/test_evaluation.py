@@ -322,7 +322,7 @@ def test_scores_come_as_table_json_markdown_and_plots(tmp_path: Path) -> None:
     assert event["event"] == "scores"
     assert event["measures"]["precision"] == pytest.approx(5 / 6)
     assert event["published"]["success"] == 69.7
-    assert "| precision | 83.3 | 73.7 |" in (tmp_path / "s.md").read_text()
+    assert "| precision | 83.3 | 73.7 ? |" in (tmp_path / "s.md").read_text()
     assert f"| {name} | " in (tmp_path / "s.md").read_text()
     for plot in ("success", "precision", "normalised_precision"):
         root = xml.etree.ElementTree.parse(tmp_path / "plots" / f"{plot}.svg").getroot()

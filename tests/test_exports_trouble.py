@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,33 @@ def test_memory_does_not_grow_with_the_rows(name: Any, tmp_path: Path, monkeypat
         assert summary.masks == 2 * frames
     # The first is there to load what is loaded once.
     assert peaks[2] < 1.3 * peaks[1] + 150_000, peaks
+
+
+_PEAK = """
+import resource, sys
+from rts_batch.export import export_run
+masks = export_run(sys.argv[1], sys.argv[2], sys.argv[3]).masks
+print(masks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coco", "mots-txt"])
+def test_a_million_rows_stay_in_bounded_memory(name: str, tmp_path: Path) -> None:
+    """The whole process, not only Python's objects: Parquet's buffers count, too."""
+    counts = encode_rle(np.eye(20, dtype=bool))
+    peaks = {}
+    for rows in (50_000, 1_000_000):
+        run = tmp_path / str(rows)
+        (run / "masks").mkdir(parents=True)
+        for number in range(10):
+            path = run / "masks" / f"v{number}-1.parquet"
+            with ResultsWriter(path, video_id=f"v{number}", height=20, width=20, targets={1: ("cat", {})}) as writer:
+                for frame in range(rows // 10):
+                    place: dict[str, Any] = {"frame": frame, "time": None, "box": (0, 0, 20, 20), "area": 20}
+                    writer.add(1, rle=counts, score=0.5, confidence=0.5, state="tracked", **place)
+                writer.close(frames=rows // 10)
+        command = [sys.executable, "-c", _PEAK, str(run), str(tmp_path / f"out{rows}"), name]
+        masks, peaks[rows] = map(int, subprocess.check_output(command, text=True).split())
+        assert masks == rows
+    assert peaks[1_000_000] < peaks[50_000] + 64_000, f"KiB: {peaks}"

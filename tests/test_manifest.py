@@ -463,13 +463,13 @@ def rejected(folder: Path, rows: str) -> list[str]:
             "video=a; box=1,2,3,4\nvideo=a; start=1; object_id=2; box=1,2,3,4",
             "line 3: column start: 1, but line 2 has 0 for the same video_id",
         ),
-        # What a later version will do
-        ("video=a; box=1,2,3,4; direction=both", "line 2: column direction: 'both' is not supported by this version"),
-        ("video=a; box=1,2,3,4; direction=backward", "line 2: column direction: 'backward' is not supported"),
-        ("video=a; box=1,2,3,4; prompt_kind=annotate", "line 2: column prompt_kind: 'annotate' is not supported"),
         (
-            "video=a; box=1,2,3,4\nvideo=a; frame=9; box=1,2,3,4",
-            "line 3: column object_id: 1 was marked in line 2 already, and corrections of a target are not supported",
+            "video=a; box=1,2,3,4\nvideo=a; frame=9; box=1,2,3,4; direction=both",
+            "line 3: column direction: 'both', but line 2 has 'forward' for the same video_id",
+        ),
+        (
+            "video=a; box=1,2,3,4\nvideo=a; frame=9; object_id=2; box=1,2,3,4; prompt_kind=annotate",
+            "line 3: column prompt_kind: 'annotate', but line 2 has 'correct' for the same video_id",
         ),
     ],
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 import fsspec
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings

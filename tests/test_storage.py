@@ -17,7 +17,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from rts_batch.errors import StorageError
-from rts_batch.io import storage
+from rts_batch.io import download, retries, storage
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +149,12 @@ class Pages(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[str]:
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "web").mkdir()
     handler = functools.partial(Pages, directory=str(tmp_path / "web"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("RTS_BATCH_PRIVATE_HTTP", "allow")
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
@@ -172,6 +173,119 @@ def test_errors_of_a_web_server(web: str, tmp_path: Path, code: int, transient: 
     assert caught.value.transient is transient
     assert "secret" not in str(caught.value)
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0.0.0.0"])
+def test_a_manifests_addresses_reach_no_private_host(
+    web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    (tmp_path / "web" / "clip.mp4").write_bytes(b"internal")
+    monkeypatch.delenv("RTS_BATCH_PRIVATE_HTTP")
+    port = web.rpartition(":")[2]
+    for call in (lambda uri: storage.fetch(uri, tmp_path / "spool"), storage.read_bytes):
+        with pytest.raises(StorageError) as caught:
+            call(f"http://{host}:{port}/clip.mp4")
+        assert not caught.value.transient
+        if host in ("127.0.0.1", "localhost"):
+            assert "is no public address; set RTS_BATCH_PRIVATE_HTTP=allow" in str(caught.value)
+    assert not list(tmp_path.glob("spool/*"))
+
+
+# In parallel ranges
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PART_BYTES", 10_000)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
+
+
+CONTENT = bytes(range(256)) * 1000 + b"end"
+
+
+def test_a_large_object_comes_in_parts(s3: str, tmp_path: Path, small_parts: None) -> None:
+    storage.put_bytes(f"{s3}/clip.mp4", CONTENT)
+    assert storage.fetch(f"{s3}/clip.mp4", tmp_path / "spool").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("trouble", ["reset", "short", "slow down"])
+def test_parts_that_fail_are_fetched_again(
+    s3: str, tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    storage.put_bytes(f"{s3}/clip.mp4", CONTENT)
+    filesystem = fsspec.filesystem("s3")
+    cat_file, failed = filesystem.cat_file, set()
+
+    def cat_badly(path: str, start: int, end: int) -> bytes:
+        if start not in failed:
+            failed.add(start)
+            if trouble == "short":
+                return cat_file(path, start=start, end=end)[:-7]
+            raise ConnectionResetError if trouble == "reset" else OSError(errno.EBUSY, "SlowDown")
+        return cat_file(path, start=start, end=end)
+
+    monkeypatch.setattr(filesystem, "cat_file", cat_badly)
+    assert storage.fetch(f"{s3}/clip.mp4", tmp_path / "spool").read_bytes() == CONTENT
+    assert len(failed) == -(-len(CONTENT) // 10_000)
+
+
+def test_a_part_that_always_fails_leaves_nothing(
+    s3: str, tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.put_bytes(f"{s3}/clip.mp4", CONTENT)
+    monkeypatch.setattr(fsspec.filesystem("s3"), "cat_file", lambda path, start, end: b"")
+    with pytest.raises(StorageError, match="0 of 10000 bytes arrived") as caught:
+        storage.fetch(f"{s3}/clip.mp4", tmp_path / "spool")
+    assert caught.value.transient
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_an_object_that_changes_meanwhile_is_not_mixed(
+    s3: str, tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.put_bytes(f"{s3}/clip.mp4", CONTENT)
+    filesystem = fsspec.filesystem("s3")
+    cat_file = filesystem.cat_file
+
+    def change(path: str, start: int, end: int) -> bytes:
+        if start == 20_000:
+            storage.put_bytes(f"{s3}/clip.mp4", CONTENT[::-1])
+        return cat_file(path, start=start, end=end)
+
+    monkeypatch.setattr(filesystem, "cat_file", change)
+    with pytest.raises(StorageError, match="changed while it was fetched") as caught:
+        storage.fetch(f"{s3}/clip.mp4", tmp_path / "spool")
+    assert caught.value.transient
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_disk_without_room_is_not_filled(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.put_bytes(f"{s3}/clip.mp4", CONTENT)
+    monkeypatch.setattr(download, "RESERVE_BYTES", 1 << 60)
+    with pytest.raises(StorageError, match="MiB free, the object needs") as caught:
+        storage.fetch(f"{s3}/clip.mp4", tmp_path / "spool")
+    assert caught.value.transient
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_only_what_may_get_better_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.0)
+    for error, calls in (
+        (ConnectionResetError(), 4),
+        (FileNotFoundError(), 1),
+        (PermissionError(), 1),
+        (ValueError(), 1),
+    ):
+        count = 0
+
+        def fail(error: Exception = error) -> None:
+            nonlocal count
+            count += 1
+            raise error
+
+        with pytest.raises(type(error)):
+            retries.retried(fail)
+        assert count == calls
 
 
 # Whole or not at all

@@ -261,6 +261,78 @@ def test_a_restored_scene_goes_on_bit_for_bit(mini: RTS) -> None:
         assert not (ours[1].mask & ours[3].mask).any()
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_a_corrected_scene_goes_on_bit_for_bit(mini: RTS, single: bool) -> None:
+    frames = clip(9)
+    moved = np.roll(synthetic_frame(96, 128, 3)[1], 20, axis=1)
+    scene = Scene(mini, SMALL, single=single)
+    scene.step(frames[0], {1: TargetPrompt(mask=synthetic_frame(96, 128, 0)[1])})
+    for frame in frames[1:3]:
+        scene.step(frame)
+    corrected = scene.step(frames[3], {1: TargetPrompt(mask=moved)})[1]
+    assert corrected.state == "prompt"
+    np.testing.assert_array_equal(corrected.mask, moved)
+    assert scene.trackers[1].state.frame_number == 4
+    rows, columns = np.nonzero(moved)
+    place = scene.trackers[1].state.position.tolist()
+    assert place == pytest.approx([(rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2])
+    snapshot = scene.snapshot()
+    expected = [scene.step(frame)[1] for frame in frames[4:]]
+    fresh = Scene(mini, SMALL, single=single)
+    fresh.restore(snapshot)
+    for frame, theirs in zip(frames[4:], expected, strict=True):
+        assert_equal(fresh.step(frame)[1], theirs)
+
+
+def test_a_further_prompt_stays_in_memory_and_what_was_tracked_before_it_goes() -> None:
+    memory = SampleMemory(8, 0.1, minimum_initial_weight=0.25)
+    memory.start({"x": torch.zeros(2, 1)})
+    for value in range(1, 10):
+        memory.insert({"x": torch.full((1,), float(value))})
+    memory.anchor({"x": torch.full((1,), 100.0)})
+    assert memory.stored("x").flatten().tolist() == [0, 0, 100]
+    assert memory.stored_weights.tolist() == [0.25, 0.25, 0.5]
+    for value in range(1, 30):
+        memory.insert({"x": torch.full((1,), float(value))})
+    kept = memory.stored("x").flatten().tolist()
+    assert kept[:3] == [0, 0, 100]
+    assert sorted(kept[3:]) == [25, 26, 27, 28, 29]
+    assert memory.weights[:3].tolist() == pytest.approx([0.0625, 0.0625, 0.125], rel=0.01)
+    memory.anchor({"x": torch.full((1,), 200.0)})
+    assert memory.stored("x").flatten().tolist() == [0, 0, 100, 200]
+    assert memory.stored_weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 3, 1 / 3])
+
+
+def test_an_instance_memory_protects_its_anchors_only() -> None:
+    memory = SampleMemory(8, 0.5)
+    memory.start({"x": torch.zeros(2, 1)})
+    memory.anchor({"x": torch.full((1,), 100.0)})
+    for value in range(1, 30):
+        memory.insert({"x": torch.full((1,), float(value))})
+    kept = memory.stored("x").flatten().tolist()
+    assert 0 not in kept
+    assert kept[2] == 100
+    memory.anchor({"x": torch.full((1,), 200.0)})
+    assert memory.stored("x").flatten().tolist() == [100, 200]
+    assert memory.stored_weights.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("capacity", [2, 6, 8])
+def test_many_anchors_leave_room_for_other_samples(capacity: int) -> None:
+    memory = SampleMemory(capacity, 0.1, minimum_initial_weight=0.25)
+    memory.start({"x": torch.zeros(1, 1)})
+    for value in range(1, 20):
+        memory.anchor({"x": torch.full((1,), float(value))})
+        stored = memory.stored("x").flatten().tolist()
+        assert stored[0] == 0
+        assert stored[-1] == value
+        assert stored == sorted(stored)
+        assert len(stored) <= max(capacity // 2 + 1, 2)
+    memory.insert({"x": torch.full((1,), 20.0)})
+    if capacity > 2:
+        assert {0.0, 19.0, 20.0} <= set(memory.stored("x").flatten().tolist())
+
+
 def test_restoring_rubbish_is_our_own_error(mini: RTS) -> None:
     scene, tracker = Scene(mini, SMALL, single=True), Tracker(mini, SMALL)
     for rubbish in ({}, {"single": True}, {"single": False, "targets": {}, "merged": {}}, {"state": 3}):
@@ -289,8 +361,6 @@ def test_prompts_that_do_not_fit_are_refused(mini: RTS) -> None:
         tracker.step(np.zeros((50, 60, 3), np.uint8))
     scene = Scene(mini, SMALL, single=True)
     scene.step(frame, {1: TargetPrompt(mask=mask)})
-    with pytest.raises(PromptError, match="already"):
-        scene.step(frame, {1: TargetPrompt(mask=mask)})
     with pytest.raises(PromptError, match="one target only"):
         scene.step(frame, {2: TargetPrompt(mask=mask)})
 

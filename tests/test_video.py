@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from rts_batch.config import DecoderName
 from rts_batch.errors import VideoError
-from rts_batch.io import video_files
+from rts_batch.io import video_backward, video_files
 from rts_batch.io.video import DECODE_MEMORY, Frame, VideoInfo, open_video
 from rts_batch.io.video_images import natural_key
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
@@ -143,6 +145,20 @@ def test_start_past_the_end_names_the_length(tmp_path: Path, decoder: DecoderNam
         read(tmp_path / "a.mp4", decoder, start=5)
 
 
+@pytest.mark.parametrize("decoder", ["decord", "pyav", "bursts"])
+@pytest.mark.parametrize(("start", "end", "stride"), [(0, None, 2), (3, 20, 5), (7, 25, 30), (1, 24, 1)])
+def test_stride_leaves_frames_out(tmp_path: Path, decoder: str, start: int, end: int | None, stride: int) -> None:
+    make_video(tmp_path / "a.mp4", 25, options={"g": "10", "bf": "2"})
+    everything = read(tmp_path / "a.mp4")[1]
+    how: dict[str, Any] = {"decoder": decoder}
+    if decoder == "bursts":
+        how = {"decoder": "decord", "decode_memory": 0}
+    assert same(read(tmp_path / "a.mp4", start=start, end=end, stride=stride, **how)[1], everything[start:end:stride])
+    assert same(
+        read_backward(tmp_path / "a.mp4", start=start, end=end, stride=stride), everything[start:end:stride][::-1]
+    )
+
+
 QUARTER_TURNS = {
     "0": ((1, 0, 0, 1), lambda image: image),
     "90": ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
@@ -188,6 +204,7 @@ def test_frames_before_an_edit_list_do_not_count(tmp_path: Path) -> None:
     info, frames, warnings = read(tmp_path / "cut.mp4")
     assert (info.decoder, info.frames, len(frames)) == ("pyav", 20, 20)
     assert not warnings
+    assert not read(tmp_path / "cut.mp4", "pyav")[2]
     assert frames[0].time == 0.0
     whole = read(tmp_path / "a.mp4")[1]
     assert np.array_equal(frames[0].image, whole[5].image)
@@ -240,6 +257,75 @@ def _break_decord(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             return self.reader.next()
 
     monkeypatch.setattr(video_files, "_open_decord", lambda path, threads: Breaking(opened(path, threads)))
+
+
+# Backward
+
+
+BACKWARD: dict[str, dict[str, Any]] = {
+    **{name: options for name, options in SAFE.items() if name not in ("hd.mp4", "h264.mov", "hevc.mkv", "vp9.mkv")},
+    "short-groups.mp4": {"frames": 40, "options": {"g": "8", "bf": "2"}},
+    "long-groups.mkv": {"frames": 60, "options": {"g": "45", "bf": "3"}},
+    "key-frames-only.mp4": {"frames": 20, "options": {"g": "1"}},
+    "av1.mp4": OUTSIDE["av1.mp4"][0],
+    "stream.ts": {"frames": 30, "options": {"g": "12"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "raw.h264": {"frames": 12},
+    "moving.gif": OUTSIDE["moving.gif"][0],
+}
+
+
+def read_backward(path: Path, **options: Any) -> list[Frame]:
+    with open_video(str(path), backward=True, **options) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_backward_is_forward_reversed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = make_video(tmp_path / name, **BACKWARD[name])
+    forward = read(tmp_path / name, "pyav")[1]
+    for held in (7 * 160 * 120 * 3 // 2, video_backward.HELD_BYTES):  # a few frames at once, and everything
+        monkeypatch.setattr(video_backward, "HELD_BYTES", held)
+        assert same(read_backward(tmp_path / name), forward[::-1])
+    last = max(1, len(masks) * 2 // 3)
+    assert same(read_backward(tmp_path / name, start=last // 2, end=last), forward[last // 2 : last][::-1])
+    assert same(read_backward(tmp_path / name, end=10_000), forward[::-1])
+
+
+def test_backward_decodes_no_more_than_its_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a group of pictures fits the memory, two decodings of each frame: one to count, one to show."""
+    make_video(tmp_path / "a.mp4", 60, options={"g": "10", "bf": "2"})
+    decoded = 0
+    decode = video_backward.decode_stream
+
+    def count(*arguments: Any) -> Any:
+        nonlocal decoded
+        for frame in decode(*arguments):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video_backward, "decode_stream", count)
+    monkeypatch.setattr(video_backward, "HELD_BYTES", 15 * 176 * 128 * 3 // 2)
+    assert len(read_backward(tmp_path / "a.mp4")) == 60
+    assert decoded <= 2 * 60 + 6
+
+
+@pytest.mark.parametrize("time", [0.0, 0.2, 0.31, 0.96, 5.0])
+def test_backward_from_a_time_begins_where_forward_would(tmp_path: Path, time: float) -> None:
+    make_video(tmp_path / "a.mp4", 25, options={"g": "10"})
+    forward = read(tmp_path / "a.mp4")[1]
+    begin = next((frame.index for frame in forward if frame.time >= time - 0.02), 24)
+    assert [frame.index for frame in read_backward(tmp_path / "a.mp4", last_time=time)] == list(range(begin, -1, -1))
+    found = read_backward(tmp_path / "a.mp4", last_time=time, end=4)
+    assert [frame.index for frame in found] == list(range(max(begin, 3), -1, -1))
+
+
+def test_backward_through_a_turned_video_and_a_folder(tmp_path: Path) -> None:
+    make_video(tmp_path / "plain.mp4", 12)
+    remux(tmp_path / "plain.mp4", tmp_path / "turned.mp4", matrix=(0, -1, 1, 0))
+    assert same(read_backward(tmp_path / "turned.mp4"), read(tmp_path / "turned.mp4", "pyav")[1][::-1])
+    make_images(tmp_path / "clip", 8)
+    assert [frame.index for frame in read_backward(tmp_path / "clip", start=2, end=6)] == [5, 4, 3, 2]
 
 
 # What is wrong with a file
@@ -360,6 +446,49 @@ def test_natural_order_is_total() -> None:
     expected = ["9.png", "10.png", "a.png", "b02.png", "b2.png", "b10.png"]
     for rotation in range(len(names)):
         assert sorted(names[rotation:] + names[:rotation], key=natural_key) == expected
+
+
+def _zip(folder: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("clip/__MACOSX/._0.png", b"")
+        for path in folder.iterdir():
+            archive.write(path, f"clip/{path.name}")
+
+
+def _tar(folder: Path, target: Path) -> None:
+    with tarfile.open(target, "w:gz" if target.suffix in (".gz", ".tgz") else "w") as archive:
+        archive.add(folder, "clip")
+
+
+@pytest.mark.parametrize(("ending", "pack"), [("zip", _zip), ("tar", _tar), ("tar.gz", _tar), ("tgz", _tar)])
+def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, ending: str, pack: Any) -> None:
+    make_images(tmp_path / "clip", 12)
+    pack(tmp_path / "clip", tmp_path / f"a.{ending}")
+    expected = read(tmp_path / "clip")[1]
+    info, frames, _ = read(tmp_path / f"a.{ending}")
+    assert info == VideoInfo(120, 160, 12, None, None, "images")
+    assert same(frames, expected)
+    assert same(read_backward(tmp_path / f"a.{ending}", start=2, end=9, stride=3), expected[2:9:3][::-1])
+
+
+def test_archives_that_are_no_video_are_named(tmp_path: Path) -> None:
+    for name in ("a.zip", "a.tar", "a.tgz"):
+        (tmp_path / name).write_bytes(b"no archive" * 100)
+        with pytest.raises(VideoError, match=rf"{name} is not a (zip|tar) archive"):
+            read(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a/0.png", b"x")
+        archive.writestr("b/0.png", b"x")
+    with pytest.raises(VideoError, match=r"holds images in 2 folders \(a, b …\)"):
+        read(tmp_path / "two.zip")
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("0.png", "w") as file,
+    ):
+        for _ in range(257):
+            file.write(bytes(1 << 20))
+    with pytest.raises(VideoError, match=r"0\.png cannot be read: it has 269484032 bytes"):
+        read(tmp_path / "bomb.zip")
 
 
 def test_images_of_another_size_are_named(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     later = {"video": "video.mp4", "object_id": 2, "mask": "mask.png", "frame": 7}
     write_manifest(folder / "one.jsonl", [first])
     write_manifest(folder / "two.jsonl", [first, later])
+    corrected = {**first, "frame": 9}
+    write_manifest(folder / "both.jsonl", [{**row, "direction": "both"} for row in (first, later, corrected)])
     return folder
 
 
@@ -80,7 +82,8 @@ def report_of(out: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("factory", "manifest"), [(STUB, "one.jsonl"), (STUB, "two.jsonl"), (RunSettings.tracker, "two.jsonl")]
+    ("factory", "manifest"),
+    [(STUB, "one.jsonl"), (STUB, "two.jsonl"), (STUB, "both.jsonl"), (RunSettings.tracker, "both.jsonl")],
 )
 def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
     videos: Path, tmp_path: Path, factory: str, manifest: str
@@ -95,7 +98,8 @@ def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
         assert not done(out)
     last = last_of(worker(out, factory).run(task, 3))
     assert isinstance(last, Finished)
-    assert (last.frames, last.has_checkpoints) == (FRAMES, True)
+    backward = 8 if manifest == "both.jsonl" else 0  # from the second target's frame down
+    assert (last.frames, last.has_checkpoints) == (FRAMES + backward, True)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
     assert report_of(out)["checkpoints"] == {"resumed_after": 9, "written": FRAMES - 10}
 
@@ -140,7 +144,7 @@ def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_pa
     (folder / "000000013-2-other" / "checkpoint.json").write_text("{")
     found = read_latest(str(folder))
     assert found is not None
-    assert (found.frame, found.count, found.started) == (5, 6, (1,))
+    assert (found.frame, found.count, found.prompts) == (5, 6, {"came": {1: 1}, "begin": {1: 0}})
     assert len(list(found.rows())) == 6
     assert isinstance(last_of(worker(out).run(task, 2)), Finished)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")

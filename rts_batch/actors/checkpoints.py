@@ -16,15 +16,17 @@ import io
 import json
 import posixpath
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rts_batch.actors.tracker import OpenScene
 from rts_batch.errors import StorageError
 from rts_batch.io import storage
+from rts_batch.io.video import Damage
 
 FORMAT: Final = 1
 
@@ -56,8 +58,10 @@ class Checkpoint:
     frame: int
     count: int
     """Frames read so far."""
-    started: tuple[int, ...]
-    """Ids of the targets that have appeared."""
+    prompts: Mapping[str, Mapping[int, int]]
+    """Which prompts have come (`PromptBook.taken`)."""
+    damage: Mapping[str, Any]
+    """What had been found wrong with the video, the fields of `Damage`."""
     warnings: tuple[str, ...]
     state: bytes | None
     """The tracker's, None as long as no target has appeared."""
@@ -86,15 +90,18 @@ class Checkpoints:
     attempt: str
     interval: float | None
     segments: tuple[str, ...] = ()
+    count: int = 0
+    """Frames tracked so far, those of earlier attempts included."""
     written: int = 0
     _rows: list[Row] = field(default_factory=list)
     _last: float = field(default_factory=time.monotonic)
     _state: str | None = None
 
-    def note(self, row: Row) -> None:
-        """Keeps a row for the next checkpoint; memory is bounded by the interval."""
+    def note(self, rows: Iterable[Row]) -> None:
+        """Counts a frame and keeps its rows for the next checkpoint; memory is bounded by the interval."""
+        self.count += 1
         if self.interval is not None:
-            self._rows.append(row)
+            self._rows.extend(rows)
 
     def due(self, *, leaving: bool) -> bool:
         """Whether it is time to `write`."""
@@ -105,8 +112,8 @@ class Checkpoints:
         self,
         *,
         frame: int,
-        count: int,
-        started: tuple[int, ...],
+        prompts: Mapping[str, Mapping[int, int]],
+        damage: Damage,
         warnings: tuple[str, ...],
         snapshot: Callable[[], bytes] | None,
     ) -> None:
@@ -116,8 +123,9 @@ class Checkpoints:
         content = {
             "format": FORMAT,
             "frame": frame,
-            "count": count,
-            "started": started,
+            "count": self.count,
+            "prompts": prompts,
+            "damage": asdict(damage),
             "warnings": warnings,
             "tracker": snapshot is not None,
             "segments": [posixpath.relpath(segment, self.folder) for segment in segments],
@@ -141,6 +149,22 @@ class Checkpoints:
         self._rows.clear()
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to go on from, with the tracker's state put back."""
+
+    checkpoint: Checkpoint
+    scene: OpenScene | None
+
+    def add_damage(self, damage: Damage) -> None:
+        """Puts together what both attempts found: a decoder that starts in the middle may, or may not, see the rest."""
+        for name, earlier in self.checkpoint.damage.items():
+            now = getattr(damage, name)
+            setattr(
+                damage, name, max(now, earlier) if isinstance(now, int) and isinstance(earlier, int) else earlier or now
+            )
+
+
 def read_latest(folder: str) -> Checkpoint | None:
     """The complete checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
     for name in sorted(storage.list_folders(folder), reverse=True):
@@ -157,7 +181,10 @@ def read_latest(folder: str) -> Checkpoint | None:
         return Checkpoint(
             frame=content["frame"],
             count=content["count"],
-            started=tuple(content["started"]),
+            prompts={
+                name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()
+            },
+            damage=content["damage"],
             warnings=tuple(content["warnings"]),
             state=state,
             segments=tuple(storage.join(folder, segment) for segment in content["segments"]),

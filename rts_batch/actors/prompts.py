@@ -6,7 +6,8 @@ does not show after an hour of tracking.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class ReadyPrompt:
 
 
 class PromptBook:
-    """The prompts of one video, one for each target.
+    """The prompts of one video, one or more for each target.
 
     Args:
         task: The video with its targets.
@@ -49,33 +50,78 @@ class PromptBook:
         self._task = task
         self._info = info
         self._boxes = boxes
-        self._waiting = {target.object_id: (target.prompts[0], self._ready(target)) for target in task.targets}
+        self._waiting = [
+            (target.object_id, prompt, self._ready(target, prompt))
+            for target in task.targets
+            for prompt in target.prompts
+        ]
+        self._begun_by: dict[int, ReadyPrompt] = {}
+        self.begin: dict[int, int] = {}
+        """Object id to the frame on which the target's first prompt came."""
         self.warnings: list[str] = []
 
     @property
-    def started(self) -> tuple[int, ...]:
-        """Ids of the targets whose prompts have been taken out."""
-        return tuple(target.object_id for target in self._task.targets if target.object_id not in self._waiting)
+    def waiting(self) -> bool:
+        """Whether a prompt's frame is yet to come."""
+        return bool(self._waiting)
 
-    def forget(self, started: Iterable[int]) -> None:
-        """Takes out the prompts of targets that an earlier attempt has started."""
-        for object_id in started:
-            self._waiting.pop(object_id, None)
+    def taken(self) -> dict[str, dict[int, int]]:
+        """How many prompts of each target have come, and on which frame it began: enough to go on from (`resume`)."""
+        left = Counter(object_id for object_id, _, _ in self._waiting)
+        came = {target.object_id: len(target.prompts) - left[target.object_id] for target in self._task.targets}
+        return {"came": {key: count for key, count in came.items() if count}, "begin": dict(self.begin)}
 
-    def due(self, frame: Frame) -> dict[int, ReadyPrompt]:
-        """Takes out the prompts of this frame. Where masks overlap, the lower object id keeps the pixels."""
-        due = {
-            object_id: ready
-            for object_id, (prompt, ready) in sorted(self._waiting.items())
-            if self._is_due(object_id, prompt, frame)
-        }
-        for object_id in due:
-            del self._waiting[object_id]
+    def resume(self, taken: Mapping[str, Mapping[int, int]]) -> None:
+        """Takes out the prompts that had come when `taken` was called; for frames that are read forward."""
+        left = dict(taken["came"])
+        waiting = []
+        for object_id, prompt, ready in self._waiting:
+            if left.get(object_id, 0) == 0:
+                waiting.append((object_id, prompt, ready))
+                continue
+            left[object_id] -= 1
+            if object_id not in self.begin:
+                self.begin[object_id], self._begun_by[object_id] = taken["begin"][object_id], ready
+        self._waiting = waiting
+
+    @property
+    def last_begin(self) -> int:
+        """The latest frame on which a target began."""
+        return max(self.begin.values(), default=0)
+
+    def due(self, frame: Frame, *, backward: bool = False, earlier: float | None = None) -> dict[int, ReadyPrompt]:
+        """Takes out the prompts of this frame. Where masks overlap, the lower object id keeps the pixels.
+
+        Args:
+            backward: the frames come last first.
+            earlier: then, the time of the frame before this one in the video, None on the first.
+        """
+        due: dict[int, ReadyPrompt] = {}
+        waiting = []
+        for object_id, prompt, ready in self._waiting:
+            if backward and prompt.frame is not None and prompt.frame > frame.index:
+                self.check_end(frame.index + 1)
+            if not self._is_due(object_id, prompt, frame, earlier if backward else None):
+                waiting.append((object_id, prompt, ready))
+                continue
+            if object_id in due:
+                raise self._error(
+                    object_id, prompt, "is the second one of this target on this frame; remove one of them"
+                )
+            due[object_id] = ready
+            if object_id not in self.begin:
+                self.begin[object_id], self._begun_by[object_id] = frame.index, ready
+        self._waiting = waiting
         return self._without_overlap(due, frame.index)
+
+    def beginning(self, frame: int) -> dict[int, ReadyPrompt]:
+        """The prompts with which targets began on this frame; for a second pass over the video."""
+        begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
+        return self._without_overlap(dict(sorted(begun.items())), frame)
 
     def check_end(self, frames: int) -> None:
         """Raises PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
-        for object_id, (prompt, _) in self._waiting.items():
+        for object_id, prompt, _ in self._waiting:
             raise self._error(
                 object_id,
                 prompt,
@@ -83,9 +129,8 @@ class PromptBook:
                 + ("" if self._task.end is None else f" before `end` {self._task.end}"),
             )
 
-    def _ready(self, target: Target) -> ReadyPrompt:
-        """Reads and checks one target's prompt."""
-        prompt = target.prompts[0]
+    def _ready(self, target: Target, prompt: Prompt) -> ReadyPrompt:
+        """Reads and checks one prompt."""
         task = self._task
         if prompt.frame is not None and prompt.frame < task.start:
             raise self._error(target.object_id, prompt, f"lies before the video's `start` {task.start}")
@@ -131,14 +176,15 @@ class PromptBook:
             )
         return prompt.box
 
-    def _is_due(self, object_id: int, prompt: Prompt, frame: Frame) -> bool:
+    def _is_due(self, object_id: int, prompt: Prompt, frame: Frame, earlier: float | None) -> bool:
         if prompt.time is None:
             return frame.index == (prompt.frame or 0)
         if frame.time is None:
             raise self._error(object_id, prompt, "gives a time, but the frames of this video have none; give `frame`")
         # The frame that is nearest in time; times written with few digits must not miss it.
         half_a_frame = 0.5 / self._info.fps if self._info.fps else 0.0
-        return frame.time >= prompt.time - half_a_frame
+        due = prompt.time - half_a_frame
+        return frame.time >= due and (earlier is None or earlier < due)
 
     def _without_overlap(self, due: dict[int, ReadyPrompt], frame: int) -> dict[int, ReadyPrompt]:
         taken: NDArray[np.bool_] | None = None
@@ -149,9 +195,11 @@ class PromptBook:
                 if taken is not None and (taken & mask).any():
                     overlap = int((taken & mask).sum())
                     mask = mask & ~taken
-                    self.warnings.append(
+                    warning = (
                         f"frame {frame}: {overlap} pixels of object {object_id}'s mask belong to a lower object id too"
                     )
+                    if warning not in self.warnings:
+                        self.warnings.append(warning)
                     if not mask.any():
                         raise PromptError(
                             f"video {self._task.video_id}, object {object_id}, frame {frame}: the mask lies wholly "

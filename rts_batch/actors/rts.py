@@ -99,13 +99,19 @@ class _RtsScene:
         self._scene = scene
 
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
-        marked = {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
-        return self._scene.step(image, marked)
+        return self._scene.step(image, _marked(prompts))
+
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
+        return self._scene.annotate(image, _marked(prompts))
 
     def snapshot(self) -> bytes:
         content = io.BytesIO()
         torch.save(self._scene.snapshot(), content)
         return content.getvalue()
+
+
+def _marked(prompts: Mapping[int, ReadyPrompt]) -> dict[int, TargetPrompt]:
+    return {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
 
 
 def _default_weights() -> str:

@@ -64,7 +64,10 @@ class OpenScene(Protocol):
     """The tracker's state in one video."""
 
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
-        """Starts the targets that are prompted on this frame [H, W, 3] RGB and tracks those already started."""
+        """Starts or corrects the targets that are prompted on this frame [H, W, 3] RGB and tracks the others."""
+
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
+        """Makes the prompts' masks on this frame and tracks nothing."""
 
     def snapshot(self) -> bytes:
         """The whole state, for `LoadedTracker.open_scene` on another worker."""

@@ -13,23 +13,25 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from rts_batch.actors.checkpoints import Checkpoint, Checkpoints, read_latest
+from rts_batch.actors.checkpoints import Checkpoints, Resumed, read_latest
+from rts_batch.actors.passes import Forward, expected_frames, reading, track_video
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
-from rts_batch.actors.steps import StepTimes
-from rts_batch.actors.tracker import OpenScene, TrackedTarget, TrackerDescription, find_factory
+from rts_batch.actors.steps import StepTimes, TimedScene, TimedTracker
+from rts_batch.actors.tracker import TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
 from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
+from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.results import ResultsSummary, ResultsWriter
-from rts_batch.io.video import Frame, FrameSource, open_video
+from rts_batch.io.video import Damage, Frame, FrameSource
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import encode_rle
 from rts_batch.runs import RunFolder
@@ -49,6 +51,8 @@ class WorkerSettings:
     threads: int
     extras: Mapping[str, str]
     """The manifest's further columns with their types."""
+    strict_video: bool = False
+    """Damage in a video makes it fail."""
     results: Mapping[str, Any] | None = None
     """`RunRecord.results` of the run, which its folder must still have when masks are put in place."""
     checkpoint_every: float | None = None
@@ -72,6 +76,8 @@ class VideoWorker:
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._folder = RunFolder(settings.out)
+        self._decoding = DecodingProcess()
+        self._decoding.start()  # while the model loads
         self._tracker = find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
 
     def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
@@ -99,46 +105,50 @@ class VideoWorker:
     ) -> Iterator[Event]:
         started = time.time()
         yield Phase(key=task.key, phase="fetch")
-        resumed = self._resume(task, attempt)
-        checkpoints = self._checkpoints(task, attempt, resumed)
         steps = StepTimes()
         with steps("fetch"):
-            path = fetched or storage.fetch(task.uri, scratch / "video")
+            path = fetched or str(storage.fetch(task.uri, scratch / "video"))
+            resumed = self._resume(task, attempt)
+        checkpoints = self._checkpoints(task, attempt, resumed)
         yield Phase(key=task.key, phase="track")
+        part = reading(task)
+        if resumed is not None:
+            # From the checkpoint's own frame on, so that there is one even where it was the video's last.
+            part["start"] = resumed.checkpoint.frame
+            position.pass_over(resumed)
         masks = scratch / "masks.parquet"
         with (
-            # From the checkpoint's own frame on, so that there is one even where it was the video's last.
-            open_video(
-                str(path),
-                decoder=self._settings.decoder,
-                start=resumed.frame if resumed else task.start,
-                end=task.end,
-            ) as source,
+            self._decoding.open(path, decoder=self._settings.decoder, **part) as source,
             self._open_writer(task, source, masks) as writer,
         ):
-            yield Opened(key=task.key, frames=_announced(source, task), decoder=source.info.decoder)
+            yield Opened(key=task.key, frames=expected_frames(source, task), decoder=source.info.decoder)
             book = PromptBook(task, source.info, boxes=self._settings.tracker.boxes)
-            if resumed is not None:
-                position.frame, position.count = resumed.frame, resumed.count
             last_word = time.monotonic()
-            for frame in self._track_frames(task, source, book, writer, checkpoints, resumed, steps):
+            for frame in self._track_frames(task, path, source, book, writer, checkpoints, resumed, steps):
                 position.frame, position.count = frame.index, position.count + 1
+                position.end = max(position.end, frame.index + 1)
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
                     yield Advanced(key=task.key, frames=position.count)
             yield Phase(key=task.key, phase="write")
+            if resumed is not None:
+                resumed.add_damage(source.damage)
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
-            book.check_end(position.frame + 1)
+            if self._settings.strict_video and source.damage:
+                raise VideoError(f"video {task.video_id} is damaged: {'; '.join(source.damage.warnings())}")
             with steps("write"):
-                summary = writer.close(frames=position.frame + 1, fps=source.info.fps, duration=source.info.duration)
-            earlier = resumed.warnings if resumed else ()
+                summary = writer.close(frames=position.end, fps=source.info.fps, duration=source.info.duration)
+            earlier = resumed.checkpoint.warnings if resumed else ()
             warnings = tuple(dict.fromkeys((*earlier, *source.warnings, *book.warnings)))
-            decoder = source.info.decoder
+            decoder, damage = source.info.decoder, source.damage
         seconds = time.time() - started
-        report = self._report(task, attempt, position.count, summary, decoder, warnings, started, seconds)
+        report = self._report(task, attempt, position.count, summary, decoder, damage, warnings, started, seconds)
         report["step_seconds"] = steps.rounded()
-        report["checkpoints"] = {"resumed_after": resumed.frame if resumed else None, "written": checkpoints.written}
+        report["checkpoints"] = {
+            "resumed_after": resumed.checkpoint.frame if resumed else None,
+            "written": checkpoints.written,
+        }
         self._folder.commit(task, masks, report, results=self._settings.results)
         yield Finished(
             key=task.key,
@@ -169,11 +179,13 @@ class VideoWorker:
             attempt=f"{attempt}-{uuid.uuid4().hex[:8]}",
             interval=self._settings.checkpoint_every,
             segments=resumed.checkpoint.segments if resumed else (),
+            count=resumed.checkpoint.count if resumed else 0,
         )
 
     def _track_frames(
         self,
         task: VideoTask,
+        path: str,
         source: FrameSource,
         book: PromptBook,
         writer: ResultsWriter,
@@ -182,37 +194,34 @@ class VideoWorker:
         steps: StepTimes,
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when its rows are written."""
-        scene: OpenScene | None = None
-        count = 0
+        forward = Forward()
         if resumed is not None:
-            scene, count = resumed.scene, resumed.count
-            book.forget(resumed.checkpoint.started)
+            scene = None if resumed.scene is None else TimedScene(resumed.scene, steps)
+            forward = Forward(scene, resumed.checkpoint.frame)
+            book.resume(resumed.checkpoint.prompts)
             for row in resumed.checkpoint.rows():
                 writer.add(**row)
-        for frame in steps.waiting("decode", source):
-            if resumed is not None and frame.index <= resumed.frame:
-                continue
-            prompts = book.due(frame)
-            if scene is None and prompts:
-                scene = self._tracker.open_scene(task)
-            if scene is not None:
-                with steps("track"):
-                    targets = scene.step(frame.image, prompts)
-                with steps("encode"):
-                    rows = [_row(object_id, frame, target) for object_id, target in targets.items()]
-                with steps("write"):
-                    for row in rows:
-                        writer.add(**row)
-                        checkpoints.note(row)
-            count += 1
+
+        def reopen(**part: Any) -> FrameSource:
+            return self._decoding.open(path, decoder=self._settings.decoder, **part)
+
+        tracked = track_video(task, TimedTracker(self._tracker, steps), book, source, reopen, forward)
+        for frame, targets in steps.of_tracking(tracked):
+            with steps("encode"):
+                rows = [_row(object_id, frame, target) for object_id, target in targets.items()]
+            with steps("write"):
+                for row in rows:
+                    writer.add(**row)
+            checkpoints.note(rows)
             leaving = self._leaving()
-            if checkpoints.due(leaving=leaving):
+            # The other passes are short, or have no state that could be gone on with.
+            if forward.active and checkpoints.due(leaving=leaving):
                 checkpoints.write(
                     frame=frame.index,
-                    count=count,
-                    started=book.started,
+                    prompts=book.taken(),
+                    damage=source.damage,
                     warnings=(*source.warnings, *book.warnings),
-                    snapshot=scene.snapshot if scene is not None else None,
+                    snapshot=forward.scene.snapshot if forward.scene is not None else None,
                 )
             yield frame
             if leaving:
@@ -229,6 +238,8 @@ class VideoWorker:
             task=_describe(task),
             weights=self._settings.tracker.fingerprint,
             profile="exact",
+            covers="prompts" if task.annotates else task.direction,
+            start=task.start,
         )
 
     def _report(
@@ -238,6 +249,7 @@ class VideoWorker:
         frames: int,
         summary: ResultsSummary,
         decoder: str,
+        damage: Damage,
         warnings: tuple[str, ...],
         started: float,
         seconds: float,
@@ -250,7 +262,9 @@ class VideoWorker:
             "frames": frames,
             "rows": summary.rows,
             "states": summary.states,
+            "sha256": summary.sha256,
             "decoder": decoder,
+            "damage": asdict(damage),
             "warnings": list(warnings),
             "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
@@ -265,32 +279,19 @@ class Leaving(Exception):
     """The worker's machine is about to go; the video goes on elsewhere."""
 
 
-@dataclass(frozen=True)
-class Resumed:
-    """A checkpoint to go on from, with the tracker's state put back."""
-
-    checkpoint: Checkpoint
-    scene: OpenScene | None
-
-    @property
-    def frame(self) -> int:
-        return self.checkpoint.frame
-
-    @property
-    def count(self) -> int:
-        return self.checkpoint.count
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return self.checkpoint.warnings
-
-
 @dataclass
 class _Position:
     """How far an attempt has come, for the report of its failure."""
 
     frame: int | None = None
     count: int = 0
+    end: int = 0
+    """One past the highest frame."""
+
+    def pass_over(self, resumed: Resumed) -> None:
+        """Counts what an earlier attempt has tracked."""
+        self.frame, self.count = resumed.checkpoint.frame, resumed.checkpoint.count
+        self.end = self.frame + 1
 
 
 def _describe(task: VideoTask) -> dict[str, Any]:
@@ -317,14 +318,6 @@ def _row(object_id: int, frame: Frame, target: TrackedTarget) -> dict[str, Any]:
         "confidence": target.confidence,
         "state": target.state,
     }
-
-
-def _announced(source: FrameSource, task: VideoTask) -> int | None:
-    """Frames that this video will probably have between `start` and `end`."""
-    frames = source.info.frames if source.info.frames is not None else task.frames
-    if frames is None:
-        return None if task.end is None else task.end - task.start
-    return max(0, min(frames, task.end if task.end is not None else frames) - task.start)
 
 
 def _no_frames(task: VideoTask) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import ResultsError, UsageError
-from rts_batch.evaluation.benchmarks import BoxBenchmark, find_benchmark
+from rts_batch.evaluation.benchmarks import BoxBenchmark, VotBenchmark, find_benchmark
 from rts_batch.evaluation.boxes import fill_missing
 from rts_batch.evaluation.predictions import Predictions
 from rts_batch.evaluation.sequences import BoxSequence, MaskSequence, image_names
@@ -37,7 +37,7 @@ def write_archive(benchmark: str, root: Path, run: str, output: str) -> int:
         StorageError: the archive cannot be written.
     """
     chosen = find_benchmark(benchmark)
-    if chosen.name not in ("trackingnet", "youtubevos2019"):
+    if isinstance(chosen, VotBenchmark) or chosen.name not in ("trackingnet", "youtubevos2019"):
         raise UsageError(f"{chosen.title} takes no archive; archives are for trackingnet and youtubevos2019")
     predictions = Predictions(run)
     sequences = chosen.sequences(root.resolve())

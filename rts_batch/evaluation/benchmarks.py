@@ -12,8 +12,9 @@ from rts_batch.errors import UsageError
 from rts_batch.evaluation import box_layouts, mask_layouts
 from rts_batch.evaluation.boxes import LASOT, OTB, TRACKINGNET, Protocol
 from rts_batch.evaluation.sequences import BoxSequence, MaskSequence
+from rts_batch.evaluation.vot_layout import VotSequence, vot_sequences
 
-__all__ = ["BENCHMARKS", "Benchmark", "BoxBenchmark", "MaskBenchmark", "find_benchmark"]
+__all__ = ["BENCHMARKS", "Benchmark", "BoxBenchmark", "MaskBenchmark", "VotBenchmark", "find_benchmark"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Benchmark:
     published: Mapping[str, float] = field(default_factory=dict)
     """What the paper's tables report for RTS, in percent, by our names of the measures; only what can be
     compared."""
+    unchecked: frozenset[str] = frozenset()
+    """Those of the published values that were written from memory and not found in a second source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,16 @@ class MaskBenchmark(Benchmark):
     kind: Literal["davis", "youtubevos"]
 
 
-BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
+@dataclass(frozen=True, kw_only=True)
+class VotBenchmark(Benchmark):
+    """One target in each sequence, given by a mask at each of several anchors."""
+
+    sequences: Callable[[Path], list[VotSequence]]
+
+
+AnyBenchmark = BoxBenchmark | MaskBenchmark | VotBenchmark
+
+BENCHMARKS: Final[Mapping[str, AnyBenchmark]] = {
     benchmark.name: benchmark
     for benchmark in (
         BoxBenchmark(
@@ -53,6 +65,7 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             sequences=box_layouts.lasot_sequences,
             protocol=LASOT,
             published={"success": 69.7, "precision": 73.7, "normalised_precision": 76.2},
+            unchecked=frozenset({"precision", "normalised_precision"}),
         ),
         BoxBenchmark(
             name="nfs",
@@ -60,6 +73,7 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             sequences=box_layouts.nfs_sequences,
             protocol=OTB,
             published={"success": 65.4},
+            unchecked=frozenset({"success"}),
         ),
         BoxBenchmark(
             name="uav123",
@@ -67,6 +81,7 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             sequences=box_layouts.uav123_sequences,
             protocol=OTB,
             published={"success": 67.6},
+            unchecked=frozenset({"success"}),
         ),
         BoxBenchmark(
             name="trackingnet",
@@ -81,6 +96,11 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             # The paper's values are of the test set, which only a server scores: nothing to compare with here.
             sequences=box_layouts.got10k_sequences,
         ),
+        VotBenchmark(
+            name="vot2020-st",
+            title="VOT2020-ST",
+            sequences=vot_sequences,
+        ),
         MaskBenchmark(
             name="davis2016",
             title="DAVIS 2016",
@@ -93,6 +113,7 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             sequences=partial(mask_layouts.davis_sequences, year=2017),
             kind="davis",
             published={"j_and_f": 80.2},
+            unchecked=frozenset({"j_and_f"}),
         ),
         MaskBenchmark(
             name="youtubevos2019",
@@ -100,12 +121,13 @@ BENCHMARKS: Final[Mapping[str, BoxBenchmark | MaskBenchmark]] = {
             sequences=mask_layouts.youtubevos_sequences,
             kind="youtubevos",
             published={"g": 79.7},
+            unchecked=frozenset({"g"}),
         ),
     )
 }
 
 
-def find_benchmark(name: str) -> BoxBenchmark | MaskBenchmark:
+def find_benchmark(name: str) -> AnyBenchmark:
     """The benchmark of that name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Success and precision plots as SVG, written by hand: three lines and their axes need no library."""
+"""Success, precision and overlap plots as SVG, written by hand: a line and its axes need no library."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _AXES: Final = {
         "centre error threshold, parts of the box",
         "part of the frames within",
     ),
+    "eao": ("Expected average overlap", "frames tracked", "expected overlap"),
 }
 
 

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rts_batch.errors import UsageError
-from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, find_benchmark
+from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
 from rts_batch.evaluation.sequences import BoxSequence, MaskSequence, read_labels
+from rts_batch.evaluation.vot_layout import VotSequence
 from rts_batch.io import storage
 from rts_batch.masks import encode_rle, mask_box
 
@@ -26,6 +30,7 @@ _COLUMNS: Final = (
     "object_id",
     "start",
     "end",
+    "direction",
     "frame",
     "frames",
     "box",
@@ -66,6 +71,11 @@ def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None
         init = "box"
         rows = [_box_row(sequence) for sequence in chosen.sequences(root)]
         sequences = len(rows)
+    elif isinstance(chosen, VotBenchmark):
+        init = init or "mask"
+        found = chosen.sequences(root)
+        sequences = len(found)
+        rows = [row for sequence in found for row in _anchor_rows(sequence, init)]
     else:
         init = init or "mask"
         rows, sequences = _mask_rows(chosen, root, init)
@@ -104,18 +114,41 @@ def _sequence_rows(sequence: MaskSequence, init: Init) -> Iterator[dict[str, Any
             raise UsageError(
                 f"{sequence.labels[target.start]}: object {target.object_id} is to begin here, but has no pixel"
             )
-        row: dict[str, Any] = {
+        yield {
             "video": str(sequence.folder),
             "video_id": sequence.name,
             "object_id": target.object_id,
             "frame": target.start,
             "frames": len(sequence.frames),
             "category": target.category,
+            **_mark(mask, box, init),
         }
-        if init == "box":
-            row["box"] = ",".join(map(str, box))
-        else:
-            # An RLE, not the image: which of its values are meant is then out of question.
-            height, width = mask.shape
-            row["mask"] = json.dumps({"size": [height, width], "counts": encode_rle(mask).decode()})
-        yield row
+
+
+def _anchor_rows(sequence: VotSequence, init: Init) -> Iterator[dict[str, Any]]:
+    """Each run of VOT's multi-start protocol is a video of its own."""
+    for anchor in sequence.anchors:
+        mask = sequence.truth(anchor.frame)
+        box = mask_box(mask)
+        if box is None:
+            raise UsageError(f"{sequence.name}: frame {anchor.frame} is an anchor, but the target is not to be seen")
+        frames = sequence.frames_of(anchor)
+        yield {
+            "video": str(sequence.folder),
+            "video_id": sequence.run_name(anchor),
+            "object_id": 1,
+            "start": min(frames),
+            "end": max(frames) + 1,
+            "direction": "forward" if anchor.forward else "backward",
+            "frame": anchor.frame,
+            "frames": len(frames),
+            **_mark(mask, box, init),
+        }
+
+
+def _mark(mask: NDArray[np.bool_], box: tuple[int, int, int, int], init: Init) -> dict[str, str]:
+    if init == "box":
+        return {"box": ",".join(map(str, box))}
+    # An RLE, not the image: which of its values are meant is then out of question.
+    height, width = mask.shape
+    return {"mask": json.dumps({"size": [height, width], "counts": encode_rle(mask).decode()})}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import ResultsError, UsageError
-from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, find_benchmark
+from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
 from rts_batch.evaluation.boxes import (
     OVERLAP_THRESHOLDS,
     Protocol,
@@ -23,8 +24,11 @@ from rts_batch.evaluation.boxes import (
 )
 from rts_batch.evaluation.davis import ObjectScores, davis_scores, score_object
 from rts_batch.evaluation.mask_layouts import seen_categories
+from rts_batch.evaluation.measures import region_similarity
 from rts_batch.evaluation.predictions import Predictions
 from rts_batch.evaluation.sequences import BoxSequence, MaskObject, MaskSequence, image_names, read_labels
+from rts_batch.evaluation.vot import score_sequence, vot_scores
+from rts_batch.evaluation.vot_layout import VotSequence
 
 __all__ = ["Curve", "Report", "score"]
 
@@ -48,6 +52,8 @@ class Report:
     sequences: Mapping[str, Mapping[str, float]]
     """By sequence; of mask benchmarks by `<sequence>/<object>`."""
     published: Mapping[str, float]
+    unchecked: tuple[str, ...] = ()
+    """Published values that are not confirmed, see `Benchmark.unchecked`."""
     weights: tuple[str, ...] = ()
     """Fingerprints of the weights that the run used."""
     init: str | None = None
@@ -76,15 +82,15 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Rep
     """
     chosen = find_benchmark(benchmark)
     predictions = Predictions(run)
-    everything: Sequence[BoxSequence | MaskSequence] = chosen.sequences(root.resolve())
-    missing = tuple(one.name for one in everything if one.name not in predictions.video_ids)
+    everything: Sequence[BoxSequence | MaskSequence | VotSequence] = chosen.sequences(root.resolve())
+    missing = tuple(one.name for one in everything if not _videos(one) <= predictions.video_ids)
     if missing and (not partial or len(missing) == len(everything)):
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise ResultsError(
             f"{run} lacks {len(missing)} of the {len(everything)} sequences of {chosen.title}: {names}; finish the run"
             + ("" if len(missing) == len(everything) else ", or score what there is with --partial")
         )
-    finished = [one for one in everything if one.name in predictions.video_ids]
+    finished = [one for one in everything if one.name not in missing]
     curves: Mapping[str, Curve] = {}
     if isinstance(chosen, BoxBenchmark):
         boxes = [one for one in finished if isinstance(one, BoxSequence)]
@@ -92,19 +98,23 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Rep
             measures, sequences = _score_got10k(boxes, predictions)
         else:
             measures, sequences, curves = _score_boxes(boxes, predictions, chosen.protocol)
+    elif isinstance(chosen, VotBenchmark):
+        runs = [one for one in finished if isinstance(one, VotSequence)]
+        measures, sequences, curves = _score_vot(runs, predictions)
     else:
         masks = [one for one in finished if isinstance(one, MaskSequence)]
         measures, sequences = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
+    # The paper's values for masks say nothing about a run from boxes.
+    comparable = isinstance(chosen, BoxBenchmark) or predictions.init != "box"
+    published = {name: value for name, value in chosen.published.items() if comparable and name in measures}
     return Report(
         benchmark=chosen.name,
         title=chosen.title,
         run=run,
         measures=measures,
         sequences=sequences,
-        # The paper's values for masks say nothing about a run from boxes.
-        published={}
-        if isinstance(chosen, MaskBenchmark) and predictions.init == "box"
-        else {name: value for name, value in chosen.published.items() if name in measures},
+        published=published,
+        unchecked=tuple(sorted(chosen.unchecked & published.keys())),
         weights=predictions.weights,
         init=predictions.init,
         missing=missing,
@@ -152,6 +162,43 @@ def _boxes(sequence: BoxSequence, predictions: Predictions) -> np.ndarray[Any, n
             "archive to hand in with --archive"
         )
     return predictions.boxes(sequence.name, start=sequence.start, frames=len(sequence.truth))
+
+
+def _videos(sequence: BoxSequence | MaskSequence | VotSequence) -> set[str]:
+    """The videos of a run that a sequence needs."""
+    if isinstance(sequence, VotSequence):
+        return {sequence.run_name(anchor) for anchor in sequence.anchors}
+    return {sequence.name}
+
+
+def _score_vot(
+    sequences: Iterable[VotSequence], predictions: Predictions
+) -> tuple[Scores, dict[str, Scores], dict[str, Curve]]:
+    overlaps, lengths = {}, {}
+    for sequence in sequences:
+        overlaps[sequence.name] = list(_run_overlaps(sequence, predictions))
+        lengths[sequence.name] = len(sequence.regions)
+    total = vot_scores(overlaps, lengths)
+    curve = Curve(tuple(map(float, range(len(total.curve)))), tuple(total.curve.tolist()))
+    return (
+        {"eao": total.eao, "accuracy": total.accuracy, "robustness": total.robustness},
+        {name: asdict(score_sequence(runs)) for name, runs in overlaps.items()},
+        {"eao": curve},
+    )
+
+
+def _run_overlaps(sequence: VotSequence, predictions: Predictions) -> Iterator[NDArray[np.float64]]:
+    """The overlaps of each of a sequence's runs, in the order in which its frames were tracked."""
+    for anchor in sequence.anchors:
+        frames = sequence.frames_of(anchor)
+        found = predictions.masks(
+            sequence.run_name(anchor), 1, start=min(frames), wanted=range(min(frames), max(frames) + 1)
+        )
+        try:
+            overlaps = np.array([region_similarity(mask, sequence.truth(frame)) for frame, mask in found])
+        except ValueError as error:
+            raise ResultsError(f"{sequence.run_name(anchor)}: {error}") from error
+        yield overlaps if anchor.forward else overlaps[::-1]
 
 
 def _score_masks(

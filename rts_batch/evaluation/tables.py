@@ -23,6 +23,9 @@ _TITLES: Final = {
     "f_recall": "F recall",
     "f_decay": "F decay",
     "g": "G",
+    "eao": "EAO",
+    "accuracy": "accuracy",
+    "robustness": "robustness",
     "j": "J",
     "f": "F",
     "j_seen": "J seen",
@@ -55,8 +58,11 @@ def to_markdown(report: Report, *, sequences: bool = True) -> str:
     paper = bool(report.published)
     lines += ["| measure | this run |" + " paper (RTS) |" * paper, "|---|---:|" + "---:|" * paper]
     for name, value in report.measures.items():
-        published = f" {report.published[name]:.1f} |" if name in report.published else " |" * paper
+        mark = " ?" if name in report.unchecked else ""
+        published = f" {report.published[name]:.1f}{mark} |" if name in report.published else " |" * paper
         lines.append(f"| {_TITLES.get(name, name)} | {100 * value:.1f} |{published}")
+    if report.unchecked:
+        lines += ["", "?: written from memory; compare with the paper's own table before you quote it."]
     if sequences and report.sequences:
         columns = list(next(iter(report.sequences.values())))
         lines += [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Frame", "FrameSource", "VideoInfo"]
+__all__ = ["Damage", "Frame", "FrameSource", "Report", "VideoInfo"]
+
+Report = Callable[[str | None], None]
+"""Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,47 @@ class Frame:
     """[H, W, 3] RGB."""
 
 
+@dataclass
+class Damage:
+    """What is wrong with a video that could be read all the same."""
+
+    missing_frames: int = 0
+    """Fewer frames than the file announces; an estimate where it announces only its duration."""
+    corrupt_frames: int = 0
+    """Frames that the decoder marks as corrupt."""
+    first_corrupt: int | None = None
+    """Index of the first of them."""
+    lost_packets: int = 0
+    """Packets that gave an error instead of frames, and of transport streams those that are broken or missing."""
+    decoder_errors: int = 0
+    """Lines in which the decoder's log tells of errors; those inside frames it patches over. They are counted in the
+    decoding process alone (`rts_batch.io.decoding`)."""
+    first_error: str = ""
+    """What the log says first."""
+    stopped: str = ""
+    """Why the file could not be read to its end."""
+    cut_off_packets: int = 0
+    """Packets that an edit list cuts off; no damage, but the header counts them."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.missing_frames or self.corrupt_frames or self.lost_packets or self.decoder_errors or self.stopped
+        )
+
+    def warnings(self) -> list[str]:
+        """One sentence for each kind."""
+        texts = {
+            f"{self.missing_frames} frames fewer than the file announces": self.missing_frames,
+            f"{self.corrupt_frames} corrupt frames, the first of them frame {self.first_corrupt}": self.corrupt_frames,
+            f"{self.lost_packets} packets are lost or could not be decoded": self.lost_packets,
+            f"the decoder tells of errors {self.decoder_errors} times, first: {self.first_error}": self.decoder_errors,
+            f"the file breaks off: {self.stopped}": self.stopped,
+        }
+        return [text for text, holds in texts.items() if holds]
+
+
 class FrameSource(abc.ABC):
-    """The frames of one video from `start` to `end` (exclusive), once, in order of presentation.
+    """The frames of one video from `start` to `end` (exclusive) by `stride`, once, in order of presentation.
 
     ::
 
@@ -53,13 +95,17 @@ class FrameSource(abc.ABC):
     info: VideoInfo
     warnings: list[str]
     """What was wrong with the video but did not stop it; complete once the frames have been read."""
+    damage: Damage
+    """The same in numbers, as far as it can be counted."""
 
-    def __init__(self, path: str, info: VideoInfo, start: int, end: int | None) -> None:
+    def __init__(self, path: str, info: VideoInfo, start: int, end: int | None, stride: int = 1) -> None:
         self.path = path
         self.info = info
         self.warnings = []
+        self.damage = Damage()
         self.start = start
         self.end = end
+        self.stride = stride
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames.
@@ -68,7 +114,7 @@ class FrameSource(abc.ABC):
             VideoError: the video cannot be decoded any further, or has no frame at `start`.
         """
         last: Frame | None = None
-        for last in self._decode():
+        for last in self.frames():
             yield last
         if last is None:
             length = f"{self.info.frames} frames" if self.info.frames is not None else "too few frames"
@@ -83,8 +129,8 @@ class FrameSource(abc.ABC):
         self.close()
 
     @abc.abstractmethod
-    def _decode(self) -> Iterator[Frame]:
-        """Yields the frames from `start` to `end`; none where the video ends before `start`."""
+    def frames(self) -> Iterator[Frame]:
+        """Yields the frames from `start` to `end`, as iterating does, but none where the video ends before `start`."""
 
     def close(self) -> None:  # noqa: B027
         """Gives back what the source holds; it can be called twice."""

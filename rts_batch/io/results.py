@@ -8,6 +8,7 @@ the video is, and neither the spool's batches nor an interruption shows in the f
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,8 +59,23 @@ class ResultsSummary:
     frames: int
     """Frames of the video that at least one target covers."""
     bytes: int
+    sha256: str
     states: dict[str, int]
     """Rows in each state; those that do not occur are absent."""
+
+
+Covers = Literal["forward", "backward", "both", "prompts"]
+"""The frames on which each target has a row: from a prompt to the video's end, from its start to a prompt, all of them,
+or those of prompts alone."""
+
+
+@dataclass
+class _Strand:
+    """Rows of one target that came one after another in one direction."""
+
+    pending: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _PER_ROW})
+    spooled: list[tuple[int, int]] = field(default_factory=list)
+    """Offset and length of each batch in the spool."""
 
 
 @dataclass
@@ -68,11 +84,12 @@ class _Object:
 
     category: str | None
     extras: Mapping[str, Any]
-    next_frame: int | None = None
+    first: int | None = None
+    last: int | None = None
     rows: int = 0
-    pending: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _PER_ROW})
-    spooled: list[tuple[int, int]] = field(default_factory=list)
-    """Offset and length of each batch in the spool."""
+    upward: _Strand = field(default_factory=_Strand)
+    downward: _Strand = field(default_factory=_Strand)
+    """Came last first; its frames all lie before the others."""
 
 
 class ResultsWriter:
@@ -97,6 +114,8 @@ class ResultsWriter:
         task: the manifest's fields of this video, for the file's metadata.
         weights: fingerprint of the weights.
         profile: the precision profile that the masks were computed with.
+        covers: on which frames each target has a row.
+        start: of the video, where `covers` reaches down to it.
     """
 
     def __init__(
@@ -111,9 +130,13 @@ class ResultsWriter:
         task: Mapping[str, Any] | None = None,
         weights: str = "",
         profile: str = "",
+        covers: Covers = "forward",
+        start: int = 0,
     ) -> None:
         self.path = Path(path)
         self.rows = 0
+        self._covers = covers
+        self._start = start
         self._constants = {"video_id": video_id, "height": height, "width": width}
         self._schema = masks_schema(extras)
         self._spool_schema = pa.schema(
@@ -158,7 +181,8 @@ class ResultsWriter:
     ) -> None:
         """Adds one target on one frame.
 
-        A target's frames come one after another, without a gap; different targets may be mixed in any way.
+        A target's frames come one after another without a gap, upwards from its first row and downwards from it; where
+        the table covers prompts alone, upwards with gaps. Different targets may be mixed in any way.
 
         Raises:
             ResultsError: a target that was not announced, a frame out of turn, or a state that does not exist.
@@ -166,15 +190,21 @@ class ResultsWriter:
         target = self._objects.get(object_id)
         if target is None:
             raise ResultsError(f"object {object_id} is no target of this video")
-        if frame < 0 or frame != (frame if target.next_frame is None else target.next_frame):
-            raise ResultsError(f"object {object_id}: frame {frame} came where frame {target.next_frame} was due")
+        downward = self._covers in ("backward", "both") and target.first is not None and frame == target.first - 1
+        if frame < 0 or not (downward or self._follows(frame, target.last)):
+            due = 0 if target.last is None else target.last + 1
+            raise ResultsError(f"object {object_id}: frame {frame} came where frame {due} was due")
         if state not in STATES:
             raise ResultsError(f"object {object_id}, frame {frame}: {state!r} is not one of {', '.join(STATES)}")
         x, y, w, h = box or (None, None, None, None)
         values = (object_id, frame, time, rle, x, y, w, h, area, score, confidence, STATES.index(state))
+        strand = target.downward if downward else target.upward
         for name, value in zip(_PER_ROW, values, strict=True):
-            target.pending[name].append(value)
-        target.next_frame = frame + 1
+            strand.pending[name].append(value)
+        if target.first is None or downward:
+            target.first = frame
+        if not downward:
+            target.last = frame
         target.rows += 1
         self.rows += 1
         self._states[state] += 1
@@ -194,9 +224,16 @@ class ResultsWriter:
             ResultsError: a target without rows or whose rows stop early, or a file that is not as long as it should be.
         """
         for object_id, target in self._objects.items():
-            if target.next_frame != frames:
-                reached = "no frame" if target.next_frame is None else f"frame {target.next_frame - 1}"
-                raise ResultsError(f"object {object_id} has rows up to {reached}; the video ends with {frames - 1}")
+            if target.first is None:
+                raise ResultsError(f"object {object_id} has rows up to no frame; the video ends with {frames - 1}")
+            if self._covers in ("forward", "both") and target.last != frames - 1:
+                raise ResultsError(
+                    f"object {object_id} has rows up to frame {target.last}; the video ends with {frames - 1}"
+                )
+            if self._covers in ("backward", "both") and target.first != self._start:
+                raise ResultsError(
+                    f"object {object_id} has rows from frame {target.first} on; the video starts with {self._start}"
+                )
         self._metadata |= {"frames": str(frames), "fps": json.dumps(fps), "duration": json.dumps(duration)}
         self._flush()
         try:
@@ -215,21 +252,27 @@ class ResultsWriter:
             objects=len(self._objects),
             frames=max(target.rows for target in self._objects.values()),
             bytes=self.path.stat().st_size,
+            sha256=hashlib.sha256(self.path.read_bytes()).hexdigest(),
             states={state: self._states[state] for state in STATES if self._states[state]},
         )
 
     def _flush(self) -> None:
         """Moves the pending rows to the spool, one batch for each object that has any."""
-        for target in self._objects.values():
-            if target.pending["frame"]:
-                batch = pa.RecordBatch.from_pydict(target.pending, schema=self._spool_schema)
+        for strand in (strand for target in self._objects.values() for strand in (target.downward, target.upward)):
+            if strand.pending["frame"]:
+                batch = pa.RecordBatch.from_pydict(strand.pending, schema=self._spool_schema)
                 data = batch.serialize()
                 with self._disk_errors():
-                    target.spooled.append((self._spool.tell(), data.size))
+                    strand.spooled.append((self._spool.tell(), data.size))
                     self._spool.write(data)
-                for values in target.pending.values():
+                for values in strand.pending.values():
                     values.clear()
         self._pending_bytes = 0
+
+    def _follows(self, frame: int, last: int | None) -> bool:
+        if last is None:
+            return True
+        return frame > last if self._covers == "prompts" else frame == last + 1
 
     def _write(self) -> None:
         metadata = {f"rts_batch.{key}": value for key, value in self._metadata.items()}
@@ -250,9 +293,7 @@ class ResultsWriter:
         waiting: list[pa.RecordBatch] = []
         rows = 0
         for target in self._objects.values():
-            for offset, size in target.spooled:
-                self._spool.seek(offset)
-                batch = pa.ipc.read_record_batch(pa.py_buffer(self._spool.read(size)), self._spool_schema)
+            for batch in self._batches(target):
                 waiting.append(self._complete(batch, target, schema))
                 rows += batch.num_rows
                 while rows >= ROW_GROUP_ROWS:
@@ -262,6 +303,18 @@ class ResultsWriter:
                     rows -= ROW_GROUP_ROWS
         if rows:
             yield pa.Table.from_batches(waiting, schema).combine_chunks()
+
+    def _batches(self, target: _Object) -> Iterator[pa.RecordBatch]:
+        """A target's rows in the order of the frames, as they were spooled."""
+        for place in reversed(target.downward.spooled):
+            batch = self._read_batch(*place)
+            yield batch.take(pa.array(range(batch.num_rows - 1, -1, -1)))
+        for place in target.upward.spooled:
+            yield self._read_batch(*place)
+
+    def _read_batch(self, offset: int, size: int) -> pa.RecordBatch:
+        self._spool.seek(offset)
+        return pa.ipc.read_record_batch(pa.py_buffer(self._spool.read(size)), self._spool_schema)
 
     def _complete(self, batch: pa.RecordBatch, target: _Object, schema: pa.Schema) -> pa.RecordBatch:
         """Adds the columns that are the same on all rows of a target."""

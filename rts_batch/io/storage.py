@@ -22,6 +22,9 @@ from urllib.parse import urlsplit
 import fsspec
 
 from rts_batch.errors import StorageError
+from rts_batch.io.download import download
+from rts_batch.io.public_http import http_options, refusal_behind
+from rts_batch.io.retries import is_transient, retried
 
 __all__ = [
     "check_uri",
@@ -50,8 +53,6 @@ TEMPORARY_SUFFIX: Final = ".part"
 """Ends the name of a file that is not complete yet; no reader's `*.parquet` or `*.json` matches it."""
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
-_PERMANENT_ERRNO = (errno.ENAMETOOLONG, errno.EROFS, errno.EINVAL, errno.ELOOP)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:::|://)")
 
 
@@ -133,7 +134,7 @@ def list_folders(uri: str) -> list[str]:
 def read_bytes(uri: str) -> bytes:
     filesystem, path = open_filesystem(uri)
     with _translated("read", uri):
-        content: bytes = filesystem.cat_file(path)
+        content: bytes = retried(lambda: filesystem.cat_file(path))
         return content
 
 
@@ -159,11 +160,7 @@ def fetch(uri: str, folder: str | Path) -> Path:
             if not uri.lower().startswith("http") and filesystem.isdir(remote):
                 filesystem.get(remote.rstrip("/") + "/", str(temporary) + "/", recursive=True)
             else:
-                size = filesystem.size(remote)
-                filesystem.get_file(remote, str(temporary))
-                arrived = temporary.stat().st_size
-                if size is not None and arrived != size:
-                    raise OSError(f"{arrived} of {size} bytes arrived")
+                download(filesystem, remote, temporary)
             temporary.rename(target)
         finally:
             _remove(temporary)
@@ -179,7 +176,7 @@ def put_file(local: str | Path, uri: str) -> None:
         return
     filesystem, remote = open_filesystem(uri)
     with _translated("write", uri):
-        filesystem.put_file(str(local), remote)
+        retried(lambda: filesystem.put_file(str(local), remote))
 
 
 def put_bytes(uri: str, data: bytes) -> None:
@@ -191,7 +188,7 @@ def put_bytes(uri: str, data: bytes) -> None:
         return
     filesystem, remote = open_filesystem(uri)
     with _translated("write", uri):
-        filesystem.pipe_file(remote, data)
+        retried(lambda: filesystem.pipe_file(remote, data))
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -254,7 +251,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     check_uri(uri)
     scheme = match[1].lower() if (match := _SCHEME.match(uri)) else "file"
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
+        filesystem, path = fsspec.core.url_to_fs(uri, **(http_options() if scheme in ("http", "https") else {}))
     except ImportError as error:
         extra = f": pip install 'rts-batch[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else ""
         raise StorageError(f"{scheme}:// needs a package that is not installed ({error}){extra}") from None
@@ -314,25 +311,18 @@ def _translated(verb: str, uri: str) -> Iterator[None]:
     except StorageError:
         raise
     except FileNotFoundError as error:
-        if error.__cause__ is not None and _is_network(error.__cause__):  # what fsspec makes of a web server's trouble
+        refusal = refusal_behind(error)
+        if refusal is not None:
+            raise StorageError(f"cannot {verb} {shown}: {refusal}") from error
+        if is_transient(error):
             raise StorageError(f"cannot {verb} {shown}: the server is in trouble", transient=True) from error
         raise StorageError(f"cannot {verb} {shown}: it does not exist") from error
-    except OSError as error:
-        transient = not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNO
-        raise StorageError(f"cannot {verb} {shown}: {_text(error)}", transient=transient) from error
     except Exception as error:
-        raise StorageError(f"cannot {verb} {shown}: {_text(error)}", transient=_is_network(error)) from error
+        refusal = refusal_behind(error)
+        text, transient = (_text(error), is_transient(error)) if refusal is None else (str(refusal), False)
+        raise StorageError(f"cannot {verb} {shown}: {text}", transient=transient) from error
 
 
 def _text(error: Exception) -> str:
     """What an error says, without the queries of addresses in it."""
     return re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", f"{type(error).__name__}: {error}")
-
-
-def _is_network(error: BaseException) -> bool:
-    """Client libraries have their own classes for lost connections and timeouts, so their names decide."""
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
-        return status >= 500 or status in (408, 429)
-    names = " ".join(cls.__name__ for cls in type(error).__mro__)
-    return any(word in names for word in ("Timeout", "Connection", "Endpoint", "Payload", "ServerError", "HTTPClient"))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from rts_batch.config import DecoderName
+from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, FrameSource, VideoInfo
+from rts_batch.io.frames import Damage, Frame, FrameSource, Report, VideoInfo
+from rts_batch.io.video_backward import BackwardSource
 from rts_batch.io.video_files import DecordSource, PyavSource
-from rts_batch.io.video_images import ImagesSource
+from rts_batch.io.video_images import ImagesSource, is_archive
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
 
-__all__ = ["DECODE_MEMORY", "Frame", "FrameSource", "VideoInfo", "open_video"]
+__all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
 
-DECODE_MEMORY: Final = 1 << 30
-"""decord decodes ahead of a slow consumer without limit, so `auto` gives it only videos that fit here as a whole."""
+DECODE_MEMORY: Final = DecodingLimits.decode_memory
 
 
 def open_video(
@@ -24,18 +24,30 @@ def open_video(
     decoder: DecoderName = "auto",
     start: int = 0,
     end: int | None = None,
+    stride: int = 1,
+    backward: bool = False,
+    last_time: float | None = None,
     decode_memory: int = DECODE_MEMORY,
     threads: int = 1,
+    report: Report = lambda decoder: None,
 ) -> FrameSource:
-    """Opens a local video file or folder of images.
+    """Opens a local video file, or a folder or archive (zip, tar) of images.
+
+    Videos are decoded in this very process; for files that nobody vouches for see `rts_batch.io.decoding`.
 
     Args:
         path: a local path.
         decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
         start: first frame to give, counted from 0.
         end: frame before which to stop; None is the video's end.
-        decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord.
+        stride: give the frame at `start` and every so-manieth after it; they keep their indices.
+        backward: give the frames from the one before `end` down to `start`. PyAV reads them, whatever `decoder` says;
+            `rts_batch.io.video_backward` says what that costs.
+        last_time: seconds; reading backward begins no earlier than with the frame that shows then.
+        decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
+            ones in bursts.
         threads: of the decoder.
+        report: is told of progress.
 
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
@@ -43,26 +55,43 @@ def open_video(
     if not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
     if os.path.isdir(path):
-        return ImagesSource(path, start=start, end=end)
+        return ImagesSource(path, start=start, end=end, stride=stride, backward=backward)
     if not os.path.isfile(path):
         raise VideoError(f"{path} is neither a file nor a folder")
     if os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
+    if is_archive(path):
+        return ImagesSource(path, start=start, end=end, stride=stride, backward=backward)
 
-    probe = probe_file(path, packets=decoder == "decord")
+    report("pyav")
+    if backward:
+        return BackwardSource(
+            probe_file(path, report=report),
+            start=start,
+            end=end,
+            stride=stride,
+            last_time=last_time,
+            threads=threads,
+            report=report,
+        )
+    probe = probe_file(path, packets=decoder == "decord", report=report)
 
     def with_pyav(first: int) -> FrameSource:
-        return PyavSource(probe, start=first, end=end, threads=threads)
+        report("pyav")
+        return PyavSource(probe, start=first, end=end, stride=stride, threads=threads, report=report)
 
     if decoder == "decord":
-        return DecordSource(probe, start=start, end=end, threads=threads, fallback=None)
+        report("decord")
+        bursts = probe.decoded_size > decode_memory
+        return DecordSource(probe, start=start, end=end, stride=stride, threads=threads, fallback=None, bursts=bursts)
     if decoder == "pyav" or unsuitable_for_decord(probe, decode_memory):
         return with_pyav(start)
-    probe = probe_file(path, packets=True)
+    probe = probe_file(path, packets=True, report=report)
     if unsuitable_for_decord(probe, decode_memory):
         return with_pyav(start)
+    report("decord")
     try:
-        return DecordSource(probe, start=start, end=end, threads=threads, fallback=with_pyav)
+        return DecordSource(probe, start=start, end=end, stride=stride, threads=threads, fallback=with_pyav)
     except VideoError as error:
         source = with_pyav(start)
         source.warnings.append(f"{error}; PyAV read it instead")

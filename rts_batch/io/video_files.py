@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -13,34 +14,38 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, FrameSource
-from rts_batch.io.video_probe import Damage, Probe, decode_stream, open_container
+from rts_batch.io import decoder_log
+from rts_batch.io.frames import Frame, FrameSource, Report
+from rts_batch.io.mpegts import lost_transport_packets
+from rts_batch.io.video_probe import Probe, count_errors, decode_stream, open_container
 
 __all__ = ["DecordSource", "PyavSource"]
+
+BURST_FRAMES: Final = 16
+BURST_BYTES: Final = 48 << 20
+"""What a decord that is kept from decoding ahead reads at once; at least one frame."""
 
 
 class PyavSource(FrameSource):
     """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
 
-    def __init__(self, probe: Probe, *, start: int, end: int | None, threads: int) -> None:
-        super().__init__(probe.path, probe.info, start, end)
+    def __init__(self, probe: Probe, *, start: int, end: int | None, stride: int, threads: int, report: Report) -> None:
+        super().__init__(probe.path, probe.info, start, end, stride)
         self._probe = probe
-        self._container, self._stream = open_container(probe.path)
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = threads
+        self._tell = report
+        self._container, self._stream = open_container(probe.path, threads)
 
-    def _decode(self) -> Iterator[Frame]:
-        damage = Damage()
+    def frames(self) -> Iterator[Frame]:
         reformatter = VideoReformatter()
         index, time = -1, None
-        for index, frame in enumerate(decode_stream(self._container, self._stream, damage)):
+        for index, frame in enumerate(decode_stream(self._container, self._stream, self.damage, self._tell)):
             if self.end is not None and index >= self.end:
-                self._report(damage, None)
+                self._report(None)
                 return
             time = frame.time
-            if index >= self.start:
+            if index >= self.start and (index - self.start) % self.stride == 0:
                 yield Frame(index, time, self._convert(frame, index, reformatter))
-        self._report(damage, (index + 1, time))
+        self._report((index + 1, time))
 
     def _convert(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
         image: NDArray[Any] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
@@ -53,16 +58,13 @@ class PyavSource(FrameSource):
             )
         return image
 
-    def _report(self, damage: Damage, end: tuple[int, float | None] | None) -> None:
+    def _report(self, end: tuple[int, float | None] | None) -> None:
         """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
-        if damage.frames:
-            self.warnings.append(f"{damage.frames} corrupt frames, the first of them frame {damage.first}")
-        if damage.packets:
-            self.warnings.append(f"{damage.packets} packets could not be decoded")
-        if damage.stopped:
-            self.warnings.append(f"the file breaks off: {damage.stopped}")
-        if end is not None and (missing := self._probe.missing_frames(*end, discarded=damage.discarded)):
-            self.warnings.append(missing)
+        if "mpegts" in self._probe.containers:
+            self.damage.lost_packets += lost_transport_packets(self.path)
+        if end is not None:
+            self.damage.missing_frames = self._probe.missing_frames(*end, self.damage.cut_off_packets)
+        self.warnings += self.damage.warnings()
 
     def close(self) -> None:
         self._container.close()
@@ -73,6 +75,9 @@ class DecordSource(FrameSource):
 
     Args:
         fallback: opens the video with PyAV at a frame, when decord fails; None lets the failure out.
+        bursts: read a few frames at a time and seek back to the beginning after each, which empties decord's queue.
+            Otherwise decord decodes as far ahead as its reader lets it, up to the whole video. Each burst decodes again
+            from the last key frame on.
     """
 
     def __init__(
@@ -81,43 +86,78 @@ class DecordSource(FrameSource):
         *,
         start: int,
         end: int | None,
+        stride: int,
         threads: int,
         fallback: Callable[[int], FrameSource] | None,
+        bursts: bool = False,
     ) -> None:
         if probe.times is None:
             raise ValueError("decord needs a probe with the packets' times")
         self._times = probe.times
         self._fallback = fallback
+        self._bursts = bursts
         self._reader = _open_decord(probe.path, threads)
         frames = len(self._reader)
-        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end)
+        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end, stride)
         if frames != len(self._times):
             self.warnings.append(f"decord counts {frames} frames, the file has {len(self._times)}")
+            self.damage.missing_frames = max(0, len(self._times) - frames)
 
-    def _decode(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame]:
         stop = len(self._reader) if self.end is None else min(self.end, len(self._reader))
         if self.start >= stop:
             return
+        decoder_log.take()
         index = self.start
         try:
-            if self.start:
-                self._reader.skip_frames(self.start)
-            for index in range(self.start, stop):
-                image = self._reader.next().asnumpy()
+            for image in self._images(self.start, stop):
                 if image.shape != (self.info.height, self.info.width, 3):
                     raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
                 yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
+                index += self.stride
+            count_errors(self.damage)
+            self.warnings += self.damage.warnings()
             return
-        except (RuntimeError, StopIteration, VideoError) as error:
-            reason = f"decord failed at frame {index}: {error}"
+        except MemoryError:
+            raise
+        except Exception as error:  # decord's own class among them
+            reason = f"decord failed at frame {index}: {_short(error)}"
             if self._fallback is None:
                 raise VideoError(f"{self.path}: {reason}") from error
             self.warnings.append(f"{reason}; PyAV went on from there")
         self.close()
-        with self._fallback(index) as source:
+        done = index - self.stride
+        time = float(self._times[done]) if self.start <= done < len(self._times) else None
+        with self._fallback(self.start) as source:
             self.info = source.info
-            yield from source._decode()
+            for frame in source.frames():
+                # By time and not by index, since in a damaged file the two may not count alike.
+                if time is None or (frame.time is not None and frame.time > time):
+                    yield replace(frame, index=index)
+                    index += self.stride
             self.warnings += source.warnings
+            self.damage = source.damage
+
+    def _images(self, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+        if not self._bursts:
+            if start:
+                self._reader.skip_frames(start)
+            for _ in range(start, stop, self.stride):
+                yield self._reader.next().asnumpy()
+                if self.stride > 1:
+                    self._reader.skip_frames(self.stride - 1)
+            return
+        length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
+        wanted = range(start, stop, self.stride)
+        for first in range(0, len(wanted), length):
+            burst: list[NDArray[np.uint8]] = []
+            for index in wanted[first : first + length]:
+                if self.stride > 1 or not burst:
+                    self._reader.seek_accurate(index)
+                burst.append(self._reader.next().asnumpy())
+            self._reader.seek(0)
+            while burst:  # a frame that is given out shall not stay here while the next ones are read
+                yield burst.pop(0)
 
     def close(self) -> None:
         self._reader = None
@@ -128,8 +168,16 @@ def _open_decord(path: str, threads: int) -> Any:
         import decord
     except ImportError as error:
         raise VideoError(f"decord is not installed on this machine ({error}); use --decoder auto or pyav") from None
-    decord.logging.set_level(decord.logging.QUIET)
+    decord.logging.set_level(decord.logging.INFO if decoder_log.enabled() else decord.logging.QUIET)
     try:
         return decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=threads)
-    except RuntimeError as error:
-        raise VideoError(f"decord cannot read {path}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise VideoError(f"decord cannot read {path}: {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    """What decord says, without the places in its source and the stack behind it."""
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error))
+    return " ".join(text.split("Stack trace")[0].split())[:300] or type(error).__name__

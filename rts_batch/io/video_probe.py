@@ -16,29 +16,31 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import VideoInfo
+from rts_batch.io import decoder_log
+from rts_batch.io.frames import Damage, Report, VideoInfo
 
-__all__ = ["Damage", "Probe", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
+__all__ = ["Probe", "count_errors", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
 
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
 _CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
 _PIXELS: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 
+# What may be opened at all. FFmpeg knows several hundred formats and codecs, among them playlists that name other files
+# and hosts, and many that nobody has looked at for years.
+_DEMUXERS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc",
+    "av1", "obu", "ivf", "gif", "apng", "flv", "asf", "ogg", "mxf", "dv", "mjpeg", "rawvideo", "yuv4mpegpipe", "nut",
+)  # fmt: skip
+_DECODERS: Final = (
+    "h264", "hevc", "vvc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "mpeg4", "mpeg1video",
+    "mpeg2video", "mpegvideo", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "msmpeg4v3", "h263", "h263p", "flv", "flv1", "wmv1",
+    "wmv2", "wmv3", "vc1", "mjpeg", "mjpegb", "prores", "dnxhd", "cfhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff",
+    "utvideo", "theora", "gif", "apng", "png", "qtrle", "rawvideo", "v210", "jpeg2000", "webp",
+)  # fmt: skip
 
-@dataclass
-class Damage:
-    """What was wrong in a stream while it was decoded."""
 
-    frames: int = 0
-    """Frames that the decoder marks as corrupt."""
-    first: int | None = None
-    """Index of the first of them."""
-    packets: int = 0
-    """Packets that gave an error instead of frames."""
-    discarded: int = 0
-    """Packets that an edit list cuts off; no damage, but the header counts them."""
-    stopped: str = ""
-    """Why the file could not be read to its end."""
+def _silent(decoder: str | None) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -89,24 +91,23 @@ class Probe:
             frames = round(self.info.fps * self.info.duration)
         return (frames or 0) * self.info.height * self.info.width * 3
 
-    def missing_frames(self, frames: int, last: float | None, *, discarded: int = 0) -> str | None:
-        """Says so where fewer frames came than the header promises.
+    def missing_frames(self, frames: int, last: float | None, cut_off: int) -> int:
+        """How many frames fewer came than the header promises; 0 where it promises nothing.
 
         Args:
             frames: that came.
             last: presentation time of the last of them.
-            discarded: packets that an edit list cut off.
+            cut_off: packets that an edit list cuts off.
         """
         info = self.info
         if self.announced is not None:
-            if frames < self.announced - discarded:
-                return f"{frames} frames instead of the {self.announced - discarded} that the file announces"
-        elif last is not None and info.duration and info.fps and info.duration - last > max(0.5, 3 / info.fps):
-            return f"the frames end at {last:.1f} s, the file announces {info.duration:.1f} s"
-        return None
+            return max(0, self.announced - cut_off - frames)
+        if last is not None and info.duration and info.fps and info.duration - last > max(0.5, 3 / info.fps):
+            return max(1, round((info.duration - last) * info.fps))
+        return 0
 
 
-def probe_file(path: str, *, packets: bool = False) -> Probe:
+def probe_file(path: str, *, packets: bool = False, report: Report = _silent) -> Probe:
     """Opens a file and decodes its first frame; with `packets`, reads (but does not decode) all of it.
 
     Raises:
@@ -114,7 +115,7 @@ def probe_file(path: str, *, packets: bool = False) -> Probe:
     """
     container, stream = open_container(path)
     with container:
-        first = next(decode_stream(container, stream, Damage()), None)
+        first = next(decode_stream(container, stream, Damage(), report), None)
         if first is None:
             raise VideoError(f"{path} holds a video stream without a frame that can be decoded")
         orientation = _orientation(first)
@@ -138,7 +139,7 @@ def probe_file(path: str, *, packets: bool = False) -> Probe:
             ),
             announced=stream.frames or None,
         )
-    return _read_packets(probe) if packets else probe
+    return _read_packets(probe, report) if packets else probe
 
 
 def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
@@ -150,11 +151,10 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
     family = ", ".join(sorted(probe.containers))
     odd_height = (info.width if probe.orientation.transposed else info.height) % 2 == 1
     times = probe.times
-    incomplete = None
+    missing = 0
     if times is not None:
-        incomplete = probe.missing_frames(
-            len(times), float(times[-1]) if len(times) else None, discarded=probe.discarded_packets
-        )
+        last = float(times[-1]) if len(times) else None
+        missing = probe.missing_frames(len(times), last, probe.discarded_packets)
     reasons = {
         f"the container is {family}": not probe.containers & _CONTAINERS,
         f"the codec is {probe.codec}": probe.codec not in _CODECS,
@@ -167,16 +167,28 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
         "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
         "an edit list cuts off frames": probe.discarded_packets > 0,
         "some packets are damaged": probe.damaged_packets > 0,
-        f"it is incomplete: {incomplete}": incomplete is not None,
+        f"it has {missing} frames fewer than it announces": missing > 0,
         f"its frames take {probe.decoded_size >> 20} MiB": probe.decoded_size > memory,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def open_container(path: str) -> tuple[InputContainer, VideoStream]:
+_OPTIONS: Final = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_DEMUXERS),
+    # Sound is never decoded; its decoders are only named so that the search for the streams' parameters may use them.
+    "codec_whitelist": ",".join(_DECODERS),
+}
+
+
+def open_container(path: str, threads: int = 1) -> tuple[InputContainer, VideoStream]:
     try:
         # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
-        container = av.open(os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+        container = av.open(os.path.abspath(path), metadata_errors="replace", options=_OPTIONS)
+    except MemoryError:  # also FFmpeg's; says nothing about the file
+        raise
+    except av.error.ArgumentError as error:  # FFmpeg's word for what is not on the list
+        raise VideoError(f"{path} is not a video of a format that is read here: {_text(error)}") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path} is not a video that can be read: {_text(error)}") from error
     try:
@@ -186,54 +198,76 @@ def open_container(path: str) -> tuple[InputContainer, VideoStream]:
             raise VideoError(f"{path} holds no video, only {kinds}")
         if stream.codec_context is None:
             raise VideoError(f"{path} holds a video whose codec is not known")
+        if stream.codec_context.codec.name not in _DECODERS:
+            raise VideoError(f"{path}: videos of the codec {stream.codec_context.codec.name} are not read here")
     except BaseException:
         container.close()
         raise
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
     return container, stream
 
 
-def decode_stream(container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[VideoFrame]:
+def decode_stream(
+    container: InputContainer, stream: VideoStream, damage: Damage, report: Report = _silent
+) -> Iterator[VideoFrame]:
     """Decodes to the end whatever happens, and counts in `damage` what was wrong."""
     index = 0
     packets = container.demux(stream)
     at_end = False
+    decoder_log.take()  # of whatever was read before
     while not at_end:
         packet = None
+        report(None)
         try:
             packet = next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
             damage.stopped = _text(error)
         # The last packet is empty: it takes out of the decoder what it still holds, as None does after an error.
         at_end = packet is None or not packet.size
-        damage.discarded += packet is not None and packet.is_discard
+        damage.cut_off_packets += packet is not None and packet.is_discard
         try:
             frames = stream.codec_context.decode(packet)
         except av.error.EOFError:
             return
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, OSError):
-            damage.packets += 1
+            damage.lost_packets += 1
+            decoder_log.take()  # says the same
             continue
+        count_errors(damage)
         for frame in frames:
             if frame.is_corrupt:
-                damage.frames += 1
-                damage.first = index if damage.first is None else damage.first
+                damage.corrupt_frames += 1
+                damage.first_corrupt = index if damage.first_corrupt is None else damage.first_corrupt
             yield frame
             index += 1
 
 
-def _read_packets(probe: Probe) -> Probe:
+def count_errors(damage: Damage) -> None:
+    """Adds what the decoders have logged since the last time."""
+    errors = decoder_log.take()
+    damage.decoder_errors += len(errors)
+    damage.first_error = damage.first_error or next(iter(errors), "")
+
+
+def _read_packets(probe: Probe, report: Report) -> Probe:
     container, stream = open_container(probe.path)
     times: list[int] = []
     damaged = discarded = 0
     with container:
         try:
             for packet in container.demux(stream):
+                report(None)
                 if not packet.size:
                     continue
                 damaged += packet.is_corrupt or packet.pts is None
                 discarded += packet.is_discard
                 if packet.pts is not None and not packet.is_discard:
                     times.append(packet.pts)
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, OSError):
             damaged += 1
         base = stream.time_base

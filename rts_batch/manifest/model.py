@@ -73,6 +73,18 @@ class VideoTask:
     key: str
     """`<video id, cleaned>-<digest>`: the stem of the video's files in a run's folder."""
 
+    @property
+    def annotates(self) -> bool:
+        """Whether each prompt is wanted on its own frame only (`prompt_kind` is `annotate`), and nothing is tracked."""
+        return self.targets[0].prompts[0].kind == "annotate"
+
+    def last_prompt(self) -> tuple[int | None, float | None]:
+        """The latest frame index and the latest time in seconds that a prompt gives; None where none gives it so."""
+        prompts = [prompt for target in self.targets for prompt in target.prompts]
+        frames = [prompt.frame for prompt in prompts if prompt.frame is not None]
+        times = [prompt.time for prompt in prompts if prompt.time is not None]
+        return max(frames, default=None), max(times, default=None)
+
 
 @dataclass(frozen=True)
 class Manifest:

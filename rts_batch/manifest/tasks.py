@@ -22,7 +22,7 @@ __all__ = ["read_manifest"]
 _DEFAULTS: Final = {"object_id": 1, "start": 0, "direction": "forward", "prompt_kind": "correct"}
 
 _VIDEO_FIELDS: Final = ("video", "start", "end", "direction", "frames")
-"""What all rows of one video must agree on."""
+"""What all rows of one video must agree on, beside `prompt_kind`."""
 
 _PROMPT_FIELDS: Final = ("frame", "time", "x", "y", "w", "h", "mask", "prompt_kind")
 
@@ -101,10 +101,12 @@ class _Checks:
         for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
             if row in self.columns.bad:
                 continue
-            found = [*self._mark(row), *self._span(row), *self._unsupported(row)]
+            found = [*self._mark(row), *self._span(row)]
             first = first_of_video.setdefault(prompt[0], row)
             if first != row:
-                found += self._differing(row, first, {name: known[name] for name in _VIDEO_FIELDS}, "video_id")
+                found += self._differing(
+                    row, first, {name: known[name] for name in (*_VIDEO_FIELDS, "prompt_kind")}, "video_id"
+                )
             first = first_of_target.setdefault(prompt[:2], row)
             if first_of_prompt.setdefault(prompt, row) != row:
                 found.append(
@@ -114,10 +116,6 @@ class _Checks:
             elif first != row:
                 carried = {"category": known["category"], **self.columns.extras}
                 found += self._differing(row, first, carried, "target")
-                found.append(
-                    f"column object_id: {prompt[1]} was marked in {self._place(first)} already, and corrections of a "
-                    "target are not supported by this version; remove the row, or give it another object_id"
-                )
             for text in found:
                 self.columns.problems.append(Problem(self.raw.lines[row], f"{self._place(row)}: {text}"))
                 self.columns.bad.add(row)
@@ -143,12 +141,6 @@ class _Checks:
             yield f"column frame: {frame} comes before start, which is {start}"
         elif frame is not None and end is not None and frame >= end:
             yield f"column frame: {frame} is not before end, which is {end}"
-
-    def _unsupported(self, row: int) -> Iterator[str]:
-        for name in ("direction", "prompt_kind"):
-            value = self.known[name][row]
-            if value != _DEFAULTS[name]:
-                yield f"column {name}: {value!r} is not supported by this version; only {_DEFAULTS[name]!r} is"
 
     def _differing(self, row: int, first: int, columns: dict[str, list[Any]], what: str) -> Iterator[str]:
         for name, values in columns.items():

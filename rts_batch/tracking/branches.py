@@ -88,6 +88,15 @@ class SegmentationBranch(Branch):
         self.last_update = 1
         self._learn(self.config.init_iterations, weights, start=None)
 
+    def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
+        """Learns a further prompt from the present τ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
+        crops = initialise.segmentation_crops(state, image, mask, self.config)
+        features = self.model.extract(crops.images[:1]).segmentation
+        label, weight = self.model.label_encoder(crops.masks[:1, None])
+        self.memory.anchor({"features": features[0], "labels": label[0, 0], "weights": weight[0, 0]})
+        self.last_update = state.frame_number
+        self._learn(self.config.init_iterations, self._sample_weights(), start=self.tau)
+
     def update(self, state: TrackerState, previous: Tensor) -> None:
         """Stores the previous frame with its probability map `[H, W] float32` and trains τ when it is due (§6.1)."""
         config, now = self.config, state.frame_number
@@ -101,9 +110,13 @@ class SegmentationBranch(Branch):
         label, weight = self.model.label_encoder(mask[None, None])
         self.memory.insert({"features": state.features, "labels": label[0, 0], "weights": weight[0, 0]})
         if self._due(now):
-            temporal = self.memory.stored_weights.to(mask.device).view(-1, 1, 1, 1, 1)
-            self._learn(config.update_iterations, self.memory.stored("weights")[:, None] * temporal, start=self.tau)
+            self._learn(config.update_iterations, self._sample_weights(), start=self.tau)
         self.last_update = now
+
+    def _sample_weights(self) -> Tensor:
+        """Each sample's encoded weights W_θ(y) times its weight in the memory, `[n, 1, F, h, w]`."""
+        encoded = self.memory.stored("weights")[:, None]
+        return encoded * self.memory.stored_weights.to(encoded.device).view(-1, 1, 1, 1, 1)
 
     def _learn(self, iterations: int, weights: Tensor, *, start: Tensor | None) -> None:
         features, labels = self.memory.stored("features")[:, None], self.memory.stored("labels")[:, None]
@@ -140,6 +153,15 @@ class LocalisationBranch(Branch):
         self.last_update = 1
         iterations = self.config.localisation_init_iterations
         self.filters = self.model.classifier.learn(kappa, features[:, None], labels[:, None], iterations=iterations)[-1]
+
+    def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
+        """Learns a further prompt from the present κ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
+        crops = initialise.localisation_crops(state, image, mask, self.config)
+        features = self.model.extract(crops.images[:1]).localisation
+        labels = self._labels(initialise.first_label_centres(state, crops, self.config)[:1], features)
+        self.memory.anchor({"features": features[0], "labels": labels[0]})
+        self.last_update = state.frame_number
+        self._learn(self.config.localisation_init_iterations)
 
     def update(
         self, state: TrackerState, features: Tensor, found: Localisation, tight: tuple[int, int, int, int] | None

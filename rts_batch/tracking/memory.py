@@ -41,6 +41,8 @@ class SampleMemory:
         self.slots: dict[str, Tensor] = {}
         self.count = 0
         self.initial_count = 0
+        self.protected = torch.zeros(capacity, dtype=torch.bool)
+        """Slots that are never overwritten: those of anchors, and the first frame's where these are protected."""
         self.last_slot: int | None = None
         self._inserted = 0
         self._age = torch.zeros(capacity, dtype=torch.int64)
@@ -57,6 +59,8 @@ class SampleMemory:
         self.weights = torch.zeros(self.capacity)
         self.weights[:count] = 1 / count
         self.count = self.initial_count = count
+        self.protected = torch.zeros(self.capacity, dtype=torch.bool)
+        self.protected[:count] = self.protect_initial
         self.last_slot = None
         self._inserted = 0
         self._age.zero_()
@@ -65,13 +69,40 @@ class SampleMemory:
         """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot."""
         slot = self._choose_slot()
         self._update_weights(slot, self.learning_rate if learning_rate is None else learning_rate)
+        self._store(slot, sample)
+        self.last_slot = slot
+        return slot
+
+    def anchor(self, sample: Mapping[str, Tensor]) -> None:
+        """Stores the sample of a further prompt, `[…]` each, for good, and forgets those that were tracked before it.
+
+        They come from a tracker that had to be corrected. What stays are the prompts: the first frame's samples
+        together and each anchor, all with the same weight. Anchors fill half of the memory at most; then the oldest
+        gives way.
+        """
+        place = torch.arange(self.capacity)
+        initial = place[(self._age == 0) & (place < self.initial_count)]
+        anchors = place[self.protected & (self._age > 0)]
+        room = max(min(self.capacity // 2, self.capacity - len(initial) - 1), 1)
+        anchors = anchors[self._age[anchors].argsort()][max(len(anchors) + 1 - room, 0) :]
+        kept = torch.cat([initial, anchors])
+        for values in (*self.slots.values(), self._age):
+            values[: len(kept)] = values[kept]
+        self._age[len(kept) :] = 0
+        self.initial_count = len(initial)
+        self.count = len(kept)
+        self.last_slot = None
+        self.protected = (place < len(kept) + 1) & ((place >= len(initial)) | self.protect_initial)
+        self.protected[-1] = False  # there is always a slot for what is tracked
+        self._store(self.count, sample)
+        self.weights = self._prompt_weights()
+
+    def _store(self, slot: int, sample: Mapping[str, Tensor]) -> None:
         for name, values in sample.items():
             self.slots[name][slot] = values
         self._inserted += 1
         self._age[slot] = self._inserted
-        self.last_slot = slot
-        self.count = min(self.count + 1, self.capacity)
-        return slot
+        self.count = max(self.count, slot + 1)
 
     def stored(self, name: str) -> Tensor:
         """Returns the filled slots of `name`, `[count, …]`."""
@@ -85,24 +116,33 @@ class SampleMemory:
     def _choose_slot(self) -> int:
         if self.count < self.capacity:
             return self.count
-        first = self.initial_count if self.protect_initial else 0
-        order = self.weights if self.replacement == "lowest_weight" else self._age
+        order = self.weights if self.replacement == "lowest_weight" else self._age.double()
         # NumPy's argmin takes the first of equal values, torch's any of them.
-        return first + int(order[first:].numpy().argmin())
+        return int(order.masked_fill(self.protected, torch.inf).numpy().argmin())
+
+    def _prompt_weights(self, total: float = 1.0) -> Tensor:
+        """Weights that add up to `total` over the prompts: the first frame's samples together count as one anchor."""
+        anchors = self.protected.clone()
+        anchors[: self.initial_count] = False
+        prompts = int(anchors.sum()) + (self.initial_count > 0)
+        shares = torch.full((self.capacity,), prompts, dtype=torch.float64)
+        shares[: self.initial_count] *= self.initial_count
+        members = anchors | (torch.arange(self.capacity) < self.initial_count)
+        return (members * total / shares).float()
 
     def _update_weights(self, slot: int, learning_rate: float) -> None:
-        weights, initial = self.weights.clone(), slice(0, self.initial_count)
+        weights = self.weights.clone()
         if self.last_slot is None:
             weights /= 1 - learning_rate
             weights[slot] = learning_rate
         else:
             weights[slot] = weights[self.last_slot] / (1 - learning_rate)
         weights /= weights.sum()
-        minimum = self.minimum_initial_weight
-        if minimum is not None and weights[initial].sum() < minimum:
+        minimum, prompts = self.minimum_initial_weight, self.protected
+        if minimum is not None and weights[prompts].sum() < minimum:
             # As published: the sum may come out up to 1.006, and nothing normalises it again.
-            weights /= minimum + weights[self.initial_count :].sum()
-            weights[initial] = minimum / self.initial_count
+            weights /= minimum + weights[~prompts].sum()
+            weights[prompts] = self._prompt_weights(minimum)[prompts]
         self.weights = weights
 
     def snapshot(self) -> dict[str, Any]:
@@ -111,6 +151,7 @@ class SampleMemory:
             "slots": {name: self.stored(name).to("cpu", copy=True) for name in self.slots},
             "weights": self.weights.clone(),
             "age": self._age.clone(),
+            "protected": self.protected.clone(),
             "count": self.count,
             "initial_count": self.initial_count,
             "last_slot": self.last_slot,
@@ -122,6 +163,7 @@ class SampleMemory:
         self.count, self.initial_count = state["count"], state["initial_count"]
         self.last_slot, self._inserted = state["last_slot"], state["inserted"]
         self.weights, self._age = state["weights"].clone(), state["age"].clone()
+        self.protected = state["protected"].clone()
         self.slots = {}
         for name, values in state["slots"].items():
             self.slots[name] = torch.zeros((self.capacity, *values.shape[1:]), dtype=values.dtype, device=device)

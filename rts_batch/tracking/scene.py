@@ -25,7 +25,7 @@ BACKGROUND_LIMIT = 1e-7
 
 @dataclass(frozen=True)
 class TargetPrompt:
-    """How a target is marked on its first frame: a mask `[H, W] bool`, a box (x, y, w, h in pixels), or both."""
+    """How a target is marked on a frame: a mask `[H, W] bool`, a box (x, y, w, h in pixels), or both."""
 
     mask: NDArray[np.bool_] | None = None
     box: Box | None = None
@@ -53,20 +53,17 @@ class Scene:
     def step(
         self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt] | None = None
     ) -> dict[int, TrackedFrame]:
-        """Tracks every started target into the next frame and starts the ones that `prompts` mark on it.
+        """Tracks every started target into the next frame and starts or corrects the ones that `prompts` mark on it.
 
         Args:
             image: `[H, W, 3] uint8` RGB; all of a video's frames have one size.
-            prompts: object id → prompt of targets that appear on this frame.
+            prompts: object id → prompt of targets that are marked on this frame, for the first time or again.
 
         Returns:
             object id → result, for every target started so far, ids ascending.
         """
         prompts = dict(sorted((prompts or {}).items()))
-        for object_id in prompts:
-            if object_id in self.trackers:
-                raise PromptError(f"object {object_id} has already been started; a target has one first prompt")
-        if self.single and len(self.trackers) + len(prompts) > 1:
+        if self.single and len(self.trackers.keys() | prompts.keys()) > 1:
             raise PromptError("this scene was opened for one target only; open it with single=False")
         if self.single:
             return self._step_single(image, prompts)
@@ -74,17 +71,39 @@ class Scene:
         results = {
             object_id: tracker.step_scores(image, self._merged[object_id])
             for object_id, tracker in self.trackers.items()
+            if object_id not in prompts
         }
         for object_id, prompt in prompts.items():
-            tracker = Tracker(self.model, self.config, sta=self.sta)
-            results[object_id] = tracker.start_scores(image, mask=prompt.mask, box=prompt.box)
+            known = self.trackers.get(object_id)
+            tracker = known or Tracker(self.model, self.config, sta=self.sta)
+            take = tracker.correct_scores if known else tracker.start_scores
+            results[object_id] = take(image, mask=prompt.mask, box=prompt.box)
             self.trackers[object_id] = tracker
         results = dict(sorted(results.items()))
         self.trackers = dict(sorted(self.trackers.items()))
         return self._merge(results, prompts)
 
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt]) -> dict[int, TrackedFrame]:
+        """Returns what prompts say of their own frame alone, `[H, W, 3] uint8` RGB; the scene stays as it is."""
+        tracker = Tracker(self.model, self.config, sta=self.sta)
+        results = {
+            object_id: tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
+            for object_id, prompt in sorted(prompts.items())
+        }
+        if self.single:
+            return {
+                object_id: tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
+                for object_id, result in results.items()
+            }
+        merged = self._merged
+        frames = self._merge(results, dict(prompts))
+        self._merged = merged
+        return frames
+
     def _step_single(self, image: NDArray[np.uint8], prompts: dict[int, TargetPrompt]) -> dict[int, TrackedFrame]:
         for object_id, prompt in prompts.items():
+            if object_id in self.trackers:
+                return {object_id: self.trackers[object_id].correct(image, mask=prompt.mask, box=prompt.box)}
             self.trackers[object_id] = Tracker(self.model, self.config, sta=self.sta)
             return {object_id: self.trackers[object_id].start(image, mask=prompt.mask, box=prompt.box)}
         return {object_id: tracker.step(image) for object_id, tracker in self.trackers.items()}

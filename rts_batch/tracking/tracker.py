@@ -96,6 +96,17 @@ class Tracker:
         """
         return self._single_result(self.start_scores(frame, mask=mask, box=box), "prompt")
 
+    def correct(
+        self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
+    ) -> TrackedFrame:
+        """Takes the next frame, `[H, W, 3] uint8` RGB, with a further prompt of the target instead of tracking into it.
+
+        Position, size and history begin anew as on the first frame; both target models keep what they have learned
+        and add a sample of this frame that is never forgotten. The frame's mask is the prompt's. The paper has no such
+        step.
+        """
+        return self._single_result(self.correct_scores(frame, mask=mask, box=box), "prompt")
+
     def step(self, frame: NDArray[np.uint8]) -> TrackedFrame:
         """Tracks the target into the next frame, `[H, W, 3] uint8` RGB of the first frame's size."""
         return self._single_result(self.step_scores(frame), None)
@@ -106,30 +117,34 @@ class Tracker:
     ) -> StepResult:
         """`start` without reading the mask back; what a scene of several targets needs."""
         image = self._upload(frame)
-        if mask is None:
-            if box is None:
-                raise PromptError("a target needs a mask or a box to start from; the prompt has neither")
-            mask_map = initialise.mask_from_box(self.sta, image, box, self.config)
-        else:
-            initialise.check_mask(mask, frame.shape[:2])
-            tight = mask_box(mask)
-            assert tight is not None
-            box = box if box is not None else (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
-            mask_map = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
-        initialise.check_box(box, frame.shape[:2])
+        mask_map, box = self._read_prompt(image, mask, box)
         self._state = initialise.first_state(self.config, mask_map, box)
         self.segmentation.start(self._state, image, mask_map)
         self.localisation.start(self._state, image, mask_map)
-        height, width = mask_map.shape
-        return StepResult(
-            scores=(mask_map - 0.5) * 200,
-            region=(0, 0, height, width),
-            box=box,
-            score=None,
-            localised=True,
-            mask_too_small=self._state.mask_too_small,
-            probability_sum=float(mask_map.sum()),
-        )
+        return prompt_result(mask_map, box, too_small=self._state.mask_too_small)
+
+    @torch.inference_mode()
+    def correct_scores(
+        self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
+    ) -> StepResult:
+        """`correct` without reading the mask back."""
+        frame_number = self.state.frame_number + 1
+        image = self._upload_next(frame)
+        mask_map, box = self._read_prompt(image, mask, box)
+        self._state = initialise.first_state(self.config, mask_map, box)
+        self._state.frame_number = frame_number
+        if mask_map.any():  # a box whose mask is empty says where the target is, but nothing of how it looks
+            self.segmentation.correct(self._state, image, mask_map)
+            self.localisation.correct(self._state, image, mask_map)
+        return prompt_result(mask_map, box, too_small=self._state.mask_too_small)
+
+    @torch.inference_mode()
+    def annotate_scores(
+        self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
+    ) -> StepResult:
+        """What a prompt says of its own frame; nothing is learned and the tracker is not started."""
+        mask_map, box = self._read_prompt(self._upload(frame), mask, box)
+        return prompt_result(mask_map, box, too_small=bool(mask_map.sum() <= self.config.min_mask_area))
 
     @torch.inference_mode()
     def step_scores(self, frame: NDArray[np.uint8], previous: Tensor | None = None) -> StepResult:
@@ -139,12 +154,7 @@ class Tracker:
         with those of other targets (paper's multi-object mode).
         """
         state = self.state
-        image = self._upload(frame)
-        if image.shape[-2:] != state.probabilities.shape:
-            first, now = tuple(state.probabilities.shape), tuple(image.shape[-2:])
-            raise PromptError(
-                f"the frame is {now[1]}×{now[0]}, the first was {first[1]}×{first[0]}; sizes must not change"
-            )
+        image = self._upload_next(frame)
         if previous is None:
             previous = state.probabilities
         state.frame_number += 1
@@ -205,6 +215,31 @@ class Tracker:
             raise ValueError(f"a frame is [H, W, 3] uint8 RGB; got shape {frame.shape}, {frame.dtype}")
         return torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1)
 
+    def _upload_next(self, frame: NDArray[np.uint8]) -> Tensor:
+        image = self._upload(frame)
+        if image.shape[-2:] != self.state.probabilities.shape:
+            first, now = tuple(self.state.probabilities.shape), tuple(image.shape[-2:])
+            raise PromptError(
+                f"the frame is {now[1]}×{now[0]}, the first was {first[1]}×{first[0]}; sizes must not change"
+            )
+        return image
+
+    def _read_prompt(self, image: Tensor, mask: NDArray[np.bool_] | None, box: Box | None) -> tuple[Tensor, Box]:
+        """Returns a prompt's mask, `[H, W] float32`, and box; a mask wins over the box beside it."""
+        size = (image.shape[-2], image.shape[-1])
+        if mask is None:
+            if box is None:
+                raise PromptError("a target needs a mask or a box to start from; the prompt has neither")
+            mask_map = initialise.mask_from_box(self.sta, image, box, self.config)
+        else:
+            initialise.check_mask(mask, size)
+            tight = mask_box(mask)
+            assert tight is not None
+            box = box if box is not None else (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
+            mask_map = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
+        initialise.check_box(box, size)
+        return mask_map, box
+
     def _place_region(self, image: Tensor) -> SearchRegion:
         """Places the search region around the target, moved so that filter and feature grid are centred (§6.3)."""
         state, crop_size = self.state, torch.tensor(self.config.crop_size, dtype=torch.float32)
@@ -234,6 +269,20 @@ class Tracker:
         """The frame of a target that is alone in its video: its own mask and the paper's box rule."""
         confidence = None if state == "prompt" else self.state.probabilities
         return tracked_frame(result.scores > 0, confidence, result, result.box, state=state)
+
+
+def prompt_result(mask: Tensor, box: Box, *, too_small: bool) -> StepResult:
+    """The result on a prompt's own frame, from its mask `[H, W] float32` of 0 and 1."""
+    height, width = mask.shape
+    return StepResult(
+        scores=(mask - 0.5) * 200,
+        region=(0, 0, height, width),
+        box=box,
+        score=None,
+        localised=True,
+        mask_too_small=too_small,
+        probability_sum=float(mask.sum()),
+    )
 
 
 def tight_box(mask: Tensor, window: Region) -> tuple[int, int, int, int] | None:

@@ -1,0 +1,159 @@
+"""The decoding process itself: opens the videos that its owner names and writes their frames to a shared ring.
+
+It starts in a third of a second (nothing here imports PyTorch or Ray), has no credentials in its environment, no
+connection but the one to its owner, and ends with it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import mmap
+import os
+import resource
+import select
+import sys
+import threading
+import time
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import numpy as np
+
+from rts_batch.config import DecodingLimits
+from rts_batch.errors import RtsBatchError
+from rts_batch.io import decoder_log
+from rts_batch.io.decoding_messages import receive, send
+from rts_batch.io.frames import FrameSource
+from rts_batch.io.video import open_video
+
+__all__ = ["OUT_OF_MEMORY", "main"]
+
+OUT_OF_MEMORY: Final = 77
+"""Exit code of a process that took more memory than it may."""
+
+WATCH_SECONDS: Final = 0.05
+BURST: Final = 1 << 30
+"""Bytes that may be allocated between two looks at the memory before the system itself refuses more."""
+
+
+class _Stopped(Exception):
+    """The owner wants no more of this video."""
+
+
+class DecodingChild:
+    """Serves its owner until that hangs up.
+
+    Args:
+        connection: to the owner.
+        memory: file descriptor of the memory that holds the ring; this process sets its size.
+        limits: what this process may take.
+    """
+
+    def __init__(self, connection: Connection, memory: int, limits: DecodingLimits) -> None:
+        self._connection = connection
+        self._memory = memory
+        self._limits = limits
+        self._free = 0
+        self._last_word = time.monotonic()
+
+    def serve(self) -> None:
+        while True:
+            request = receive(self._connection)
+            if request["do"] == "stop":  # the video had ended by itself
+                send(self._connection, {"is": "stopped"})
+            elif request["do"] == "open":
+                self._read_video(request)
+
+    def _read_video(self, request: dict[str, Any]) -> None:
+        options = {name: value for name, value in request.items() if name != "do"}
+        try:
+            with open_video(**options, report=self._report) as source:
+                self._deliver(source)
+        except _Stopped:
+            send(self._connection, {"is": "stopped"})
+        except (EOFError, BrokenPipeError, ConnectionError):
+            raise
+        except RtsBatchError as error:
+            self._fail("VideoError", str(error))
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+        except Exception as error:
+            self._fail(type(error).__name__, str(error))
+
+    def _deliver(self, source: FrameSource) -> None:
+        info = source.info
+        size = info.height * info.width * 3
+        slots = max(2, min(self._limits.ring_frames, self._limits.ring_bytes // size))
+        os.ftruncate(self._memory, size * slots)
+        self._free = slots
+        with mmap.mmap(self._memory, size * slots) as shared:
+            send(self._connection, {"is": "opened", "info": asdict(info), "slot_bytes": size, "slots": slots})
+            ring = np.frombuffer(shared, np.uint8).reshape(slots, info.height, info.width, 3)
+            try:
+                for count, frame in enumerate(source.frames()):
+                    self._listen(wait=self._free == 0)
+                    self._free -= 1
+                    ring[count % slots] = frame.image
+                    send(self._connection, {"is": "frame", "index": frame.index, "time": frame.time})
+            finally:
+                del ring  # it keeps the map from being closed
+        found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
+        send(self._connection, {"is": "end", **found})
+
+    def _listen(self, *, wait: bool) -> None:
+        """Takes what the owner has said, and where `wait` is set stays until a slot is free."""
+        while self._connection.poll(None if wait and not self._free else 0):
+            if receive(self._connection)["do"] == "stop":
+                raise _Stopped
+            self._free += 1
+
+    def _report(self, decoder: str | None) -> None:
+        """Tells the owner that there is progress, or which decoder is about to be used."""
+        if decoder is not None:
+            send(self._connection, {"is": "trying", "decoder": decoder})
+        elif time.monotonic() - self._last_word > 1:
+            self._last_word = time.monotonic()
+            send(self._connection, {"is": "alive"})
+
+    def _fail(self, error: str, message: str) -> None:
+        send(self._connection, {"is": "error", "error": error, "message": message[-4000:]})
+
+
+def main() -> None:
+    """`connection memory ring_frames ring_bytes memory_limit` are the arguments; standard input ends with the owner."""
+    connection, memory, ring_frames, ring_bytes, limit = (int(argument) for argument in sys.argv[1:])
+    faulthandler.enable()
+    decoder_log.enable()
+    threading.Thread(target=_keep_watch, args=(limit,), daemon=True).start()
+    limits = DecodingLimits(ring_frames=ring_frames, ring_bytes=ring_bytes, memory=limit)
+    try:
+        DecodingChild(Connection(connection), memory, limits).serve()
+    except (EOFError, OSError):
+        os._exit(0)  # the owner has hung up
+
+
+def _keep_watch(memory: int) -> None:
+    """Ends the process with its owner, and when it takes more than `memory` bytes beyond what it has now.
+
+    A thread can do that even while a decoder is at work in C. Standard input is a pipe that the owner holds open while
+    it lives. Decoders take a failed allocation for a damaged frame, so a limit by the system alone would be silent.
+    """
+    most = _memory("RssAnon") + memory
+    if most > memory:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = _memory("VmData") + memory + BURST
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+    while not select.select([0], [], [], WATCH_SECONDS)[0]:
+        if _memory("RssAnon") > most > memory:
+            os._exit(OUT_OF_MEMORY)
+    os._exit(0)
+
+
+def _memory(name: str) -> int:
+    """Bytes of this process's memory of one kind; 0 where the system does not say (Linux does)."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith(f"{name}:")) * 1024
+    except (OSError, StopIteration):
+        return 0

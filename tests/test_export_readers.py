@@ -1,0 +1,116 @@
+"""Exports read by other people's libraries, as their users read them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rts_batch.export import export_run
+from tests.run_folders import Video, write_run
+from tests.videos import Disc, make_video
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
+    """Two real videos; two targets in the first."""
+    folder = tmp_path_factory.mktemp("videos")
+    discs = [Disc((0.2, 0.5), (0.4, 0.5), 0.2), Disc((0.8, 0.45), (0.7, 0.55), 0.1)]
+    first = make_video(folder / "one.mp4", FRAMES, discs=discs)
+    second = make_video(folder / "two.mp4", FRAMES, discs=[Disc()])
+    first[3, 1] = False
+    return [
+        Video("one", str(folder / "one.mp4"), first, {1: "cat", 5: "dog"}),
+        Video("two", str(folder / "two.mp4"), second, {2: "ant"}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(videos: list[Video], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readers") / "run"
+    write_run(folder, videos)
+    return folder
+
+
+def shown(videos: list[Video]) -> dict[tuple[str, str, int], NDArray[np.bool_]]:
+    """The masks that are not empty, by category, video and frame."""
+    return {
+        (category or "object", video.video_id, frame): video.truth(object_id, frame)
+        for video in videos
+        for object_id, category in video.categories.items()
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+
+
+@pytest.mark.parametrize("name", ["yolo-seg", "coco"])
+def test_supervision_reads(name: Any, run: Path, videos: list[Video], tmp_path: Path) -> None:
+    supervision = pytest.importorskip("supervision", reason="pip install supervision")
+    out = tmp_path / "out"
+    export_run(str(run), str(out), name, extract_frames=True)
+    if name == "coco":
+        data = supervision.DetectionDataset.from_coco(str(out / "images"), str(out / "annotations.json"), True)
+    else:
+        folders = [str(out / kind / "train") for kind in ("images", "labels")]
+        data = supervision.DetectionDataset.from_yolo(*folders, str(out / "data.yaml"), True)
+    expected = shown(videos)
+    assert len(data) == 2 * FRAMES
+    assert sorted(data.classes) == ["ant", "cat", "dog"]
+    for path, image, detections in data:
+        video_id, frame = place(Path(path))
+        assert image.shape[:2] == videos[0].masks.shape[2:]
+        for mask, kind in zip(detections.mask, detections.class_id, strict=True):
+            known = expected.pop((data.classes[kind], video_id, frame))
+            # COCO's masks are exact; supervision fills YOLO's polygons with corners rounded its own way.
+            assert (mask & known).sum() >= (1 if name == "coco" else 0.97) * (mask | known).sum()
+    assert not expected
+
+
+def place(path: Path) -> tuple[str, int]:
+    """The video and the frame of an image's name."""
+    stem = path.stem if "_" in path.stem else f"{path.parent.name}_{path.stem}"
+    video_id, _, frame = stem.rpartition("_")
+    return video_id, int(frame)
+
+
+_DATUMARO = """
+import sys
+import datumaro, numpy
+masks = {}
+for item in datumaro.Dataset.import_from(sys.argv[1], "mots"):
+    for mask in item.annotations:
+        masks[f"{item.id}/{int(mask.attributes['track_id'])}"] = mask.image
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+@pytest.mark.slow
+def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    """In an environment of its own: it asks for other versions of what we use."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    install = [environment / "bin" / "pip", "install", "--quiet", "datumaro==1.13.12"]
+    installed = subprocess.run(install, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        pytest.skip(f"datumaro cannot be installed here: {installed.stderr[-300:]}")
+    export_run(str(run), str(tmp_path / "out"), "mots-png", extract_frames=True)
+    program = [environment / "bin" / "python", "-c", _DATUMARO, tmp_path / "out", tmp_path / "masks.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {
+        f"{video.video_id}/{frame:06d}/{object_id}": video.truth(object_id, frame)
+        for video in videos
+        for object_id in video.categories
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert ((found[name] > 0) == mask).all(), name
