@@ -35,6 +35,13 @@ from tests.videos import make_video
 VIDEOS = 60
 NODES = 3
 KILLS = 20
+HEADER = """# Runs that are disturbed on purpose
+
+`make chaos` writes this table (`tests/chaos.py` says what it does): sixty short videos on three raylets, workers killed
+with SIGKILL after random numbers of frames, one node lost, one drained as preempted and removed, the driver killed once
+and the same command run again. Wanted: every video done, none failed, the bytes of an undisturbed run, at most three
+times its duration.
+"""
 SECONDS_PER_FRAME = 0.1
 TROUBLES = ("actor", "process", "lost node", "preempted node", "driver")
 LENGTHS = (10, 14, 18, 22, 26, 30)
@@ -260,6 +267,7 @@ def main() -> int:
         columns = ("seed", "killed actors", "killed processes", "lost nodes", "preempted nodes", "killed drivers")
         columns += ("attempts", "done", "failed", "same bytes", "time", "verdict")
         lines = [
+            HEADER,
             f"| {' | '.join(columns)} |",
             "|---" * len(columns) + "|",
             f"| none | 0 | 0 | 0 | 0 | 0 | {undisturbed.attempts} | {VIDEOS} | 0 | | {undisturbed.seconds:.0f} s | |",
