@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench davis-dev bench-measures train-mini clean
+.PHONY: install test test-slow chromium lint demo bench bench-measures bench-pipeline bench-scale chaos davis-dev
+.PHONY: train-mini clean
 
 install: $(INSTALLED)
 
@@ -49,6 +50,19 @@ demo: $(INSTALLED)
 SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
+
+# The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, and about half an hour.
+bench-pipeline: $(INSTALLED)
+	$(BIN)/python -m benchmarks.pipeline --out benchmarks/results/pipeline.json
+
+# What a million rows and ten thousand tiny videos cost the driver; about ten minutes.
+bench-scale: $(INSTALLED)
+	$(BIN)/python -m benchmarks.scale --out benchmarks/results/scale.json
+
+# Runs on three raylets whose workers, nodes and driver are killed; about two minutes for each of ten seeds.
+SEEDS ?= 0 1 2 3 4 5 6 7 8 9
+chaos: $(INSTALLED)
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --out benchmarks/results/chaos.md
 
 # Tracks DAVIS's development half through the whole pipeline, once for each flag; some 20 minutes on one core.
 davis-dev: $(INSTALLED)

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shlex
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 import rts_batch
 from rts_batch.checking_cli import check_deep, probe, verify
 from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
-from rts_batch.errors import ManifestError, RtsBatchError
+from rts_batch.errors import UsageError
 from rts_batch.export_cli import export
 from rts_batch.reading_cli import compact, show
 from rts_batch.review_cli import review
+from rts_batch.run_cli import (
+    AddressOption,
+    JsonOption,
+    LimitOption,
+    ManifestArgument,
+    MaxFailuresOption,
+    OnErrorOption,
+    ShardOption,
+    SkipInvalidOption,
+    cancel,
+    detached,
+    errors_told,
+    make_scope,
+    plan,
+    print_json,
+    resume,
+    retry,
+    run_submission,
+    show_plan,
+    status,
+)
 from rts_batch.train_cli import add_commands
-
-if TYPE_CHECKING:
-    from rts_batch.actors.submit import Summary
 
 app = typer.Typer(
     name="rts-batch",
@@ -31,12 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ManifestArgument = Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV, JSON lines or Parquet; path or URI.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
-SkipInvalidOption = Annotated[
-    bool, typer.Option("--skip-invalid", help="Leave out the rows that are wrong, and report them.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,13 +70,27 @@ def submit(
         str | None, typer.Option(help="Name, path or URI of the weights. [default: those that the package ships]")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. [default: one per GPU share, or per 4 cores]")
+        int | None,
+        typer.Option(
+            "--workers", "--max-workers", min=1, help="Workers at most. [default: one per GPU share, or per 4 cores]"
+        ),
     ] = None,
+    min_workers: Annotated[int, typer.Option(min=1, help="Workers kept as long as any video waits.")] = 1,
     threads_per_worker: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each worker. [default: cores // workers]")
     ] = None,
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
     gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs that Ray sets aside for each worker.")] = 1.0,
+    resource: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of each worker; repeatable.")
+    ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds without a further frame after which a video counts as hung.")
+    ] = 600.0,
+    checkpoint_every: Annotated[
+        float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
+    ] = 300.0,
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
     strict_video: Annotated[
         bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
@@ -87,14 +109,23 @@ def submit(
         bool, typer.Option("--no-localisation-fallback", help="A lost mask stays lost (Table 2).")
     ] = False,
     skip_invalid: SkipInvalidOption = False,
-    address: Annotated[
-        str, typer.Option(help="local starts a Ray of its own; else the address of a running cluster.")
-    ] = "local",
+    shard: ShardOption = None,
+    limit: LimitOption = None,
+    on_error: OnErrorOption = "continue",
+    max_failures: MaxFailuresOption = None,
+    address: AddressOption = "local",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Have the cluster run it as a job, and say how to follow it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
     as_json: JsonOption = False,
     tracker: Annotated[str, typer.Option(hidden=True)] = RunSettings.tracker,
 ) -> None:
     """Track every video of a manifest; submit again to go on with what is left."""
-    with _errors(as_json):
+    with errors_told(as_json):
+        if detach:
+            detached(manifest, out, address, as_json=as_json)
+            return
         options: dict[str, Any] = {"rules": rules, "not_found_threshold": not_found_threshold}
         if no_localisation_conditioning:
             options["localisation_conditioning"] = False
@@ -109,19 +140,20 @@ def submit(
             strict_video=strict_video,
             workers=workers,
             threads_per_worker=threads_per_worker,
+            min_workers=min_workers,
             gpus_per_worker=gpus_per_worker,
+            cpus_per_worker=cpus_per_worker,
+            resources=_resources(resource or []),
+            stall_timeout=stall_timeout,
+            checkpoint_every=checkpoint_every,
             address=address,
         )
-        from rts_batch.actors.progress import choose_display
-        from rts_batch.actors.submit import submit as run
-
-        display = choose_display(as_json=as_json, stream=sys.stdout)
-        summary = run(manifest, out, settings, display=display, skip_invalid=skip_invalid)
-        if as_json:
-            _print_json("summary", summary.to_dict())
-        else:
-            _print_summary(summary, again=["rts-batch", *sys.argv[1:]])
-    raise typer.Exit(summary.exit_code)
+        scope = make_scope(shard, limit, on_error, max_failures)
+        if dry_run:
+            show_plan(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
+            return
+        code = run_submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -134,14 +166,14 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check every row of a manifest, with --deep against the videos themselves."""
-    with _errors(as_json):
+    with errors_told(as_json):
         from rts_batch.manifest import read_manifest
 
         found = read_manifest(manifest, skip_invalid=skip_invalid)
         warnings = check_deep(found, manifest, as_json=as_json) if deep else []
         targets = sum(len(task.targets) for task in found.tasks)
         if as_json:
-            _print_json(
+            print_json(
                 "manifest",
                 {"manifest": manifest, "videos": len(found.tasks), "targets": targets, "left_out": list(found.invalid)},
             )
@@ -153,7 +185,7 @@ def validate(
                 print(f"warning: {warning}", file=sys.stderr)
 
 
-for command in (probe, show, verify, export, review, compact):
+for command in (plan, status, resume, retry, cancel, probe, show, verify, export, review, compact):
     app.command()(command)
 
 
@@ -181,43 +213,15 @@ def main() -> None:
     app(prog_name="rts-batch")
 
 
-@contextlib.contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Turns the package's own errors into a message and an exit code; anything else is a bug and keeps its trace."""
-    try:
-        yield
-    except RtsBatchError as error:
-        if as_json:
-            content = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-            if isinstance(error, ManifestError):
-                content["problems"] = list(error.problems)
-            _print_json("error", content)
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-
-
-def _print_json(event: Literal["summary", "error", "manifest"], content: dict[str, Any]) -> None:
-    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
-
-
-def _print_summary(summary: Summary, *, again: list[str]) -> None:
-    content = summary.to_dict()
-    already = f" ({summary.already_done} of them before)" if summary.already_done else ""
-    left = f", {content['not_started']} left" if content["not_started"] else ""
-    print(f"videos   {summary.done} of {summary.videos} done{already}, {len(summary.failures)} failed{left}")
-    if summary.frames:
-        print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s")
-    print(f"weights  {summary.weights}")
-    print(f"masks    {content['masks']}/*.parquet")
-    for failure in summary.failures:
-        tries = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
-        print(f"failed   {failure.video_id}{tries}: {failure.message}")
-    for problem in summary.left_out:
-        print(f"left out {problem}")
-    if summary.warnings:
-        print(f"warnings {len(summary.warnings)}, shown above and in {content['out']}/summary.json")
-    if summary.interrupted:
-        print(f"interrupted; to go on, run the same command again: {shlex.join(again)}", file=sys.stderr)
+def _resources(given: list[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, amount = text.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            raise UsageError(f"--resource {text}: expected NAME=AMOUNT, spot=1 for example") from None
+    return found
 
 
 if __name__ == "__main__":

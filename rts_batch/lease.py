@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 try:
     import fcntl
@@ -65,11 +65,16 @@ class Lease:
         while True:
             with _only_one_here(self._uri):
                 holder = _read(self._uri)
-                if holder is None or _is_dead(holder):
+                if holder is None and storage.create_bytes(self._uri, self._content()):
+                    break
+                if holder is not None and _is_dead(holder):
                     self._write()
                     break
+            if holder is None:
+                continue  # somebody was faster by a moment
             self._wait_for_silence(holder)
-        # On an object store two processes may both have found the lease free; the later writer has it.
+        # On a store without conditional writes two processes may both have found the lease free; the later writer has
+        # it.
         if storage.local_path(self._uri) is None:
             time.sleep(1.0)
             self._refuse_unless_ours()
@@ -86,7 +91,10 @@ class Lease:
                 storage.delete(self._uri)
 
     def _write(self) -> None:
-        storage.put_bytes(self._uri, json.dumps(_identity() | {"token": self._token, "beat": time.time()}).encode())
+        storage.put_bytes(self._uri, self._content())
+
+    def _content(self) -> bytes:
+        return json.dumps(_identity() | {"token": self._token, "beat": time.time()}).encode()
 
     def _refuse_unless_ours(self) -> None:
         holder = _read(self._uri)
@@ -123,6 +131,16 @@ class Lease:
                     self.lost.set()
                     return
                 self._write()
+
+
+def holder_of(uri: str) -> tuple[Literal["nobody", "alive", "dead", "unknown"], str]:
+    """Whether a lease's holder lives, and who it is; `unknown` is one on another host, which only time can tell."""
+    holder = _read(uri)
+    if holder is None:
+        return "nobody", ""
+    if _is_dead(holder):
+        return "dead", _describe(holder)
+    return "alive" if _is_here(holder) else "unknown", _describe(holder)
 
 
 def _identity() -> dict[str, Any]:

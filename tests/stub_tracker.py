@@ -1,14 +1,17 @@
 """A tracker without a network, whose failures are columns of the manifest.
 
 It moves the prompt's mask by a pixel a frame and scores it by the picture, so that its results depend on the frames and
-on nothing else. `sleep` is seconds per frame; `raise_at`, `exit_at`, `kill_at`, `segfault_at` and `hang_at` are frames
-counted from the prompt; with `once` (a path) the trouble comes only while that file does not exist.
+on nothing else. `sleep` is seconds per frame; `raise_at`, `exit_at`, `kill_at`, `segfault_at`, `hang_at` and
+`allocate_at` are frames counted from the prompt; with `once` (a path) the trouble comes only while that file does not
+exist.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 from rts_batch.actors.prompts import ReadyPrompt
 from rts_batch.actors.tracker import TrackerDescription
 from rts_batch.config import RunSettings, TrackerConfig
+from rts_batch.errors import CheckpointError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Box, Region, mask_box
 
@@ -76,6 +80,19 @@ class StubScene:
             )
         return results
 
+    def snapshot(self) -> bytes:
+        content = io.BytesIO()
+        np.savez(content, steps=np.array(self.steps), **{str(key): mask for key, mask in self.masks.items()})
+        return content.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        try:
+            content = np.load(io.BytesIO(state))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        self.steps = int(content["steps"])
+        self.masks = {int(name): content[name] for name in content.files if name != "steps"}
+
     def _make_trouble(self) -> None:
         time.sleep(self.knobs.get("sleep") or 0.0)
         once = self.knobs.get("once")
@@ -92,18 +109,35 @@ def _raise() -> None:
     raise RuntimeError("the stub was told to raise")
 
 
+def _hang() -> None:
+    while True:
+        pass
+
+
+def _allocate() -> None:
+    """Takes 20 GB where this process may have one more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    np.ones(20 * 2**30, np.uint8)
+
+
 TROUBLES = {
     "raise": _raise,
     "exit": lambda: os._exit(7),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: ctypes.string_at(0),
-    "hang": lambda: time.sleep(3600),
+    "hang": _hang,
+    "allocate": _allocate,
 }
 
 
 class StubTracker:
-    def open_scene(self, task: VideoTask) -> StubScene:
-        return StubScene(task)
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> StubScene:
+        scene = StubScene(task)
+        if state is not None:
+            scene.restore(state)
+        return scene
 
 
 class Stub:

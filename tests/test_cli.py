@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 import rts_batch
-from rts_batch.actors.progress import BarDisplay, LineDisplay, RunProgress, VideoProgress
-from rts_batch.actors.submit import Summary, VideoFailure, choose_size
+from rts_batch.actors.progress import BarDisplay, Finished, LineDisplay, RunProgress, VideoProgress
+from rts_batch.actors.steps import StepTimes, efficiency
+from rts_batch.actors.submit import choose_size
+from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.actors.tracker import TrackerDescription, find_factory
 from rts_batch.cli import app
 from rts_batch.config import RunSettings
@@ -209,6 +211,21 @@ def test_lines_come_now_and_then(progress: RunProgress) -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("3/5 videos done, 1 failed, 1 running, 37 frames, ")
+
+
+def test_steps_add_up_to_the_efficiency() -> None:
+    steps = StepTimes()
+    with steps("track"):
+        time.sleep(0.03)
+    assert list(steps.waiting("decode", iter([1, 2]))) == [1, 2]
+    assert steps.seconds["track"] >= 0.03 > steps.seconds["decode"] > 0
+    progress = RunProgress(videos=2)
+    for seconds in (4.0, 6.0):
+        progress.add(Finished(key="k", frames=10, seconds=seconds, steps={"track": 4.0, "decode": 0.5}))
+    assert (progress.done, progress.finished_frames) == (2, 20)
+    assert progress.step_seconds == {"track": 8.0, "decode": 1.0}
+    assert efficiency(progress.step_seconds, progress.video_seconds) == 0.8
+    assert efficiency({}, 0.0) is None
 
 
 def test_lines_as_json(progress: RunProgress) -> None:

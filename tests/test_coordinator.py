@@ -22,8 +22,8 @@ def task(name: str, frames: int | None = None) -> VideoTask:
     )
 
 
-def failure(kind: FailureKind) -> Failure:
-    return Failure(kind=kind, error="SomeError", message="because")
+def failure(kind: FailureKind, error: str = "SomeError") -> Failure:
+    return Failure(kind=kind, error=error, message="because")
 
 
 def take_all(coordinator: Coordinator) -> list[str]:
@@ -53,7 +53,9 @@ def test_a_video_is_handed_out_once() -> None:
     assert coordinator.emptied
 
 
-@pytest.mark.parametrize(("kind", "attempts"), [("permanent", 1), ("transient", 5), ("crash", 3), ("killed", 20)])
+@pytest.mark.parametrize(
+    ("kind", "attempts"), [("permanent", 1), ("transient", 5), ("crash", 3), ("killed", 20), ("preempted", 100)]
+)
 def test_each_kind_of_failure_has_its_own_budget(kind: FailureKind, attempts: int) -> None:
     clock = Clock()
     coordinator = Coordinator([task("a")], clock=clock)
@@ -93,15 +95,16 @@ def test_a_transient_failure_waits_and_others_go_before_it() -> None:
     coordinator.take()
     coordinator.failed("a", failure("transient"))
     assert take_all(coordinator) == ["b"]
-    assert coordinator.next_ready_in() == 2
     assert not coordinator.finished
     clock.now = 1.9
     assert coordinator.take() is None
     clock.now = 2.0
-    assert coordinator.next_ready_in() == 0
     assert coordinator.take() is not None
     coordinator.failed("a", failure("transient"))
-    assert coordinator.next_ready_in() == 3  # doubled, but for the limit
+    clock.now = 4.9
+    assert coordinator.take() is None
+    clock.now = 5.0  # the pause is doubled, but for the limit
+    assert coordinator.take() is not None
 
 
 def test_after_a_stop_nothing_is_handed_out_and_what_runs_may_finish() -> None:
@@ -109,12 +112,61 @@ def test_after_a_stop_nothing_is_handed_out_and_what_runs_may_finish() -> None:
     coordinator.take()
     coordinator.stop()
     assert coordinator.take() is None
-    assert coordinator.next_ready_in() is None
+    assert coordinator.to_hand_out == 0
     assert not coordinator.finished
     coordinator.failed("a", failure("killed"))
     assert coordinator.finished
     assert not coordinator.emptied
     assert coordinator.queued == 3
+
+
+def test_a_suspect_waits_until_no_innocent_video_does() -> None:
+    coordinator = Coordinator([task("suspect", 100), task("b", 10), task("c", 5)])
+    coordinator.take()
+    coordinator.failed("suspect", failure("crash"))
+    assert coordinator.take() == task("b", 10)
+    assert not coordinator.is_suspect("b")
+    assert take_all(coordinator) == ["c", "suspect"]
+    assert coordinator.is_suspect("suspect")
+
+
+def test_a_suspect_that_lacked_memory_runs_alone() -> None:
+    coordinator = Coordinator([task("hog", 100), task("b", 10), task("c", 5)])
+    coordinator.take()
+    coordinator.take()
+    coordinator.failed("hog", failure("crash", "MemoryError"))
+    coordinator.failed("b", failure("crash"))
+    assert take_all(coordinator) == ["c"]  # the hog is the longest suspect and must not run beside c
+    coordinator.succeeded("c")
+    assert take_all(coordinator) == ["hog"]
+    coordinator.succeeded("hog")
+    assert take_all(coordinator) == ["b"]
+
+
+def test_a_reserved_video_waits_for_its_worker_unless_another_has_nothing_else() -> None:
+    coordinator = Coordinator([task(name, frames) for frames, name in enumerate("edcba", 1)])
+    assert [coordinator.take("one"), coordinator.take("two")] == [task("a", 5), task("b", 4)]
+    assert coordinator.reserve("one") == task("c", 3)
+    assert coordinator.reserve("one") is None  # one each
+    assert coordinator.reserve("two") is None  # as few as workers
+    assert coordinator.queued == 3
+    coordinator.succeeded("b")
+    assert coordinator.take("two") == task("d", 2)
+    coordinator.succeeded("a")
+    assert coordinator.take("one") == task("c", 3)
+    assert coordinator.take("three") == task("e", 1)
+
+
+def test_an_idle_worker_takes_a_reserved_video_over_and_a_lost_one_gives_it_back() -> None:
+    coordinator = Coordinator([task("a", 3), task("b", 2), task("c", 1)])
+    coordinator.take("one")
+    assert coordinator.reserve("one") == task("b", 2)
+    assert [coordinator.take("two"), coordinator.take("three")] == [task("c", 1), task("b", 2)]
+    coordinator = Coordinator([task("a", 3), task("b", 2), task("c", 1)])
+    coordinator.take("one")
+    coordinator.reserve("one")
+    coordinator.release("one")
+    assert coordinator.take("two") == task("b", 2)
 
 
 def test_a_hundred_thousand_videos_cost_little() -> None:

@@ -54,6 +54,8 @@ def test_every_command_shown_exists_with_its_options(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_option_named_in_the_text_exists(document: Path) -> None:
     known = known_options("submit") | known_options("validate") | {"--working-dir"}
+    for name in ("plan", "status", "cancel", "resume", "retry"):
+        known |= known_options(name)
     known |= known_options("weights", "import") | known_options("weights", "inspect")
     known |= known_options("train") | known_options("train-export") | known_options("train-boxes") | TRAIN_JOB_OPTIONS
     known |= known_options("evaluate", "prepare") | known_options("evaluate", "score")

@@ -276,3 +276,22 @@ def test_of_many_processes_one_gets_the_lease(tmp_path: Path) -> None:
     for process in processes:
         process.join(60)
     assert outcomes == ["busy"] * 5 + ["held"]
+
+
+def test_a_late_writer_does_no_harm(folder: RunFolder, tmp_path: Path) -> None:
+    videos = manifest(tmp_path, "a.mp4", "b.mp4")
+    late, other = videos.tasks
+    folder.prepare(videos, RECORD)
+    masks = tmp_path / "late.parquet"
+    finish(folder, late, tmp_path)
+    before = storage.read_bytes(storage.join(folder.uri, "masks", f"{late.key}.parquet"))
+    masks.write_bytes(b"the same video, from a worker that was thought dead")
+    folder.commit(late, masks, {"attempt": 1}, results=RECORD.results)
+    assert storage.read_bytes(storage.join(folder.uri, "masks", f"{late.key}.parquet")) == before
+
+    storage.put_bytes(
+        storage.join(folder.uri, "run.json"), RunRecord(results={"weights": "x"}, environment={}).to_json()
+    )
+    with pytest.raises(RunMismatchError, match="another run's folder"):
+        folder.commit(other, masks, {}, results=RECORD.results)
+    assert folder.done() == {late.key}

@@ -54,6 +54,14 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "run") if request.param == "local" else f"file://{tmp_path}/run"
 
 
+def test_only_the_first_creates_a_file(folder: str) -> None:
+    uri = storage.join(folder, "lease.json")
+    assert storage.create_bytes(uri, b"first")
+    assert not storage.create_bytes(uri, b"second")
+    assert storage.read_bytes(uri) == b"first"
+    assert storage.list_names(folder) == ["lease.json"]
+
+
 def test_what_is_put_can_be_read_listed_and_deleted(folder: str, tmp_path: Path) -> None:
     uri = storage.join(folder, "masks", "a.parquet")
     assert not storage.exists(uri)

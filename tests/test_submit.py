@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,7 +66,7 @@ def test_a_run_leaves_masks_reports_and_a_summary(undisturbed: Path) -> None:
     assert record["results"]["weights"] == "fingerprint of stub"
     assert record["environment"]["threads_per_worker"] >= 1
     assert sorted(path.name for path in undisturbed.iterdir()) == [
-        *("manifest.parquet", "masks", "run.json", "summary.json", "videos")
+        *("manifest.parquet", "masks", "run.json", "status.json", "summary.json", "videos")
     ]
 
 
@@ -115,10 +116,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, vi
     process = start(*command)
     wait_until(lambda: done(out), process=process)
     ray_processes = psutil.Process(process.pid).children(recursive=True)
-    working = [
-        one for one in ray_processes if re.search("raylet/raylet|gcs_server|VideoWorker", " ".join(one.cmdline()))
-    ]
-    assert len(working) == 4
+    pattern = "raylet/raylet|gcs_server|WorkerActor|worker_main"
+    working = [one for one in ray_processes if re.search(pattern, " ".join(one.cmdline()))]
+    assert len(working) == 6
     assert_loopback_only(ray_processes)
     process.kill()
     process.communicate()
@@ -187,56 +187,58 @@ def is_running(process: psutil.Process) -> bool:
 
 def test_each_failure_is_told_and_costs_nobody_else_anything(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    good = [{**row, "video_id": f"good-{number}"} for number, row in enumerate(rows(videos, 2))]
     first = str(videos / "0.mp4")
+    good = [{"video": first, "video_id": f"good-{number:02}", "box": BOX} for number in range(20)]
     # Every row has every column: a further column would make other tasks of all rows.
-    knobs = ["raise_at", "segfault_at", "kill_at", "exit_at", "once"]
+    knobs = ["raise_at", "segfault_at", "kill_at", "exit_at", "hang_at", "allocate_at", "once"]
     bad: list[dict[str, object]] = [
         {"video": str(videos / "missing.mp4"), "video_id": "missing", "box": BOX},
         {"video": str(videos / "text.mp4"), "video_id": "text", "box": BOX},
         {"video": first, "video_id": "raises", "box": BOX, "raise_at": 3},
         {"video": first, "video_id": "segfaults", "box": BOX, "segfault_at": 5},
+        {"video": first, "video_id": "hangs", "box": BOX, "hang_at": 4},
+        {"video": first, "video_id": "allocates", "box": BOX, "allocate_at": 6},
+        {"video": first, "video_id": "exits", "box": BOX, "exit_at": 2},
         {"video": first, "video_id": "killed", "box": BOX, "kill_at": 5, "once": str(tmp_path / "killed")},
-        {"video": first, "video_id": "exits", "box": BOX, "exit_at": 2, "once": str(tmp_path / "exited")},
     ]
     bad, good = ([{**dict.fromkeys(knobs), **row} for row in part] for part in (bad, good))
     manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad, *good])
-    outcome = run("submit", manifest, "--out", out, "--workers", 2, "--json", *STUB)
+    command = ("submit", manifest, "--out", out, "--workers", 2, "--stall-timeout", 4, "--json", *STUB)
+    outcome = run(*command)
     assert outcome.code == 3, outcome.err
     summary = outcome.summary
-    assert (summary["done"], summary["failed"]) == (4, 4)
+    assert (summary["done"], summary["failed"]) == (21, 7)
     failures = {failure["video_id"]: failure for failure in summary["failures"]}
-    assert {name: failure["attempts"] for name, failure in failures.items()} == {
-        "missing": 1,
-        "text": 1,
-        "raises": 3,
-        "segfaults": 3,
+    attempts = {"missing": 1, "text": 1, "raises": 3, "segfaults": 3, "hangs": 3, "allocates": 3, "exits": 3}
+    assert {name: failure["attempts"] for name, failure in failures.items()} == attempts
+    reasons = {
+        "missing": "missing.mp4 does not exist",
+        "raises": "RuntimeError: the stub was told to raise",
+        "segfaults": "Segmentation fault",
+        "hangs": "no progress for 4 s in phase track",
+        "allocates": "Unable to allocate 20.0 GiB",
+        "exits": "ended itself with exit code 7",
     }
-    assert "missing.mp4 does not exist" in failures["missing"]["message"]
-    assert "RuntimeError: the stub was told to raise" in failures["raises"]["message"]
-    assert "Segmentation fault" in failures["segfaults"]["message"]
+    for name, text in reasons.items():
+        assert text in failures[name]["message"]
     assert "Traceback" not in outcome.err
-    recorded = [json.loads(path.read_text()) for path in (out / "failed").iterdir()]
-    attempts = {record["video_id"]: [attempt["kind"] for attempt in record["attempts"]] for record in recorded}
-    assert attempts["segfaults"] == ["crash"] * 3
-    assert attempts["text"] == ["permanent"]
-    reports = {report["video_id"]: report for report in map(read_json, (out / "videos").iterdir())}
-    assert {name: report["attempt"] for name, report in reports.items()} == {
-        "killed": 2,
-        "exits": 2,
-        "good-0": 1,
-        "good-1": 1,
-    }
+    recorded = {record["video_id"]: record["attempts"] for record in map(read_json, (out / "failed").iterdir())}
+    kinds = {name: [attempt["kind"] for attempt in attempts] for name, attempts in recorded.items()}
+    assert kinds["text"] == ["permanent"]
+    assert all(kinds[name] == ["crash"] * 3 for name in ("raises", "segfaults", "hangs", "allocates", "exits"))
+    assert {attempt["error"] for attempt in recorded["allocates"]} == {"MemoryError"}
+    reports = {report["video_id"]: report["attempt"] for report in map(read_json, (out / "videos").iterdir())}
+    assert reports == {"killed": 2} | {row["video_id"]: 1 for row in good}
 
     # A corrected row is another task; the old failure goes with the old row.
-    manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad[4:], *good, {**bad[0], "video": first}])
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad[7:], *good, {**bad[0], "video": first}])
     outcome = run("submit", manifest, "--out", out, *STUB)
     assert outcome.code == 0, outcome.err
     assert list((out / "failed").iterdir()) == []
 
 
-def read_json(path: Path) -> dict[str, object]:
-    content: dict[str, object] = json.loads(path.read_text())
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
     return content
 
 
@@ -287,13 +289,46 @@ def is_tracking(process: subprocess.Popen[str]) -> bool:
     """True when a worker has begun a video."""
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(process.pid).children(recursive=True)
-        return any("VideoWorker.run" in " ".join(child.cmdline()) for child in children)
+        return any(re.search(r"WorkerActor\.(run|next_events)", " ".join(child.cmdline())) for child in children)
     return False
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
     """Ctrl-C: the terminal sends it to every process of the group."""
     os.killpg(process.pid, signal.SIGINT)
+
+
+def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    late = tmp_path / "late.mp4"
+    prompts = [{**row, "frames": 9} for row in rows(videos, 6, sleep=1.0)]
+    manifest = write_manifest(
+        tmp_path / "manifest.jsonl", [*prompts, {"video": str(late), "box": BOX, "sleep": 1.0, "frames": 99}]
+    )
+    outcome = run("submit", manifest, "--out", out, "--workers", 1, "--on-error", "stop", "--json", *STUB)
+    assert outcome.code == 1, outcome.err
+    assert (outcome.summary["stopped"], outcome.summary["failed"], outcome.summary["not_started"]) == (True, 1, 6)
+    outcome = run("status", out, "--json")
+    (found,) = outcome.events()
+    assert (found["videos"], found["done"], found["failed"], found["running"]) == (7, 0, 1, False)
+
+    late.write_bytes((videos / "0.mp4").read_bytes())
+    manifest.unlink()  # the folder has its own
+    process = start("resume", out, "--json")
+    wait_until(lambda: is_tracking(process), process=process)
+    wait_until(lambda: (found := run("status", out, "--json").events()[0])["running"] and running_of(found))
+    outcome = run("cancel", out, "--now")
+    assert "to stop now" in outcome.out
+    outcome = finish(process)
+    assert outcome.code == 130, outcome.err
+    assert outcome.summary["not_started"] > 0
+    assert run("cancel", out).out.strip().endswith("nothing is running")
+
+
+def running_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    (submission,) = status["submissions"]
+    assert submission["holder"] == "alive"
+    return [video for video in submission["status"].get("videos_running", []) if video["frames"]]
 
 
 def test_workers_that_cannot_start_end_the_run(videos: Path, tmp_path: Path) -> None:

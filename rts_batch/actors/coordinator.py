@@ -1,9 +1,19 @@
 """Which video runs next, and what a failure costs. Pure Python: it knows no Ray and can be tested without one.
 
-Videos wait in a heap, longest first, and are handed out only when a worker is free. A video that failed comes back
-according to the kind of its failure, each kind with a budget of its own, so that a video pays only for what it did
-itself: `permanent` is final at once, `transient` is tried again after a pause, `crash` (the worker died or broke on
-this video) up to three times, and `killed` (the worker was taken away from outside) many times and at once.
+Videos wait in a heap, longest first, and are handed out only when a worker is free. The next video of a busy worker may
+be reserved for it, so that it can be fetched meanwhile; a worker that has nothing else to do takes it over.
+
+A video that failed comes back according to the kind of its failure, each kind with a budget of its own, so that a video
+pays only for what it did itself:
+
+- `permanent`: final at once.
+- `transient`: tried again after a pause.
+- `crash`: there is evidence against the video (the worker's process died of a signal of its own or ended itself, ran
+  out of memory, made no progress, or raised an unexpected error). It is a suspect from then on: it waits until no
+  other video does, runs on a fresh process (after lack of memory alone in the whole pool), and is given up the third
+  time.
+- `killed`: the worker was taken away from outside, and nobody knows why. Tried again at once, many times.
+- `preempted`: the node was lost, drained or preempted. Costs nothing; only a hundred of them mean that it cannot work.
 """
 
 from __future__ import annotations
@@ -12,11 +22,14 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from rts_batch.manifest import VideoTask
 
-FailureKind = Literal["permanent", "transient", "crash", "killed"]
+FailureKind = Literal["permanent", "transient", "crash", "killed", "preempted"]
+
+OUT_OF_MEMORY: Final = ("MemoryError", "OutOfMemoryError")
+"""Names of the errors that tell a lack of memory, in the worker's process or on its GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,7 @@ class Budgets:
     transient: int = 5
     crash: int = 3
     killed: int = 20
+    preempted: int = 100
     pause: float = 2.0
     longest_pause: float = 60.0
 
@@ -50,17 +64,27 @@ class Budgets:
             "transient": self.transient,
             "crash": self.crash,
             "killed": self.killed,
+            "preempted": self.preempted,
         }
         return limits[kind]
 
 
 @dataclass(order=True)
 class _Queued:
-    """A video in the heap: longest first, and among equals in the manifest's order."""
+    """A video that waits or runs: longest first, and among equals in the manifest's order."""
 
     priority: tuple[int, int]
     task: VideoTask = field(compare=False)
     failures: list[Failure] = field(compare=False, default_factory=list)
+
+    @property
+    def is_suspect(self) -> bool:
+        return any(failure.kind == "crash" for failure in self.failures)
+
+    @property
+    def must_be_alone(self) -> bool:
+        """Whoever shares a machine with it may be the one that is killed for lack of memory."""
+        return any(failure.error in OUT_OF_MEMORY for failure in self.failures)
 
 
 class Coordinator:
@@ -84,21 +108,49 @@ class Coordinator:
             _Queued((-lengths.get(task.key, task.frames or 0), order), task) for order, task in enumerate(tasks)
         ]
         heapq.heapify(self._ready)
+        self._reserved: dict[str, _Queued] = {}
+        self._suspects: list[_Queued] = []
         self._pausing: list[tuple[float, _Queued]] = []
         self._running: dict[str, _Queued] = {}
         self._stopped = False
 
-    def take(self) -> VideoTask | None:
-        """Hands out the next video, or None where none is ready (see `next_ready_in`)."""
-        if self._stopped:
+    def take(self, worker: str = "") -> VideoTask | None:
+        """Hands out the worker's next video, or None where there is none for it now."""
+        self._end_pauses()
+        queued = None if self._stopped else self._next(worker)
+        if queued is None:
             return None
-        while self._pausing and self._pausing[0][0] <= self._clock():
-            heapq.heappush(self._ready, heapq.heappop(self._pausing)[1])
-        if not self._ready:
-            return None
-        queued = heapq.heappop(self._ready)
         self._running[queued.task.key] = queued
         return queued.task
+
+    def _next(self, worker: str) -> _Queued | None:
+        if worker in self._reserved:
+            return self._reserved.pop(worker)
+        if self._ready:
+            return heapq.heappop(self._ready)
+        if self._reserved:  # better fetched twice than waited for
+            longest = min(self._reserved, key=lambda other: self._reserved[other])
+            return self._reserved.pop(longest)
+        alone = bool(self._running) and any(queued.must_be_alone for queued in self._running.values())
+        if self._suspects and not alone and not (self._suspects[0].must_be_alone and self._running):
+            return heapq.heappop(self._suspects)
+        return None
+
+    def reserve(self, worker: str) -> VideoTask | None:
+        """Sets a video aside for a busy worker that has none yet and returns it, or None where there is none."""
+        self._end_pauses()
+        # With fewer videos than workers the next one is better left to whoever is free first.
+        if self._stopped or worker in self._reserved or len(self._ready) <= len(self._running):
+            return None
+        queued = heapq.heappop(self._ready)
+        self._reserved[worker] = queued
+        return queued.task
+
+    def release(self, worker: str) -> None:
+        """Puts back what is reserved for a worker that is gone."""
+        queued = self._reserved.pop(worker, None)
+        if queued is not None:
+            heapq.heappush(self._ready, queued)
 
     def succeeded(self, key: str) -> tuple[Failure, ...]:
         """Takes a video off the books; returns the failures that went before."""
@@ -115,7 +167,7 @@ class Coordinator:
             pause = min(self._budgets.pause * 2 ** (spent - 1), self._budgets.longest_pause)
             heapq.heappush(self._pausing, (self._clock() + pause, queued))
         else:
-            heapq.heappush(self._ready, queued)
+            self._queue(queued)
         return None
 
     def stop(self) -> None:
@@ -126,16 +178,26 @@ class Coordinator:
         """Number of the running attempt at this video, from 1."""
         return len(self._running[key].failures) + 1
 
-    def next_ready_in(self) -> float | None:
-        """Seconds until `take` can hand out a video: 0 where it can now, None where nothing is queued."""
-        if self._stopped or not (self._ready or self._pausing):
-            return None
-        return 0.0 if self._ready else max(0.0, self._pausing[0][0] - self._clock())
+    def is_suspect(self, key: str) -> bool:
+        """Whether a running video must have a process that no other video has used."""
+        return self._running[key].is_suspect
+
+    def _end_pauses(self) -> None:
+        while self._pausing and self._pausing[0][0] <= self._clock():
+            self._queue(heapq.heappop(self._pausing)[1])
+
+    def _queue(self, queued: _Queued) -> None:
+        heapq.heappush(self._suspects if queued.is_suspect else self._ready, queued)
 
     @property
     def queued(self) -> int:
         """Videos that wait, be it for a worker or for the end of a pause."""
-        return len(self._ready) + len(self._pausing)
+        return len(self._ready) + len(self._reserved) + len(self._suspects) + len(self._pausing)
+
+    @property
+    def to_hand_out(self) -> int:
+        """Videos that wait and will be handed out: none after a stop."""
+        return 0 if self._stopped else self.queued
 
     @property
     def running(self) -> int:
@@ -149,4 +211,4 @@ class Coordinator:
     @property
     def finished(self) -> bool:
         """True when nothing runs and nothing will be handed out any more."""
-        return not self._running and (self._stopped or not self.queued)
+        return not self._running and not self.to_hand_out

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rts_batch.actors.prompts import PromptBook
@@ -16,7 +17,7 @@ from rts_batch.actors.tracker import LoadedTracker, OpenScene, TrackedTarget
 from rts_batch.io.video import Frame, FrameSource
 from rts_batch.manifest import VideoTask
 
-__all__ = ["TrackedRows", "expected_frames", "reading", "track_video"]
+__all__ = ["Forward", "TrackedRows", "expected_frames", "reading", "track_video"]
 
 TrackedRows = tuple[Frame, Mapping[int, TrackedTarget]]
 """A frame and its rows by object id; a target's frames come in an unbroken row, upwards or downwards."""
@@ -47,18 +48,31 @@ def expected_frames(source: FrameSource, task: VideoTask) -> int | None:
     return frames
 
 
+@dataclass
+class Forward:
+    """The forward pass while it is under way; from outside it can be photographed, and gone on with elsewhere."""
+
+    scene: OpenScene | None = None
+    """Open from the first prompt's frame on."""
+    after: int = -1
+    """Frames up to this one have been tracked by an earlier attempt, and are passed over."""
+    active: bool = False
+
+
 def track_video(
     task: VideoTask,
     tracker: LoadedTracker,
     book: PromptBook,
     source: FrameSource,
     reopen: Callable[..., FrameSource],
+    forward: Forward | None = None,
 ) -> Iterator[TrackedRows]:
     """Yields every frame that is read, with the rows that it gives.
 
     Args:
         source: opened as `reading` says; it is closed where a second pass is needed.
         reopen: opens the same video again; takes `start`, `end` and `backward`.
+        forward: the state of the forward pass, to begin with and to look at between frames.
 
     Raises:
         PromptError: a prompt that does not fit, or whose frame does not come.
@@ -69,10 +83,13 @@ def track_video(
     if task.direction == "backward":
         yield from _backward(task, tracker, book, source)
         return
-    end = task.start
-    for frame, rows in _forward(task, tracker, book, source):
+    forward = forward or Forward()
+    end = max(task.start, forward.after + 1)
+    forward.active = True
+    for frame, rows in _forward(task, tracker, book, source, forward):
         end = frame.index + 1
         yield frame, rows
+    forward.active = False
     book.check_end(end)
     if task.direction == "both" and book.last_begin > task.start:
         source.close()
@@ -81,13 +98,16 @@ def track_video(
             source.warnings += [text for text in before.warnings if text not in source.warnings]
 
 
-def _forward(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
-    scene: OpenScene | None = None
+def _forward(
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, forward: Forward
+) -> Iterator[TrackedRows]:
     for frame in source:
+        if frame.index <= forward.after:
+            continue
         prompts = book.due(frame)
-        if scene is None and prompts:
-            scene = tracker.open_scene(task)
-        yield frame, scene.step(frame.image, prompts) if scene is not None else {}
+        if forward.scene is None and prompts:
+            forward.scene = tracker.open_scene(task)
+        yield frame, forward.scene.step(frame.image, prompts) if forward.scene is not None else {}
 
 
 def _backward(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:

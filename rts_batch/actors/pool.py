@@ -8,64 +8,49 @@ nothing else to do, so that none waits behind a long one or behind a node that i
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import ray
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 
-from rts_batch.actors.coordinator import Coordinator, Failure, FailureKind
+from rts_batch.actors.coordinator import Coordinator, Failure
+from rts_batch.actors.interruptions import Interruptions
+from rts_batch.actors.members import Member, draining_nodes, failed_in_init, failure_of, reason
+from rts_batch.actors.metrics import RunMetrics
 from rts_batch.actors.progress import Advanced, Display, Event, Failed, Finished, Opened, RunProgress, VideoProgress
-from rts_batch.actors.video_worker import VideoWorker, WorkerSettings
+from rts_batch.actors.video_worker import WorkerSettings
+from rts_batch.actors.worker_actor import CONTROL, Welcome, WorkerActor
+from rts_batch.actors.worker_process import TRANSFER_PATIENCE
 from rts_batch.errors import ClusterError
+from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
 
 POLL_SECONDS = 0.2
 START_ATTEMPTS = 5
 """Workers in a row that may be lost before they are ready."""
 
+DRAIN_SECONDS = 5.0
+"""Time between two looks at which nodes are about to go."""
+
+WAITING_SECONDS = 60.0
+"""After so long without any worker the user is told what is missing."""
+
 FINISHING = "interrupted: finishing the videos in hand; press Ctrl-C again to stop now"
 
 
-@dataclass(kw_only=True)
-class _Member:
-    """One actor of the pool. It is starting (`ready` set), busy (`stream` set) or idle."""
+@dataclass(frozen=True, kw_only=True)
+class PoolSize:
+    """How many workers, and what each takes of the cluster."""
 
-    actor: Any
-    fault_log: Path | None
-    ready: Any = None
-    stream: Any = None
-    task: VideoTask | None = None
-    name: str = ""
-    frame: int | None = None
-
-
-class Interruptions:
-    """Ctrl-C once: finish what is in hand; twice, or SIGTERM: stop now."""
-
-    def __init__(self) -> None:
-        self.finish = False
-        self.now = False
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[Interruptions]:
-        earlier = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        # Only flags: what a handler interrupts may hold any lock.
-        self.now = self.finish or number == signal.SIGTERM
-        self.finish = True
+    most: int
+    least: int = 1
+    """Kept alive as long as any video waits, even if it waits for the end of a pause."""
+    cpus: float = 1
+    gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 class Pool:
@@ -74,13 +59,12 @@ class Pool:
     Args:
         coordinator: The queue; the pool alone talks to it while `run` is running.
         settings: What every worker is told.
-        size: Actors at most.
-        gpus_per_worker: GPU share of each; 0 for CPU workers.
+        size: How many actors, and what each takes.
+        stall_seconds: Without progress for so long, a video counts as hung.
         progress: Is kept up to date.
         display: Is shown `progress` several times a second.
         finished: Called with the task and its earlier failures when a video's masks are in place.
         given_up: Called with the task and all failures when a video will not be tried again.
-        fault_logs: Local folder for the workers' last words, where the workers run on this host.
     """
 
     def __init__(
@@ -88,27 +72,33 @@ class Pool:
         coordinator: Coordinator,
         settings: WorkerSettings,
         *,
-        size: int,
-        gpus_per_worker: float,
+        size: PoolSize,
+        stall_seconds: float,
         progress: RunProgress,
         display: Display,
         finished: Callable[[VideoTask, Finished, tuple[Failure, ...]], None],
         given_up: Callable[[VideoTask, tuple[Failure, ...]], None],
-        fault_logs: Path | None,
     ) -> None:
         self._coordinator = coordinator
         self._settings = settings
         self._size = size
+        self._stall_seconds = stall_seconds
         self._progress = progress
         self._display = display
+        self._metrics = RunMetrics(settings.out)
         self._finished = finished
         self._given_up = given_up
-        self._fault_logs = fault_logs
-        self._actor_class = ray.remote(VideoWorker).options(
-            num_cpus=1, num_gpus=gpus_per_worker, max_restarts=0, max_task_retries=0
+        self._actor_class = ray.remote(concurrency_groups={CONTROL: 2})(WorkerActor).options(
+            num_cpus=size.cpus,
+            num_gpus=size.gpus,
+            resources=dict(size.resources),
+            max_restarts=0,
+            max_task_retries=0,
         )
-        self._members: list[_Member] = []
+        self._members: list[Member] = []
         self._lost_starting = 0
+        self._drains_due = time.monotonic() + DRAIN_SECONDS
+        self._waiting_since: float | None = None
 
     def run(self, interruptions: Interruptions, *, check: Callable[[], None] = lambda: None) -> None:
         """Returns when nothing runs and nothing is left, or when it was interrupted.
@@ -129,48 +119,65 @@ class Pool:
                 self._adjust_size()
                 self._hand_out()
                 self._listen()
+                self._look_after()
                 self._display.update(self._progress)
+                self._metrics.update(self._progress, queued=self._coordinator.queued, workers=len(self._members))
         except RayError as error:
-            raise ClusterError(f"Ray failed: {_reason(error)}") from error
+            raise ClusterError(f"Ray failed: {reason(error)}") from error
         finally:
-            for member in self._members:
-                with contextlib.suppress(RayError):
-                    ray.kill(member.actor)
-            self._members.clear()
+            for member in list(self._members):
+                self._end(member)
 
     def _adjust_size(self) -> None:
-        """Starts an actor for every video that waits, up to the pool's size, and ends those that nothing waits for."""
-        queued = 0 if self._coordinator.next_ready_in() is None else self._coordinator.queued
-        wanted = min(self._size, queued + self._coordinator.running)
-        while len(self._members) < wanted:
+        """Asks for an actor for every video that waits, up to the pool's size, and ends those that nothing waits for.
+
+        They are asked for all at once, so that a cluster that grows sees the whole demand.
+        """
+        waiting = self._coordinator.to_hand_out
+        wanted = min(self._size.most, waiting + self._coordinator.running)
+        if waiting:
+            wanted = max(wanted, self._size.least)
+        for member in [member for member in self._members if member.leaving and member.task is None]:
+            self._end(member)
+        staying = [member for member in self._members if not member.leaving]
+        for _ in range(wanted - len(staying)):
             self._members.append(self._start())
-        for member in [member for member in self._members if member.task is None][: len(self._members) - wanted]:
+        idle = [member for member in staying if member.task is None]
+        for member in idle[: max(0, len(staying) - wanted)]:
             self._end(member)
 
-    def _start(self) -> _Member:
-        fault_log = self._fault_logs / f"{uuid.uuid4().hex}.log" if self._fault_logs else None
-        actor = self._actor_class.remote(self._settings, str(fault_log) if fault_log else None)
-        return _Member(actor=actor, fault_log=fault_log, ready=actor.ready.remote())
+    def _start(self) -> Member:
+        actor = self._actor_class.remote(self._settings, self._stall_seconds)
+        return Member(id=uuid.uuid4().hex, actor=actor, ready=actor.ready.remote())
 
-    def _end(self, member: _Member) -> None:
-        ray.kill(member.actor)
+    def _end(self, member: Member) -> None:
+        with contextlib.suppress(RayError):
+            ray.kill(member.actor)
+        self._coordinator.release(member.id)
         self._members.remove(member)
 
     def _hand_out(self) -> None:
         for member in self._members:
-            if member.ready is not None or member.task is not None:
+            if member.ready is not None or member.leaving:
                 continue
-            task = self._coordinator.take()
-            if task is None:
-                return
-            attempt = self._coordinator.attempt(task.key)
-            member.task, member.frame = task, None
-            member.stream = member.actor.run.options(num_returns="streaming").remote(task, attempt)
-            self._progress.running[task.key] = VideoProgress(task.video_id, expected=task.frames)
+            if member.task is None:
+                task = self._coordinator.take(member.id)
+                if task is not None:
+                    self._hand_to(member, task)
+            elif self._is_remote_next(member):
+                ahead = self._coordinator.reserve(member.id)
+                if ahead is not None:
+                    member.actor.fetch.options(concurrency_group=CONTROL).remote(ahead)
+
+    def _hand_to(self, member: Member, task: VideoTask) -> None:
+        member.task, member.frame, member.heard = task, None, time.monotonic()
+        arguments = task, self._coordinator.attempt(task.key), self._coordinator.is_suspect(task.key)
+        member.answer = member.actor.run.remote(*arguments)
+        self._progress.running[task.key] = VideoProgress(task.video_id, expected=task.frames)
 
     def _listen(self) -> None:
-        """Waits a moment for the workers' next words and takes one from each that has any."""
-        by_source = {member.ready or member.stream: member for member in self._members if member.ready or member.stream}
+        """Waits a moment for the workers' next words and takes them from each that has any."""
+        by_source = {member.ready or member.answer: member for member in self._members if member.ready or member.answer}
         if not by_source:
             time.sleep(POLL_SECONDS)  # every video that is left waits for the end of a pause
             return
@@ -178,41 +185,38 @@ class Pool:
         heard += ray.wait(list(by_source), num_returns=len(by_source), timeout=0)[0]
         for source in dict.fromkeys(heard):
             member = by_source[source]
+            member.heard = time.monotonic()
             if member.ready is not None:
                 self._welcome(member)
             else:
-                self._take_event(member)
+                self._take_events(member)
 
-    def _welcome(self, member: _Member) -> None:
+    def _welcome(self, member: Member) -> None:
         try:
-            member.name = ray.get(member.ready)
+            welcome: Welcome = ray.get(member.ready)
         except RayError as error:
             self._lost_starting += 1
-            if _failed_in_init(error) or self._lost_starting >= START_ATTEMPTS:
-                raise ClusterError(f"a worker cannot start: {_last_words(member) or _reason(error)}") from error
+            if failed_in_init(error) or self._lost_starting >= START_ATTEMPTS:
+                raise ClusterError(f"a worker cannot start: {reason(error)}") from error
             self._end(member)  # taken away while it was starting; `_adjust_size` replaces it
             return
-        member.ready = None
+        member.name, member.node, member.ready = welcome.name, welcome.node, None
         self._lost_starting = 0
 
-    def _take_event(self, member: _Member) -> None:
+    def _take_events(self, member: Member) -> None:
         assert member.task is not None
+        task = member.task
         try:
-            event: Event = ray.get(next(member.stream))
-        except StopIteration:
-            self._lose(member, "crash", "WorkerError", "the worker ended the video without a result")
-        except RayTaskError as error:
-            self._lose(member, "crash", type(error.cause).__name__, str(error.cause))
-        except OutOfMemoryError as error:
-            self._lose(member, "crash", "OutOfMemoryError", _first_line(error))
-        except RayActorError as error:
-            last_words = _last_words(member)
-            kind: FailureKind = "crash" if last_words else "killed"
-            self._lose(member, kind, type(error).__name__, last_words or _reason(error))
-        else:
-            self._handle(member, member.task, event)
+            events: list[Event] = ray.get(member.answer)
+        except RayError as error:
+            self._lose(member, failure_of(error, member))
+            return
+        for event in events:
+            self._handle(member, task, event)
+        if member.task is not None:
+            member.answer = member.actor.next_events.remote()
 
-    def _handle(self, member: _Member, task: VideoTask, event: Event) -> None:
+    def _handle(self, member: Member, task: VideoTask, event: Event) -> None:
         video = self._progress.running[task.key]
         match event:
             case Opened():
@@ -221,8 +225,7 @@ class Pool:
                 video.frames = member.frame = event.frames
             case Finished():
                 self._free(member)
-                self._progress.done += 1
-                self._progress.finished_frames += event.frames
+                self._progress.add(event)
                 self._finished(task, event, self._coordinator.succeeded(task.key))
             case Failed():
                 failure = Failure(
@@ -230,16 +233,52 @@ class Pool:
                 )
                 self._free(member)
                 self._book(task, failure)
-                if event.kind == "crash":
-                    self._end(member)  # what broke once may have left the process in any state
+                if event.kind == "preempted":
+                    self._end(member)
 
-    def _lose(self, member: _Member, kind: FailureKind, error: str, message: str) -> None:
+    def _look_after(self) -> None:
+        """Finds workers that cannot speak any more, or whose nodes are about to go, and tells who waits in vain."""
+        now = time.monotonic()
+        # A worker tells by itself that its process hangs; this is for one that cannot even do that.
+        silence = self._stall_seconds * (TRANSFER_PATIENCE + 1) + 60
+        for member in [member for member in self._members if member.task and now - member.heard > silence]:
+            self._lose(member, _failure(member, f"the worker has said nothing for {silence:.0f} s"))
+        if now >= self._drains_due:
+            self._drains_due = now + DRAIN_SECONDS
+            self._leave_nodes(draining_nodes())
+        if not self._members or any(member.ready is None for member in self._members):
+            self._waiting_since = now
+        elif self._waiting_since is not None and now - self._waiting_since > WAITING_SECONDS:
+            self._waiting_since = None
+            self._display.note(f"no worker has started yet; {self._shown_size()}")
+
+    def _leave_nodes(self, nodes: set[str]) -> None:
+        for member in [member for member in self._members if member.node in nodes and not member.leaving]:
+            member.leaving = True
+            self._coordinator.release(member.id)
+            if member.task is None:
+                self._end(member)
+            else:
+                member.actor.leave.options(concurrency_group=CONTROL).remote()
+
+    def _shown_size(self) -> str:
+        size = self._size
+        parts = {"CPU": size.cpus, "GPU": size.gpus, **size.resources}
+        each = ", ".join(f"{share:g} {name}" for name, share in parts.items() if share)
+        return f"{len(self._members)} are asked for, each with {each}, and the cluster has no such place free"
+
+    @staticmethod
+    def _is_remote_next(member: Member) -> bool:
+        """Only what has to cross a network is worth fetching ahead; the videos of one run usually lie together."""
+        return member.task is not None and storage.local_path(member.task.uri) is None
+
+    def _lose(self, member: Member, failure: Failure) -> None:
         """Books the end of an actor as a failure of its video."""
         assert member.task is not None
         task = member.task
         self._free(member)
         self._end(member)
-        self._book(task, Failure(kind=kind, error=error, message=message, worker=member.name, frame=member.frame))
+        self._book(task, failure)
 
     def _book(self, task: VideoTask, failure: Failure) -> None:
         failures = self._coordinator.failed(task.key, failure)
@@ -249,31 +288,11 @@ class Pool:
         self._progress.failed += 1
         self._given_up(task, failures)
 
-    def _free(self, member: _Member) -> None:
+    def _free(self, member: Member) -> None:
         assert member.task is not None
         del self._progress.running[member.task.key]
-        member.task = member.stream = None
+        member.task = member.answer = None
 
 
-def _failed_in_init(error: RayError) -> bool:
-    return isinstance(error, ActorDiedError) and bool(getattr(error, "actor_init_failed", False))
-
-
-def _last_words(member: _Member) -> str:
-    """What the worker's own fault handler wrote before it died, if anything."""
-    if member.fault_log is None or not member.fault_log.exists():
-        return ""
-    return member.fault_log.read_text(errors="replace").strip()[:2000]
-
-
-def _reason(error: BaseException) -> str:
-    """The sentence of Ray's error that says what happened, without its identifiers."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        if line.startswith("The actor is dead because"):
-            return line.split(" Some common causes")[0]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+def _failure(member: Member, message: str) -> Failure:
+    return Failure(kind="killed", error="WorkerError", message=message, worker=member.name, frame=member.frame)

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from rts_batch.actors.coordinator import FailureKind
 
 LINE_SECONDS = 5.0
+
+
+PhaseName = Literal["fetch", "track", "write"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What the worker does with the video from now on."""
+
+    key: str
+    phase: PhaseName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,10 @@ class Finished:
     frames: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    steps: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the worker spent on each step."""
+    has_checkpoints: bool = False
+    """The run's folder holds checkpoints of it that nobody needs any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +67,7 @@ class Failed:
     frame: int | None = None
 
 
-Event = Opened | Advanced | Finished | Failed
+Event = Phase | Opened | Advanced | Finished | Failed
 
 
 @dataclass
@@ -72,8 +87,20 @@ class RunProgress:
     already_done: int = 0
     retries: int = 0
     finished_frames: int = 0
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    """Of all finished videos, by step."""
+    video_seconds: float = 0.0
+    """The workers' time on finished videos."""
     running: dict[str, VideoProgress] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+
+    def add(self, finished: Finished) -> None:
+        """Counts a finished video."""
+        self.done += 1
+        self.finished_frames += finished.frames
+        self.video_seconds += finished.seconds
+        for step, seconds in finished.steps.items():
+            self.step_seconds[step] = self.step_seconds.get(step, 0.0) + seconds
 
     @property
     def frames(self) -> int:

@@ -6,6 +6,8 @@ does not show after an hour of tracking.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +64,25 @@ class PromptBook:
     def waiting(self) -> bool:
         """Whether a prompt's frame is yet to come."""
         return bool(self._waiting)
+
+    def taken(self) -> dict[str, dict[int, int]]:
+        """How many prompts of each target have come, and on which frame it began: enough to go on from (`resume`)."""
+        left = Counter(object_id for object_id, _, _ in self._waiting)
+        came = {target.object_id: len(target.prompts) - left[target.object_id] for target in self._task.targets}
+        return {"came": {key: count for key, count in came.items() if count}, "begin": dict(self.begin)}
+
+    def resume(self, taken: Mapping[str, Mapping[int, int]]) -> None:
+        """Takes out the prompts that had come when `taken` was called; for frames that are read forward."""
+        left = dict(taken["came"])
+        waiting = []
+        for object_id, prompt, ready in self._waiting:
+            if left.get(object_id, 0) == 0:
+                waiting.append((object_id, prompt, ready))
+                continue
+            left[object_id] -= 1
+            if object_id not in self.begin:
+                self.begin[object_id], self._begun_by[object_id] = taken["begin"][object_id], ready
+        self._waiting = waiting
 
     @property
     def last_begin(self) -> int:

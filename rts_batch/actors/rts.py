@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from rts_batch.actors.prompts import ReadyPrompt
 from rts_batch.actors.tracker import TrackerDescription
 from rts_batch.config import RunSettings, TrackerConfig
-from rts_batch.errors import ClusterError, SettingsError, WeightsError
+from rts_batch.errors import CheckpointError, ClusterError, SettingsError, WeightsError
 from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
 from rts_batch.model.fast import fast
@@ -84,8 +85,15 @@ class RtsTracker:
         self._sta = sta
         self._config = config
 
-    def open_scene(self, task: VideoTask) -> _RtsScene:
-        return _RtsScene(Scene(self._model, self._config, sta=self._sta, single=len(task.targets) == 1))
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> _RtsScene:
+        scene = Scene(self._model, self._config, sta=self._sta, single=len(task.targets) == 1)
+        if state is not None:
+            try:
+                content = torch.load(io.BytesIO(state), weights_only=True)
+            except Exception as error:  # whatever damaged bytes make of the loader
+                raise CheckpointError(f"the tracker's state cannot be read: {error}") from error
+            scene.restore(content)
+        return _RtsScene(scene)
 
 
 class _RtsScene:
@@ -97,6 +105,11 @@ class _RtsScene:
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
         return self._scene.annotate(image, _marked(prompts))
+
+    def snapshot(self) -> bytes:
+        content = io.BytesIO()
+        torch.save(self._scene.snapshot(), content)
+        return content.getvalue()
 
 
 def _marked(prompts: Mapping[int, ReadyPrompt]) -> dict[int, TargetPrompt]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import datetime, timezone
 from typing import Any
 
 from rts_batch.actors.cluster import ray_session, run_folder_on_this_host, usable_cores
 from rts_batch.actors.coordinator import Coordinator, Failure
 from rts_batch.actors.progress import Display, Finished, RunProgress
 from rts_batch.actors.prompts import BOX_NEEDS_STA
+from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.actors.tracker import TrackerDescription, find_factory
 from rts_batch.actors.video_worker import WorkerSettings
-from rts_batch.config import RunSettings
-from rts_batch.errors import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_SOME_FAILED,
-    ManifestError,
-    RunBusyError,
-    StorageError,
-)
+from rts_batch.config import RunSettings, Scope
+from rts_batch.errors import ManifestError, RunBusyError, StorageError
 from rts_batch.io import storage
 from rts_batch.lease import Lease
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
@@ -32,64 +27,55 @@ from rts_batch.runs import Plan, RunFolder, RunRecord, expected_lengths, version
 CORES_PER_WORKER = 4
 """Beyond this many threads one frame gains little; several videos side by side gain nearly everything."""
 
+STATUS_SECONDS = 5.0
+"""Time between two writings of `status.json` and two looks for a wish to stop."""
 
-@dataclass(frozen=True, kw_only=True)
-class VideoFailure:
-    video_id: str
-    error: str
-    message: str
-    attempts: int
+DEFAULT_SCOPE = Scope()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How a submission ended."""
+class Prepared:
+    """What is known of a submission before anything is written or started."""
 
-    out: str
-    weights: str
-    videos: int
-    done: int
-    """Videos whose masks are in place now, `already_done` included."""
-    already_done: int
-    failures: tuple[VideoFailure, ...]
-    left_out: tuple[str, ...]
-    """Manifest rows that `--skip-invalid` left out, with their problems."""
-    frames: int
-    seconds: float
-    interrupted: bool
-    warnings: tuple[str, ...]
+    manifest: Manifest
+    tracker: TrackerDescription
+    folder: RunFolder
+    record: RunRecord
+    workers: int
+    threads: int
 
-    @property
-    def exit_code(self) -> int:
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        if self.failures:
-            return EXIT_SOME_FAILED if self.done else EXIT_FAILED
-        return EXIT_OK
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "out": self.out,
-            "masks": storage.join(self.out, "masks"),
-            "weights": self.weights,
-            "videos": self.videos,
-            "done": self.done,
-            "already_done": self.already_done,
-            "failed": len(self.failures),
-            "not_started": self.videos - self.done - len(self.failures),
-            "frames": self.frames,
-            "seconds": round(self.seconds, 2),
-            "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2),
-            "interrupted": self.interrupted,
-            "exit_code": self.exit_code,
-            "failures": [dataclasses.asdict(failure) for failure in self.failures],
-            "rows_left_out": list(self.left_out),
-            "warnings": list(self.warnings),
-        }
+def look(
+    manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
+) -> tuple[Prepared, Plan]:
+    """Checks everything that can be checked, and says what a submission would do. Raises as `submit` does."""
+    prepared = _prepare(manifest_uri, out, settings, scope, skip_invalid)
+    return prepared, prepared.folder.look(prepared.manifest, prepared.record, scope)
+
+
+def _prepare(manifest_uri: str, out: str, settings: RunSettings, scope: Scope, skip_invalid: bool) -> Prepared:
+    manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
+    tracker = find_factory(settings.tracker).describe(settings)
+    _refuse_boxes_without_sta(manifest, tracker)
+    folder = RunFolder(absolute(out), scope.shard)
+    workers, threads = choose_size(settings, tracker, folder.record())
+    environment = {**tracker.environment, "threads_per_worker": threads, "versions": versions()}
+    record = RunRecord(
+        results={"weights": tracker.fingerprint, **tracker.settings},
+        environment=environment,
+        settings={**settings.to_dict(), "weights": storage.safe_uri(tracker.weights)},
+    )
+    return Prepared(manifest=manifest, tracker=tracker, folder=folder, record=record, workers=workers, threads=threads)
 
 
 def submit(
-    manifest_uri: str, out: str, settings: RunSettings, *, display: Display, skip_invalid: bool = False
+    manifest_uri: str,
+    out: str,
+    settings: RunSettings,
+    *,
+    display: Display,
+    scope: Scope = DEFAULT_SCOPE,
+    skip_invalid: bool = False,
 ) -> Summary:
     """Does what is left of a manifest and returns how it went.
 
@@ -102,27 +88,19 @@ def submit(
         WeightsError: The weights cannot be used.
         ClusterError: Ray or the device cannot be used.
     """
-    manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
-    tracker = find_factory(settings.tracker).describe(settings)
-    _refuse_boxes_without_sta(manifest, tracker)
-    folder = RunFolder(_absolute(out))
-    recorded = folder.record()
-    workers, threads = choose_size(settings, tracker, recorded)
-    environment = {**tracker.environment, "threads_per_worker": threads, "versions": versions()}
-    record = RunRecord(results={"weights": tracker.fingerprint, **tracker.settings}, environment=environment)
+    prepared = _prepare(manifest_uri, out, settings, scope, skip_invalid)
+    folder, tracker, manifest = prepared.folder, prepared.tracker, prepared.manifest
     with Lease(folder.lease_uri, note=display.note) as lease:
-        plan = folder.prepare(manifest, record)
+        refuse_other_divisions(folder, note=display.note)
+        plan = folder.prepare(manifest, prepared.record, scope)
         warnings = [*([tracker.warning] if tracker.warning else []), *plan.warnings]
         for text in warnings:
             display.note(f"warning: {text}")
         job = _Job(
-            folder=folder,
-            manifest=manifest,
+            prepared=prepared,
             plan=plan,
             settings=settings,
-            tracker=tracker,
-            workers=workers,
-            threads=threads,
+            max_failures=scope.max_failures,
             display=display,
             lease=lease,
         )
@@ -130,7 +108,7 @@ def submit(
         summary = Summary(
             out=folder.uri,
             weights=storage.safe_uri(tracker.weights),
-            videos=len(manifest.tasks),
+            videos=plan.videos,
             done=plan.done + job.progress.done,
             already_done=plan.done,
             failures=tuple(job.failures),
@@ -138,9 +116,14 @@ def submit(
             frames=job.progress.finished_frames,
             seconds=job.progress.seconds if plan.left else 0.0,
             interrupted=interrupted,
+            step_seconds=job.progress.step_seconds,
+            video_seconds=job.progress.video_seconds,
+            stopped=job.stopped,
             warnings=(*warnings, *job.warnings),
         )
         folder.put_summary(summary.to_dict())
+        folder.put_status({**job.status(), "state": "interrupted" if interrupted else "ended"})
+        folder.forget_cancel()
     return summary
 
 
@@ -148,71 +131,105 @@ def submit(
 class _Job:
     """The part of a submission that needs Ray."""
 
-    folder: RunFolder
-    manifest: Manifest
+    prepared: Prepared
     plan: Plan
     settings: RunSettings
-    tracker: TrackerDescription
-    workers: int
-    threads: int
+    max_failures: int | None
     display: Display
     lease: Lease
+    stopped: bool = False
     failures: list[VideoFailure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     progress: RunProgress = field(init=False)
+    folder: RunFolder = field(init=False)
+    coordinator: Coordinator = field(init=False)
+    interruptions: Any = None
+    status_due: float = 0.0
 
     def __post_init__(self) -> None:
-        self.progress = RunProgress(videos=len(self.manifest.tasks), already_done=self.plan.done)
+        self.progress = RunProgress(videos=self.plan.videos, already_done=self.plan.done)
+        self.folder = self.prepared.folder
+        self.coordinator = Coordinator(self.plan.left, lengths=expected_lengths(self.plan.left))
 
     def run(self) -> bool:
         """Runs what is left; returns whether it was interrupted."""
-        coordinator = Coordinator(self.plan.left, lengths=expected_lengths(self.plan.left))
         local = self.settings.address == "local"
         with run_folder_on_this_host() as scratch:
             worker_settings = WorkerSettings(
                 out=self.folder.uri,
                 factory=self.settings.tracker,
-                tracker=self.tracker,
+                tracker=self.prepared.tracker,
                 decoder=self.settings.decoder,
                 strict_video=self.settings.strict_video,
-                threads=self.threads,
-                extras=self.manifest.extras,
+                threads=self.prepared.threads,
+                extras=self.prepared.manifest.extras,
+                results=self.prepared.record.results,
+                checkpoint_every=self.settings.checkpoint_every or None,
+                checkpointed=self.folder.checkpointed(),
+                watch_notices=not local,
                 scratch=str(scratch) if local else None,
             )
-            size = min(self.workers, len(self.plan.left))
-            with ray_session(self.settings.address, cpus=size, folder=scratch):
-                return self._run_pool(coordinator, worker_settings, size, scratch if local else None)
+            workers = min(self.prepared.workers, len(self.plan.left))
+            with ray_session(self.settings, workers=workers, folder=scratch):
+                return self._run_pool(worker_settings, workers)
 
-    def _run_pool(
-        self, coordinator: Coordinator, worker_settings: WorkerSettings, size: int, fault_logs: Path | None
-    ) -> bool:
+    def _run_pool(self, worker_settings: WorkerSettings, workers: int) -> bool:
         # Importing the pool imports Ray, whose settings must stand in the environment before.
-        from rts_batch.actors.pool import Interruptions, Pool
+        from rts_batch.actors.interruptions import Interruptions
+        from rts_batch.actors.pool import Pool, PoolSize
 
+        settings = self.settings
         pool = Pool(
-            coordinator,
+            self.coordinator,
             worker_settings,
-            size=size,
-            gpus_per_worker=self.settings.gpus_per_worker if self.tracker.device == "cuda" else 0,
+            size=PoolSize(
+                most=workers,
+                least=min(settings.min_workers, workers),
+                cpus=settings.cpus_per_worker,
+                gpus=settings.gpus_per_worker if self.prepared.tracker.device == "cuda" else 0,
+                resources=settings.resources,
+            ),
+            stall_seconds=settings.stall_timeout,
             progress=self.progress,
             display=self.display,
             finished=self._finished,
             given_up=self._given_up,
-            fault_logs=fault_logs,
         )
         self.progress.restart_clock()
-        with self.display, Interruptions().watching() as interruptions:
-            pool.run(interruptions, check=self._check_lease)
-        return not coordinator.emptied
+        with self.display, Interruptions().watching() as self.interruptions:
+            pool.run(self.interruptions, check=self._check)
+        return not self.coordinator.emptied and not self.stopped
 
-    def _check_lease(self) -> None:
+    def _check(self) -> None:
+        """Looks after the folder while the pool works: the lease, the status, a wish to stop."""
         if self.lease.lost.is_set():
             raise RunBusyError(f"{self.folder.uri}: another process has taken the run over; this one stops")
+        now = time.monotonic()
+        if now < self.status_due:
+            return
+        self.status_due = now + STATUS_SECONDS
+        self._try(lambda: self.folder.put_status({**self.status(), "state": "running"}))
+        with contextlib.suppress(StorageError):
+            wish = self.folder.asked_to_stop()
+            self.interruptions.finish |= wish != "no"
+            self.interruptions.now |= wish == "now"
+
+    def status(self) -> dict[str, Any]:
+        """The content of `status.json`."""
+        running = [
+            {"video_id": video.video_id, "frames": video.frames, "expected": video.expected}
+            for video in self.progress.running.values()
+        ]
+        written = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {**self.progress.to_dict(), "videos_running": running, "written": written}
 
     def _finished(self, task: VideoTask, event: Finished, earlier: tuple[Failure, ...]) -> None:
         for text in event.warnings:
             self._warn(f"{task.video_id}: {text}")
-        self._try(lambda: self.folder.forget_failure(task))
+        if task.key in self.plan.failed_before:
+            self._try(lambda: self.folder.forget_failure(task))
+        if event.has_checkpoints:
+            self._try(lambda: storage.delete(self.folder.checkpoints_of(task)))
 
     def _given_up(self, task: VideoTask, failures: tuple[Failure, ...]) -> None:
         last = failures[-1]
@@ -221,6 +238,10 @@ class _Job:
         )
         self.display.note(f"failed: {task.video_id}: {last.message.splitlines()[-1] if last.message else last.error}")
         self._try(lambda: self.folder.fail(task, [dataclasses.asdict(failure) for failure in failures]))
+        if self.max_failures is not None and len(self.failures) >= self.max_failures and not self.stopped:
+            self.stopped = True
+            self.coordinator.stop()
+            self.display.note(f"{len(self.failures)} videos have failed: handing out no more, finishing those in hand")
 
     def _try(self, write: Callable[[], None]) -> None:
         """Notes about a video are not worth the run: what cannot be written becomes a warning."""
@@ -262,6 +283,13 @@ def _gpus(settings: RunSettings) -> int:
     return int(torch.cuda.device_count() / settings.gpus_per_worker)
 
 
+def refuse_other_divisions(folder: RunFolder, *, note: Callable[[str], None] = lambda text: None) -> None:
+    """Raises RunBusyError where the whole run, or another division of it into shards, is under way."""
+    for other in folder.other_leases():
+        with Lease(other, note=note):  # what a dead process left behind is removed thereby
+            pass
+
+
 def _refuse_boxes_without_sta(manifest: Manifest, tracker: TrackerDescription) -> None:
     if tracker.boxes:
         return
@@ -279,7 +307,7 @@ def _refuse_boxes_without_sta(manifest: Manifest, tracker: TrackerDescription) -
         )
 
 
-def _absolute(uri: str) -> str:
+def absolute(uri: str) -> str:
     """Workers run in folders of their own, so a relative path must be made absolute here."""
     path = storage.local_path(uri)
     return uri if path is None else str(path.absolute())

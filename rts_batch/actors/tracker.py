@@ -69,11 +69,19 @@ class OpenScene(Protocol):
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
         """Makes the prompts' masks on this frame and tracks nothing."""
 
+    def snapshot(self) -> bytes:
+        """The whole state, for `LoadedTracker.open_scene` on another worker."""
+
 
 class LoadedTracker(Protocol):
     """A model in memory, ready for one video after another."""
 
-    def open_scene(self, task: VideoTask) -> OpenScene: ...
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> OpenScene:
+        """A new scene, or one with a `snapshot`'s state, which goes on bit for bit on the same kind of device.
+
+        Raises:
+            CheckpointError: The state cannot be put back.
+        """
 
 
 class TrackerFactory(Protocol):

@@ -1,18 +1,18 @@
 """The worker: it holds one model and turns whole videos into masks, one after another.
 
-`VideoWorker` is a plain class; `rts_batch.actors.pool` makes a Ray actor of it. Masks go straight from the worker to
-the run's folder, and only small events travel back to the driver.
+`VideoWorker` is a plain class; `rts_batch.actors.worker_process` runs it in a process of its own below a Ray actor.
+Masks go straight from the worker to the run's folder, and only small events travel back to the driver.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,12 +20,14 @@ from typing import Any
 
 import cv2
 
-from rts_batch.actors.passes import expected_frames, reading, track_video
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened
+from rts_batch.actors.checkpoints import Checkpoints, Resumed, read_latest
+from rts_batch.actors.passes import Forward, expected_frames, reading, track_video
+from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
+from rts_batch.actors.steps import StepTimes, TimedScene, TimedTracker
 from rts_batch.actors.tracker import TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName
-from rts_batch.errors import RtsBatchError, StorageError, VideoError
+from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
 from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.results import ResultsSummary, ResultsWriter
@@ -51,6 +53,14 @@ class WorkerSettings:
     """The manifest's further columns with their types."""
     strict_video: bool = False
     """Damage in a video makes it fail."""
+    results: Mapping[str, Any] | None = None
+    """`RunRecord.results` of the run, which its folder must still have when masks are put in place."""
+    checkpoint_every: float | None = None
+    """Seconds of work on one video between two checkpoints; None writes none."""
+    checkpointed: frozenset[str] = frozenset()
+    """Keys of the videos that had checkpoints when the run was submitted."""
+    watch_notices: bool = False
+    """Whether the machine may be one of a cloud's spot machines (`rts_batch.actors.notices`)."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
 
@@ -58,14 +68,11 @@ class WorkerSettings:
 class VideoWorker:
     """Loads the model once; `run` then processes a video and yields what happens.
 
-    `fault_log` is a local file that takes the traceback of a fatal signal: evidence that the worker crashed by itself
-    and was not killed from outside.
+    `leaving` says whether the worker must stop after the frame in hand, because its machine is about to go.
     """
 
-    def __init__(self, settings: WorkerSettings, fault_log: str | None = None) -> None:
-        if fault_log is not None:
-            self._fault_log = open(fault_log, "w")  # noqa: SIM115 - faulthandler needs it for as long as the process lives
-            faulthandler.enable(self._fault_log)
+    def __init__(self, settings: WorkerSettings, *, leaving: Callable[[], bool] = lambda: False) -> None:
+        self._leaving = leaving
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._folder = RunFolder(settings.out)
@@ -73,16 +80,17 @@ class VideoWorker:
         self._decoding.start()  # while the model loads
         self._tracker = find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
 
-    def ready(self) -> str:
-        """Answers once the model is loaded."""
-        return f"{socket.gethostname()}:{os.getpid()}"
+    def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
+        """Tracks one video and puts its masks in place. The last event is `Finished` or `Failed`.
 
-    def run(self, task: VideoTask, attempt: int) -> Iterator[Event]:
-        """Tracks one video and puts its masks in place. The last event is `Finished` or `Failed`."""
+        `fetched` is where the video lies on this machine already, if it was fetched ahead.
+        """
         position = _Position()
         try:
             with tempfile.TemporaryDirectory(prefix="rts-batch-", dir=self._settings.scratch) as scratch:
-                yield from self._track(task, attempt, Path(scratch), position)
+                yield from self._track(task, attempt, Path(scratch), position, fetched)
+        except Leaving as error:
+            yield _failed(task, "preempted", error, str(error), position)
         except RtsBatchError as error:
             transient = isinstance(error, StorageError) and error.transient
             yield _failed(task, "transient" if transient else "permanent", error, str(error), position)
@@ -92,47 +100,132 @@ class VideoWorker:
         except Exception as error:
             yield _failed(task, "crash", error, traceback.format_exc(limit=-8), position)
 
-    def _track(self, task: VideoTask, attempt: int, scratch: Path, position: _Position) -> Iterator[Event]:
+    def _track(
+        self, task: VideoTask, attempt: int, scratch: Path, position: _Position, fetched: str | None
+    ) -> Iterator[Event]:
         started = time.time()
-        path = storage.fetch(task.uri, scratch / "video")
+        yield Phase(key=task.key, phase="fetch")
+        steps = StepTimes()
+        with steps("fetch"):
+            path = fetched or str(storage.fetch(task.uri, scratch / "video"))
+            resumed = self._resume(task, attempt)
+        checkpoints = self._checkpoints(task, attempt, resumed)
+        yield Phase(key=task.key, phase="track")
+        part = reading(task)
+        if resumed is not None:
+            # From the checkpoint's own frame on, so that there is one even where it was the video's last.
+            part["start"] = resumed.checkpoint.frame
+            position.pass_over(resumed)
         masks = scratch / "masks.parquet"
         with (
-            self._decoding.open(path, decoder=self._settings.decoder, **reading(task)) as source,
+            self._decoding.open(path, decoder=self._settings.decoder, **part) as source,
             self._open_writer(task, source, masks) as writer,
         ):
             yield Opened(key=task.key, frames=expected_frames(source, task), decoder=source.info.decoder)
             book = PromptBook(task, source.info, boxes=self._settings.tracker.boxes)
             last_word = time.monotonic()
-            for frame in self._track_frames(task, str(path), source, book, writer):
+            for frame in self._track_frames(task, path, source, book, writer, checkpoints, resumed, steps):
                 position.frame, position.count = frame.index, position.count + 1
                 position.end = max(position.end, frame.index + 1)
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
                     last_word = time.monotonic()
                     yield Advanced(key=task.key, frames=position.count)
+            yield Phase(key=task.key, phase="write")
+            if resumed is not None:
+                resumed.add_damage(source.damage)
             if position.frame is None:
                 raise VideoError(f"video {task.video_id}: {_no_frames(task)}")
             if self._settings.strict_video and source.damage:
                 raise VideoError(f"video {task.video_id} is damaged: {'; '.join(source.damage.warnings())}")
-            summary = writer.close(frames=position.end, fps=source.info.fps, duration=source.info.duration)
-            warnings = (*source.warnings, *book.warnings)
+            with steps("write"):
+                summary = writer.close(frames=position.end, fps=source.info.fps, duration=source.info.duration)
+            earlier = resumed.checkpoint.warnings if resumed else ()
+            warnings = tuple(dict.fromkeys((*earlier, *source.warnings, *book.warnings)))
             decoder, damage = source.info.decoder, source.damage
         seconds = time.time() - started
         report = self._report(task, attempt, position.count, summary, decoder, damage, warnings, started, seconds)
-        self._folder.commit(task, masks, report)
-        yield Finished(key=task.key, frames=position.count, seconds=seconds, warnings=warnings)
+        report["step_seconds"] = steps.rounded()
+        report["checkpoints"] = {
+            "resumed_after": resumed.checkpoint.frame if resumed else None,
+            "written": checkpoints.written,
+        }
+        self._folder.commit(task, masks, report, results=self._settings.results)
+        yield Finished(
+            key=task.key,
+            frames=position.count,
+            seconds=seconds,
+            warnings=warnings,
+            steps=steps.seconds,
+            has_checkpoints=bool(checkpoints.segments),
+        )
+
+    def _resume(self, task: VideoTask, attempt: int) -> Resumed | None:
+        """Where an earlier attempt left the video, if it wrote a checkpoint that can be gone on from."""
+        settings = self._settings
+        # Most videos never had one, and for them nothing is looked up.
+        if settings.checkpoint_every is None or not (attempt > 1 or task.key in settings.checkpointed):
+            return None
+        found = read_latest(self._folder.checkpoints_of(task))
+        if found is None:
+            return None
+        try:
+            return Resumed(found, None if found.state is None else self._tracker.open_scene(task, found.state))
+        except CheckpointError:
+            return None  # another version's: begin again
+
+    def _checkpoints(self, task: VideoTask, attempt: int, resumed: Resumed | None) -> Checkpoints:
+        return Checkpoints(
+            folder=self._folder.checkpoints_of(task),
+            attempt=f"{attempt}-{uuid.uuid4().hex[:8]}",
+            interval=self._settings.checkpoint_every,
+            segments=resumed.checkpoint.segments if resumed else (),
+            count=resumed.checkpoint.count if resumed else 0,
+        )
 
     def _track_frames(
-        self, task: VideoTask, path: str, source: FrameSource, book: PromptBook, writer: ResultsWriter
+        self,
+        task: VideoTask,
+        path: str,
+        source: FrameSource,
+        book: PromptBook,
+        writer: ResultsWriter,
+        checkpoints: Checkpoints,
+        resumed: Resumed | None,
+        steps: StepTimes,
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when its rows are written."""
+        forward = Forward()
+        if resumed is not None:
+            scene = None if resumed.scene is None else TimedScene(resumed.scene, steps)
+            forward = Forward(scene, resumed.checkpoint.frame)
+            book.resume(resumed.checkpoint.prompts)
+            for row in resumed.checkpoint.rows():
+                writer.add(**row)
 
         def reopen(**part: Any) -> FrameSource:
             return self._decoding.open(path, decoder=self._settings.decoder, **part)
 
-        for frame, targets in track_video(task, self._tracker, book, source, reopen):
-            for object_id, target in targets.items():
-                _add_row(writer, object_id, frame, target)
+        tracked = track_video(task, TimedTracker(self._tracker, steps), book, source, reopen, forward)
+        for frame, targets in steps.of_tracking(tracked):
+            with steps("encode"):
+                rows = [_row(object_id, frame, target) for object_id, target in targets.items()]
+            with steps("write"):
+                for row in rows:
+                    writer.add(**row)
+            checkpoints.note(rows)
+            leaving = self._leaving()
+            # The other passes are short, or have no state that could be gone on with.
+            if forward.active and checkpoints.due(leaving=leaving):
+                checkpoints.write(
+                    frame=frame.index,
+                    prompts=book.taken(),
+                    damage=source.damage,
+                    warnings=(*source.warnings, *book.warnings),
+                    snapshot=forward.scene.snapshot if forward.scene is not None else None,
+                )
             yield frame
+            if leaving:
+                raise Leaving(f"the worker was told to leave after frame {frame.index}")
 
     def _open_writer(self, task: VideoTask, source: FrameSource, path: Path) -> ResultsWriter:
         return ResultsWriter(
@@ -176,10 +269,14 @@ class VideoWorker:
             "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
             "frames_per_second": round(frames / max(seconds, 1e-9), 2),
-            "worker": self.ready(),
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
             "threads": self._settings.threads,
             "environment": dict(self._settings.tracker.environment),
         }
+
+
+class Leaving(Exception):
+    """The worker's machine is about to go; the video goes on elsewhere."""
 
 
 @dataclass
@@ -190,6 +287,11 @@ class _Position:
     count: int = 0
     end: int = 0
     """One past the highest frame."""
+
+    def pass_over(self, resumed: Resumed) -> None:
+        """Counts what an earlier attempt has tracked."""
+        self.frame, self.count = resumed.checkpoint.frame, resumed.checkpoint.count
+        self.end = self.frame + 1
 
 
 def _describe(task: VideoTask) -> dict[str, Any]:
@@ -204,18 +306,18 @@ def _describe(task: VideoTask) -> dict[str, Any]:
     }
 
 
-def _add_row(writer: ResultsWriter, object_id: int, frame: Frame, target: TrackedTarget) -> None:
-    writer.add(
-        object_id,
-        frame=frame.index,
-        time=frame.time,
-        rle=encode_rle(target.mask, target.region),
-        box=target.box,
-        area=target.area,
-        score=target.score,
-        confidence=target.confidence,
-        state=target.state,
-    )
+def _row(object_id: int, frame: Frame, target: TrackedTarget) -> dict[str, Any]:
+    return {
+        "object_id": object_id,
+        "frame": frame.index,
+        "time": frame.time,
+        "rle": encode_rle(target.mask, target.region),
+        "box": target.box,
+        "area": target.area,
+        "score": target.score,
+        "confidence": target.confidence,
+        "state": target.state,
+    }
 
 
 def _no_frames(task: VideoTask) -> str:
@@ -225,4 +327,11 @@ def _no_frames(task: VideoTask) -> str:
 
 
 def _failed(task: VideoTask, kind: Any, error: BaseException, message: str, position: _Position) -> Failed:
-    return Failed(key=task.key, kind=kind, error=type(error).__name__, message=message, frame=position.frame)
+    return Failed(key=task.key, kind=kind, error=_error_name(error), message=message, frame=position.frame)
+
+
+def _error_name(error: BaseException) -> str:
+    """The class's name; NumPy and PyTorch have names of their own for a lack of memory."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "MemoryError"
+    return type(error).__name__

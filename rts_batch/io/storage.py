@@ -8,6 +8,7 @@ whether trying again may help.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 import re
@@ -27,11 +28,13 @@ from rts_batch.io.retries import is_transient, retried
 
 __all__ = [
     "check_uri",
+    "create_bytes",
     "delete",
     "exists",
     "fetch",
     "is_folder",
     "join",
+    "list_folders",
     "list_names",
     "local_path",
     "open_filesystem",
@@ -123,6 +126,11 @@ def list_names(uri: str) -> list[str]:
     return [name for name in _list_all(uri) if not name.endswith(TEMPORARY_SUFFIX)]
 
 
+def list_folders(uri: str) -> list[str]:
+    """The names of the folders right inside a folder, sorted; none where it does not exist."""
+    return _list_all(uri, "directory")
+
+
 def read_bytes(uri: str) -> bytes:
     filesystem, path = open_filesystem(uri)
     with _translated("read", uri):
@@ -183,6 +191,42 @@ def put_bytes(uri: str, data: bytes) -> None:
         retried(lambda: filesystem.pipe_file(remote, data))
 
 
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Writes a small file to a name that is not taken yet; returns False where it is.
+
+    Of several that try at once one succeeds on local disk and on stores with conditional writes; on others more may.
+    """
+    path = local_path(uri)
+    if path is not None:
+        with _translated("write", uri):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(_temporary_name(path.name))
+            try:
+                temporary.write_bytes(data)
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            finally:
+                _remove(temporary)
+        return True
+    filesystem, remote = open_filesystem(uri)
+    with _translated("write", uri):
+        try:
+            filesystem.pipe_file(remote, data, mode="create")
+        except FileExistsError:
+            return False
+        except TypeError:  # a file system that knows no such mode
+            if filesystem.exists(remote):
+                return False
+            filesystem.pipe_file(remote, data)
+        except OSError as error:
+            # What s3fs makes of status 412, "a condition that was given did not hold".
+            if error.errno == errno.EINVAL and exists(uri):
+                return False
+            raise
+    return True
+
+
 def delete(uri: str) -> None:
     """Removes a file, or a folder with everything in it. What does not exist is no error."""
     filesystem, path = open_filesystem(uri)
@@ -216,7 +260,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     return filesystem, path
 
 
-def _list_all(uri: str) -> list[str]:
+def _list_all(uri: str, kind: str = "file") -> list[str]:
     filesystem, path = open_filesystem(uri)
     with _translated("list", uri):
         filesystem.invalidate_cache()
@@ -224,7 +268,7 @@ def _list_all(uri: str) -> list[str]:
             entries = filesystem.ls(path, detail=True)
         except FileNotFoundError:
             return []
-    return sorted(posixpath.basename(entry["name"]) for entry in entries if entry["type"] == "file")
+    return sorted(posixpath.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == kind)
 
 
 def _put_local(path: Path, write: Any) -> None:

@@ -1,0 +1,192 @@
+"""The state of long videos under way, in the run's folder: what another worker needs to go on with them.
+
+::
+
+    checkpoints/<key>/<frame>-<attempt>/rows.parquet       rows of the masks table since the checkpoint before
+    checkpoints/<key>/<frame>-<attempt>/state.bin          the tracker's state after that frame
+    checkpoints/<key>/<frame>-<attempt>/checkpoint.json    written last: the checkpoint is complete; names all its rows
+
+The complete one with the highest frame counts. Nothing is ever overwritten, so a worker that was thought dead only adds
+another checkpoint that leads to the same masks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rts_batch.actors.tracker import OpenScene
+from rts_batch.errors import StorageError
+from rts_batch.io import storage
+from rts_batch.io.video import Damage
+
+FORMAT: Final = 1
+
+LEAVING_SHARE: Final = 0.1
+"""A worker that must leave writes a checkpoint if at least this share of the interval would be lost."""
+
+_ROWS = pa.schema(
+    {
+        "object_id": pa.int64(),
+        "frame": pa.int64(),
+        "time": pa.float64(),
+        "rle": pa.binary(),
+        "box": pa.list_(pa.float64()),
+        "area": pa.int64(),
+        "score": pa.float64(),
+        "confidence": pa.float64(),
+        "state": pa.string(),
+    }
+)
+
+Row = Mapping[str, Any]
+"""The arguments of `ResultsWriter.add`, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a video stands after `frame`."""
+
+    frame: int
+    count: int
+    """Frames read so far."""
+    prompts: Mapping[str, Mapping[int, int]]
+    """Which prompts have come (`PromptBook.taken`)."""
+    damage: Mapping[str, Any]
+    """What had been found wrong with the video, the fields of `Damage`."""
+    warnings: tuple[str, ...]
+    state: bytes | None
+    """The tracker's, None as long as no target has appeared."""
+    segments: tuple[str, ...]
+    """URIs of all rows so far, in order."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the masks table up to and with `frame`, in the order in which they were added."""
+        for uri in self.segments:
+            for row in pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_pylist():
+                yield {**row, "box": None if row["box"] is None else tuple(row["box"])}
+
+
+@dataclass(kw_only=True)
+class Checkpoints:
+    """Writes the checkpoints of one attempt at a video.
+
+    Args:
+        folder: URI of `checkpoints/<key>`.
+        attempt: makes the names of this attempt's checkpoints its own.
+        interval: seconds of work between two; None writes none.
+        segments: the rows that an earlier attempt wrote.
+    """
+
+    folder: str
+    attempt: str
+    interval: float | None
+    segments: tuple[str, ...] = ()
+    count: int = 0
+    """Frames tracked so far, those of earlier attempts included."""
+    written: int = 0
+    _rows: list[Row] = field(default_factory=list)
+    _last: float = field(default_factory=time.monotonic)
+    _state: str | None = None
+
+    def note(self, rows: Iterable[Row]) -> None:
+        """Counts a frame and keeps its rows for the next checkpoint; memory is bounded by the interval."""
+        self.count += 1
+        if self.interval is not None:
+            self._rows.extend(rows)
+
+    def due(self, *, leaving: bool) -> bool:
+        """Whether it is time to `write`."""
+        share = LEAVING_SHARE if leaving else 1.0
+        return self.interval is not None and time.monotonic() - self._last >= self.interval * share
+
+    def write(
+        self,
+        *,
+        frame: int,
+        prompts: Mapping[str, Mapping[int, int]],
+        damage: Damage,
+        warnings: tuple[str, ...],
+        snapshot: Callable[[], bytes] | None,
+    ) -> None:
+        """Writes a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
+        folder = storage.join(self.folder, f"{frame:09d}-{self.attempt}")
+        segments = (*self.segments, storage.join(folder, "rows.parquet"))
+        content = {
+            "format": FORMAT,
+            "frame": frame,
+            "count": self.count,
+            "prompts": prompts,
+            "damage": asdict(damage),
+            "warnings": warnings,
+            "tracker": snapshot is not None,
+            "segments": [posixpath.relpath(segment, self.folder) for segment in segments],
+        }
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in self._rows], _ROWS), sink, compression="zstd")
+        try:
+            storage.put_bytes(segments[-1], sink.getvalue())
+            if snapshot is not None:
+                storage.put_bytes(storage.join(folder, "state.bin"), snapshot())
+            storage.put_bytes(storage.join(folder, "checkpoint.json"), json.dumps(content).encode())
+            earlier, self._state = self._state, storage.join(folder, "state.bin")
+            if earlier is not None:
+                storage.delete(earlier)  # the large part of what nobody needs any more
+        except StorageError:
+            return
+        finally:
+            self._last = time.monotonic()
+        self.segments = segments
+        self.written += 1
+        self._rows.clear()
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to go on from, with the tracker's state put back."""
+
+    checkpoint: Checkpoint
+    scene: OpenScene | None
+
+    def add_damage(self, damage: Damage) -> None:
+        """Puts together what both attempts found: a decoder that starts in the middle may, or may not, see the rest."""
+        for name, earlier in self.checkpoint.damage.items():
+            now = getattr(damage, name)
+            setattr(
+                damage, name, max(now, earlier) if isinstance(now, int) and isinstance(earlier, int) else earlier or now
+            )
+
+
+def read_latest(folder: str) -> Checkpoint | None:
+    """The complete checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
+    for name in sorted(storage.list_folders(folder), reverse=True):
+        here = storage.join(folder, name)
+        try:
+            if not storage.exists(storage.join(here, "checkpoint.json")):
+                continue
+            content = json.loads(storage.read_bytes(storage.join(here, "checkpoint.json")))
+            if content["format"] != FORMAT:
+                continue
+            state = storage.read_bytes(storage.join(here, "state.bin")) if content["tracker"] else None
+        except (StorageError, ValueError, KeyError):
+            continue
+        return Checkpoint(
+            frame=content["frame"],
+            count=content["count"],
+            prompts={
+                name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()
+            },
+            damage=content["damage"],
+            warnings=tuple(content["warnings"]),
+            state=state,
+            segments=tuple(storage.join(folder, segment) for segment in content["segments"]),
+        )
+    return None

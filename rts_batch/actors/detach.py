@@ -1,0 +1,84 @@
+"""Hands a submission to a cluster as a Ray job, whose driver runs there."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rts_batch
+from rts_batch.actors.cluster import CONNECT_SECONDS
+from rts_batch.actors.submit import absolute
+from rts_batch.errors import ClusterError, UsageError
+
+PACKAGE = Path(rts_batch.__file__).parent
+JOBS = PACKAGE.parent / "jobs"
+
+
+def submit_job(arguments: list[str], *, address: str, paths: tuple[str, ...] = ()) -> str:
+    """Submits `jobs/track.py` with the arguments of `rts-batch submit`, and returns the job's id.
+
+    The package of this process travels with it (`py_modules`); its dependencies must be installed on the nodes.
+
+    Args:
+        arguments: what followed `rts-batch submit`; where to run is taken out of it.
+        paths: those of the arguments that are paths; relative ones become absolute, since a job has its own folder.
+        address: `auto`, or the cluster's or its dashboard's address.
+
+    Raises:
+        UsageError: `local` has no cluster that could go on after this process.
+        ClusterError: the cluster does not answer.
+    """
+    if address == "local":
+        raise UsageError("--detach needs a cluster that stays: give --address auto, or the cluster's address")
+    from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    given = shlex.join(_absolute(word, paths) for word in _without_address(arguments))
+    environment: dict[str, object] = {"py_modules": [str(PACKAGE)]}
+    if (JOBS / "track.py").is_file():
+        environment["working_dir"] = str(JOBS)
+        entrypoint = f"python track.py {given}"
+    else:  # installed without the repository: what the script does
+        entrypoint = f"python -m rts_batch.cli submit --address auto {given}"
+    client_address = None if address == "auto" else address
+
+    def submit() -> str:
+        return str(JobSubmissionClient(client_address).submit_job(entrypoint=entrypoint, runtime_env=environment))
+
+    try:
+        return _once_there_is_an_agent(submit)
+    except Exception as error:
+        raise ClusterError(f"the cluster at {address!r} takes no job: {error}") from error
+
+
+def _once_there_is_an_agent(call: Callable[[], str]) -> str:
+    """Calls again for a while where a cluster has only just started and has nobody yet who takes jobs."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return call()
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(2.0)
+
+
+def _absolute(word: str, paths: tuple[str, ...]) -> str:
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_absolute(value, paths)}"
+    return absolute(word) if word in paths else word
+
+
+def _without_address(arguments: list[str]) -> list[str]:
+    kept = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--address":
+            next(words, None)
+        elif word != "--detach" and not word.startswith("--address="):
+            kept.append(word)
+    return kept

@@ -1,0 +1,30 @@
+"""Ctrl-C and SIGTERM while a run is under way."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interruptions:
+    """Ctrl-C once: finish what is in hand; twice, or SIGTERM: stop now."""
+
+    def __init__(self) -> None:
+        self.finish = False
+        self.now = False
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Interruptions]:
+        earlier = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Only flags: what a handler interrupts may hold any lock.
+        self.now = self.finish or number == signal.SIGTERM
+        self.finish = True

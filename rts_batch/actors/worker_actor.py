@@ -1,0 +1,167 @@
+"""The Ray actor: it keeps a worker's process, and has the next video fetched while that process tracks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from rts_batch.actors.notices import Notice, drain_node, watch
+from rts_batch.actors.progress import Event, Failed, Finished
+from rts_batch.actors.video_worker import WorkerSettings
+from rts_batch.actors.worker_process import StartLost, WorkerProcess
+from rts_batch.errors import RtsBatchError
+from rts_batch.io import storage
+from rts_batch.manifest import VideoTask
+
+CONTROL = "control"
+"""The concurrency group of the methods that answer while a video is being tracked."""
+
+
+START_ATTEMPTS = 5
+"""Processes in a row that may be lost before they are ready."""
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Where a worker that is ready runs."""
+
+    name: str
+    """`host:process`."""
+    node: str
+    """Ray's id of the node."""
+
+
+class WorkerActor:
+    """One worker of the pool. Ray restarts and retries nothing of it.
+
+    Args:
+        settings: what the worker is told.
+        stall_seconds: without progress for so long, a video counts as hung.
+
+    Raises:
+        ClusterError: the model cannot be loaded.
+    """
+
+    def __init__(self, settings: WorkerSettings, stall_seconds: float) -> None:
+        self._settings = settings
+        self._stall_seconds = stall_seconds
+        self._busy = False
+        self._process = self._start()
+        self._ahead = FetchedAhead(settings.scratch)
+        self._events: Iterator[Event] = iter(())
+        if settings.watch_notices:
+            threading.Thread(target=self._watch_notices, name="notices", daemon=True).start()
+        with contextlib.suppress(ValueError):  # raised elsewhere than in the main thread
+            signal.signal(signal.SIGTERM, lambda number, frame: self._terminate())
+
+    def ready(self) -> Welcome:
+        """Answers once the model is loaded."""
+        return Welcome(self._process.name, ray.get_runtime_context().get_node_id())
+
+    def run(self, task: VideoTask, attempt: int, suspect: bool) -> list[Event]:
+        """Begins a video and returns its first events; `next_events` has the others.
+
+        A suspect gets a process that no other video has used. Calls that return are what Ray's client (`ray://`) can
+        do as well, a stream is not.
+        """
+        self._events = self._track(task, attempt, suspect)
+        return self.next_events()
+
+    def next_events(self) -> list[Event]:
+        """Waits for the next event and returns it with those that have come since. `Finished` or `Failed` is last."""
+        events = [next(self._events)]
+        while not isinstance(events[-1], Finished | Failed) and self._process.has_event:
+            events.append(next(self._events))
+        return events
+
+    def _track(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Event]:
+        self._busy = True
+        if not self._process.alive or (suspect and self._process.used):
+            self._process.close()
+            self._process = self._start()
+        with self._ahead.taken(task) as fetched:
+            for event in self._process.run(task, attempt, fetched=fetched):
+                self._busy = not isinstance(event, Finished | Failed)
+                yield event
+
+    def fetch(self, task: VideoTask) -> None:
+        """Begins to fetch the video that will probably be the next."""
+        self._ahead.begin(task)
+
+    def leave(self) -> None:
+        """Has the process stop after the frame in hand: this machine is about to go."""
+        self._process.leave()
+
+    def _watch_notices(self) -> None:
+        context = ray.get_runtime_context()
+
+        def told(notice: Notice) -> None:
+            self.leave()
+            drain_node(context.get_node_id(), address=context.gcs_address, notice=notice)
+
+        watch(told, stopped=threading.Event())
+
+    def _terminate(self) -> None:
+        """SIGTERM: leave after the frame in hand; without one, at once. The pool ends an actor that has left."""
+        if not self._busy:
+            os._exit(128 + signal.SIGTERM)
+        self.leave()
+
+    def _start(self) -> WorkerProcess:
+        for _ in range(START_ATTEMPTS - 1):
+            with contextlib.suppress(StartLost):
+                return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
+        return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
+
+
+class FetchedAhead:
+    """One video that is fetched before its turn, in a folder of its own."""
+
+    def __init__(self, scratch: str | None) -> None:
+        self._scratch = scratch
+        self._key: str | None = None
+        self._folder: Path | None = None
+        self._path: Path | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, task: VideoTask) -> None:
+        self._drop()
+        self._key = task.key
+        self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._scratch))
+        self._thread = threading.Thread(target=self._fetch, args=(task.uri, self._folder), daemon=True)
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def taken(self, task: VideoTask) -> Iterator[str | None]:
+        """Gives the path of the video if it is here, or None; what is here is removed afterwards."""
+        folder = None
+        if self._key == task.key and self._thread is not None:
+            self._thread.join()
+            folder, self._folder = self._folder, None
+        try:
+            yield str(self._path) if folder is not None and self._path is not None else None
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch(self, uri: str, folder: Path) -> None:
+        self._path = None
+        # The worker will fetch it again and tell the trouble.
+        with contextlib.suppress(RtsBatchError, OSError):
+            self._path = storage.fetch(uri, folder)
+
+    def _drop(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._key = self._folder = self._path = self._thread = None

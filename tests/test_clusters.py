@@ -1,0 +1,203 @@
+"""Clusters that are there before the run: one that grows and shrinks, one that takes jobs and clients. Minutes long."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.running import REPOSITORY, STUB, done, finish, run, start, write_manifest
+from tests.videos import make_video
+
+pytestmark = pytest.mark.slow
+
+RAY = str(Path(sys.executable).with_name("ray"))
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # a token would have to be shared by way of the home folder
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(REPOSITORY),
+}
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def head(*options: object, **environment: str) -> Iterator[psutil.Process]:
+    """A head node in a session of its own, which ends with everything that it has started."""
+    with tempfile.TemporaryDirectory(prefix="rc", dir="/tmp") as folder:
+        command = [RAY, "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--temp-dir", folder]
+        log = open(Path(folder) / "log", "w+")  # noqa: SIM115
+        process = subprocess.Popen(
+            [*command, *map(str, options)],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, **ENVIRONMENT, **environment},
+        )
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            ours = psutil.Process(process.pid).children(recursive=True)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            for one in ours:
+                with contextlib.suppress(psutil.Error):
+                    one.kill()
+            process.wait(60)
+            log.close()
+
+
+def wait_for_port(port: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        assert time.monotonic() < deadline, f"nothing listens on port {port}"
+        time.sleep(0.2)
+
+
+def raylets(process: psutil.Process) -> int:
+    found = set()
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            words = child.cmdline()
+            if "raylet/raylet" in " ".join(words[:1]):
+                found.add(tuple(words))  # what a raylet starts looks like it for the moment between fork and exec
+    return len(found)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    make_video(folder / "video.mp4", 20)
+    return folder
+
+
+def manifest_of(videos: Path, tmp_path: Path, count: int, sleep: float) -> Path:
+    row = {"video": str(videos / "video.mp4"), "box": [30, 30, 20, 20], "sleep": sleep}
+    return write_manifest(tmp_path / "manifest.jsonl", [{**row, "video_id": f"v{number}"} for number in range(count)])
+
+
+def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
+    lists += ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude")
+    config: dict[str, Any] = {
+        "cluster_name": "fake",
+        "max_workers": 2,
+        "idle_timeout_minutes": 0.1,
+        "upscaling_speed": 10,
+        "provider": {
+            "type": "external",
+            "module": PROVIDER,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+        "available_node_types": {
+            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        },
+        "head_node_type": "head",
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "rsync_filter": [],
+        **{name: [] for name in lists},
+    }
+    path = tmp_path / "cluster.json"
+    path.write_text(json.dumps(config))
+    options = ("--port", port, "--num-cpus", 0, "--autoscaling-config", path, "--include-dashboard", "false")
+    flags = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0"}
+    with head(*options, **flags) as process:
+        wait_for_port(port)
+        submission = start(
+            *("submit", manifest_of(videos, tmp_path, 6, 0.5), "--out", tmp_path / "run", "--device", "cpu"),
+            *("--workers", 2, "--address", f"127.0.0.1:{port}", "--json", *STUB),
+        )
+        workers = [0]
+        deadline = time.monotonic() + 300
+        while submission.poll() is None or workers[-1] > 0:
+            assert time.monotonic() < deadline, workers
+            now = max(0, raylets(process) - 1)
+            if now != workers[-1]:
+                workers.append(now)
+            time.sleep(0.2)
+        outcome = finish(submission)
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["done"] == 6
+    assert workers[0] == 0
+    assert max(workers) == 2
+    assert workers[-1] == 0
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[tuple[int, int, int]]:
+    """A cluster with a dashboard and a client server; its ports."""
+    ports = free_ports(3)
+    names = ("--port", "--dashboard-port", "--ray-client-server-port")
+    options = [word for pair in zip(names, ports, strict=True) for word in pair]
+    with head(*options, "--num-cpus", 2, "--include-dashboard", "true"):
+        for port in ports:
+            wait_for_port(port, 90)
+        yield ports[0], ports[1], ports[2]
+
+
+def test_a_job_on_the_cluster_is_followed_from_its_folder(
+    standing: tuple[int, int, int], videos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    outcome = run(
+        *("submit", manifest_of(videos, tmp_path, 3, 0.05), "--out", out, "--device", "cpu", "--workers", 2),
+        *("--address", f"http://127.0.0.1:{standing[1]}", "--detach", "--json", *STUB),
+    )
+    assert outcome.code == 0, outcome.err
+    (job,) = outcome.events()
+    assert job["event"] == "job"
+    deadline = time.monotonic() + 180
+    while len(done(out)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    outcome = run("status", out, "--follow", "--json")
+    assert outcome.events()[-1]["done"] == 3
+    assert not outcome.events()[-1]["running"]
+
+
+def test_a_driver_here_reaches_the_cluster_through_rays_client(
+    standing: tuple[int, int, int], videos: Path, tmp_path: Path
+) -> None:
+    outcome = run(
+        *("submit", manifest_of(videos, tmp_path, 3, 0.05), "--out", tmp_path / "run", "--device", "cpu"),
+        *("--workers", 2, "--address", f"ray://127.0.0.1:{standing[2]}", "--json", *STUB),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["done"] == 3
