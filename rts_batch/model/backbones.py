@@ -6,6 +6,7 @@ strides 4, 8, 16 and 32. BatchNorm keeps its stored statistics always, also in t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
@@ -19,18 +20,18 @@ FeatureMaps = dict[str, Tensor]
 """`layer1` … `layer4`, each `[B, C, H / stride, W / stride] float32`."""
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network that turns a crop into `FeatureMaps`; `channels` names the width of each map."""
 
     channels: ClassVar[dict[str, int]]
 
+    @abstractmethod
     def normalise(self, crop: Tensor) -> Tensor:
         """Returns `crop`, `[B, 3, H, W] float32` RGB 0…255, as the weights expect it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, image: Tensor) -> FeatureMaps:
         """Returns the maps of a normalised image, `[B, 3, H, W] float32`."""
-        raise NotImplementedError
 
 
 class Bottleneck(nn.Module):
