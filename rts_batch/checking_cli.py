@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rts_batch.errors import EXIT_FAILED, ManifestError
-from rts_batch.io import storage
 from rts_batch.reading_cli import reported
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ def probe(
 ) -> None:
     """Say what a video is, which decoder would read it and why."""
     with reported(as_json):
+        from rts_batch.io import storage
         from rts_batch.io.video_description import describe_video
 
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:

@@ -53,7 +53,8 @@ def plan(
     with errors_told(as_json):
         settings = RunSettings(weights=weights, tracker=tracker, device="cpu")
         scope = make_scope(shard, limit, "continue", None)
-        show_plan(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
+        # The device is not the run's own, so what it would warn of is not meant.
+        show_plan(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json, warn=False)
 
 
 def resume(
@@ -152,13 +153,21 @@ def run_submission(
 
 
 def show_plan(
-    manifest: str, out: str, settings: RunSettings, scope: Scope, *, skip_invalid: bool, as_json: bool
+    manifest: str,
+    out: str,
+    settings: RunSettings,
+    scope: Scope,
+    *,
+    skip_invalid: bool,
+    as_json: bool,
+    warn: bool = True,
 ) -> None:
     from rts_batch.actors.submit import look
     from rts_batch.runs import expected_lengths
 
     prepared, found = look(manifest, out, settings, scope=scope, skip_invalid=skip_invalid)
     lengths = expected_lengths(found.left)
+    warnings = list(found.warnings) if warn else []
     content = {
         "out": prepared.folder.uri,
         "weights": prepared.tracker.weights,
@@ -169,7 +178,7 @@ def show_plan(
         "estimated_frames": sum(lengths.values()),
         "videos_of_unknown_length": sum(not length for length in lengths.values()),
         "rows_left_out": list(prepared.manifest.invalid),
-        "warnings": list(found.warnings),
+        "warnings": warnings,
     }
     if as_json:
         print_json("plan", content)
@@ -183,7 +192,7 @@ def show_plan(
     )
     print(f"weights  {content['weights']}")
     print(f"out      {content['out']}")
-    for text in found.warnings:
+    for text in warnings:
         print(f"warning: {text}", file=sys.stderr)
 
 

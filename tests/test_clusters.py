@@ -112,7 +112,7 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
     config: dict[str, Any] = {
         "cluster_name": "fake",
         "max_workers": 2,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": 0.4,  # longer than a worker takes to start on a busy machine
         "upscaling_speed": 10,
         "provider": {
             "type": "external",
@@ -163,12 +163,14 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
 @pytest.fixture(scope="module")
 def standing() -> Iterator[tuple[int, int, int]]:
     """A cluster with a dashboard and a client server; its ports."""
-    ports = free_ports(3)
+    ports = free_ports(5)
     names = ("--port", "--dashboard-port", "--ray-client-server-port")
+    # With its usual port taken by another Ray on this machine, the agent would take no jobs.
+    names += ("--dashboard-agent-listen-port", "--dashboard-agent-grpc-port")
     options = [word for pair in zip(names, ports, strict=True) for word in pair]
     with head(*options, "--num-cpus", 2, "--include-dashboard", "true"):
         for port in ports:
-            wait_for_port(port, 90)
+            wait_for_port(port, 240)
         yield ports[0], ports[1], ports[2]
 
 

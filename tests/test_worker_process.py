@@ -165,6 +165,21 @@ def test_a_process_that_is_lost_while_it_starts_is_started_again(
     actor._process.close()
 
 
+def test_a_process_in_which_something_broke_is_not_used_again(
+    tmp_path: Path, make_task: Callable[..., VideoTask]
+) -> None:
+    actor = WorkerActor(worker_settings(tmp_path), 30)
+    names = []
+    for task, kind in ((make_task(raise_at=3), Failed), (make_task(video_id="a"), Finished), (make_task(), Finished)):
+        events = actor.run(task, 1, False)
+        names.append(actor._process.name)
+        while not isinstance(events[-1], Failed | Finished):
+            events = actor.next_events()
+        assert isinstance(events[-1], kind)
+    actor._process.close()
+    assert names[0] != names[1] == names[2]
+
+
 PARENT = """
 import sys, time
 from pathlib import Path

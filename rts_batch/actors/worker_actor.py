@@ -91,6 +91,8 @@ class WorkerActor:
         with self._ahead.taken(task) as fetched:
             for event in self._process.run(task, attempt, fetched=fetched):
                 self._busy = not isinstance(event, Finished | Failed)
+                if isinstance(event, Failed) and event.kind == "crash":
+                    self._process.close()  # what broke once may have left it in any state
                 yield event
 
     def fetch(self, task: VideoTask) -> None:
