@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rts_batch.errors import EXIT_FAILED, ManifestError
-from rts_batch.io import storage
 from rts_batch.reading_cli import reported
 
 if TYPE_CHECKING:
@@ -24,14 +23,16 @@ def probe(
 ) -> None:
     """Say what a video is, which decoder would read it and why."""
     with reported(as_json):
+        from rts_batch.io import storage
         from rts_batch.io.video_description import describe_video
 
+        shown = storage.safe_uri(video)
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
             found = describe_video(str(storage.fetch(video, folder)))
     if as_json:
-        _print_json("video", {"video": storage.safe_uri(video), **found})
+        _print_json("video", {"video": shown, **found})
         return
-    print(f"video            {storage.safe_uri(video)}")
+    print(f"video            {shown}")
     for name, value in found.items():
         if name != "reason":
             print(f"{name.replace('_', ' '):<17}{_shown(value)}")
