@@ -24,16 +24,17 @@ from hypothesis import strategies as st
 from rts_batch.actors.progress import Failed, Finished
 from rts_batch.actors.video_worker import VideoWorker, WorkerSettings
 from rts_batch.config import RunSettings
-from rts_batch.errors import ResultsError, RtsBatchError
-from rts_batch.io import retries, storage
+from rts_batch.errors import ResultsError, RtsBatchError, StorageError
+from rts_batch.io import download, retries, storage
 from rts_batch.io.masks_file import MasksFile, video_entries
 from rts_batch.io.results import read_metadata
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs import RunFolder, RunRecord
+from tests.faulty_proxy import FaultyProxy
 from tests.running import write_manifest
 from tests.stub_tracker import Stub
 from tests.test_storage import s3, s3_server  # noqa: F401 - fixtures
-from tests.videos import make_images
+from tests.videos import make_images, make_video
 
 TRACKER = Stub.describe(RunSettings())
 
@@ -282,3 +283,59 @@ def test_a_damaged_results_file_is_our_error_or_none(masks_file: bytes, tmp_path
         with contextlib.suppress(ResultsError):
             read()
     file.close()
+
+
+# A store behind a bad network
+
+
+@pytest.fixture
+def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:  # noqa: F811
+    """A manifest of two videos in a bucket, and downloads in small parts."""
+    monkeypatch.setattr(download, "PART_BYTES", 4_000)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
+    rows = []
+    for number in range(2):
+        make_video(tmp_path / f"{number}.mp4", 6 + number)
+        storage.put_file(tmp_path / f"{number}.mp4", f"{s3}/{number}.mp4")
+        rows.append({"video": f"{s3}/{number}.mp4", "video_id": str(number), "box": [10, 10, 9, 9]})
+    return read_manifest(str(write_manifest(tmp_path / "footage.jsonl", rows)))
+
+
+@pytest.mark.parametrize("faults", [["reset"], ["break"], ["short"], ["slow down"], ["twice"], None], ids=str)
+def test_a_run_through_a_bad_network_is_the_undisturbed_one(
+    s3: str,  # noqa: F811
+    s3_server: str,  # noqa: F811
+    footage: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+    faults: list[str] | None,
+) -> None:
+    workers = Workers()
+    assert all(isinstance(end, Finished) for end in workers.submit(f"{s3}/reference", footage))
+    proxy = FaultyProxy(s3_server, faults or ["reset", "break", "short", "slow down", "twice"], every=4)
+    with proxy.serving() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        for _ in range(5):  # as the coordinator does with what is transient
+            ends = workers.submit(f"{s3}/run", footage)
+            assert all(end.kind == "transient" for end in ends if isinstance(end, Failed)), ends
+            if all(isinstance(end, Finished) for end in ends):
+                break
+        assert contents(f"{s3}/run") == contents(f"{s3}/reference")
+    assert sum(proxy.done.values()) >= 2
+
+
+def test_expired_credentials_are_said_and_nothing_is_half_there(
+    s3: str,  # noqa: F811
+    s3_server: str,  # noqa: F811
+    footage: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with FaultyProxy(s3_server, ["expired"], every=1).serving() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        with pytest.raises(StorageError, match=r"xpired|Bad Request"):
+            Workers().submit(f"{s3}/run", footage)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert contents(f"{s3}/run") == {}
+    assert all(isinstance(end, Finished) for end in Workers().submit(f"{s3}/run", footage))
