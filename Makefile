@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench bench-measures bench-pipeline bench-scale chaos davis-dev
+.PHONY: install test test-slow chromium lint demo bench bench-io bench-measures bench-pipeline bench-scale chaos davis-dev
 .PHONY: train-mini clean
 
 install: $(INSTALLED)
@@ -69,6 +69,9 @@ davis-dev: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_dev $(SHARED)/data/davis-dev build/davis-dev --out benchmarks/results/davis-dev
 
 # How many frames a second the measures of DAVIS judge.
+bench-io: $(INSTALLED)
+	$(BIN)/python -m benchmarks.io --out benchmarks/results/io.json
+
 bench-measures: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_measures $(SHARED)/data/davis-dev --out benchmarks/results/davis-measures.json
 

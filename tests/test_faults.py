@@ -301,7 +301,10 @@ def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifes
     return read_manifest(str(write_manifest(tmp_path / "footage.jsonl", rows)))
 
 
-@pytest.mark.parametrize("faults", [["reset"], ["break"], ["short"], ["slow down"], ["twice"], None], ids=str)
+ONE_KIND = [pytest.param([kind], marks=pytest.mark.slow) for kind in ("reset", "break", "short", "slow down", "twice")]
+
+
+@pytest.mark.parametrize("faults", [None, *ONE_KIND], ids=str)
 def test_a_run_through_a_bad_network_is_the_undisturbed_one(
     s3: str,  # noqa: F811
     s3_server: str,  # noqa: F811
