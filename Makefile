@@ -68,10 +68,11 @@ chaos: $(INSTALLED)
 davis-dev: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_dev $(SHARED)/data/davis-dev build/davis-dev --out benchmarks/results/davis-dev
 
-# How many frames a second the measures of DAVIS judge.
+# Decoding, memory of the input side, and RLE, each against what it is built on; half a minute.
 bench-io: $(INSTALLED)
 	$(BIN)/python -m benchmarks.io --out benchmarks/results/io.json
 
+# How many frames a second the measures of DAVIS judge.
 bench-measures: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_measures $(SHARED)/data/davis-dev --out benchmarks/results/davis-measures.json
 
