@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -314,6 +315,9 @@ def test_a_run_through_a_bad_network_is_the_undisturbed_one(
 ) -> None:
     workers = Workers()
     assert all(isinstance(end, Finished) for end in workers.submit(f"{s3}/reference", footage))
+    for task in footage.tasks:  # by default decord reads what it can, from a bucket too
+        report = json.loads(storage.read_bytes(f"{s3}/reference/videos/{task.key}.json"))
+        assert report["decoder"] == "decord"
     proxy = FaultyProxy(s3_server, faults or ["reset", "break", "short", "slow down", "twice"], every=4)
     with proxy.serving() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
