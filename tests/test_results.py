@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -135,6 +136,7 @@ def test_the_file_holds_what_was_added_sorted_by_object_and_frame(tmp_path: Path
         objects=2,
         frames=40,
         bytes=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         states={"prompt": 2, "tracked": 62, "lost": 16},
     )
 
