@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench bench-measures bench-pipeline bench-scale chaos davis-dev
+.PHONY: install test test-slow chromium lint demo bench bench-io bench-measures bench-pipeline bench-scale chaos davis-dev
 .PHONY: train-mini clean
 
 install: $(INSTALLED)
@@ -67,6 +67,10 @@ chaos: $(INSTALLED)
 # Tracks DAVIS's development half through the whole pipeline, once for each flag; some 20 minutes on one core.
 davis-dev: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_dev $(SHARED)/data/davis-dev build/davis-dev --out benchmarks/results/davis-dev
+
+# Decoding, memory of the input side, and RLE, each against what it is built on; half a minute.
+bench-io: $(INSTALLED)
+	$(BIN)/python -m benchmarks.io --out benchmarks/results/io.json
 
 # How many frames a second the measures of DAVIS judge.
 bench-measures: $(INSTALLED)

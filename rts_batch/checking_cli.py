@@ -26,12 +26,13 @@ def probe(
         from rts_batch.io import storage
         from rts_batch.io.video_description import describe_video
 
+        shown = storage.safe_uri(video)
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
             found = describe_video(str(storage.fetch(video, folder)))
     if as_json:
-        _print_json("video", {"video": storage.safe_uri(video), **found})
+        _print_json("video", {"video": shown, **found})
         return
-    print(f"video            {storage.safe_uri(video)}")
+    print(f"video            {shown}")
     for name, value in found.items():
         if name != "reason":
             print(f"{name.replace('_', ' '):<17}{_shown(value)}")

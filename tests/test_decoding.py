@@ -158,6 +158,20 @@ def test_a_1080p_video_stays_under_400_mb_at_12_frames_a_second(tmp_path: Path, 
     assert most < 400e6
 
 
+@pytest.mark.slow
+def test_thirty_thousand_frames_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 30_000, size=(64, 48))
+    own = psutil.Process()
+    sizes = {}
+    with DecodingProcess() as process, process.open(tmp_path / "a.mp4") as source:
+        for frame in source:
+            if frame.index in (2_000, 29_900):
+                assert process.pid is not None
+                sizes[frame.index] = psutil.Process(process.pid).memory_info().rss + own.memory_full_info().uss
+    assert frame.index == 29_999
+    assert sizes[29_900] - sizes[2_000] < 30e6
+
+
 def test_auto_leaves_to_pyav_what_decord_could_pile_up(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", 10)
     size = 10 * 160 * 120 * 3

@@ -87,6 +87,7 @@ class DecodingProcess:
             return
         ours, theirs = socket.socketpair()
         self._memory = _shared_memory()
+        self._ring: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - what the process says last; read when it dies
         limits = (self.limits.ring_frames, self.limits.ring_bytes, self.limits.memory)
         with theirs:
@@ -169,11 +170,13 @@ class DecodingProcess:
         except (EOFError, OSError):
             raise self._death() from None
 
-    def map_ring(self, size: int) -> mmap.mmap:
-        """The ring as the process has laid it out."""
+    def ring(self, size: int) -> NDArray[np.uint8]:
+        """The first `size` bytes of the ring."""
         if not 0 < size <= os.fstat(self._memory.fileno()).st_size:
             raise ValueError("the ring is not there")
-        return mmap.mmap(self._memory.fileno(), size, access=mmap.ACCESS_READ)
+        if self._ring.size < size:
+            self._ring = np.frombuffer(mmap.mmap(self._memory.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+        return self._ring[:size]
 
     def released(self) -> None:
         self._open = None
@@ -231,7 +234,6 @@ class _RemoteSource(FrameSource):
         """Where to go on: the next frame's index, read backward the last one's."""
         self._trying = ""
         self._restarts = 0
-        self._ring: mmap.mmap | None = None
         self._slots: NDArray[np.uint8] = np.zeros((0, 0, 0, 0), np.uint8)
         self._under_way = False
 
@@ -249,10 +251,8 @@ class _RemoteSource(FrameSource):
         self._process.tell({"do": "open", **self._request})
         message = self._hear()
         self.info = VideoInfo(**message["info"])
-        self._unmap()
         shape = (message["slots"], self.info.height, self.info.width, 3)
-        self._ring = self._process.map_ring(math.prod(shape))
-        self._slots = np.frombuffer(self._ring, np.uint8).reshape(shape)
+        self._slots = self._process.ring(math.prod(shape)).reshape(shape)
         self._under_way = True
 
     def frames(self) -> Iterator[Frame]:
@@ -330,14 +330,8 @@ class _RemoteSource(FrameSource):
                 self._process.tell({"do": "stop"})
                 while self._process.hear(STOP_SECONDS).get("is") != "stopped":
                     pass
-        self._unmap()
-        self._process.released()
-
-    def _unmap(self) -> None:
         self._slots = np.zeros((0, 0, 0, 0), np.uint8)
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        self._process.released()
 
 
 def _shared_memory() -> IO[bytes]:

@@ -54,6 +54,7 @@ class DecodingChild:
         self._connection = connection
         self._memory = memory
         self._limits = limits
+        self._ring = np.zeros(0, np.uint8)
         self._free = 0
         self._last_word = time.monotonic()
 
@@ -85,19 +86,17 @@ class DecodingChild:
         info = source.info
         size = info.height * info.width * 3
         slots = max(2, min(self._limits.ring_frames, self._limits.ring_bytes // size))
-        os.ftruncate(self._memory, size * slots)
+        if self._ring.size < size * slots:  # memory that has been used is faster than new
+            os.ftruncate(self._memory, size * slots)
+            self._ring = np.frombuffer(mmap.mmap(self._memory, size * slots), np.uint8)
+        ring = self._ring[: size * slots].reshape(slots, info.height, info.width, 3)
         self._free = slots
-        with mmap.mmap(self._memory, size * slots) as shared:
-            send(self._connection, {"is": "opened", "info": asdict(info), "slot_bytes": size, "slots": slots})
-            ring = np.frombuffer(shared, np.uint8).reshape(slots, info.height, info.width, 3)
-            try:
-                for count, frame in enumerate(source.frames()):
-                    self._listen(wait=self._free == 0)
-                    self._free -= 1
-                    ring[count % slots] = frame.image
-                    send(self._connection, {"is": "frame", "index": frame.index, "time": frame.time})
-            finally:
-                del ring  # it keeps the map from being closed
+        send(self._connection, {"is": "opened", "info": asdict(info), "slots": slots})
+        for count, frame in enumerate(source.frames()):
+            self._listen(wait=self._free == 0)
+            self._free -= 1
+            ring[count % slots] = frame.image
+            send(self._connection, {"is": "frame", "index": frame.index, "time": frame.time})
         found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
         send(self._connection, {"is": "end", **found})
 

@@ -12,7 +12,7 @@ From it::
 
     {"is": "alive"}                                         still at work, at most once a second
     {"is": "trying", "decoder"}                             what follows is this decoder's work
-    {"is": "opened", "info", "slot_bytes", "slots"}
+    {"is": "opened", "info", "slots"}
     {"is": "frame", "index", "time"}                        in the next slot of the ring
     {"is": "end", "info", "warnings", "damage"}           there are no more
     {"is": "error", "error", "message"}                     the video cannot be read (any further)

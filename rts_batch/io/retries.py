@@ -28,6 +28,7 @@ _WORDS: Final = (
     "HTTPClient",
     "SlowDown",
     "IncompleteRead",
+    "Checksum",
 )
 
 _Result = TypeVar("_Result")

@@ -48,8 +48,10 @@ class PyavSource(FrameSource):
         self._report((index + 1, time))
 
     def _convert(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-        image: NDArray[Any] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        image = np.ascontiguousarray(self._probe.orientation.apply(image))
+        plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
+        stored = lines[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
+        image: NDArray[np.uint8] = self._probe.orientation.apply(stored).copy()
         if image.shape != (self.info.height, self.info.width, 3):
             height, width, _ = image.shape
             raise VideoError(
