@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,13 @@ class Browser:
 
     def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
+
+    def until(self, condition: str, *arguments: object) -> None:
+        """Waits for a script to return something true: a change of the address is followed a moment later."""
+        deadline = time.monotonic() + 20
+        while not self.run(condition, *arguments):
+            assert time.monotonic() < deadline, f"waited in vain for {condition}"
+            time.sleep(0.02)
 
     def press(self, *keys: str) -> None:
         """Presses keys one after another, wherever the focus is."""

@@ -227,26 +227,26 @@ def test_sorting_filtering_and_reading_by_keyboard(browser: Browser, report: Pat
     name = browser.run(focused)
     assert name == "clip 11"
     browser.press(Keys.ENTER)
-    assert browser.run("return document.title").startswith("clip 11 – ")
+    browser.until("return document.title.startsWith('clip 11 – ')")
     assert browser.run("return document.activeElement.matches('.page:target h2')")
     assert not visible(browser, ".overview")
     browser.driver.back()
-    assert visible(browser, ".overview")
+    browser.until("return document.querySelector('.overview').checkVisibility()")
 
 
 def test_a_page_and_the_way_back(browser: Browser, report: Path) -> None:
     browser.open(report.as_uri())
     link = "return Array.from(document.querySelectorAll('#table a')).find(a => a.textContent === arguments[0])"
     browser.run(link, "clip 3").click()
-    assert visible(browser, ".page:target")
+    browser.until("return document.querySelector('.page:target')?.checkVisibility()")
     assert browser.run("return document.querySelector('.page:target h2').textContent") == "clip 3"
     overlay = browser.run("return document.querySelector('.page:target a[href^=overlays]').getAttribute('href')")
     assert (report.parent / overlay).is_file()
     assert browser.run("return document.querySelectorAll('.page:target figure').length") == 3
     browser.run("return document.querySelector('.page:target nav a')").click()
+    browser.until("return document.title.startsWith('Review of ')")
     assert visible(browser, ".overview")
     assert browser.run("return document.activeElement.textContent") == "clip 3"
-    assert browser.run("return document.title").startswith("Review of ")
 
 
 def test_no_page_is_wider_than_a_narrow_window(browser: Browser, report: Path) -> None:

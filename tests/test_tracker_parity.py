@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,19 @@ class SynchronisedTracker(Tracker):
             self.state.position = torch.tensor(self.row["pos"], dtype=torch.float32)
             self.state.target_size = torch.tensor(self.row["target_sz"], dtype=torch.float32)
             self.state.target_scale = torch.tensor(self.row["target_scale"], dtype=torch.float32)
+            self._follow_flag(self.row)
         return super()._place_region(image)
+
+    def _follow_flag(self, row: dict[str, Any]) -> None:
+        """Lets the row decide about a score so close to the threshold that rounding may take it to the other side."""
+        threshold = self.published_threshold
+        if abs(row.get("max_score", 1) - threshold) < 0.01:
+            threshold = float("inf") if row["flag"] == "not_found" else -float("inf")
+        self.config = replace(self.config, not_found_threshold=threshold)
+
+    @cached_property
+    def published_threshold(self) -> float:
+        return self.config.not_found_threshold
 
 
 def decode(row: dict[str, Any]) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_want_of_memory_is_told_as_such(process: WorkerProcess, make_task: Calla
 def test_a_kill_from_outside_does_not_speak_against_the_video(
     process: WorkerProcess, make_task: Callable[..., VideoTask], number: signal.Signals
 ) -> None:
-    events = process.run(make_task(sleep=0.2), 1)
+    events = process.run(make_task(sleep=1), 1)
     assert any(isinstance(event, Advanced) for event in events)
     os.kill(int(process.name.rpartition(":")[2]), number)
     last = last_of(events)
@@ -118,7 +118,7 @@ def test_a_kill_from_outside_does_not_speak_against_the_video(
 def test_a_process_that_is_asked_to_leave_stops_after_the_frame_in_hand(
     process: WorkerProcess, make_task: Callable[..., VideoTask]
 ) -> None:
-    events = process.run(make_task(sleep=0.2), 1)
+    events = process.run(make_task(sleep=1), 1)
     assert any(isinstance(event, Advanced) for event in events)
     process.leave()
     last = last_of(events)
@@ -136,7 +136,7 @@ def test_one_process_tracks_one_video_after_another(
         last = last_of(process.run(make_task(video_id=f"good-{number}"), 1))
         assert isinstance(last, Finished)
         assert last.frames == FRAMES
-    assert len(done(shared_process["out"])) == 3
+    assert sum(path.name.startswith("good-") for path in done(shared_process["out"])) == 3
 
 
 def test_a_process_that_cannot_load_its_model_says_why(tmp_path: Path) -> None:
