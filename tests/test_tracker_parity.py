@@ -51,7 +51,7 @@ class SynchronisedTracker(Tracker):
         """Lets the row decide about a score so close to the threshold that rounding may take it to the other side."""
         threshold = self.published_threshold
         if abs(row.get("max_score", 1) - threshold) < 0.01:
-            threshold = float("inf") if row["flag"] == "not_found" else -float("inf")
+            threshold = 10.0 if row["flag"] == "not_found" else 0.0
         self.config = replace(self.config, not_found_threshold=threshold)
 
     @cached_property
