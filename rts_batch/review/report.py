@@ -97,9 +97,9 @@ def review_run(
         StorageError: the run cannot be read, or `out` not written.
     """
     out = out or run_folder
-    sources = VideoSources(run_folder)
     summary = ReviewSummary()
     masks = _masks(run_folder)
+    sources = VideoSources(run_folder) if masks is None else masks.sources  # the manifest is read once
     wanted = list(dict.fromkeys(overlays))
     if wanted and masks is None:
         raise ResultsError(f"{run_folder} has no finished video {wanted[0]!r}: it has none yet")
