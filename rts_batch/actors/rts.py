@@ -18,10 +18,10 @@ from rts_batch.config import RunSettings, TrackerConfig
 from rts_batch.errors import CheckpointError, ClusterError, SettingsError, WeightsError
 from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
-from rts_batch.model.fast import fast
+from rts_batch.model.fast import fast_networks
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.model.weights import BUILT_IN, DATA, Weights, build_model, build_sta, load_weights
+from rts_batch.model.weights import BUILT_IN, DATA, Weights, load_weights
 from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
 
 UNTRAINED = (
@@ -69,10 +69,10 @@ class RtsFactory:
                 f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
                 f"was started with {description.fingerprint[:12]}…; put the same file on every node"
             )
-        sta = build_sta(weights, description.device)
+        model, sta = fast_networks(weights, description.device)
         return RtsTracker(
-            model=fast(build_model(weights, description.device)),
-            sta=None if sta is None else fast(sta),
+            model=model,
+            sta=sta,
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
         )
 

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError, UsageError, VideoError
 from rts_batch.masks import Box
-from rts_batch.model.fast import fast
-from rts_batch.model.weights import build_model, build_sta, load_weights
+from rts_batch.model.fast import fast_networks
+from rts_batch.model.weights import load_weights
 from rts_batch.tracking.tracker import TrackedFrame, Tracker
 
 __all__ = ["FrameTracker", "main", "serve"]
@@ -109,8 +109,8 @@ def main() -> int:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     try:
         weights = load_weights(options.weights)
-        model, sta = fast(build_model(weights, device)), build_sta(weights, device)
-        serve(Tracker(model, weights.tracker_config, sta=None if sta is None else fast(sta)))
+        model, sta = fast_networks(weights, device)
+        serve(Tracker(model, weights.tracker_config, sta=sta))
     except RtsBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

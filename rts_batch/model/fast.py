@@ -17,6 +17,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rts_batch.model.decoder import Decoder, Projection
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.model.weights import Weights, build_model, build_sta
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -34,6 +37,12 @@ def fast(network: Network) -> Network:
         if isinstance(module, Decoder) and module.project.upsampling == "bicubic":
             module.project = FastProjection(module.project)
     return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def fast_networks(weights: Weights, device: str | torch.device) -> tuple[RTS, STA | None]:
+    """Builds the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`."""
+    sta = build_sta(weights, device)
+    return fast(build_model(weights, device)), None if sta is None else fast(sta)
 
 
 def fold_batchnorm(network: nn.Module) -> None:
