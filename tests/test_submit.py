@@ -142,12 +142,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, vi
 def test_a_killed_run_of_the_real_tracker_ends_with_the_same_bytes(tmp_path: Path) -> None:
     prompts = []
     for number in range(4):
-        # Long enough that at most one more ends between the first one's file and the kill.
+        # Long enough that the one worker ends at most one more between the first one's file and the kill.
         masks = make_video(tmp_path / f"{number}.mp4", 16)
         cv2.imwrite(str(tmp_path / f"{number}.png"), masks[0, 0].astype(np.uint8) * 255)
         prompts.append({"video": f"{number}.mp4", "mask": f"{number}.png"})
     manifest = write_manifest(tmp_path / "manifest.jsonl", prompts)
-    command = ("submit", manifest, "--weights", "rts-mini-untrained", "--threads-per-worker", 1, "--json", "--out")
+    options = ("--weights", "rts-mini-untrained", "--threads-per-worker", 1, "--workers", 1, "--json")
+    command = ("submit", manifest, *options, "--out")
 
     outcome = run(*command, tmp_path / "undisturbed")
     assert outcome.code == 0, outcome.err
