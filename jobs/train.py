@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from rts_batch.actors.training import train_on_workers
+from rts_batch.actors.training import check_share, train_on_workers
 from rts_batch.errors import RtsBatchError
 from rts_batch.training.recipe import read_recipe
 
@@ -32,6 +32,7 @@ def main(
 ) -> None:
     try:
         recipe = read_recipe(config)
+        check_share(recipe, workers)  # before a Ray is started for nothing
         if address == "local":
             # Ray reads it when it is imported: listen on loopback only.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

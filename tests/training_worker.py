@@ -29,6 +29,7 @@ def gradients(batch: Batch, settings: TrainSettings, workers: Workers) -> tuple[
 
 def run(rank: int, folder: str) -> None:
     """Trains rank's half of the batch in `folder` and, as the leader, writes the gradients there."""
+    torch.set_num_threads(1)  # two processes that each take every core wait for each other at every operation
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     settings, whole = torch.load(Path(folder) / "task.pt", weights_only=False)
     share = slice(rank, rank + 1)

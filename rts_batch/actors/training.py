@@ -51,8 +51,7 @@ def train_on_workers(
             f"training on several workers needs Ray Train: pip install 'rts-batch[train]' ({error})"
         ) from error
 
-    if recipe.settings.batch % workers:
-        raise SettingsError(f"a batch of {recipe.settings.batch} cannot be shared by {workers} workers")
+    check_share(recipe, workers)
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(1 + retries):
@@ -77,6 +76,12 @@ def train_on_workers(
             if attempt == retries:
                 raise ClusterError(f"the training on {workers} workers failed: {error}") from error
             logger.warning("the training on %d workers failed and starts again: %s", workers, error)
+
+
+def check_share(recipe: Recipe, workers: int) -> None:
+    """Raises SettingsError where the recipe's global batch does not divide by `workers`."""
+    if recipe.settings.batch % workers:
+        raise SettingsError(f"a batch of {recipe.settings.batch} cannot be shared by {workers} workers")
 
 
 def train_worker(config: dict[str, Any]) -> None:
