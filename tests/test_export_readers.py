@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -91,17 +93,35 @@ numpy.savez(sys.argv[2], **masks)
 """
 
 
-@pytest.mark.slow
-def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> None:
-    """In an environment of its own: it asks for other versions of what we use."""
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    install = [environment / "bin" / "pip", "install", "--quiet", "datumaro==1.13.12"]
+def test_got10ks_toolkit_reads_its_layout(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    toolkit = pytest.importorskip("got10k.datasets", reason="pip install --no-deps got10k shapely")
+    export_run(str(run), str(tmp_path / "train"), "got10k", extract_frames=True)
+    data = toolkit.GOT10k(str(tmp_path), subset="train", return_meta=True)
+    targets = [(video, object_id) for video in videos for object_id in video.categories]
+    assert len(data) == len(targets)
+    for (images, boxes, meta), (video, object_id) in zip(data, targets, strict=True):
+        masks = [video.truth(object_id, frame) for frame in range(FRAMES)]
+        assert np.array_equal(boxes, [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks])
+        assert np.array_equal(meta["absence"] == 1, [not mask.any() for mask in masks])
+        assert meta["object_class"] == video.categories[object_id]
+        assert len(images) == FRAMES
+
+
+def environment_with(requirement: str, folder: Path) -> Path:
+    """The Python of an environment of its own for a library that asks for other versions of what we use."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    install = [folder / "bin" / "pip", "install", "--quiet", requirement]
     installed = subprocess.run(install, capture_output=True, text=True, check=False)
     if installed.returncode:
-        pytest.skip(f"datumaro cannot be installed here: {installed.stderr[-300:]}")
+        pytest.skip(f"{requirement} cannot be installed here: {installed.stderr[-300:]}")
+    return folder / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with("datumaro==1.13.12", tmp_path / "environment")
     export_run(str(run), str(tmp_path / "out"), "mots-png", extract_frames=True)
-    program = [environment / "bin" / "python", "-c", _DATUMARO, tmp_path / "out", tmp_path / "masks.npz"]
+    program = [python, "-c", _DATUMARO, tmp_path / "out", tmp_path / "masks.npz"]
     subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
     expected = {
         f"{video.video_id}/{frame:06d}/{object_id}": video.truth(object_id, frame)
@@ -114,3 +134,45 @@ def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> 
         assert set(found) == set(expected)
         for name, mask in expected.items():
             assert ((found[name] > 0) == mask).all(), name
+
+
+_FIFTYONE = """
+import pathlib, sys
+import fiftyone.utils.data as data, numpy
+masks = {}
+with data.FiftyOneVideoLabelsDatasetImporter(dataset_dir=sys.argv[1]) as importer:
+    for path, metadata, label, frames in importer:
+        for number, fields in frames.items():
+            for detections in fields.values():
+                for found in detections.detections:
+                    x, y, w, h = found.bounding_box
+                    lines, columns = found.mask.shape
+                    height, width = round(lines / h), round(columns / w)
+                    mask = numpy.zeros((height, width), bool)
+                    top, left = round(y * height), round(x * width)
+                    mask[top : top + lines, left : left + columns] = found.mask
+                    masks[f"{pathlib.Path(path).stem}/{number - 1}/{found.index}/{found.label}"] = mask
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # a gigabyte to install
+def test_fiftyone_reads_its_folder(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    """With FiftyOne's own importer: its data sets would need a database server as well."""
+    python = environment_with("fiftyone==1.22.1", tmp_path / "environment")
+    export_run(str(run), str(tmp_path / "out"), "fiftyone")
+    program = [python, "-c", _FIFTYONE, tmp_path / "out", tmp_path / "masks.npz"]
+    quiet = {**os.environ, "FIFTYONE_DO_NOT_TRACK": "1", "FIFTYONE_CONFIG_PATH": str(tmp_path / "config.json")}
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env=quiet)
+    expected = {
+        f"{Path(video.uri).stem}/{frame}/{object_id}/{category}": video.truth(object_id, frame)
+        for video in videos
+        for object_id, category in video.categories.items()
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert np.array_equal(found[name], mask), name
