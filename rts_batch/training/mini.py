@@ -161,7 +161,7 @@ MINI = dataclasses.replace(
     learning_rates={**HEADS_ONLY, **LATE_BLOCKS},
     schedule="cosine",
     warmup_iterations=20,
-    iterations_per_epoch=450,
+    iterations_per_epoch=2000,
 )
 """The second stage: the late blocks too, on crops of the tracker's size."""
 
@@ -173,7 +173,7 @@ MINI_STA = dataclasses.replace(
     learning_rates={"": 1.5e-3, "feature_extractor": 0.0},
     schedule="cosine",
     batch=6,
-    iterations_per_epoch=400,
+    iterations_per_epoch=800,
 )
 """The box head, on the tracker's backbone, so that both networks share one."""
 
