@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from tests.running import REPOSITORY, STUB, done, finish, run, start, write_manifest
 from tests.videos import make_video
@@ -26,6 +28,8 @@ pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).with_name("ray"))
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 ENVIRONMENT = {
+    # A job's `python` is the first on its node's PATH: an activated environment's, as here, or an image's.
+    "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",  # a token would have to be shared by way of the home folder
@@ -35,11 +39,15 @@ ENVIRONMENT = {
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports between those of Ray's workers and those that the system gives to outgoing connections."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
 
 
 @contextlib.contextmanager
@@ -66,6 +74,20 @@ def head(*options: object, **environment: str) -> Iterator[psutil.Process]:
                     one.kill()
             process.wait(60)
             log.close()
+
+
+def logs_of(address: str, job: str) -> str:
+    return str(JobSubmissionClient(address).get_job_logs(job))
+
+
+def wait_for_job(address: str, job: str, seconds: float = 180) -> str:
+    """How it ended."""
+    client = JobSubmissionClient(address)
+    deadline = time.monotonic() + seconds
+    while not (status := client.get_job_status(job)).is_terminal():
+        assert time.monotonic() < deadline, logs_of(address, job)
+        time.sleep(0.5)
+    return str(status)
 
 
 def wait_for_port(port: int, seconds: float = 60) -> None:
@@ -178,21 +200,36 @@ def standing() -> Iterator[tuple[int, int, int]]:
 def test_a_job_on_the_cluster_is_followed_from_its_folder(
     standing: tuple[int, int, int], videos: Path, tmp_path: Path
 ) -> None:
+    address = f"http://127.0.0.1:{standing[1]}"
     out = tmp_path / "run"
     outcome = run(
         *("submit", manifest_of(videos, tmp_path, 3, 0.05), "--out", out, "--device", "cpu", "--workers", 2),
-        *("--address", f"http://127.0.0.1:{standing[1]}", "--detach", "--json", *STUB),
+        *("--address", address, "--detach", "--json", *STUB),
     )
     assert outcome.code == 0, outcome.err
     (job,) = outcome.events()
     assert job["event"] == "job"
-    deadline = time.monotonic() + 180
-    while len(done(out)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    assert wait_for_job(address, job["job"]) == "SUCCEEDED", logs_of(address, job["job"])
+    assert len(done(out)) == 3
     outcome = run("status", out, "--follow", "--json")
     assert outcome.events()[-1]["done"] == 3
     assert not outcome.events()[-1]["running"]
+
+
+def test_the_job_script_runs_under_ray_job_submit(
+    standing: tuple[int, int, int], videos: Path, tmp_path: Path
+) -> None:
+    address = f"http://127.0.0.1:{standing[1]}"
+    manifest = manifest_of(videos, tmp_path, 3, 0.05)
+    command = ["job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/track.py"]
+    command += [manifest, "--out", tmp_path / "run", "--device", "cpu", "--workers", 2, *STUB]
+    shown = subprocess.run([RAY, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "3 of 3 done" in shown.stdout
+    assert len(done(tmp_path / "run")) == 3
+
+    shown = subprocess.run([RAY, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    assert "3 of 3 done" in shown.stdout, "the same command again does nothing"
 
 
 def test_a_driver_here_reaches_the_cluster_through_rays_client(
