@@ -14,6 +14,7 @@ import pytest
 import ray
 import typer.main
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import rts_batch
@@ -50,7 +51,7 @@ def test_nothing_runs_on_the_head_and_nothing_is_kept_for_nothing(cluster: dict[
     market = {name: kind["node_config"].get("InstanceMarketOptions") for name, kind in workers.items()}
     assert market == {"gpu-spot": {"MarketType": "spot"}, "gpu-on-demand": None}
     assert workers["gpu-spot"]["priority"] > workers["gpu-on-demand"]["priority"]
-    assert all("IamInstanceProfile" in kind["node_config"] for kind in types.values())
+    assert all({"IamInstanceProfile", "ImageId"} <= kind["node_config"].keys() for kind in types.values())
 
 
 def test_the_nodes_have_the_ray_that_the_constraints_name(cluster: dict[str, Any], ray_job: dict[str, Any]) -> None:
@@ -75,6 +76,43 @@ def test_the_kuberay_job_runs_a_command_that_exists(ray_job: dict[str, Any]) -> 
     head, worker = spec["headGroupSpec"]["template"]["spec"], workers["template"]["spec"]
     images = {one["containers"][0]["image"] for one in (head, worker)}
     assert images == {f"rts-batch:{rts_batch.__version__}"}
+
+
+def test_the_kuberay_job_has_the_fields_that_there_are(ray_job: dict[str, Any]) -> None:
+    """Kubernetes refuses or drops a field that it does not know; these are from KubeRay's own types."""
+    spec = ray_job["spec"]
+    assert spec.keys() <= {
+        *("entrypoint", "backoffLimit", "submissionMode", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"),
+        *("rayClusterSpec", "activeDeadlineSeconds", "metadata", "runtimeEnvYAML", "submitterPodTemplate", "suspend"),
+    }
+    cluster = spec["rayClusterSpec"]
+    assert cluster.keys() <= {
+        *("rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs")
+    }
+    assert cluster["autoscalerOptions"].keys() <= {"version", "idleTimeoutSeconds", "resources", "upscalingMode"}
+    assert cluster["headGroupSpec"].keys() == {"rayStartParams", "template"}
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers.keys() == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+    pods = [cluster["headGroupSpec"]["template"]["spec"], workers["template"]["spec"]]
+    # The second autoscaler replaces pods; one that restarts by itself would come back as a node that is gone.
+    assert all(pod.get("restartPolicy", "Never") == "Never" for pod in pods)
+
+
+def test_rays_autoscaler_reads_the_kuberay_cluster(ray_job: dict[str, Any]) -> None:
+    cluster = {"metadata": {"name": "rts-batch", "namespace": "default"}, "spec": ray_job["spec"]["rayClusterSpec"]}
+    read = _derive_autoscaling_config_from_ray_cr(cluster)
+    validate_config(read)
+    kinds = read["available_node_types"]
+    head = kinds.pop(read["head_node_type"])
+    assert head["resources"]["CPU"] == 0
+    (worker,) = kinds.values()
+    assert (worker["min_workers"], worker["max_workers"]) == (0, 8)
+    assert (worker["resources"]["CPU"], worker["resources"]["GPU"]) == (4, 1)
+    # What one worker of the run asks for fits such a node.
+    words = shlex.split(ray_job["spec"]["entrypoint"])
+    assert float(words[words.index("--cpus-per-worker") + 1]) <= worker["resources"]["CPU"]
+    assert int(words[words.index("--max-workers") + 1]) == worker["max_workers"]
+    assert read["idle_timeout_minutes"] == 1
 
 
 def test_the_image_copies_what_there_is() -> None:

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from ray._raylet import GcsClient
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.job_submission import JobSubmissionClient
 
 from tests.running import REPOSITORY, STUB, done, finish, run, start, write_manifest
@@ -50,9 +52,12 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no free ports")
 
 
+SHORT = ({"sleep": 0.05},) * 3
+
+
 @contextlib.contextmanager
-def head(*options: object, **environment: str) -> Iterator[psutil.Process]:
-    """A head node in a session of its own, which ends with everything that it has started."""
+def head(*options: object, **environment: str) -> Iterator[Path]:
+    """A head node in a session of its own, which ends with everything that it has started; the folder of its logs."""
     with tempfile.TemporaryDirectory(prefix="rc", dir="/tmp") as folder:
         command = [RAY, "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--temp-dir", folder]
         log = open(Path(folder) / "log", "w+")  # noqa: SIM115
@@ -64,7 +69,7 @@ def head(*options: object, **environment: str) -> Iterator[psutil.Process]:
             env={**os.environ, **ENVIRONMENT, **environment},
         )
         try:
-            yield psutil.Process(process.pid)
+            yield Path(folder) / "session_latest" / "logs"
         finally:
             ours = psutil.Process(process.pid).children(recursive=True)
             with contextlib.suppress(ProcessLookupError):
@@ -99,14 +104,10 @@ def wait_for_port(port: int, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def raylets(process: psutil.Process) -> int:
-    found = set()
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            words = child.cmdline()
-            if "raylet/raylet" in " ".join(words[:1]):
-                found.add(tuple(words))  # what a raylet starts looks like it for the moment between fork and exec
-    return len(found)
+def worker_nodes(cluster: GcsClient) -> int:
+    """Nodes beside the head that Ray's own books call alive."""
+    nodes = cluster.get_all_node_info(timeout=30).values()
+    return sum(node.state == GcsNodeInfo.ALIVE and not node.is_head_node for node in nodes)
 
 
 @pytest.fixture(autouse=True)
@@ -122,9 +123,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def manifest_of(videos: Path, tmp_path: Path, count: int, sleep: float) -> Path:
-    row = {"video": str(videos / "video.mp4"), "box": [30, 30, 20, 20], "sleep": sleep}
-    return write_manifest(tmp_path / "manifest.jsonl", [{**row, "video_id": f"v{number}"} for number in range(count)])
+def manifest_of(videos: Path, tmp_path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """One video with each of the rows' further columns."""
+    row = {"video": str(videos / "video.mp4"), "box": [30, 30, 20, 20]}
+    numbered = [{**row, "video_id": f"v{number}", **more} for number, more in enumerate(rows)]
+    return write_manifest(tmp_path / "manifest.jsonl", numbered)
 
 
 def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path: Path) -> None:
@@ -160,27 +163,43 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
     path.write_text(json.dumps(config))
     options = ("--port", port, "--num-cpus", 0, "--autoscaling-config", path, "--include-dashboard", "false")
     flags = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0"}
-    with head(*options, **flags) as process:
+    rows = [
+        {"sleep": 5.0},
+        *[{"sleep": 0.1}] * 3,
+    ]  # seconds per frame: one worker has long to do when the other has not
+    with head(*options, **flags) as logs:
         wait_for_port(port)
+        cluster = GcsClient(address=f"127.0.0.1:{port}")
+        before = worker_nodes(cluster)
         submission = start(
-            *("submit", manifest_of(videos, tmp_path, 6, 0.5), "--out", tmp_path / "run", "--device", "cpu"),
+            *("submit", manifest_of(videos, tmp_path, rows), "--out", tmp_path / "run", "--device", "cpu"),
             *("--workers", 2, "--address", f"127.0.0.1:{port}", "--json", *STUB),
         )
-        workers = [0]
-        deadline = time.monotonic() + 300
-        while submission.poll() is None or workers[-1] > 0:
-            assert time.monotonic() < deadline, workers
-            now = max(0, raylets(process) - 1)
-            if now != workers[-1]:
-                workers.append(now)
-            time.sleep(0.2)
+        running = counts_while(cluster, lambda: submission.poll() is None)
+        afterwards = counts_while(cluster, lambda: worker_nodes(cluster) > 0)
         outcome = finish(submission)
+        log = (logs / "monitor.log").read_text()
     assert outcome.code == 0, outcome.err
-    assert outcome.summary["done"] == 6
-    assert workers[0] == 0
-    # Processes are counted, and those of a node that comes or goes may be there beside the two that the cluster has.
-    assert max(workers) >= 2
-    assert workers[-1] == 0
+    assert outcome.summary["done"] == len(rows)
+    assert before == 0
+    growing = running[: running.index(2) + 1]
+    assert growing in ([0, 2], [0, 1, 2]), f"the cluster grows when the run asks for its workers\n{log}"
+    assert running[len(growing) :] == [1], f"a node goes as soon as no video waits, while the other still works\n{log}"
+    assert afterwards[-1] == 0, f"and the other one after the run\n{log}"
+
+
+def counts_while(cluster: GcsClient, condition: Callable[[], bool], seconds: float = 300) -> list[int]:
+    """The numbers of worker nodes that follow each other as long as the condition holds, and the one after that."""
+    counts = [worker_nodes(cluster)]
+    deadline = time.monotonic() + seconds
+    holds = True
+    while holds:
+        assert time.monotonic() < deadline, counts
+        time.sleep(0.2)
+        holds = condition()
+        if (now := worker_nodes(cluster)) != counts[-1]:
+            counts.append(now)
+    return counts
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +222,7 @@ def test_a_job_on_the_cluster_is_followed_from_its_folder(
     address = f"http://127.0.0.1:{standing[1]}"
     out = tmp_path / "run"
     outcome = run(
-        *("submit", manifest_of(videos, tmp_path, 3, 0.05), "--out", out, "--device", "cpu", "--workers", 2),
+        *("submit", manifest_of(videos, tmp_path, SHORT), "--out", out, "--device", "cpu", "--workers", 2),
         *("--address", address, "--detach", "--json", *STUB),
     )
     assert outcome.code == 0, outcome.err
@@ -216,27 +235,27 @@ def test_a_job_on_the_cluster_is_followed_from_its_folder(
     assert not outcome.events()[-1]["running"]
 
 
-def test_the_job_script_runs_under_ray_job_submit(
-    standing: tuple[int, int, int], videos: Path, tmp_path: Path
-) -> None:
+def test_the_job_script_runs_under_ray_job_submit(standing: tuple[int, int, int], videos: Path, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{standing[1]}"
-    manifest = manifest_of(videos, tmp_path, 3, 0.05)
+    manifest = manifest_of(videos, tmp_path, SHORT)
     command = ["job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/track.py"]
     command += [manifest, "--out", tmp_path / "run", "--device", "cpu", "--workers", 2, *STUB]
     shown = subprocess.run([RAY, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "3 of 3 done" in shown.stdout
-    assert len(done(tmp_path / "run")) == 3
+    before = {path: path.stat().st_mtime_ns for path in done(tmp_path / "run")}
+    assert len(before) == 3
 
     shown = subprocess.run([RAY, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
-    assert "3 of 3 done" in shown.stdout, "the same command again does nothing"
+    assert "3 of 3 done" in shown.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "the same command again does nothing"
 
 
 def test_a_driver_here_reaches_the_cluster_through_rays_client(
     standing: tuple[int, int, int], videos: Path, tmp_path: Path
 ) -> None:
     outcome = run(
-        *("submit", manifest_of(videos, tmp_path, 3, 0.05), "--out", tmp_path / "run", "--device", "cpu"),
+        *("submit", manifest_of(videos, tmp_path, SHORT), "--out", tmp_path / "run", "--device", "cpu"),
         *("--workers", 2, "--address", f"ray://127.0.0.1:{standing[2]}", "--json", *STUB),
     )
     assert outcome.code == 0, outcome.err

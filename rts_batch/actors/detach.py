@@ -16,6 +16,11 @@ from rts_batch.errors import ClusterError, UsageError
 PACKAGE = Path(rts_batch.__file__).parent
 JOBS = PACKAGE.parent / "jobs"
 
+NO_AGENT = (
+    " (the head's agent is not there; dashboard_agent.log among Ray's logs on the head says why, mostly another Ray on "
+    "that machine with the same --dashboard-agent-listen-port)"
+)
+
 
 def submit_job(arguments: list[str], *, address: str, paths: tuple[str, ...] = ()) -> str:
     """Submits `jobs/track.py` with the arguments of `rts-batch submit`, and returns the job's id.
@@ -51,7 +56,8 @@ def submit_job(arguments: list[str], *, address: str, paths: tuple[str, ...] = (
     try:
         return _once_there_is_an_agent(submit)
     except Exception as error:
-        raise ClusterError(f"the cluster at {address!r} takes no job: {error}") from error
+        hint = NO_AGENT if _lacks_agent(error) else ""
+        raise ClusterError(f"the cluster at {address!r} takes no job: {error}{hint}") from error
 
 
 def _once_there_is_an_agent(call: Callable[[], str]) -> str:
@@ -61,9 +67,13 @@ def _once_there_is_an_agent(call: Callable[[], str]) -> str:
         try:
             return call()
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > deadline:
+            if not _lacks_agent(error) or time.monotonic() > deadline:
                 raise
         time.sleep(2.0)
+
+
+def _lacks_agent(error: Exception) -> bool:
+    return "No available agent" in str(error)
 
 
 def _absolute(word: str, paths: tuple[str, ...]) -> str:

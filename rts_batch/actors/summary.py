@@ -68,6 +68,7 @@ class Summary:
             "seconds": round(self.seconds, 2),
             "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2),
             "step_seconds": {step: round(seconds, 2) for step, seconds in self.step_seconds.items()},
+            "worker_seconds": round(self.video_seconds, 3),
             "efficiency": efficiency(self.step_seconds, self.video_seconds),
             "interrupted": self.interrupted,
             "stopped": self.stopped,

@@ -153,7 +153,7 @@ class VideoWorker:
         yield Finished(
             key=task.key,
             frames=position.count,
-            seconds=seconds,
+            seconds=time.time() - started,  # the masks are in place now
             warnings=warnings,
             steps=steps.seconds,
             has_checkpoints=bool(checkpoints.segments),
