@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -137,7 +138,7 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
     config: dict[str, Any] = {
         "cluster_name": "fake",
         "max_workers": 2,
-        "idle_timeout_minutes": 0.4,  # longer than a worker takes to start on a busy machine
+        "idle_timeout_minutes": 0.4,
         "upscaling_speed": 10,
         "provider": {
             "type": "external",
@@ -148,10 +149,10 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
             "gcs_address": f"127.0.0.1:{port}",
         },
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
         },
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",  # the name that the provider gives its head
         "auth": {},
         "docker": {},
         "file_mounts": {},
@@ -163,10 +164,8 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
     path.write_text(json.dumps(config))
     options = ("--port", port, "--num-cpus", 0, "--autoscaling-config", path, "--include-dashboard", "false")
     flags = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0"}
-    rows = [
-        {"sleep": 5.0},
-        *[{"sleep": 0.1}] * 3,
-    ]  # seconds per frame: one worker has long to do when the other has not
+    # Seconds per frame: one worker is still at work when nothing is left for the other.
+    rows = [{"sleep": 4.0}, *[{"sleep": 0.1}] * 3]
     with head(*options, **flags) as logs:
         wait_for_port(port)
         cluster = GcsClient(address=f"127.0.0.1:{port}")
@@ -181,6 +180,8 @@ def test_a_cluster_grows_for_a_run_and_shrinks_at_its_end(videos: Path, tmp_path
         log = (logs / "monitor.log").read_text()
     assert outcome.code == 0, outcome.err
     assert outcome.summary["done"] == len(rows)
+    assert re.search(r"Adding \d node\(s\) of type worker", log)
+    assert "Removing 1 nodes of type worker (idle)" in log
     assert before == 0
     growing = running[: running.index(2) + 1]
     assert growing in ([0, 2], [0, 1, 2]), f"the cluster grows when the run asks for its workers\n{log}"
