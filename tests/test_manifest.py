@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rts_batch.errors import ManifestError, StorageError
@@ -627,6 +627,7 @@ def attempt(make: Callable[[], Manifest], folder: Path) -> None:
 
 
 @fuzz
+@example(content=b'"', name="m.csv")
 @given(content=st.binary(max_size=200), name=st.sampled_from(["m.csv", "m.jsonl", "m.parquet", "m"]))
 def test_any_bytes_give_a_manifest_or_our_error(tmp_path: Path, content: bytes, name: str) -> None:
     attempt(lambda: read(tmp_path, content, name, skip_invalid=True), tmp_path)

@@ -54,6 +54,8 @@ TEMPORARY_SUFFIX: Final = ".part"
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:::|://)")
+_UNUSUAL = re.compile(r"[@\[\]]|[^\x00-\x7f]")
+"""What an address with a password, or one that cannot be taken apart, has in it."""
 
 
 def check_uri(uri: str) -> None:
@@ -65,6 +67,8 @@ def check_uri(uri: str) -> None:
         return
     if match[1].lower() not in SCHEMES or "::" in uri:
         raise StorageError(f"{safe_uri(uri)!r} cannot be read: expected a path or one of {', '.join(SCHEMES)}")
+    if not _UNUSUAL.search(uri):  # a million plain ones are looked at in a third of the time
+        return
     try:
         parts = urlsplit(uri)
     except ValueError as error:

@@ -94,6 +94,7 @@ def _read_csv(text: str, uri: str) -> RawRows:
     problems: list[Problem] = []
     lines: list[int] = []
     cells: list[list[str]] = []
+    header: list[str] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     limit = csv.field_size_limit(max(len(text), 1))  # a mask's RLE may be longer than the default allows
     try:
