@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError
 from rts_batch.io import storage
 from rts_batch.io.masks_table import SCHEMA_VERSION
-
-if TYPE_CHECKING:
-    import pyarrow.dataset as ds
 
 __all__ = ["open_masks", "read_masks", "read_metadata"]
 
@@ -28,8 +26,6 @@ def open_masks(run_folder: str) -> ds.Dataset:
         ResultsError: the run has no finished video, or a file that is not Parquet.
         StorageError: the folder cannot be listed.
     """
-    import pyarrow.dataset as ds  # late: it brings pandas along where that is installed, which no worker needs
-
     folder = storage.join(run_folder, "masks")
     names = [name for name in storage.list_names(folder) if name.endswith(".parquet")]
     if not names:
