@@ -51,7 +51,7 @@ SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
 
-# The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, and about half an hour.
+# The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, a quarter of an hour on two cores.
 bench-pipeline: $(INSTALLED)
 	$(BIN)/python -m benchmarks.pipeline --out benchmarks/results/pipeline.json
 

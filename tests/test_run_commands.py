@@ -16,7 +16,7 @@ from rts_batch.actors.detach import submit_job
 from rts_batch.actors.submit import refuse_other_divisions
 from rts_batch.cli import app
 from rts_batch.config import RunSettings, Scope, Shard
-from rts_batch.errors import RunBusyError, SettingsError, UsageError
+from rts_batch.errors import ClusterError, RunBusyError, SettingsError, UsageError
 from rts_batch.io import storage
 from rts_batch.lease import Lease
 from rts_batch.manifest import Manifest, read_manifest
@@ -206,6 +206,26 @@ def test_a_jobs_command_is_this_one_with_absolute_paths(monkeypatch: pytest.Monk
     expected = ["python", "track.py", str(Path("m.csv").absolute()), "--out=s3://bucket/run", "--limit", "3"]
     assert (shlex.split(sent["entrypoint"]), sent["address"]) == (expected, "http://head:8265")
     assert Path(sent["runtime_env"]["working_dir"], "track.py").is_file()
+
+
+def test_a_cluster_that_has_just_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def __init__(self, address: str | None) -> None: ...
+
+        def submit_job(self, **job: Any) -> str:
+            if left.pop(0):
+                raise RuntimeError("Request failed with status code 500: No available agent to submit job")
+            return "job"
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    monkeypatch.setattr("rts_batch.actors.detach.time.sleep", lambda seconds: None)
+    left = [True, True, False]
+    assert submit_job(["m.csv"], address="http://head:8265") == "job"
+    monkeypatch.setattr("rts_batch.actors.detach.CONNECT_SECONDS", -1)
+    left = [True, False]
+    with pytest.raises(ClusterError, match="dashboard_agent.log among Ray's logs on the head says why"):
+        submit_job(["m.csv"], address="http://head:8265")
+    assert left == [False]
 
 
 def test_detaching_needs_a_cluster() -> None:
