@@ -223,7 +223,7 @@ def test_a_cluster_that_has_just_started_is_waited_for(monkeypatch: pytest.Monke
     assert submit_job(["m.csv"], address="http://head:8265") == "job"
     monkeypatch.setattr("rts_batch.actors.detach.CONNECT_SECONDS", -1)
     left = [True, False]
-    with pytest.raises(ClusterError, match="dashboard_agent.log among Ray's logs on the head says why"):
+    with pytest.raises(ClusterError, match="among Ray's logs on the head says why"):
         submit_job(["m.csv"], address="http://head:8265")
     assert left == [False]
 
