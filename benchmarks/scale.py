@@ -89,14 +89,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--videos", type=int, default=VIDEOS)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", choices=("plan", "run"))
+    parser.add_argument("--only", choices=("plan", "run"), help="this one alone; what OUT says of the other stays")
     parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
         what, manifest, out = options.inside
         print(json.dumps(plan(manifest, out) if what == "plan" else run(manifest, out)))
         return
-    results = {}
+    results: dict[str, Any] = {}
+    if options.only and options.out and options.out.exists():
+        results = json.loads(options.out.read_text())
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         folder = Path(name)
         if options.only != "run":
