@@ -75,7 +75,9 @@ def read_rows(data: bytes, uri: str) -> RawRows:
             raise ManifestError(
                 f"{uri}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8"
             ) from None
-        rows = _read_csv(text, uri) if kind == "csv" else _read_jsonl(text, uri)
+        if kind == "csv":
+            return _read_csv(text, uri)
+        rows = _read_jsonl(text, uri)
     rows.columns = {name: [_blank_to_none(value) for value in values] for name, values in rows.columns.items()}
     return rows
 
@@ -114,7 +116,7 @@ def _read_csv(text: str, uri: str) -> RawRows:
         problems.append(Problem(line, f"line {line}: {error}; the lines from here on cannot be read"))
     finally:
         csv.field_size_limit(limit)
-    columns = [list(column) for column in zip(*cells, strict=True)] or [[] for _ in header]
+    columns = [[cell.strip() or None for cell in column] for column in zip(*cells, strict=True)] or [[] for _ in header]
     return RawRows("csv", dict(zip(header, columns, strict=True)), lines, problems)
 
 
