@@ -92,6 +92,10 @@ def submit(
         float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
     ] = 300.0,
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
+    spool_quota: Annotated[
+        float | None,
+        typer.Option(help="GiB of disk for the videos that each worker copies from a store; larger ones are streamed."),
+    ] = None,
     strict_video: Annotated[
         bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
     ] = False,
@@ -137,6 +141,7 @@ def submit(
             tracker=tracker,
             device=device,
             decoder=decoder,
+            spool_quota=spool_quota,
             strict_video=strict_video,
             workers=workers,
             threads_per_worker=threads_per_worker,

@@ -212,6 +212,21 @@ class DecodingLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpoolLimits:
+    """Which videos of a store a worker copies to its disk; PyAV reads the others by ranges while they are decoded."""
+
+    largest: int = 2 << 30
+    """Bytes."""
+    quota: int | None = None
+    """Bytes of disk for a worker's videos, the one in hand and the next; None leaves the disk itself as the limit."""
+
+    @property
+    def most_of_one(self) -> int | None:
+        """Bytes of the quota that one video may take: two lie there at most, so neither has to know of the other."""
+        return None if self.quota is None else self.quota // 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How one submission runs. Only `weights`, `tracker` and `tracker_options` decide the masks."""
 
@@ -223,6 +238,8 @@ class RunSettings:
     """Import path of the tracker; another one is for tests."""
     device: DeviceName = "auto"
     decoder: DecoderName = "auto"
+    spool_quota: float | None = None
+    """GiB of disk for the videos that a worker copies from a store; see `SpoolLimits`."""
     strict_video: bool = False
     """A video with damage fails; otherwise the damage is counted in its report."""
     workers: int | None = None
@@ -255,12 +272,17 @@ class RunSettings:
             raise SettingsError(f"min workers is {self.min_workers}, more than the {self.workers} workers at most")
         if self.checkpoint_every < 0:
             raise SettingsError(f"checkpoint every {self.checkpoint_every:g} s; give 0 for none, or seconds")
+        if self.spool_quota is not None and self.spool_quota < 0:
+            raise SettingsError(f"spool quota is {self.spool_quota:g} GiB; give 0 to copy no video to disk, or more")
         if self.stall_timeout < 1:
             raise SettingsError(f"stall timeout is {self.stall_timeout:g} s; give at least 1, more than a frame takes")
         if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise SettingsError(
                 f"GPUs per worker is {self.gpus_per_worker:g}; expected a share of one, or a whole number"
             )
+
+    def spool_limits(self) -> SpoolLimits:
+        return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30))
 
     def tracker_config(self, default: TrackerConfig) -> TrackerConfig:
         """The weights' own tracker configuration with this run's options put in."""

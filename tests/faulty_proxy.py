@@ -24,23 +24,29 @@ class FaultyProxy:
     """Forwards to `target`. Every `every`-th request meets the next of `faults`; None lets it pass.
 
     Faults are `reset` (the connection ends before an answer), `break` (it ends after half of the body), `short` (half
-    of the body, announced as all of it), `slow down` (503), `expired` (400) and `twice` (a PUT is forwarded a second
-    time).
+    of the body, announced as all of it), `slow down` (503), `expired` (400) and `twice` (the next PUT is forwarded a
+    second time).
     """
 
     def __init__(self, target: str, faults: Sequence[str | None], *, every: int = 3, latency: float = 0.0) -> None:
         self.target = urlsplit(target)
         self.latency = latency
         self.done: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
+        """By method."""
+        self.sent = 0
+        """Bytes of bodies that came back through it."""
         self._turns = itertools.cycle([None] * (every - 1) + ["fault"])
         self._faults = itertools.cycle(faults)
+        self._waiting = False
         self._lock = threading.Lock()
 
     def next_fault(self, method: str) -> str | None:
         with self._lock:
             fault = next(self._faults) if next(self._turns) else None
-            if fault == "twice" and method != "PUT":
-                fault = None
+            if fault == "twice" or self._waiting:
+                self._waiting = method != "PUT"
+                fault = None if self._waiting else "twice"
             if fault in ("break", "short") and method != "GET":
                 fault = "reset"
             if fault:
@@ -58,6 +64,7 @@ class FaultyProxy:
             def _forward(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 time.sleep(proxy.latency)
+                proxy.requests[self.command] += 1
                 fault = proxy.next_fault(self.command)
                 if fault == "reset":
                     self.close_connection = True
@@ -107,6 +114,7 @@ class FaultyProxy:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content[:sent])
+                    proxy.sent += sent
                 self.close_connection = sent != len(content)
 
             def log_message(self, *arguments: object) -> None:

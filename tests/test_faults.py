@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from rts_batch.actors.progress import Failed, Finished
 from rts_batch.actors.video_worker import VideoWorker, WorkerSettings
-from rts_batch.config import RunSettings
+from rts_batch.config import RunSettings, SpoolLimits
 from rts_batch.errors import ResultsError, RtsBatchError, StorageError
-from rts_batch.io import download, retries, storage
+from rts_batch.io import download, retries, storage, streaming
 from rts_batch.io.masks_file import MasksFile, video_entries
 from rts_batch.io.results import read_metadata
 from rts_batch.manifest import Manifest, read_manifest
@@ -52,15 +52,23 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 class Workers:
     """One worker for each run's folder: starting one costs a decoding process."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: SpoolLimits = SpoolLimits(), scratch: Path | None = None) -> None:  # noqa: B008 - frozen
         self.worker: VideoWorker | None = None
+        self.spool, self.scratch = spool, scratch
 
     def submit(self, out: str, manifest: Manifest) -> list[object]:
         """What a submission does to a folder, in this process. Returns the videos' ends."""
         if self.worker is None:
             self.worker = VideoWorker(
                 WorkerSettings(
-                    out=out, factory="tests.stub_tracker:Stub", tracker=TRACKER, decoder="auto", threads=1, extras={}
+                    out=out,
+                    factory="tests.stub_tracker:Stub",
+                    tracker=TRACKER,
+                    decoder="auto",
+                    threads=1,
+                    extras={},
+                    spool=self.spool,
+                    scratch=None if self.scratch is None else str(self.scratch),
                 )
             )
         self.worker._folder = RunFolder(out)
@@ -291,8 +299,9 @@ def test_a_damaged_results_file_is_our_error_or_none(masks_file: bytes, tmp_path
 
 @pytest.fixture
 def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:  # noqa: F811
-    """A manifest of two videos in a bucket, and downloads in small parts."""
+    """A manifest of two videos in a bucket, and requests for small parts."""
     monkeypatch.setattr(download, "PART_BYTES", 4_000)
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 4_000)
     monkeypatch.setattr(retries, "FIRST_PAUSE", 0.01)
     rows = []
     for number in range(2):
@@ -305,6 +314,7 @@ def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifes
 ONE_KIND = [pytest.param([kind], marks=pytest.mark.slow) for kind in ("reset", "break", "short", "slow down", "twice")]
 
 
+@pytest.mark.parametrize("spool", [SpoolLimits(), SpoolLimits(quota=0)], ids=["copied", "streamed"])
 @pytest.mark.parametrize("faults", [None, *ONE_KIND], ids=str)
 def test_a_run_through_a_bad_network_is_the_undisturbed_one(
     s3: str,  # noqa: F811
@@ -312,13 +322,15 @@ def test_a_run_through_a_bad_network_is_the_undisturbed_one(
     footage: Manifest,
     monkeypatch: pytest.MonkeyPatch,
     faults: list[str] | None,
+    spool: SpoolLimits,
 ) -> None:
-    workers = Workers()
-    assert all(isinstance(end, Finished) for end in workers.submit(f"{s3}/reference", footage))
+    assert all(isinstance(end, Finished) for end in Workers().submit(f"{s3}/reference", footage))
     for task in footage.tasks:  # by default decord reads what it can, from a bucket too
         report = json.loads(storage.read_bytes(f"{s3}/reference/videos/{task.key}.json"))
-        assert report["decoder"] == "decord"
-    proxy = FaultyProxy(s3_server, faults or ["reset", "break", "short", "slow down", "twice"], every=4)
+        assert (report["decoder"], report["streamed"]) == ("decord", False)
+    workers = Workers(spool)
+    all_faults = ["reset", "break", "short", "slow down", "twice"]
+    proxy = FaultyProxy(s3_server, faults or all_faults, every=4, latency=0.03)
     with proxy.serving() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -328,6 +340,9 @@ def test_a_run_through_a_bad_network_is_the_undisturbed_one(
             if all(isinstance(end, Finished) for end in ends):
                 break
         assert contents(f"{s3}/run") == contents(f"{s3}/reference")
+        for task in footage.tasks:
+            report = json.loads(storage.read_bytes(f"{s3}/run/videos/{task.key}.json"))
+            assert report["streamed"] is (spool.quota == 0)
     assert sum(proxy.done.values()) >= 2
 
 

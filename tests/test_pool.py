@@ -305,7 +305,16 @@ def test_what_was_fetched_ahead_is_used_once_and_removed(tmp_path: Path) -> None
     with fsspec.open(f"{bucket}v0", "wb") as file:
         file.write(b"a video")
     present, missing = tasks(2, bucket)
-    ahead = FetchedAhead(str(tmp_path))
+    settings = WorkerSettings(
+        out="run",
+        factory="",
+        tracker=Stub.describe(RunSettings()),
+        decoder="auto",
+        threads=1,
+        extras={},
+        scratch=str(tmp_path),
+    )
+    ahead = FetchedAhead(settings)
     ahead.begin(present)
     with ahead.taken(present) as path:
         assert path is not None

@@ -100,6 +100,31 @@ def make_video(
     return np.stack(masks) if masks else np.zeros((0, len(discs), size[1], size[0]), bool)
 
 
+def make_large_video(path: Path | str, size: int, *, frame: Size = (1920, 1080), header: str = "front") -> int:
+    """Writes an mp4 of about `size` bytes quickly, one noisy picture again and again, and returns its frames.
+
+    Args:
+        header: where it says what it holds, at the file's `front` or `end`.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (frame[1], frame[0], 3), np.uint8)
+    options = {"movflags": "+faststart"} if header == "front" else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height = frame
+        stream.pix_fmt = "yuvj420p"
+        stream.options = {"qmin": "2", "qmax": "2"}
+        (packet,) = [*stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")), *stream.encode(None)]
+        data, base = bytes(packet), packet.time_base
+        frames = -(-size // len(data))
+        for index in range(frames):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, base, True
+            packet.pts = packet.dts = index
+            packet.duration = 1
+            container.mux(packet)
+    return frames
+
+
 def remux(
     source: Path | str,
     path: Path | str,

@@ -13,8 +13,8 @@ from rts_batch.actors.passes import reading
 from rts_batch.actors.prompts import PromptBook
 from rts_batch.config import DecoderName
 from rts_batch.errors import RtsBatchError
-from rts_batch.io import storage
 from rts_batch.io.decoding import DecodingProcess
+from rts_batch.io.spool import bring
 from rts_batch.manifest import VideoTask
 
 __all__ = ["DeepCheck", "check_videos"]
@@ -63,8 +63,8 @@ def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName
     used = None
     try:
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
-            path = storage.fetch(task.uri, folder)
-            with process.open(path, decoder=decoder, **_part(task)) as source:
+            video = bring(task.uri, folder, decoder=decoder)
+            with process.open(video, decoder=decoder, **_part(task)) as source:
                 used = source.info.decoder
                 book = PromptBook(task, source.info, boxes=True)
                 end = min(source.start, source.info.frames or source.start)

@@ -160,6 +160,7 @@ class _Job:
                 factory=self.settings.tracker,
                 tracker=self.prepared.tracker,
                 decoder=self.settings.decoder,
+                spool=self.settings.spool_limits(),
                 strict_video=self.settings.strict_video,
                 threads=self.prepared.threads,
                 extras=self.prepared.manifest.extras,

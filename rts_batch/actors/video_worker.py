@@ -13,7 +13,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened,
 from rts_batch.actors.prompts import PromptBook
 from rts_batch.actors.steps import StepTimes, TimedScene, TimedTracker
 from rts_batch.actors.tracker import TrackedTarget, TrackerDescription, find_factory
-from rts_batch.config import DecoderName
+from rts_batch.config import DecoderName, SpoolLimits
 from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
 from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.results import ResultsSummary, ResultsWriter
+from rts_batch.io.spool import bring
+from rts_batch.io.streaming import RangedObject
 from rts_batch.io.video import Damage, Frame, FrameSource
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import encode_rle
@@ -51,6 +53,7 @@ class WorkerSettings:
     threads: int
     extras: Mapping[str, str]
     """The manifest's further columns with their types."""
+    spool: SpoolLimits = field(default_factory=SpoolLimits)
     strict_video: bool = False
     """Damage in a video makes it fail."""
     results: Mapping[str, Any] | None = None
@@ -107,7 +110,11 @@ class VideoWorker:
         yield Phase(key=task.key, phase="fetch")
         steps = StepTimes()
         with steps("fetch"):
-            path = fetched or str(storage.fetch(task.uri, scratch / "video"))
+            here: Path | RangedObject = (
+                Path(fetched)
+                if fetched is not None
+                else bring(task.uri, scratch / "video", self._settings.spool, decoder=self._settings.decoder)
+            )
             resumed = self._resume(task, attempt)
         checkpoints = self._checkpoints(task, attempt, resumed)
         yield Phase(key=task.key, phase="track")
@@ -118,13 +125,13 @@ class VideoWorker:
             position.pass_over(resumed)
         masks = scratch / "masks.parquet"
         with (
-            self._decoding.open(path, decoder=self._settings.decoder, **part) as source,
+            self._decoding.open(here, decoder=self._settings.decoder, **part) as source,
             self._open_writer(task, source, masks) as writer,
         ):
             yield Opened(key=task.key, frames=expected_frames(source, task), decoder=source.info.decoder)
             book = PromptBook(task, source.info, boxes=self._settings.tracker.boxes)
             last_word = time.monotonic()
-            for frame in self._track_frames(task, path, source, book, writer, checkpoints, resumed, steps):
+            for frame in self._track_frames(task, here, source, book, writer, checkpoints, resumed, steps):
                 position.frame, position.count = frame.index, position.count + 1
                 position.end = max(position.end, frame.index + 1)
                 if time.monotonic() - last_word >= PROGRESS_SECONDS:
@@ -144,6 +151,7 @@ class VideoWorker:
             decoder, damage = source.info.decoder, source.damage
         seconds = time.time() - started
         report = self._report(task, attempt, position.count, summary, decoder, damage, warnings, started, seconds)
+        report["streamed"] = isinstance(here, RangedObject)
         report["step_seconds"] = steps.rounded()
         report["checkpoints"] = {
             "resumed_after": resumed.checkpoint.frame if resumed else None,
@@ -185,7 +193,7 @@ class VideoWorker:
     def _track_frames(
         self,
         task: VideoTask,
-        path: str,
+        here: Path | RangedObject,
         source: FrameSource,
         book: PromptBook,
         writer: ResultsWriter,
@@ -203,7 +211,7 @@ class VideoWorker:
                 writer.add(**row)
 
         def reopen(**part: Any) -> FrameSource:
-            return self._decoding.open(path, decoder=self._settings.decoder, **part)
+            return self._decoding.open(here, decoder=self._settings.decoder, **part)
 
         tracked = track_video(task, TimedTracker(self._tracker, steps), book, source, reopen, forward)
         for frame, targets in steps.of_tracking(tracked):

@@ -19,7 +19,7 @@ from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_process import StartLost, WorkerProcess
 from rts_batch.errors import RtsBatchError
-from rts_batch.io import storage
+from rts_batch.io.spool import bring
 from rts_batch.manifest import VideoTask
 
 CONTROL = "control"
@@ -56,7 +56,7 @@ class WorkerActor:
         self._stall_seconds = stall_seconds
         self._busy = False
         self._process = self._start()
-        self._ahead = FetchedAhead(settings.scratch)
+        self._ahead = FetchedAhead(settings)
         self._events: Iterator[Event] = iter(())
         if settings.watch_notices:
             threading.Thread(target=self._watch_notices, name="notices", daemon=True).start()
@@ -128,8 +128,8 @@ class WorkerActor:
 class FetchedAhead:
     """One video that is fetched before its turn, in a folder of its own."""
 
-    def __init__(self, scratch: str | None) -> None:
-        self._scratch = scratch
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
         self._key: str | None = None
         self._folder: Path | None = None
         self._path: Path | None = None
@@ -138,7 +138,7 @@ class FetchedAhead:
     def begin(self, task: VideoTask) -> None:
         self._drop()
         self._key = task.key
-        self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._scratch))
+        self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._settings.scratch))
         self._thread = threading.Thread(target=self._fetch, args=(task.uri, self._folder), daemon=True)
         self._thread.start()
 
@@ -159,7 +159,8 @@ class FetchedAhead:
         self._path = None
         # The worker will fetch it again and tell the trouble.
         with contextlib.suppress(RtsBatchError, OSError):
-            self._path = storage.fetch(uri, folder)
+            found = bring(uri, folder, self._settings.spool, decoder=self._settings.decoder)
+            self._path = found if isinstance(found, Path) else None  # what is streamed needs no fetching
 
     def _drop(self) -> None:
         if self._thread is not None:

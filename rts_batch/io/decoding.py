@@ -26,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.config import DecoderName, DecodingLimits
-from rts_batch.errors import VideoError
+from rts_batch.errors import RtsBatchError, VideoError
 from rts_batch.io.decoding_child import OUT_OF_MEMORY
 from rts_batch.io.decoding_messages import receive, send
 from rts_batch.io.frames import Damage, Frame, FrameSource, VideoInfo
+from rts_batch.io.storage import safe_uri
+from rts_batch.io.streaming import ByteServer, RangedObject
 
 __all__ = ["DecodingProcess"]
 
@@ -86,29 +88,32 @@ class DecodingProcess:
         if self._process is not None:
             return
         ours, theirs = socket.socketpair()
+        our_contents, their_contents = socket.socketpair()
         self._memory = _shared_memory()
         self._ring: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - what the process says last; read when it dies
         limits = (self.limits.ring_frames, self.limits.ring_bytes, self.limits.memory)
-        with theirs:
+        descriptors = (theirs.fileno(), their_contents.fileno(), self._memory.fileno())
+        with theirs, their_contents:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-c", _START, str(theirs.fileno()), str(self._memory.fileno())),
-                    *map(str, limits),
+                    *(sys.executable, "-c", _START),
+                    *map(str, (*descriptors, *limits)),
                     json.dumps(sys.path),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
-                pass_fds=(theirs.fileno(), self._memory.fileno()),
+                pass_fds=descriptors,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )
         self._connection = Connection(ours.detach())
+        self._contents = ByteServer(Connection(our_contents.detach()))
         self.starts += 1
 
     def open(
         self,
-        path: str | Path,
+        video: str | Path | RangedObject,
         *,
         decoder: DecoderName = "auto",
         start: int = 0,
@@ -118,15 +123,20 @@ class DecodingProcess:
         last_time: float | None = None,
         threads: int = 1,
     ) -> FrameSource:
-        """Opens a local video as `rts_batch.io.video.open_video` does. One video can be open at a time.
+        """Opens a video as `rts_batch.io.video.open_video` does. One video can be open at a time.
+
+        An object of a store is read through this process, which serves its bytes; PyAV decodes it.
 
         Raises:
             VideoError: the video cannot be read, or took the process down before its first frame.
+            StorageError: an object's bytes cannot be read; so may taking frames from it.
         """
         if self._open is not None:
             raise RuntimeError(f"{self._open.path} is still open; a decoding process reads one video at a time")
+        stored = video if isinstance(video, RangedObject) else None
         request = {
-            "path": os.path.abspath(path),
+            "path": safe_uri(video.uri) if isinstance(video, RangedObject) else os.path.abspath(video),
+            "size": stored.size if stored is not None else None,
             "decoder": decoder,
             "start": start,
             "end": end,
@@ -136,12 +146,12 @@ class DecodingProcess:
             "threads": threads,
             "decode_memory": self.limits.decode_memory,
         }
-        self._open = _RemoteSource(self, request)
+        self._open = _RemoteSource(self, request, stored)
         try:
             self._open.begin()
         except BaseException as error:
             self._open.close()
-            if not isinstance(error, VideoError):
+            if not isinstance(error, RtsBatchError):
                 self.kill()  # an interruption, say: the process is still busy with this video
             raise
         return self._open
@@ -163,7 +173,9 @@ class DecodingProcess:
         """Waits for the next word. Raises _Died where the process is gone or hangs, ValueError where it babbles."""
         patience = self.limits.silence if patience is None else patience
         try:
-            if not self._connection.poll(patience):
+            while not self._connection.poll(patience):
+                if self._contents.busy:  # a store that takes its time; this process gives it up or not
+                    continue
                 self.kill()
                 raise _Died(f"hung: it made no progress for {patience:g} s")
             return receive(self._connection)
@@ -178,8 +190,19 @@ class DecodingProcess:
             self._ring = np.frombuffer(mmap.mmap(self._memory.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
         return self._ring[:size]
 
+    def serve(self, stored: RangedObject | None) -> None:
+        """Gives the process the bytes of this object when it asks for some."""
+        self._contents.offer(stored)
+
+    def check_contents(self) -> None:
+        """Raises what has kept this process from serving bytes, if anything has."""
+        if self._contents.failure is not None:
+            raise self._contents.failure
+
     def released(self) -> None:
         self._open = None
+        if self._process is not None:
+            self.serve(None)
 
     def kill(self) -> str:
         """Ends the process at once and returns what it said last."""
@@ -218,7 +241,7 @@ class DecodingProcess:
 class _RemoteSource(FrameSource):
     """A video whose frames come from the decoding process."""
 
-    def __init__(self, process: DecodingProcess, request: dict[str, Any]) -> None:
+    def __init__(self, process: DecodingProcess, request: dict[str, Any], stored: RangedObject | None) -> None:
         # `info` is known once `begin` has heard from the process.
         super().__init__(
             request["path"],
@@ -229,6 +252,7 @@ class _RemoteSource(FrameSource):
         )
         self._process = process
         self._request = request
+        self._stored = stored
         self._backward: bool = request["backward"]
         self._next: int | None = self.end if self._backward else self.start
         """Where to go on: the next frame's index, read backward the last one's."""
@@ -248,6 +272,7 @@ class _RemoteSource(FrameSource):
 
     def _begin(self) -> None:
         self._process.start()
+        self._process.serve(self._stored)
         self._process.tell({"do": "open", **self._request})
         message = self._hear()
         self.info = VideoInfo(**message["info"])
@@ -282,6 +307,8 @@ class _RemoteSource(FrameSource):
         """The next message that says something about the video."""
         while True:
             message = self._process.hear()
+            if message.get("is") in ("error", "end"):
+                self._check_contents()
             match message.get("is"):
                 case "alive":
                     pass
@@ -297,6 +324,14 @@ class _RemoteSource(FrameSource):
                     return message
                 case other:
                     raise ValueError(other)
+
+    def _check_contents(self) -> None:
+        """A video whose bytes did not come is not to blame for how it ended."""
+        try:
+            self._process.check_contents()
+        except Exception:
+            self._under_way = False
+            raise
 
     @contextlib.contextmanager
     def _nonsense(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ connection but the one to its owner, and ends with it.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import mmap
 import os
 import resource
@@ -25,6 +26,7 @@ from rts_batch.errors import RtsBatchError
 from rts_batch.io import decoder_log
 from rts_batch.io.decoding_messages import receive, send
 from rts_batch.io.frames import FrameSource
+from rts_batch.io.served_file import open_served
 from rts_batch.io.video import open_video
 
 __all__ = ["OUT_OF_MEMORY", "main"]
@@ -46,12 +48,14 @@ class DecodingChild:
 
     Args:
         connection: to the owner.
+        contents: to the owner as well, for the bytes of videos that are no local files.
         memory: file descriptor of the memory that holds the ring; this process sets its size.
         limits: what this process may take.
     """
 
-    def __init__(self, connection: Connection, memory: int, limits: DecodingLimits) -> None:
+    def __init__(self, connection: Connection, contents: Connection, memory: int, limits: DecodingLimits) -> None:
         self._connection = connection
+        self._contents = contents
         self._memory = memory
         self._limits = limits
         self._ring = np.zeros(0, np.uint8)
@@ -67,9 +71,13 @@ class DecodingChild:
                 self._read_video(request)
 
     def _read_video(self, request: dict[str, Any]) -> None:
-        options = {name: value for name, value in request.items() if name != "do"}
+        options = {name: value for name, value in request.items() if name not in ("do", "size")}
+        content = None
+        if request["size"] is not None:
+            name = os.path.basename(request["path"])
+            content = functools.partial(open_served, self._contents, name=name, size=request["size"])
         try:
-            with open_video(**options, report=self._report) as source:
+            with open_video(**options, content=content, report=self._report) as source:
                 self._deliver(source)
         except _Stopped:
             send(self._connection, {"is": "stopped"})
@@ -120,14 +128,17 @@ class DecodingChild:
 
 
 def main() -> None:
-    """`connection memory ring_frames ring_bytes memory_limit` are the arguments; standard input ends with the owner."""
-    connection, memory, ring_frames, ring_bytes, limit = (int(argument) for argument in sys.argv[1:])
+    """The arguments are `connection contents memory ring_frames ring_bytes memory_limit`.
+
+    Standard input ends with the owner.
+    """
+    connection, contents, memory, ring_frames, ring_bytes, limit = (int(argument) for argument in sys.argv[1:])
     faulthandler.enable()
     decoder_log.enable()
     threading.Thread(target=_keep_watch, args=(limit,), daemon=True).start()
     limits = DecodingLimits(ring_frames=ring_frames, ring_bytes=ring_bytes, memory=limit)
     try:
-        DecodingChild(Connection(connection), memory, limits).serve()
+        DecodingChild(Connection(connection), Connection(contents), memory, limits).serve()
     except (EOFError, OSError):
         os._exit(0)  # the owner has hung up
 

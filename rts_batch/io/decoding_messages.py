@@ -4,7 +4,8 @@ JSON and not pickle, since a video that takes over the decoding process must not
 
 To the process::
 
-    {"do": "open", "path", "decoder", "start", "end", …}    read this video
+    {"do": "open", "path", "size", "decoder", "start", …}   read this video; with a size it is no local file, and its
+                                                            bytes are to be asked for (`rts_batch.io.served_file`)
     {"do": "free"}                                          the oldest frame has been taken out of its slot
     {"do": "stop"}                                          enough of this video
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rts_batch.errors import StorageError
 from rts_batch.io.retries import retried
 
-__all__ = ["download"]
+__all__ = ["RESERVE_BYTES", "download", "version_of"]
 
 PART_BYTES: Final = 8 << 20
 """Of one request; a store answers larger ones hardly faster, and each part is in memory once."""
@@ -44,7 +44,7 @@ def download(filesystem: Any, remote: str, target: Path) -> None:
         raise OSError(f"{arrived} of {size} bytes arrived")
     filesystem.invalidate_cache()
     after = retried(lambda: filesystem.info(remote))
-    if _version(after) != _version(info):
+    if version_of(after) != version_of(info):
         raise StorageError(f"{remote} changed while it was fetched", transient=True)
 
 
@@ -84,5 +84,6 @@ def _check_disk(folder: Path, size: int) -> None:
         )
 
 
-def _version(info: dict[str, Any]) -> tuple[Any, ...]:
+def version_of(info: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a file system's `info` tells one version of an object from another."""
     return (info.get("size"), *(info.get(name) for name in _VERSIONS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Damage", "Frame", "FrameSource", "Report", "VideoInfo"]
+__all__ = ["Content", "Damage", "Frame", "FrameSource", "Report", "VideoInfo"]
 
 Report = Callable[[str | None], None]
 """Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
+
+
+Content = Callable[[], io.BufferedReader]
+"""Opens the bytes of a video that is no local file, to read and to seek in."""
 
 
 @dataclass(frozen=True)

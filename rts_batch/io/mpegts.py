@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+import io
+from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["lost_transport_packets"]
+__all__ = ["TransportCheck", "lost_transport_packets"]
 
 PACKET: Final = 188
 _SYNC: Final = 0x47
@@ -14,25 +15,58 @@ _AT_ONCE: Final = PACKET << 16
 
 
 def lost_transport_packets(path: str) -> int:
-    """Counts the places where packets are broken, incomplete or missing by their counters; 0 for a sound stream.
-
-    Streams in other wrappings (204 or 192 bytes a packet) are not looked at.
-    """
-    lost = 0
-    last: dict[int, int] = {}
+    """Counts the places where packets are broken, incomplete or missing by their counters; 0 for a sound stream."""
+    check = TransportCheck()
     with open(path, "rb") as file:
-        first = True
         while data := file.read(_AT_ONCE):
-            whole = len(data) // PACKET
-            packets = np.frombuffer(data, np.uint8, whole * PACKET).reshape(whole, PACKET)
-            in_sync = packets[:, 0] == _SYNC
-            if first and not in_sync[:3].all():
-                return 0
-            first = False
-            lost += len(data) % PACKET != 0
-            lost += int(np.count_nonzero(~in_sync))
-            lost += _count_gaps(packets[in_sync], last)
-    return lost
+            check.feed(data)
+    return check.lost()
+
+
+class TransportCheck:
+    """Is fed a stream's bytes in order. Streams in other wrappings (204 or 192 bytes a packet) are not looked at."""
+
+    def __init__(self) -> None:
+        self._lost = 0
+        self._rest = b""
+        self._last: dict[int, int] = {}
+        self._known = False
+        self._foreign = False
+
+    def feed(self, data: bytes) -> None:
+        data = self._rest + data
+        whole = len(data) // PACKET
+        self._rest = data[whole * PACKET :]
+        packets = np.frombuffer(data, np.uint8, whole * PACKET).reshape(whole, PACKET)
+        in_sync = packets[:, 0] == _SYNC
+        if not self._known and whole:
+            self._known, self._foreign = True, not in_sync[:3].all()
+        if whole and not self._foreign:
+            self._lost += int(np.count_nonzero(~in_sync)) + _count_gaps(packets[in_sync], self._last)
+
+    def lost(self) -> int:
+        """Once the stream has ended, or is read no further."""
+        return 0 if self._foreign else self._lost + bool(self._rest)
+
+    def watching(self, file: io.BufferedReader) -> Any:
+        """The same file for FFmpeg to read, which feeds what is read for the first time; FFmpeg seeks at first."""
+        return _Watched(file, self)
+
+
+class _Watched:
+    def __init__(self, file: io.BufferedReader, check: TransportCheck) -> None:
+        self._file = file
+        self._check = check
+        self._reached = 0
+        self.name, self.peek, self.seek, self.tell = file.name, file.peek, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        place = self._file.tell()
+        data = self._file.read(size)
+        if place <= self._reached < place + len(data):
+            self._check.feed(data[self._reached - place :])
+            self._reached = place + len(data)
+        return data
 
 
 def _count_gaps(packets: np.ndarray, last: dict[int, int]) -> int:

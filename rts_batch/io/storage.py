@@ -44,6 +44,7 @@ __all__ = [
     "remove_temporaries",
     "resolve",
     "safe_uri",
+    "translated",
 ]
 
 SCHEMES: Final = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
@@ -113,14 +114,14 @@ def resolve(uri: str, folder: str) -> str:
 
 def exists(uri: str) -> bool:
     filesystem, path = open_filesystem(uri)
-    with _translated("look up", uri):
+    with translated("look up", uri):
         filesystem.invalidate_cache()
         return bool(filesystem.exists(path))
 
 
 def is_folder(uri: str) -> bool:
     filesystem, path = open_filesystem(uri)
-    with _translated("look up", uri):
+    with translated("look up", uri):
         filesystem.invalidate_cache()
         return bool(filesystem.isdir(path))
 
@@ -137,7 +138,7 @@ def list_folders(uri: str) -> list[str]:
 
 def read_bytes(uri: str) -> bytes:
     filesystem, path = open_filesystem(uri)
-    with _translated("read", uri):
+    with translated("read", uri):
         content: bytes = retried(lambda: filesystem.cat_file(path))
         return content
 
@@ -156,7 +157,7 @@ def fetch(uri: str, folder: str | Path) -> Path:
     filesystem, remote = open_filesystem(uri)
     target = Path(folder) / (posixpath.basename(remote.rstrip("/").split("?")[0]) or "file")
     temporary = target.with_name(_temporary_name(target.name))
-    with _translated("fetch", uri):
+    with translated("fetch", uri):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             filesystem.invalidate_cache()
@@ -175,11 +176,11 @@ def put_file(local: str | Path, uri: str) -> None:
     """Copies a finished local file to `uri`, where it appears whole or not at all and replaces what was there."""
     path = local_path(uri)
     if path is not None:
-        with _translated("write", uri):
+        with translated("write", uri):
             _put_local(path, lambda temporary: shutil.copyfile(local, temporary))
         return
     filesystem, remote = open_filesystem(uri)
-    with _translated("write", uri):
+    with translated("write", uri):
         retried(lambda: filesystem.put_file(str(local), remote))
 
 
@@ -187,11 +188,11 @@ def put_bytes(uri: str, data: bytes) -> None:
     """Writes `data` to `uri`, where it appears whole or not at all and replaces what was there."""
     path = local_path(uri)
     if path is not None:
-        with _translated("write", uri):
+        with translated("write", uri):
             _put_local(path, lambda temporary: temporary.write_bytes(data))
         return
     filesystem, remote = open_filesystem(uri)
-    with _translated("write", uri):
+    with translated("write", uri):
         retried(lambda: filesystem.pipe_file(remote, data))
 
 
@@ -202,7 +203,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
     """
     path = local_path(uri)
     if path is not None:
-        with _translated("write", uri):
+        with translated("write", uri):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(_temporary_name(path.name))
             try:
@@ -214,7 +215,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 _remove(temporary)
         return True
     filesystem, remote = open_filesystem(uri)
-    with _translated("write", uri):
+    with translated("write", uri):
         try:
             filesystem.pipe_file(remote, data, mode="create")
         except FileExistsError:
@@ -234,7 +235,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
 def delete(uri: str) -> None:
     """Removes a file, or a folder with everything in it. What does not exist is no error."""
     filesystem, path = open_filesystem(uri)
-    with _translated("delete", uri), contextlib.suppress(FileNotFoundError):
+    with translated("delete", uri), contextlib.suppress(FileNotFoundError):
         filesystem.invalidate_cache()
         filesystem.rm(path, recursive=True)
 
@@ -266,7 +267,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
 
 def _list_all(uri: str, kind: str = "file") -> list[str]:
     filesystem, path = open_filesystem(uri)
-    with _translated("list", uri):
+    with translated("list", uri):
         filesystem.invalidate_cache()
         try:
             entries = filesystem.ls(path, detail=True)
@@ -307,7 +308,7 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _translated(verb: str, uri: str) -> Iterator[None]:
+def translated(verb: str, uri: str) -> Iterator[None]:
     """Turns whatever a file system raises into a StorageError that names the URI."""
     shown = safe_uri(uri)
     try:

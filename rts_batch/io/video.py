@@ -7,7 +7,7 @@ from typing import Final
 
 from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Damage, Frame, FrameSource, Report, VideoInfo
+from rts_batch.io.frames import Content, Damage, Frame, FrameSource, Report, VideoInfo
 from rts_batch.io.video_backward import BackwardSource
 from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource, is_archive
@@ -29,6 +29,7 @@ def open_video(
     last_time: float | None = None,
     decode_memory: int = DECODE_MEMORY,
     threads: int = 1,
+    content: Content | None = None,
     report: Report = lambda decoder: None,
 ) -> FrameSource:
     """Opens a local video file, or a folder or archive (zip, tar) of images.
@@ -47,26 +48,28 @@ def open_video(
         decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
             ones in bursts.
         threads: of the decoder.
+        content: opens the bytes of a video that is no local file, which PyAV reads, whatever `decoder` says; `path` is
+            only its name then.
         report: is told of progress.
 
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
     """
-    if not os.path.exists(path):
+    if content is not None:
+        decoder = "pyav"
+    elif not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
-    if os.path.isdir(path):
+    elif os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) and is_archive(path)):
         return ImagesSource(path, start=start, end=end, stride=stride, backward=backward)
-    if not os.path.isfile(path):
+    elif not os.path.isfile(path):
         raise VideoError(f"{path} is neither a file nor a folder")
-    if os.path.getsize(path) == 0:
+    elif os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
-    if is_archive(path):
-        return ImagesSource(path, start=start, end=end, stride=stride, backward=backward)
 
     report("pyav")
     if backward:
         return BackwardSource(
-            probe_file(path, report=report),
+            probe_file(path, report=report, content=content),
             start=start,
             end=end,
             stride=stride,
@@ -74,7 +77,7 @@ def open_video(
             threads=threads,
             report=report,
         )
-    probe = probe_file(path, packets=decoder == "decord", report=report)
+    probe = probe_file(path, packets=decoder == "decord", report=report, content=content)
 
     def with_pyav(first: int) -> FrameSource:
         report("pyav")

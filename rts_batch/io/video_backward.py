@@ -39,6 +39,8 @@ class BackwardSource(PyavSource):
             it begins right there.
     """
 
+    seeks = True
+
     def __init__(
         self,
         probe: Probe,
@@ -139,7 +141,9 @@ class BackwardSource(PyavSource):
     def _decode_all(self, first: int, last: int) -> list[VideoFrame]:
         """The frames of a piece, from the file's beginning on."""
         self._container.close()
-        self._container, self._stream = open_container(self.path, self._threads)
+        self._container, self._stream = open_container(
+            self.path, self._threads, content=self._probe.content, seeks=True
+        )
         held = []
         for index, frame in enumerate(decode_stream(self._container, self._stream, Damage(), self._tell)):
             if index >= first:

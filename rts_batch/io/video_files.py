@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io import decoder_log
-from rts_batch.io.frames import Frame, FrameSource, Report
-from rts_batch.io.mpegts import lost_transport_packets
+from rts_batch.io.frames import Content, Frame, FrameSource, Report
+from rts_batch.io.mpegts import TransportCheck, lost_transport_packets
 from rts_batch.io.video_probe import Probe, count_errors, decode_stream, open_container
 
 __all__ = ["DecordSource", "PyavSource"]
@@ -29,11 +30,17 @@ BURST_BYTES: Final = 48 << 20
 class PyavSource(FrameSource):
     """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
 
+    seeks = False
+
     def __init__(self, probe: Probe, *, start: int, end: int | None, stride: int, threads: int, report: Report) -> None:
         super().__init__(probe.path, probe.info, start, end, stride)
         self._probe = probe
         self._tell = report
-        self._container, self._stream = open_container(probe.path, threads)
+        self._transport = TransportCheck() if "mpegts" in probe.containers else None
+        content = probe.content
+        if content is not None and self._transport is not None:  # checked in passing, to read it only once
+            content = functools.partial(_watched, content, self._transport)
+        self._container, self._stream = open_container(probe.path, threads, content=content, seeks=self.seeks)
 
     def frames(self) -> Iterator[Frame]:
         reformatter = VideoReformatter()
@@ -62,8 +69,9 @@ class PyavSource(FrameSource):
 
     def _report(self, end: tuple[int, float | None] | None) -> None:
         """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
-        if "mpegts" in self._probe.containers:
-            self.damage.lost_packets += lost_transport_packets(self.path)
+        if self._transport is not None:
+            streamed = self._probe.content is not None
+            self.damage.lost_packets += self._transport.lost() if streamed else lost_transport_packets(self.path)
         if end is not None:
             self.damage.missing_frames = self._probe.missing_frames(*end, self.damage.cut_off_packets)
         self.warnings += self.damage.warnings()
@@ -163,6 +171,10 @@ class DecordSource(FrameSource):
 
     def close(self) -> None:
         self._reader = None
+
+
+def _watched(content: Content, check: TransportCheck) -> Any:
+    return check.watching(content())
 
 
 def _open_decord(path: str, threads: int) -> Any:

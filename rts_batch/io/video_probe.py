@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import av
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io import decoder_log
-from rts_batch.io.frames import Damage, Report, VideoInfo
+from rts_batch.io.frames import Content, Damage, Report, VideoInfo
 
 __all__ = ["Probe", "count_errors", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
 
@@ -82,6 +82,8 @@ class Probe:
     damaged_packets: int = 0
     discarded_packets: int = 0
     """Packets that an edit list cuts off."""
+    content: Content | None = field(default=None, compare=False)
+    """Opens the bytes of a video that is no local file."""
 
     @property
     def decoded_size(self) -> int:
@@ -107,13 +109,13 @@ class Probe:
         return 0
 
 
-def probe_file(path: str, *, packets: bool = False, report: Report = _silent) -> Probe:
+def probe_file(path: str, *, packets: bool = False, report: Report = _silent, content: Content | None = None) -> Probe:
     """Opens a file and decodes its first frame; with `packets`, reads (but does not decode) all of it.
 
     Raises:
         VideoError: not a video, or one without a frame that can be decoded.
     """
-    container, stream = open_container(path)
+    container, stream = open_container(path, content=content)
     with container:
         first = next(decode_stream(container, stream, Damage(), report), None)
         if first is None:
@@ -138,6 +140,7 @@ def probe_file(path: str, *, packets: bool = False, report: Report = _silent) ->
                 decoder="pyav",
             ),
             announced=stream.frames or None,
+            content=content,
         )
     return _read_packets(probe, report) if packets else probe
 
@@ -181,10 +184,17 @@ _OPTIONS: Final = {
 }
 
 
-def open_container(path: str, threads: int = 1) -> tuple[InputContainer, VideoStream]:
+def open_container(
+    path: str, threads: int = 1, *, content: Callable[[], Any] | None = None, seeks: bool = False
+) -> tuple[InputContainer, VideoStream]:
     try:
         # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
-        container = av.open(os.path.abspath(path), metadata_errors="replace", options=_OPTIONS)
+        file: Any = os.path.abspath(path) if content is None else content()
+        # FFmpeg looks for all fragments of a fragmented mp4 when it opens one, to seek in it later. That would read all
+        # of an object, so without seeking they are taken as they come.
+        as_they_come = content is not None and not seeks and file.peek(8)[4:8] == b"ftyp"
+        options = _OPTIONS | ({"fflags": "+ignidx"} if as_they_come else {})
+        container = av.open(file, metadata_errors="replace", options=options)
     except MemoryError:  # also FFmpeg's; says nothing about the file
         raise
     except av.error.ArgumentError as error:  # FFmpeg's word for what is not on the list
@@ -253,7 +263,7 @@ def count_errors(damage: Damage) -> None:
 
 
 def _read_packets(probe: Probe, report: Report) -> Probe:
-    container, stream = open_container(probe.path)
+    container, stream = open_container(probe.path, content=probe.content)
     times: list[int] = []
     damaged = discarded = 0
     with container:
