@@ -38,6 +38,9 @@ Region = tuple[int, int, int, int]
 MAX_PIXELS = 2**28
 """A mask larger than this (16,384 × 16,384) is taken for rubbish, before any memory is spent on it."""
 
+CACHED_BYTES = 1 << 18
+"""What is looked at at once; it must fit a processor core's cache several times."""
+
 _LONGEST_COUNT = 7
 """Characters of one packed count: 7 × 5 bits hold every difference of two runs below 2³² pixels."""
 
@@ -155,60 +158,52 @@ def _find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], region: Region | Non
     pixels = height * width
     if y0 >= y1 or x0 >= x1:
         return np.array([pixels], np.int64)
-
     crop = np.asarray(mask[y0:y1, x0:x1], np.bool_).view(np.uint8)
-    if crop.strides[1] != 1:
-        crop = np.ascontiguousarray(crop)
-    top, left, bottom, right = _occupied(crop)
-    crop = crop[top:bottom, left:right]
-    y0, x0, y1, x1 = y0 + top, x0 + left, y0 + bottom, x0 + right
-    if y0 >= y1:
-        return np.array([pixels], np.int64)
-    # Where a column ends before the image does, a zero stands between it and the next: no run crosses it.
-    length = y1 - y0 + (y1 - y0 < height)
-    columns = np.empty((x1 - x0, length), np.uint8)
-    columns[:, -1] = 0
-    # OpenCV's transpose is several times faster than NumPy's, and copies as little as possible is what counts here.
-    cv2.transpose(crop, dst=columns[:, : y1 - y0])
-    flat = columns.reshape(-1)
-    changes = _changes(flat)
-    if flat[0]:
-        changes = np.concatenate([[0], changes])
-    if flat[-1]:
-        changes = np.concatenate([changes, [flat.size]])
-    column, row = np.divmod(changes, length)
-    positions = (x0 + column) * height + y0 + row  # a run's end in a separator is the pixel below the region
-    runs: NDArray[np.int64] = np.diff(positions[positions < pixels], prepend=0, append=pixels)
+    rows, columns = _changes(crop, full_height=y1 - y0 == height)
+    positions = (x0 + columns) * height + y0 + rows
+    positions.sort()
+    if len(positions) and positions[-1] == pixels:
+        positions = positions[:-1]
+    runs: NDArray[np.int64] = np.diff(positions, prepend=0, append=pixels)
     return runs
 
 
-def _changes(flat: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The places [N] at which a value differs from the one before it, found eight at a time: there are few."""
-    differs = np.empty(-(-flat.size // 8) * 8, np.bool_)
-    differs[0] = False
-    differs[flat.size :] = False
-    np.not_equal(flat[1:], flat[:-1], out=differs[1 : flat.size])
-    eights = np.flatnonzero(differs.view(np.uint64) != 0)
-    within = np.flatnonzero(differs.reshape(-1, 8)[eights])
-    places: NDArray[np.int64] = eights[within >> 3] * 8 + (within & 7)
-    return places
+def _changes(mask: NDArray[np.uint8], *, full_height: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where a mask of 0 and 1 differs from the pixel before it, down the columns: rows [N] and columns [N], unordered.
 
+    Above and below the mask is nothing; with `full_height`, above a column is the end of the column before it.
 
-def _occupied(mask: NDArray[np.uint8]) -> Region:
-    """Where a mask of 0 and 1 is set, to eight columns exactly; no rows where it is empty.
-
-    Looks at eight pixels at a time: most of a frame is empty, and this is far cheaper than finding runs in it.
+    Rows are compared with rows as they lie in memory, eight pixels at a time. Turning the mask round first, as a search
+    down its columns would need, costs more than finding and sorting the changes, which are few.
     """
-    width = mask.shape[1]
-    wide = width // 8 * 8
-    words = mask[:, :wide].view(np.uint64)
-    used = np.flatnonzero(np.bitwise_or.reduce(words, axis=0))
-    rest = bool(mask[:, wide:].any())
-    if not len(used) and not rest:
-        return 0, 0, 0, 0
-    first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (wide // 8, wide // 8)
-    rows = np.bitwise_or.reduce(words[:, first:last], axis=1) != 0
-    if rest:
-        rows |= mask[:, wide:].any(axis=1)
-    lines = np.flatnonzero(rows)
-    return int(lines[0]), first * 8, int(lines[-1]) + 1, width if rest else last * 8
+    height, width = mask.shape
+    words = -(-width // 8)
+    at_once = max(1, min(height, CACHED_BYTES // (8 * words)))
+    differences = np.zeros((at_once, 8 * words), np.uint8)
+    differ = np.empty((at_once, words), np.bool_)
+    places: list[NDArray[np.int64]] = []
+    values: list[NDArray[np.uint64]] = []
+
+    def note(first: int, rows: int) -> None:
+        eights = differences[:rows].view(np.uint64)
+        found = np.flatnonzero(np.not_equal(eights, 0, out=differ[:rows]))
+        places.append(found + first * words)
+        values.append(eights.reshape(-1)[found])
+
+    for first in range(0, height, at_once):
+        last = min(first + at_once, height)
+        begin = max(first, 1)
+        out = differences[begin - first : last - first, :width]
+        np.bitwise_xor(mask[begin:last], mask[begin - 1 : last - 1], out=out)
+        if first == 0:
+            differences[0, :width] = mask[0]
+            if full_height:
+                differences[0, 1:width] ^= mask[-1, :-1]
+        note(first, last - first)
+    if not full_height:
+        differences[0, :width] = mask[-1]
+        note(height, 1)
+    inside = np.flatnonzero(np.concatenate(values).view(np.bool_))
+    place = np.concatenate(places)[inside >> 3]
+    rows = place // words
+    return rows, (place - rows * words) * 8 + (inside & 7)

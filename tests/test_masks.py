@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
+import rts_batch.masks
 from rts_batch.errors import PromptError, ResultsError
 from rts_batch.masks import (
     compress_runs,
@@ -68,6 +69,16 @@ def test_counts_of_a_view_equal_pycocotools(mask: NDArray, data: st.DataObject) 
     step = data.draw(st.sampled_from([-2, -1, 2]))
     for view in (mask[::step], mask[:, ::step], mask.T, np.asfortranarray(mask)):
         assert encode_rle(view) == reference(view)
+
+
+@given(masks, st.integers(1, 200))
+def test_counts_of_a_mask_looked_at_in_pieces_equal_pycocotools(mask: NDArray, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rts_batch.masks, "CACHED_BYTES", size)
+        assert encode_rle(mask) == reference(mask)
+        inside = np.zeros_like(mask)
+        inside[1:-1, 1:-1] = mask[1:-1, 1:-1]
+        assert encode_rle(inside, (1, 1, mask.shape[0] - 1, mask.shape[1] - 1)) == reference(inside)
 
 
 def test_counts_of_a_large_mask_equal_pycocotools() -> None:
