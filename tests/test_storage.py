@@ -18,10 +18,15 @@ from moto.server import ThreadedMotoServer
 
 from rts_batch.errors import StorageError
 from rts_batch.io import download, retries, storage
+from tests import weed
 
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
+    if os.environ.get("RTS_BATCH_TEST_S3") == "seaweedfs":  # `make test-slow`
+        with weed.serving() as address:
+            yield address
+        return
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
@@ -120,7 +120,8 @@ class FrameSource(abc.ABC):
         """
         last: Frame | None = None
         for last in self.frames():
-            yield last
+            flags = last.image.flags
+            yield last if flags.c_contiguous and flags.writeable else replace(last, image=last.image.copy())
         if last is None:
             length = f"{self.info.frames} frames" if self.info.frames is not None else "too few frames"
             raise VideoError(f"{self.path} has no frame {self.start} to start from: it has {length}")
@@ -135,7 +136,10 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames from `start` to `end`, as iterating does, but none where the video ends before `start`."""
+        """Yields the frames from `start` to `end`, as iterating does, but none where the video ends before `start`.
+
+        The images may be views of the decoder's memory, turned and padded, for who copies them anyway.
+        """
 
     def close(self) -> None:  # noqa: B027
         """Gives back what the source holds; it can be called twice."""
