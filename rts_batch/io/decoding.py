@@ -42,6 +42,9 @@ _START = (
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "OMP_NUM_THREADS")
 """All that the process gets to see of ours: no credentials are among it."""
 
+_REUSE = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""Has glibc keep a frame's memory for the next one. Giving it back to the system and taking it anew, a thousand pages for
+each frame, is a third of what decoding 1080p costs."""
 
 STOP_SECONDS = 5.0
 """How long a process may take to leave a video that nobody wants any more; then it is replaced."""
@@ -105,7 +108,7 @@ class DecodingProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
                 pass_fds=descriptors,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _REUSE,
             )
         self._connection = Connection(ours.detach())
         self._contents = ByteServer(Connection(our_contents.detach()))
