@@ -33,7 +33,7 @@ from tests.videos import make_video
 CLIPS = {
     "480p, 200 frames": ((854, 480), 200),
     "1080p, 40 frames": ((1920, 1080), 40),
-    "1080p, 120 frames": ((1920, 1080), 120),
+    "1080p, 240 frames": ((1920, 1080), 240),
 }
 
 

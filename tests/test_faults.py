@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,6 +228,75 @@ def test_a_full_disk_is_transient_and_leaves_nothing(
     assert not list(Path(out, "masks").iterdir())
     monkeypatch.undo()
     assert all(isinstance(end, Finished) for end in workers.submit(out, manifest))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path, *, leave: int) -> Path:
+    """Fills a disk up to so many bytes."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - leave))
+    return ballast
+
+
+def test_a_run_folder_on_a_full_disk_loses_nothing(
+    workers: Workers, manifest: Manifest, tmp_path: Path, small_disk: Path
+) -> None:
+    workers.submit(str(tmp_path / "reference"), manifest)
+    expected = contents(str(tmp_path / "reference"))
+    failures = 0
+    for pages in range(12):
+        out = str(small_disk / f"run-{pages}")
+        ballast = fill(small_disk, leave=4096 * pages)
+        try:
+            ends = workers.submit(out, manifest)
+            assert all(end.kind == "transient" for end in ends if isinstance(end, Failed))
+            failures += any(isinstance(end, Failed) for end in ends)
+        except RtsBatchError:
+            failures += 1
+        found = contents(out)
+        assert found.items() <= expected.items()
+        assert seen_by_readers(out) == 3 * len(found)
+        assert not [path for path in Path(out).rglob("*") if path.name.endswith(storage.TEMPORARY_SUFFIX)]
+        ballast.unlink()
+        assert all(isinstance(end, Finished) for end in workers.submit(out, manifest))
+        assert contents(out) == expected
+        shutil.rmtree(out)
+    assert 3 < failures < 12  # with and without enough room
+
+
+def test_a_full_disk_for_work_under_way_is_transient_and_released(
+    manifest: Manifest, tmp_path: Path, small_disk: Path
+) -> None:
+    """Images from a store need the disk, and so do the masks until they are complete."""
+    store = f"memory://{uuid.uuid4().hex}"
+    for image in Path(manifest.tasks[0].uri).iterdir():
+        storage.put_file(image, f"{store}/a/{image.name}")
+    rows = [{"video": f"{store}/a", "box": [10, 10, 9, 9]}]
+    far = read_manifest(str(write_manifest(tmp_path / "far.jsonl", rows)))
+    workers = Workers(scratch=small_disk)
+    kinds = []
+    for pages in range(0, 16, 3):
+        ballast = fill(small_disk, leave=4096 * pages)
+        free = shutil.disk_usage(small_disk).free
+        (end,) = workers.submit(str(tmp_path / f"run-{pages}"), far)
+        kinds.append(end.kind if isinstance(end, Failed) else "finished")
+        assert shutil.disk_usage(small_disk).free == free
+        assert list(small_disk.iterdir()) == [ballast]
+        ballast.unlink()
+    assert kinds[0] == "transient"
+    assert kinds[-1] == "finished"
+    assert set(kinds) == {"transient", "finished"}
 
 
 def test_no_secret_reaches_results_or_messages(

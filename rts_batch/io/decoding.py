@@ -43,8 +43,7 @@ _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL"
 """All that the process gets to see of ours: no credentials are among it."""
 
 _REUSE = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
-"""Has glibc keep a frame's memory for the next one. Giving it back to the system and taking it anew, a thousand pages for
-each frame, is a third of what decoding 1080p costs."""
+"""Has glibc keep a frame's memory for the next one; new memory, page by page, costs a third of decoding 1080p."""
 
 STOP_SECONDS = 5.0
 """How long a process may take to leave a video that nobody wants any more; then it is replaced."""

@@ -11,7 +11,7 @@ from rts_batch.io.frames import Content, Damage, Frame, FrameSource, Report, Vid
 from rts_batch.io.video_backward import BackwardSource
 from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource, is_archive
-from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
+from rts_batch.io.video_probe import probe_file, read_packets, unsuitable_for_decord
 
 __all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
 
@@ -89,7 +89,7 @@ def open_video(
         return DecordSource(probe, start=start, end=end, stride=stride, threads=threads, fallback=None, bursts=bursts)
     if decoder == "pyav" or unsuitable_for_decord(probe, decode_memory):
         return with_pyav(start)
-    probe = probe_file(path, packets=True, report=report)
+    probe = read_packets(probe, report)
     if unsuitable_for_decord(probe, decode_memory):
         return with_pyav(start)
     report("decord")

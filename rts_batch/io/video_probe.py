@@ -19,7 +19,15 @@ from rts_batch.errors import VideoError
 from rts_batch.io import decoder_log
 from rts_batch.io.frames import Content, Damage, Report, VideoInfo
 
-__all__ = ["Probe", "count_errors", "decode_stream", "open_container", "probe_file", "unsuitable_for_decord"]
+__all__ = [
+    "Probe",
+    "count_errors",
+    "decode_stream",
+    "open_container",
+    "probe_file",
+    "read_packets",
+    "unsuitable_for_decord",
+]
 
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
 _CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
@@ -142,7 +150,7 @@ def probe_file(path: str, *, packets: bool = False, report: Report = _silent, co
             announced=stream.frames or None,
             content=content,
         )
-    return _read_packets(probe, report) if packets else probe
+    return read_packets(probe, report) if packets else probe
 
 
 def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
@@ -262,7 +270,8 @@ def count_errors(damage: Damage) -> None:
     damage.first_error = damage.first_error or next(iter(errors), "")
 
 
-def _read_packets(probe: Probe, report: Report) -> Probe:
+def read_packets(probe: Probe, report: Report = _silent) -> Probe:
+    """The probe with what all packets say."""
     container, stream = open_container(probe.path, content=probe.content)
     times: list[int] = []
     damaged = discarded = 0
