@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rts_batch.actors.checkpoints import Checkpoints, read_latest
 from rts_batch.actors.progress import Event, Failed, Finished
@@ -148,6 +150,38 @@ def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_pa
     assert len(list(found.rows())) == 6
     assert isinstance(last_of(worker(out).run(task, 2)), Finished)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_damage_of_a_checkpoint_goes_unnoticed(checkpoints: Path, data: st.DataObject) -> None:
+    """It is passed over for an earlier one, or is what it was."""
+    sound = read_latest(str(checkpoints))
+    assert sound is not None
+    path = data.draw(st.sampled_from(sorted(path for path in checkpoints.rglob("*") if path.is_file())))
+    original = path.read_bytes()
+    content = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))])
+    try:
+        found = read_latest(str(checkpoints))
+        if found is not None and found.frame == sound.frame:
+            assert found == sound
+            assert list(found.rows()) == list(sound.rows())
+        elif found is not None:
+            assert found.frame < sound.frame
+            assert len(list(found.rows())) == found.frame + 1
+    finally:
+        path.write_bytes(original)
+
+
+@pytest.fixture
+def checkpoints(videos: Path, tmp_path: Path) -> Path:
+    """A folder with the checkpoints after frames 0 to 3."""
+    task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
+    last_of(worker(out, frames=4).run(task, 1))
+    return Path(RunFolder(str(out)).checkpoints_of(task))
 
 
 def test_a_state_that_cannot_be_put_back_means_to_begin_again(videos: Path, tmp_path: Path) -> None:

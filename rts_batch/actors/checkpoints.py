@@ -12,6 +12,7 @@ another checkpoint that leads to the same masks.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import posixpath
@@ -24,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rts_batch.actors.tracker import OpenScene
-from rts_batch.errors import StorageError
+from rts_batch.errors import CheckpointError, StorageError
 from rts_batch.io import storage
 from rts_batch.io.video import Damage
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 LEAVING_SHARE: Final = 0.1
 """A worker that must leave writes a checkpoint if at least this share of the interval would be lost."""
@@ -65,8 +66,8 @@ class Checkpoint:
     warnings: tuple[str, ...]
     state: bytes | None
     """The tracker's, None as long as no target has appeared."""
-    segments: tuple[str, ...]
-    """URIs of all rows so far, in order."""
+    segments: Mapping[str, str]
+    """All rows so far, in order: URIs with the SHA-256 of what they hold."""
 
     def rows(self) -> Iterator[Row]:
         """The rows of the masks table up to and with `frame`, in the order in which they were added."""
@@ -89,7 +90,7 @@ class Checkpoints:
     folder: str
     attempt: str
     interval: float | None
-    segments: tuple[str, ...] = ()
+    segments: Mapping[str, str] = field(default_factory=dict)
     count: int = 0
     """Frames tracked so far, those of earlier attempts included."""
     written: int = 0
@@ -119,25 +120,28 @@ class Checkpoints:
     ) -> None:
         """Writes a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
         folder = storage.join(self.folder, f"{frame:09d}-{self.attempt}")
-        segments = (*self.segments, storage.join(folder, "rows.parquet"))
+        rows_uri, state_uri = storage.join(folder, "rows.parquet"), storage.join(folder, "state.bin")
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in self._rows], _ROWS), sink, compression="zstd")
+        segments = {**self.segments, rows_uri: _digest(sink.getvalue())}
+        state = None if snapshot is None else snapshot()
         content = {
-            "format": FORMAT,
             "frame": frame,
             "count": self.count,
             "prompts": prompts,
             "damage": asdict(damage),
             "warnings": warnings,
-            "tracker": snapshot is not None,
-            "segments": [posixpath.relpath(segment, self.folder) for segment in segments],
+            "state_sha256": None if state is None else _digest(state),
+            "segments": {posixpath.relpath(uri, self.folder): digest for uri, digest in segments.items()},
         }
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in self._rows], _ROWS), sink, compression="zstd")
+        text = json.dumps(content)
+        written = {"format": FORMAT, "sha256": _digest(text.encode()), "content": text}
         try:
-            storage.put_bytes(segments[-1], sink.getvalue())
-            if snapshot is not None:
-                storage.put_bytes(storage.join(folder, "state.bin"), snapshot())
-            storage.put_bytes(storage.join(folder, "checkpoint.json"), json.dumps(content).encode())
-            earlier, self._state = self._state, storage.join(folder, "state.bin")
+            storage.put_bytes(rows_uri, sink.getvalue())
+            if state is not None:
+                storage.put_bytes(state_uri, state)
+            storage.put_bytes(storage.join(folder, "checkpoint.json"), json.dumps(written).encode())
+            earlier, self._state = self._state, state_uri
             if earlier is not None:
                 storage.delete(earlier)  # the large part of what nobody needs any more
         except StorageError:
@@ -166,27 +170,42 @@ class Resumed:
 
 
 def read_latest(folder: str) -> Checkpoint | None:
-    """The complete checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
+    """The whole checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
     for name in sorted(storage.list_folders(folder), reverse=True):
         here = storage.join(folder, name)
         try:
-            if not storage.exists(storage.join(here, "checkpoint.json")):
-                continue
-            content = json.loads(storage.read_bytes(storage.join(here, "checkpoint.json")))
-            if content["format"] != FORMAT:
-                continue
-            state = storage.read_bytes(storage.join(here, "state.bin")) if content["tracker"] else None
-        except (StorageError, ValueError, KeyError):
+            if storage.exists(storage.join(here, "checkpoint.json")):
+                return _read(folder, here)
+        except (StorageError, CheckpointError):
             continue
-        return Checkpoint(
-            frame=content["frame"],
-            count=content["count"],
-            prompts={
-                name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()
-            },
-            damage=content["damage"],
-            warnings=tuple(content["warnings"]),
-            state=state,
-            segments=tuple(storage.join(folder, segment) for segment in content["segments"]),
-        )
     return None
+
+
+def _read(folder: str, here: str) -> Checkpoint:
+    """Raises CheckpointError where it is another version's or not as it was written."""
+    try:
+        written = json.loads(storage.read_bytes(storage.join(here, "checkpoint.json")))
+        text = written["content"]
+        if written["format"] != FORMAT or written["sha256"] != _digest(text.encode()):
+            raise CheckpointError(f"{here} is another version's, or damaged")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{here} is no checkpoint: {error!r}") from error
+    content = json.loads(text)
+    state = storage.read_bytes(storage.join(here, "state.bin")) if content["state_sha256"] else None
+    segments = {storage.join(folder, name): digest for name, digest in content["segments"].items()}
+    found = {uri: _digest(storage.read_bytes(uri)) for uri in segments}
+    if found != segments or (state is not None and _digest(state) != content["state_sha256"]):
+        raise CheckpointError(f"{here}: its rows or the tracker's state are not as they were written")
+    return Checkpoint(
+        frame=content["frame"],
+        count=content["count"],
+        prompts={name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()},
+        damage=content["damage"],
+        warnings=tuple(content["warnings"]),
+        state=state,
+        segments=segments,
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -186,7 +186,7 @@ class VideoWorker:
             folder=self._folder.checkpoints_of(task),
             attempt=f"{attempt}-{uuid.uuid4().hex[:8]}",
             interval=self._settings.checkpoint_every,
-            segments=resumed.checkpoint.segments if resumed else (),
+            segments=resumed.checkpoint.segments if resumed else {},
             count=resumed.checkpoint.count if resumed else 0,
         )
 
