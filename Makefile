@@ -71,7 +71,8 @@ chaos: $(INSTALLED)
 davis-dev: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_dev $(SHARED)/data/davis-dev build/davis-dev --out benchmarks/results/davis-dev
 
-# Decoding, memory of the input side, and RLE, each against what it is built on; half a minute.
+# Decoding, memory of the input side, and RLE, each against what it is built on; two minutes on a machine
+# with nothing else to do.
 bench-io: $(INSTALLED)
 	$(BIN)/python -m benchmarks.io --out benchmarks/results/io.json
 
