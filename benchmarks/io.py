@@ -1,7 +1,7 @@
 """Times what stands between a video file and the tracker, and between a mask and its row.
 
-Every number is a ratio or a size. The two sides of a ratio are measured in turns in the same process, so that other work
-on the machine falls on both; given are the ratios of the best times and of the medians.
+Every number is a ratio or a size. The two sides of a ratio are measured in turns in the same process, so that other
+work on the machine falls on both; given are the ratios of the best times and of the medians.
 
     python -m benchmarks.io --out benchmarks/results/io.json
 """
