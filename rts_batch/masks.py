@@ -159,8 +159,11 @@ def _find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], region: Region | Non
     if y0 >= y1 or x0 >= x1:
         return np.array([pixels], np.int64)
     crop = np.asarray(mask[y0:y1, x0:x1], np.bool_).view(np.uint8)
-    rows, columns = _changes(crop, full_height=y1 - y0 == height)
+    full_height = y1 - y0 == height
+    rows, columns = _changes(crop, full_height=full_height)
     positions = (x0 + columns) * height + y0 + rows
+    if full_height and crop[-1, -1]:  # the end of the last column, which no other one follows
+        positions = np.append(positions, x1 * height)
     positions.sort()
     if len(positions) and positions[-1] == pixels:
         positions = positions[:-1]

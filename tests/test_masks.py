@@ -57,6 +57,9 @@ def test_counts_equal_pycocotools(mask: NDArray) -> None:
 
 
 @given(masks, edges, edges, edges, edges)
+@example(np.ones((1, 2), bool), 0, 0, 1, 1)
+@example(np.ones((7, 9), bool), 0, 3, 7, 5)
+@example(np.ones((7, 9), bool), 2, 0, 7, 9)
 def test_counts_from_a_region_equal_pycocotools(mask: NDArray, y0: int, x0: int, y1: int, x1: int) -> None:
     inside = np.zeros(mask.shape, bool)
     inside[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
