@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import re
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +303,48 @@ def test_small_videos_are_copied_and_large_ones_stay(
     assert isinstance(bring(uri, tmp_path / "spool", SpoolLimits(largest=0), decoder="decord"), Path)
     monkeypatch.setattr(spool, "_free", lambda folder: size)
     assert isinstance(bring(uri, tmp_path / "spool"), RangedObject)
+
+
+class Server(SimpleHTTPRequestHandler):
+    """A web server over a folder; `knows_ranges` sends parts of files."""
+
+    knows_ranges = True
+
+    def do_GET(self) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not wanted or not self.knows_ranges:
+            super().do_GET()
+            return
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(content[first : last + 1])
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_web_server_is_streamed_from_if_it_knows_ranges(
+    process: DecodingProcess,
+    clip: Path,
+    tmp_path: Path,
+    small_blocks: None,
+    monkeypatch: pytest.MonkeyPatch,
+    knows_ranges: bool,
+) -> None:
+    monkeypatch.setenv("RTS_BATCH_PRIVATE_HTTP", "allow")
+    monkeypatch.setattr(Server, "knows_ranges", knows_ranges)
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=str(clip.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/{clip.name}?signature=1"
+        found = bring(uri, tmp_path / "spool", SpoolLimits(largest=0))
+        assert isinstance(found, RangedObject) is knows_ranges
+        assert len(read(process, found)) == FRAMES
+        server.shutdown()
 
 
 def test_what_must_lie_on_disk_must_fit_its_quota(tmp_path: Path, clip: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from rts_batch.config import DecoderName, SpoolLimits
@@ -45,7 +46,8 @@ def bring(
     if size is None:  # a web server that does not say
         return storage.fetch(uri, folder)
     if _can_be_streamed(uri, info, decoder):
-        if size > room or size + RESERVE_BYTES > _free(folder):
+        too_large = size > room or size + RESERVE_BYTES > _free(folder)
+        if too_large and _knows_ranges(uri, filesystem, remote):
             return RangedObject(uri)
     elif most is not None and size > most:
         raise StorageError(
@@ -56,10 +58,22 @@ def bring(
 
 
 def _can_be_streamed(uri: str, info: dict[str, object], decoder: DecoderName) -> bool:
-    if info["type"] == "directory" or not info["size"] or decoder == "decord" or is_archive(urlsplit(uri).path):
-        return False
-    # A web server that knows no ranges would send the whole file for each.
-    return not uri.lower().startswith("http") or bool(info.get("partial"))
+    is_file = info["type"] != "directory" and bool(info["size"])
+    return is_file and decoder != "decord" and not is_archive(urlsplit(uri).path)
+
+
+def _knows_ranges(uri: str, filesystem: Any, remote: str) -> bool:
+    """Stores do; a web server that does not would send the whole file for each range, so it is asked for one byte."""
+    if not uri.lower().startswith("http"):
+        return True
+    try:
+        with storage.translated("read", uri), filesystem.open(remote, cache_type="none") as file:
+            file.seek(1)
+            return len(file.read(1)) == 1
+    except StorageError as error:
+        if isinstance(error.__cause__, ValueError):  # what fsspec makes of an answer with everything
+            return False
+        raise
 
 
 def _free(folder: str | Path) -> int:
