@@ -171,6 +171,11 @@ def test_a_file_is_fetched_from_a_web_server(web: str, tmp_path: Path) -> None:
     assert path.read_bytes() == b"video" * 100_000
 
 
+def test_a_large_file_comes_whole_from_a_web_server_without_ranges(web: str, tmp_path: Path, small_parts: None) -> None:
+    (tmp_path / "web" / "clip.mp4").write_bytes(CONTENT)
+    assert storage.fetch(f"{web}/clip.mp4", tmp_path / "spool").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(("code", "transient"), [(404, False), (403, False), (429, True), (500, True), (503, True)])
 def test_errors_of_a_web_server(web: str, tmp_path: Path, code: int, transient: bool) -> None:
     with pytest.raises(StorageError) as caught:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rts_batch.errors import StorageError
 from rts_batch.io.retries import retried
 
-__all__ = ["RESERVE_BYTES", "download", "version_of"]
+__all__ = ["RESERVE_BYTES", "download", "knows_ranges", "version_of"]
 
 PART_BYTES: Final = 8 << 20
 """Of one request; a store answers larger ones hardly faster, and each part is in memory once."""
@@ -35,7 +35,7 @@ def download(filesystem: Any, remote: str, target: Path) -> None:
     size = info.get("size")
     if size is not None:
         _check_disk(target.parent, size)
-    if size is None or size <= PART_BYTES:
+    if size is None or size <= PART_BYTES or not knows_ranges(filesystem, remote):
         retried(lambda: filesystem.get_file(remote, str(target)))
     else:
         _in_parts(filesystem, remote, target, size)
@@ -46,6 +46,22 @@ def download(filesystem: Any, remote: str, target: Path) -> None:
     after = retried(lambda: filesystem.info(remote))
     if version_of(after) != version_of(info):
         raise StorageError(f"{remote} changed while it was fetched", transient=True)
+
+
+def knows_ranges(filesystem: Any, remote: str) -> bool:
+    """Stores do; a web server that does not would send the whole file for each range, so it is asked for one byte."""
+    if "http" not in filesystem.protocol:
+        return True
+
+    def ask() -> bool:
+        with filesystem.open(remote, cache_type="none") as file:
+            file.seek(1)
+            return len(file.read(1)) == 1
+
+    try:
+        return retried(ask)
+    except ValueError:  # what fsspec makes of an answer with everything
+        return False
 
 
 def _in_parts(filesystem: Any, remote: str, target: Path, size: int) -> None:

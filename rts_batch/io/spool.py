@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from rts_batch.config import DecoderName, SpoolLimits
 from rts_batch.errors import StorageError
 from rts_batch.io import storage
-from rts_batch.io.download import RESERVE_BYTES
+from rts_batch.io.download import RESERVE_BYTES, knows_ranges
 from rts_batch.io.retries import retried
 from rts_batch.io.streaming import RangedObject
 from rts_batch.io.video_images import is_archive
@@ -47,8 +46,9 @@ def bring(
         return storage.fetch(uri, folder)
     if _can_be_streamed(uri, info, decoder):
         too_large = size > room or size + RESERVE_BYTES > _free(folder)
-        if too_large and _knows_ranges(uri, filesystem, remote):
-            return RangedObject(uri)
+        with storage.translated("read", uri):
+            if too_large and knows_ranges(filesystem, remote):
+                return RangedObject(uri)
     elif most is not None and size > most:
         raise StorageError(
             f"{storage.safe_uri(uri)} has {size >> 20} MiB and has to lie on disk, where a video may take {most >> 20} "
@@ -60,20 +60,6 @@ def bring(
 def _can_be_streamed(uri: str, info: dict[str, object], decoder: DecoderName) -> bool:
     is_file = info["type"] != "directory" and bool(info["size"])
     return is_file and decoder != "decord" and not is_archive(urlsplit(uri).path)
-
-
-def _knows_ranges(uri: str, filesystem: Any, remote: str) -> bool:
-    """Stores do; a web server that does not would send the whole file for each range, so it is asked for one byte."""
-    if not uri.lower().startswith("http"):
-        return True
-    try:
-        with storage.translated("read", uri), filesystem.open(remote, cache_type="none") as file:
-            file.seek(1)
-            return len(file.read(1)) == 1
-    except StorageError as error:
-        if isinstance(error.__cause__, ValueError):  # what fsspec makes of an answer with everything
-            return False
-        raise
 
 
 def _free(folder: str | Path) -> int:
