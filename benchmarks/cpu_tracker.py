@@ -2,8 +2,8 @@
 
 The published implementation was timed the same way (`parity/README.md` beside the repository), so the multiples compare
 where seconds would not. The calibration is one 3×3 convolution 256 → 256 on 1×256×120×208 (29.4 GFLOP), float32; its
-median is taken every five frames. The plain network, the oracle of the tests, and the fast one of the workers take
-turns, run by run.
+median is taken every five frames. The plain network and tracker, the oracle of the tests, and the fast ones of the
+workers take turns, run by run.
 
     python -m benchmarks.cpu_tracker --shared ../shared --out benchmarks/results/cpu_tracker.json
 """
@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from rts_batch.config import TRACKER_RTS50
 from rts_batch.model.fast import fast
+from rts_batch.tracking.fast import FastTracker
 from rts_batch.tracking.tracker import Tracker
 from tests.parity_data import parity_model, read_davis, read_davis_mask
 
@@ -83,13 +84,13 @@ def phase(frame: int) -> str | None:
 
 def run(shared: Path, frames: int, network: str) -> dict[str, float]:
     """Returns multiples of the calibration for each phase of one run over `frames` frames."""
-    model = parity_model(shared / "parity")
+    model, kind = parity_model(shared / "parity"), Tracker
     if network == "fast":
-        model = fast(model)
+        model, kind = fast(model), FastTracker
     davis = shared / "data/davis-dev"
     order = [*range(60), *range(58, 0, -1)][:frames]
     images = {index: read_davis(davis, "dog", index) for index in set(order)}
-    tracker = Tracker(model, replace(TRACKER_RTS50, not_found_threshold=0.12))
+    tracker = kind(model, replace(TRACKER_RTS50, not_found_threshold=0.12))
     measure = calibration()
     unit = measure()
     multiples: dict[str, list[float]] = {"start": [], "mean of 2–100": []}

@@ -18,6 +18,7 @@ from rts_batch.model.fast import fast
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.crop import SearchRegion
+from rts_batch.tracking.fast import FastTracker
 from rts_batch.tracking.scene import Scene, TargetPrompt
 from rts_batch.tracking.tracker import Tracker
 from tests.parity_data import (
@@ -31,7 +32,7 @@ from tests.parity_data import (
 )
 
 
-class SynchronisedTracker(Tracker):
+class Synchronised(Tracker):
     """Takes each frame's search region from the published track, because rounding grows in a free run."""
 
     row: dict[str, Any] | None = None
@@ -59,6 +60,14 @@ class SynchronisedTracker(Tracker):
         return self.config.not_found_threshold
 
 
+class SynchronisedTracker(Synchronised):
+    """The plain one."""
+
+
+class SynchronisedFastTracker(Synchronised, FastTracker):
+    """The one of the workers."""
+
+
 def decode(row: dict[str, Any]) -> np.ndarray:
     return coco.decode({"size": [480, 854], "counts": row["rle"].encode()}).astype(bool)
 
@@ -73,11 +82,15 @@ def flag_of(tracker: Tracker) -> str:
 
 def started(
     name: str, parity_folder: Path, davis_folder: Path, *, plain: bool = False
-) -> tuple[SynchronisedTracker, dict[str, Any]]:
+) -> tuple[Synchronised, dict[str, Any]]:
     track = json.loads((parity_folder / f"{name}.json").read_text())
     spec = track["spec"]
     model = parity_model(parity_folder)
-    tracker = SynchronisedTracker(model if plain else fast(model), config_of(spec))
+    tracker: Synchronised
+    if plain:
+        tracker = SynchronisedTracker(model, config_of(spec))
+    else:
+        tracker = SynchronisedFastTracker(fast(model), config_of(spec))
     frame = read_davis(davis_folder, spec["seq"], spec["order"][0])
     tracker.start(frame, mask=read_davis_mask(davis_folder, spec["seq"], spec["order"][0]))
     return tracker, track
@@ -137,7 +150,7 @@ def test_synchronised_run_equals_the_published_track(name: str, parity_folder: P
 def test_several_targets_equal_the_published_track(parity_folder: Path, davis_folder: Path) -> None:
     track = json.loads((parity_folder / "multi_cows.json").read_text())
     spec = track["spec"]
-    scene = Scene(parity_model(parity_folder), config_of(spec), single=False)
+    scene = Scene(fast(parity_model(parity_folder)), config_of(spec), single=False, tracker=FastTracker)
     first_mask = read_davis_mask(davis_folder, spec["seq"], 0)
     rectangles = {}
     for name in ("2", "3"):

@@ -22,6 +22,7 @@ from rts_batch.model.fast import fast_networks
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import BUILT_IN, DATA, Weights, load_weights
+from rts_batch.tracking.fast import FastTracker
 from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
 
 UNTRAINED = (
@@ -86,7 +87,8 @@ class RtsTracker:
         self._config = config
 
     def open_scene(self, task: VideoTask, state: bytes | None = None) -> _RtsScene:
-        scene = Scene(self._model, self._config, sta=self._sta, single=len(task.targets) == 1)
+        single = len(task.targets) == 1
+        scene = Scene(self._model, self._config, sta=self._sta, single=single, tracker=FastTracker)
         if state is not None:
             try:
                 content = torch.load(io.BytesIO(state), weights_only=True)

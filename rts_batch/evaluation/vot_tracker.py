@@ -27,7 +27,8 @@ from rts_batch.errors import RtsBatchError, UsageError, VideoError
 from rts_batch.masks import Box
 from rts_batch.model.fast import fast_networks
 from rts_batch.model.weights import load_weights
-from rts_batch.tracking.tracker import TrackedFrame, Tracker
+from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.tracker import TrackedFrame
 
 __all__ = ["FrameTracker", "main", "serve"]
 
@@ -110,7 +111,7 @@ def main() -> int:
     try:
         weights = load_weights(options.weights)
         model, sta = fast_networks(weights, device)
-        serve(Tracker(model, weights.tracker_config, sta=sta))
+        serve(FastTracker(model, weights.tracker_config, sta=sta))
     except RtsBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -13,7 +13,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from rts_batch.config import BackboneName
+from rts_batch.config import BackboneName, LayerName
 from rts_batch.model.layers import resize
 
 FeatureMaps = dict[str, Tensor]
@@ -30,8 +30,8 @@ class Backbone(nn.Module, ABC):
         """Returns `crop`, `[B, 3, H, W] float32` RGB 0…255, as the weights expect it."""
 
     @abstractmethod
-    def forward(self, image: Tensor) -> FeatureMaps:
-        """Returns the maps of a normalised image, `[B, 3, H, W] float32`."""
+    def forward(self, image: Tensor, *, deepest: LayerName = "layer4") -> FeatureMaps:
+        """Returns the maps of a normalised image, `[B, 3, H, W] float32`, down to the one named."""
 
 
 class Bottleneck(nn.Module):
@@ -81,13 +81,23 @@ class ResNet50(Backbone):
     def normalise(self, crop: Tensor) -> Tensor:
         return crop.flip(-3) - cast(Tensor, self.mean)
 
-    def forward(self, image: Tensor) -> FeatureMaps:
-        x = torch.relu(self.bn1(self.conv1(image)))
-        x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
-        layer1 = self.layer1(x)
-        layer2 = self.layer2(layer1)
-        layer3 = self.layer3(layer2)
-        return {"layer1": layer1, "layer2": layer2, "layer3": layer3, "layer4": self.layer4(layer3)}
+    def stem(self, image: Tensor) -> Tensor:
+        """`[B, 3, H, W]` → `[B, 64, H/2, W/2]`."""
+        return torch.relu(self.bn1(self.conv1(image)))
+
+    def forward(self, image: Tensor, *, deepest: LayerName = "layer4") -> FeatureMaps:
+        x = nn.functional.max_pool2d(self.stem(image), 3, stride=2, padding=1)
+        maps: FeatureMaps = {}
+        for name, layer in (
+            ("layer1", self.layer1),
+            ("layer2", self.layer2),
+            ("layer3", self.layer3),
+            ("layer4", self.layer4),
+        ):
+            x = maps[name] = layer(x)
+            if name == deepest:
+                break
+        return maps
 
 
 class InvertedResidual(nn.Module):
@@ -133,13 +143,15 @@ class MobileNetV2(Backbone):
     def normalise(self, crop: Tensor) -> Tensor:
         return (crop - cast(Tensor, self.mean)) / cast(Tensor, self.std)
 
-    def forward(self, image: Tensor) -> FeatureMaps:
+    def forward(self, image: Tensor, *, deepest: LayerName = "layer4") -> FeatureMaps:
         maps: FeatureMaps = {}
         x = image
         for index, block in enumerate(self.features):
             x = block(x)
             if index in self.taps:
                 maps[self.taps[index]] = x
+            if self.taps.get(index) == deepest:
+                break
         return maps
 
 
@@ -152,12 +164,14 @@ class Neck(nn.Module):
         width: of the convolution; 0 leaves it out.
     """
 
-    def __init__(self, channels: dict[str, int], layers: Sequence[str], width: int = 0) -> None:
+    def __init__(self, channels: dict[str, int], layers: Sequence[LayerName], width: int = 0) -> None:
         super().__init__()
         self.layers = tuple(layers)
         joined = sum(channels[layer] for layer in layers)
         self.reduce = nn.Sequential(nn.Conv2d(joined, width, 1), nn.ReLU()) if width else None
         self.out_channels = width or joined
+        self.deepest: LayerName = max(layers)
+        """The deepest map that it reads."""
 
     def forward(self, maps: FeatureMaps) -> Tensor:
         """Returns `[B, out_channels, h, w]` at the stride of the first layer."""

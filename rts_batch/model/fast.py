@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rts_batch.model.decoder import Decoder, Projection
+from rts_batch.model.packed import pack
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import Weights, build_model, build_sta
@@ -36,6 +37,9 @@ def fast(network: Network) -> Network:
     for module in list(ready.modules()):
         if isinstance(module, Decoder) and module.project.upsampling == "bicubic":
             module.project = FastProjection(module.project)
+    if next(ready.parameters()).device.type == "cpu":
+        pack(ready)
+        return ready
     return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -62,34 +66,53 @@ class FastProjection(Projection):
 
     Identical to the parent, but its last convolution sums over channels before the second upsampling, which leaves one
     map for each of the nine taps to upsample instead of one for each channel; upsampling acts on every channel alike,
-    so the two commute. Upsampling is two matrix products.
+    so the two commute. A tap's place, too, is a shift of rows and one of columns, so that upsampling, placing and
+    summing the nine maps are two matrix products.
     """
 
     def __init__(self, original: Projection) -> None:
         nn.Module.__init__(self)
         self.upsampling = original.upsampling
-        self.conv1 = original.conv1
-        self.conv2 = original.conv2
+        self.first = nn.Sequential(original.conv1, nn.ReLU())
+        conv = original.conv2
+        assert conv.bias is not None
+        self.register_buffer("taps", conv.weight.detach()[0].flatten(1).clone())
+        self.register_buffer("bias", conv.bias.detach().clone())
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = torch.relu(self.conv1(upsample(x, (2 * x.shape[-2], 2 * x.shape[-1]))))
-        # `fold` lets tap t add to the output t places further, so the taps are laid out in reverse.
-        taps = self.conv2.weight[0].flip(-2, -1).flatten(1).T
-        columns = upsample((taps @ x.flatten(-2)).unflatten(-1, x.shape[-2:]), size)
-        assert self.conv2.bias is not None
-        return functional.fold(columns.flatten(-2), size, 3, padding=1) + self.conv2.bias.view(-1, 1, 1)
+        x = self.first(upsample(x, (2 * x.shape[-2], 2 * x.shape[-1])))
+        rows, columns = (
+            _shifted(_bicubic(old, new, x.device, x.dtype)) for old, new in zip(x.shape[-2:], size, strict=True)
+        )
+        height, width = x.shape[-2:]
+        # [B, H, W, 32] → [B, 3, H, 3·W]: for each tap one map, those of a row of taps side by side.
+        taps = (x.permute(0, 2, 3, 1) @ cast(Tensor, self.taps)).view(-1, height, width, 3, 3)
+        wide = taps.permute(0, 3, 1, 4, 2).reshape(-1, 3 * height, 3 * width) @ columns.T
+        return (rows @ wide)[:, None] + cast(Tensor, self.bias)
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes `[B, C, H, W]` bicubically to `size`, align_corners false; the input itself where it fits."""
+    """Resizes `[B, C, H, W]` bicubically to `size`, align_corners false; the input itself where it fits.
+
+    Works on channels-last maps as they lie, and returns such.
+    """
     if x.shape[-2:] == torch.Size(size):
         return x
-    rows, columns = (_bicubic(old, new, x.device) for old, new in zip(x.shape[-2:], size, strict=True))
-    return rows @ (x @ columns.T)
+    rows, columns = (_bicubic(old, new, x.device, x.dtype) for old, new in zip(x.shape[-2:], size, strict=True))
+    wide = columns @ x.permute(0, 2, 3, 1)
+    tall = rows @ wide.flatten(-2)
+    return tall.unflatten(-1, wide.shape[-2:]).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=32)
-def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
-    """The resize of one axis as a matrix, `[new, old] float32`."""
+def _bicubic(old: int, new: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The resize of one axis as a matrix, `[new, old]`."""
     identity = torch.eye(old, device=device)[None, None]
-    return functional.interpolate(identity, (new, old), mode="bicubic", align_corners=False)[0, 0]
+    return functional.interpolate(identity, (new, old), mode="bicubic", align_corners=False)[0, 0].to(dtype)
+
+
+def _shifted(matrix: Tensor) -> Tensor:
+    """`[n, m]` → `[n, 3·m]`: the matrix moved down, in place and moved up by one row, for the taps −1, 0 and 1."""
+    before, after = torch.zeros_like(matrix), torch.zeros_like(matrix)
+    before[1:], after[:-1] = matrix[:-1], matrix[1:]
+    return torch.cat([before, matrix, after], dim=1)

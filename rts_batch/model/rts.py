@@ -82,6 +82,19 @@ class RTS(nn.Module):
         """Runs B_θ, F_θ and G_θ on crops in RGB, `[B, 3, H, W] float32`, 0…255."""
         return self.branch(self.feature_extractor(self.feature_extractor.normalise(crops)))
 
+    def segmentation_features(self, crops: Tensor) -> Tensor:
+        """Returns x_s alone, as in `extract`, without what it does not depend on."""
+        return self.target_model.feature_extractor(self._shared(crops))
+
+    def localisation_features(self, crops: Tensor) -> Tensor:
+        """Returns x_c alone, as in `extract`, without what it does not depend on."""
+        return self.classifier.feature_extractor(self._shared(crops))
+
+    def _shared(self, crops: Tensor) -> Tensor:
+        """What F_θ and G_θ read of crops."""
+        backbone = self.feature_extractor
+        return self.neck(backbone(backbone.normalise(crops), deepest=self.neck.deepest))
+
     def branch(self, maps: FeatureMaps) -> Features:
         """Runs F_θ and G_θ on backbone maps."""
         shared = self.neck(maps)

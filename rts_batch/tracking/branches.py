@@ -82,20 +82,20 @@ class SegmentationBranch(Branch):
         """Learns τ from zero on the first frame, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = initialise.segmentation_crops(state, image, mask, self.config)
         warped = warped_crops(crops.images[:1], crops.masks[0], self.config.initial_warps)
-        features = self.model.extract(torch.cat([crops.images, warped[0]])).segmentation
+        features = self.model.segmentation_features(torch.cat([crops.images, warped[0]]))
         labels, weights = self.model.label_encoder(torch.cat([crops.masks, warped[1]])[:, None])
-        self.memory.start({"features": features, "labels": labels[:, 0], "weights": weights[:, 0]})
+        self.memory.start(self._samples(features, labels[:, 0], weights[:, 0]))
         self.last_update = 1
-        self._learn(self.config.init_iterations, weights, start=None)
+        self._learn(self.config.init_iterations, first=True)
 
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns a further prompt from the present τ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = initialise.segmentation_crops(state, image, mask, self.config)
-        features = self.model.extract(crops.images[:1]).segmentation
+        features = self.model.segmentation_features(crops.images[:1])
         label, weight = self.model.label_encoder(crops.masks[:1, None])
-        self.memory.anchor({"features": features[0], "labels": label[0, 0], "weights": weight[0, 0]})
+        self.memory.anchor(self._sample(features, label[0], weight[0]))
         self.last_update = state.frame_number
-        self._learn(self.config.init_iterations, self._sample_weights(), start=self.tau)
+        self._learn(self.config.init_iterations)
 
     def update(self, state: TrackerState, previous: Tensor) -> None:
         """Stores the previous frame with its probability map `[H, W] float32` and trains τ when it is due (§6.1)."""
@@ -108,19 +108,35 @@ class SegmentationBranch(Branch):
             return
         mask = sample_mask(previous, state.region)
         label, weight = self.model.label_encoder(mask[None, None])
-        self.memory.insert({"features": state.features, "labels": label[0, 0], "weights": weight[0, 0]})
+        self.memory.insert(self._sample(state.features[None], label[0], weight[0]))
         if self._due(now):
-            self._learn(config.update_iterations, self._sample_weights(), start=self.tau)
+            self._learn(config.update_iterations)
         self.last_update = now
 
-    def _sample_weights(self) -> Tensor:
-        """Each sample's encoded weights W_θ(y) times its weight in the memory, `[n, 1, F, h, w]`."""
-        encoded = self.memory.stored("weights")[:, None]
-        return encoded * self.memory.stored_weights.to(encoded.device).view(-1, 1, 1, 1, 1)
+    def _samples(self, features: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """What the memory keeps of samples: x_s `[n, C, h, w]`, E_θ(y) and W_θ(y) `[n, F, h, w]`."""
+        return {"features": features, "labels": labels, "weights": weights}
 
-    def _learn(self, iterations: int, weights: Tensor, *, start: Tensor | None) -> None:
-        features, labels = self.memory.stored("features")[:, None], self.memory.stored("labels")[:, None]
-        self.filters = self.model.target_model.learn(features, labels, weights, iterations=iterations, start=start)[-1]
+    def _sample(self, features: Tensor, label: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """What it keeps of one sample, given as in `_samples` with n = 1."""
+        return {name: values[0] for name, values in self._samples(features, label, weight).items()}
+
+    def _weights(self, *, first: bool) -> Tensor:
+        """ω of each sample, `[n, …]`: its W_θ(y), after the first frame times its weight in the memory."""
+        encoded = self.memory.stored("weights")
+        if first:
+            return encoded
+        return encoded * self.memory.stored_weights.to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
+
+    def _learn(self, iterations: int, *, first: bool = False) -> None:
+        """Trains τ on the memory, from zero on the first frame."""
+        self.filters = self.model.target_model.learn(
+            self.memory.stored("features")[:, None],
+            self.memory.stored("labels")[:, None],
+            self._weights(first=first)[:, None],
+            iterations=iterations,
+            start=None if first else self.tau,
+        )[-1]
 
 
 class LocalisationBranch(Branch):
@@ -144,7 +160,7 @@ class LocalisationBranch(Branch):
     def start(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns κ on the first frame's five samples (§5), image `[3, H, W] uint8`, mask `[H, W] float32`."""
         crops = initialise.localisation_crops(state, image, mask, self.config)
-        features = self.model.extract(crops.images).localisation
+        features = self.model.localisation_features(crops.images)
         centres = initialise.first_label_centres(state, crops, self.config)
         labels = self._labels(centres, features)
         boxes = initialise.first_boxes(state, centres, self.config).to(features.device)
@@ -157,7 +173,7 @@ class LocalisationBranch(Branch):
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns a further prompt from the present κ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = initialise.localisation_crops(state, image, mask, self.config)
-        features = self.model.extract(crops.images[:1]).localisation
+        features = self.model.localisation_features(crops.images[:1])
         labels = self._labels(initialise.first_label_centres(state, crops, self.config)[:1], features)
         self.memory.anchor({"features": features[0], "labels": labels[0]})
         self.last_update = state.frame_number

@@ -100,19 +100,28 @@ def place_region(
 
 def sample_image(image: Tensor, region: SearchRegion) -> Tensor:
     """Returns the crop `[1, 3, h, w] float32`, 0…255, of an image `[3, H, W] uint8`; edges are repeated."""
-    rows, columns = region.rows.to(image.device), region.columns.to(image.device)
     # Indexing the bytes first and converting only the crop gives the same values as converting the frame.
-    patch = image.index_select(1, rows).index_select(2, columns).float()[None]
+    patch = _take(_take(image, 1, region.rows), 2, region.columns).float()[None]
     if patch.shape[-2:] == torch.Size(region.crop_size):
         return patch
     return functional.interpolate(patch, region.crop_size, mode="bilinear", align_corners=False)
 
 
+def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:
+    """Returns `values` at ascending `places` along `dim`; a view where they are evenly spaced, as inside the image."""
+    first, last, middle = int(places[0]), int(places[-1]), len(places) // 2
+    step = int(places[middle] - places[middle - 1])
+    if step > 0 and last - first == step * (len(places) - 1):
+        return values[(slice(None),) * dim + (slice(first, last + 1, step),)]
+    return values.index_select(dim, places.to(values.device))
+
+
 def sample_mask(values: Tensor, region: SearchRegion) -> Tensor:
     """Returns the crop `[h, w]` of a map `[H, W] float32` by nearest neighbour; zero outside the image."""
-    rows, columns = region.rows.to(values.device), region.columns.to(values.device)
-    inside = region.rows_inside[:, None] & region.columns_inside[None, :]
-    patch = values.index_select(0, rows).index_select(1, columns) * inside.to(values.device)
+    patch = _take(_take(values, 0, region.rows), 1, region.columns)
+    if not (region.rows_inside.all() and region.columns_inside.all()):
+        inside = region.rows_inside[:, None] & region.columns_inside[None, :]
+        patch = patch * inside.to(values.device)
     if patch.shape == torch.Size(region.crop_size):
         return patch
     return functional.interpolate(patch[None, None], region.crop_size, mode="nearest")[0, 0]

@@ -44,7 +44,7 @@ class SampleMemory:
         self.protected = torch.zeros(capacity, dtype=torch.bool)
         """Slots that are never overwritten: those of anchors, and the first frame's where these are protected."""
         self.last_slot: int | None = None
-        self._inserted = 0
+        self.inserted = 0
         self._age = torch.zeros(capacity, dtype=torch.int64)
 
     def start(self, samples: Mapping[str, Tensor]) -> None:
@@ -62,7 +62,7 @@ class SampleMemory:
         self.protected = torch.zeros(self.capacity, dtype=torch.bool)
         self.protected[:count] = self.protect_initial
         self.last_slot = None
-        self._inserted = 0
+        self.inserted = 0
         self._age.zero_()
 
     def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None) -> int:
@@ -100,8 +100,8 @@ class SampleMemory:
     def _store(self, slot: int, sample: Mapping[str, Tensor]) -> None:
         for name, values in sample.items():
             self.slots[name][slot] = values
-        self._inserted += 1
-        self._age[slot] = self._inserted
+        self.inserted += 1
+        self._age[slot] = self.inserted
         self.count = max(self.count, slot + 1)
 
     def stored(self, name: str) -> Tensor:
@@ -155,13 +155,13 @@ class SampleMemory:
             "count": self.count,
             "initial_count": self.initial_count,
             "last_slot": self.last_slot,
-            "inserted": self._inserted,
+            "inserted": self.inserted,
         }
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Puts a `snapshot` back."""
         self.count, self.initial_count = state["count"], state["initial_count"]
-        self.last_slot, self._inserted = state["last_slot"], state["inserted"]
+        self.last_slot, self.inserted = state["last_slot"], state["inserted"]
         self.weights, self._age = state["weights"].clone(), state["age"].clone()
         self.protected = state["protected"].clone()
         self.slots = {}

@@ -40,13 +40,23 @@ class Scene:
         sta: the box-to-mask network, needed where prompts are boxes.
         single: the video has exactly one target: no merging, and the paper's box rule (a lost mask's box is the
             localisation branch's). With several targets the box is the merged mask's.
+        tracker: the class that tracks each target, plain or fast.
     """
 
-    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None, single: bool) -> None:
+    def __init__(
+        self,
+        model: RTS,
+        config: TrackerConfig,
+        *,
+        sta: STA | None = None,
+        single: bool,
+        tracker: type[Tracker] = Tracker,
+    ) -> None:
         self.model = model
         self.config = config
         self.sta = sta
         self.single = single
+        self.tracker = tracker
         self.trackers: dict[int, Tracker] = {}
         self._merged: dict[int, Tensor] = {}
 
@@ -75,7 +85,7 @@ class Scene:
         }
         for object_id, prompt in prompts.items():
             known = self.trackers.get(object_id)
-            tracker = known or Tracker(self.model, self.config, sta=self.sta)
+            tracker = known or self.tracker(self.model, self.config, sta=self.sta)
             take = tracker.correct_scores if known else tracker.start_scores
             results[object_id] = take(image, mask=prompt.mask, box=prompt.box)
             self.trackers[object_id] = tracker
@@ -85,7 +95,7 @@ class Scene:
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt]) -> dict[int, TrackedFrame]:
         """Returns what prompts say of their own frame alone, `[H, W, 3] uint8` RGB; the scene stays as it is."""
-        tracker = Tracker(self.model, self.config, sta=self.sta)
+        tracker = self.tracker(self.model, self.config, sta=self.sta)
         results = {
             object_id: tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
             for object_id, prompt in sorted(prompts.items())
@@ -104,7 +114,7 @@ class Scene:
         for object_id, prompt in prompts.items():
             if object_id in self.trackers:
                 return {object_id: self.trackers[object_id].correct(image, mask=prompt.mask, box=prompt.box)}
-            self.trackers[object_id] = Tracker(self.model, self.config, sta=self.sta)
+            self.trackers[object_id] = self.tracker(self.model, self.config, sta=self.sta)
             return {object_id: self.trackers[object_id].start(image, mask=prompt.mask, box=prompt.box)}
         return {object_id: tracker.step(image) for object_id, tracker in self.trackers.items()}
 
@@ -141,7 +151,7 @@ class Scene:
             self._merged = {int(key): values.to(device, copy=True) for key, values in snapshot["merged"].items()}
             self.trackers = {}
             for object_id, state in snapshot["targets"].items():
-                tracker = Tracker(self.model, self.config, sta=self.sta)
+                tracker = self.tracker(self.model, self.config, sta=self.sta)
                 tracker.restore(state)
                 self.trackers[int(object_id)] = tracker
         except (KeyError, TypeError, ValueError, AttributeError) as error:

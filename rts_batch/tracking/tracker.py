@@ -177,7 +177,7 @@ class Tracker:
 
         probabilities = torch.sigmoid(scores)
         probability_sum = float(probabilities.sum())
-        tight = tight_box(scores > 0, window)
+        tight = tight_box(scores, window)
         state.lost_mask = tight is None or tight == (0, 0, 1, 1)
         state.mask_too_small = probability_sum <= self.config.min_mask_area
         state.lost_localisation = found.flag == "not_found"
@@ -285,10 +285,10 @@ def prompt_result(mask: Tensor, box: Box, *, too_small: bool) -> StepResult:
     )
 
 
-def tight_box(mask: Tensor, window: Region) -> tuple[int, int, int, int] | None:
-    """Returns the tight box x, y, w, h of `mask`, `[H, W] bool`, which is empty outside `window`; None where empty."""
+def tight_box(values: Tensor, window: Region) -> tuple[int, int, int, int] | None:
+    """Returns the tight box x, y, w, h of what is positive of `values`, `[H, W]`, in `window`; None where none is."""
     y0, x0, y1, x1 = window
-    part = mask[y0:y1, x0:x1]
+    part = values[y0:y1, x0:x1] > 0
     rows, columns = (part.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
     if not rows:
         return None
@@ -307,8 +307,12 @@ def tracked_frame(
 
     `probabilities`, `[H, W] float32`, give the confidence; None means a prompt, which is certain.
     """
-    area = int(mask.sum())
-    confidence = 1.0 if probabilities is None else float((probabilities * mask).sum()) / area if area else None
+    y0, x0, y1, x1 = result.region
+    inside = mask[y0:y1, x0:x1]
+    area = int(inside.sum())
+    confidence: float | None = 1.0
+    if probabilities is not None:
+        confidence = float((probabilities[y0:y1, x0:x1] * inside).sum()) / area if area else None
     if state is None:
         if area == 0:
             state = "mask_lost" if result.localised else "lost"

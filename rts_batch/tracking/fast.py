@@ -1,0 +1,63 @@
+"""The tracker that workers run: the plain one's results up to rounding, in less time.
+
+It overrides what costs time and nothing else; each override says in which sense it is identical.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rts_batch.config import TrackerConfig
+from rts_batch.model.fast_learner import border, fit, scores_of
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.tracking.branches import SegmentationBranch
+from rts_batch.tracking.tracker import Tracker
+
+REFRESH = 16
+"""Samples between two full computations of the memory's scores, so that rounding cannot pile up."""
+
+
+class FastTracker(Tracker):
+    """Identical to the plain tracker but for rounding in the segmentation learner."""
+
+    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None) -> None:
+        super().__init__(model, config, sta=sta)
+        self.segmentation = FastSegmentationBranch(model, config)
+
+
+class FastSegmentationBranch(SegmentationBranch):
+    """Identical to the plain branch but for rounding.
+
+    The memory keeps features on the learner's bordered grid, and beside each sample its scores T_τ(x), which change
+    with τ in every step of the learner and so are known when it runs the next time.
+    """
+
+    def _samples(self, features: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        kernel = self.model.config.target_filter_size
+        pixels = border(features, kernel).transpose(1, 2)
+        labels, weights = border(labels, kernel), border(weights, kernel)
+        # The first samples are learned from τ = 0.
+        first = not self.memory.count
+        scores = torch.zeros_like(labels) if first else scores_of(pixels, self.tau, self._width)
+        return {"features": pixels, "labels": labels, "weights": weights, "scores": scores}
+
+    @property
+    def _width(self) -> int:
+        return self.config.crop_size[1] // 16
+
+    def _learn(self, iterations: int, *, first: bool = False) -> None:
+        features, scores = self.memory.stored("features"), self.memory.stored("scores")
+        tau = features.new_zeros(1, *self.model.target_model.filter_shape) if first else self.tau
+        self.filters, followed = fit(
+            tau,
+            features,
+            self.memory.stored("labels"),
+            self._weights(first=first),
+            scores if first or self.memory.inserted % REFRESH else scores_of(features, tau, self._width),
+            width=self._width,
+            reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
+            iterations=iterations,
+        )
+        scores.copy_(followed)
