@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from rts_batch.config import RTS50, RTS_MINI, ModelConfig, StaConfig
+from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS_MINI, ModelConfig, StaConfig
 from rts_batch.model.fast import fast, upsample
+from rts_batch.model.fast_learner import border, fit, scores_of
+from rts_batch.model.learner import apply_filter
+from rts_batch.model.packed import PackedConv
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import build_model, build_sta, load_weights
-from tests.parity_data import golden_fill
+from rts_batch.model.target_model import TargetModel
+from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.tracking.tracker import Tracker
+from tests.parity_data import golden_fill, iou, synthetic_frame
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +40,9 @@ def restless(network):
     return network
 
 
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 2e-4) -> None:
     assert ours.shape == theirs.shape
-    assert (ours - theirs).norm() <= 2e-4 * theirs.norm()
+    assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
 @pytest.mark.parametrize("config", [RTS50, RTS_MINI], ids=["rts50", "rts-mini"])
@@ -84,3 +94,84 @@ def test_upsampling_by_matrices_is_bicubic(size: tuple[int, int]) -> None:
     image = torch.randn(2, 3, 24, 40)
     theirs = torch.nn.functional.interpolate(image, size, mode="bicubic", align_corners=False)
     torch.testing.assert_close(upsample(image, size), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(33, 65), (64, 96)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_packed_convolution_takes_any_size_and_batch(size: tuple[int, int], batch: int) -> None:
+    conv = torch.nn.Conv2d(8, 24, 3, stride=2, padding=1)
+    packed, bounded = PackedConv(conv, torch.nn.ReLU), PackedConv(conv, torch.nn.ReLU6)
+    packed(torch.randn(1, 8, 48, 80))
+    x = torch.randn(batch, 8, *size)
+    plain = conv(x)
+    assert_close(packed(x), plain.clamp(0))
+    assert_close(bounded(9 * x), conv(9 * x).clamp(0, 6))
+    added = torch.randn_like(plain)
+    assert_close(packed(x, added), (plain + added).clamp(0))
+    assert torch.equal(packed(x)[-1:], packed(x[-1:].clone())), "a sample's result must not depend on its companions"
+
+
+def test_the_fast_learner_takes_the_plain_ones_steps() -> None:
+    torch.manual_seed(0)
+    model = TargetModel(0, 24, 5, 3)
+    features, tau = torch.randn(6, 24, 7, 11), 0.1 * torch.randn(1, 5, 24, 3, 3)
+    labels, weights = torch.rand(6, 5, 7, 11), torch.rand(6, 5, 7, 11)
+    theirs = model.learn(features[:, None], labels[:, None], weights[:, None], iterations=4, start=tau)[-1]
+    pixels = border(features, 3).transpose(1, 2)
+    scores = scores_of(pixels, tau, 11)
+
+    def inner(bordered: torch.Tensor) -> torch.Tensor:
+        return bordered.unflatten(-1, (9, 13))[..., 1:-1, 1:-1]
+
+    assert_close(inner(scores), apply_filter(features[:, None], tau)[:, 0])
+    ours, followed = fit(
+        tau, pixels, border(labels, 3), border(weights, 3), scores, width=11, reg=torch.tensor([0.01]), iterations=4
+    )
+    assert_close(ours, theirs)
+    assert_close(inner(followed), apply_filter(features[:, None], theirs)[:, 0])
+
+
+# ---- whole trackers ------------------------------------------------------------------------------------------------
+
+SMALL = replace(TRACKER_RTS_MINI, crop_size=(96, 160), not_found_threshold=0.0, init_iterations=8, dense_frames=20)
+FRAMES = [synthetic_frame(96, 128, index) for index in range(26)]
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[RTS, RTS]:
+    plain = build_model(load_weights("rts-mini"), "cpu")
+    return plain, fast(plain)
+
+
+@pytest.mark.parametrize("rules", ["code", "paper"])
+def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], rules) -> None:
+    plain, quick = networks
+    # Small memories: samples are replaced, and score maps computed afresh.
+    config = replace(SMALL, rules=rules, memory_size=12, localisation_memory_size=8)
+    theirs, ours = Tracker(plain, config), FastTracker(quick, config)
+    for tracker in (theirs, ours):
+        tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+    for number, (frame, mask) in enumerate(FRAMES[1:], start=2):
+        if number == 15:
+            expected, found = theirs.correct(frame, mask=mask), ours.correct(frame, mask=mask)
+        else:
+            expected, found = theirs.step(frame), ours.step(frame)
+        assert iou(found.mask, expected.mask) >= 0.999, number
+        assert found.state == expected.state
+        assert_close(ours.segmentation.tau, theirs.segmentation.tau, 1e-3)
+
+
+def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS]) -> None:
+    config = replace(SMALL, memory_size=12, localisation_memory_size=8)
+    scene = Scene(networks[1], config, single=True, tracker=FastTracker)
+    scene.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
+    for frame, _ in FRAMES[1:9]:
+        scene.step(frame)
+    snapshot = scene.snapshot()
+    fresh = Scene(networks[1], config, single=True, tracker=FastTracker)
+    fresh.restore(snapshot)
+    for frame, _ in FRAMES[9:22]:
+        ours, theirs = fresh.step(frame)[1], scene.step(frame)[1]
+        assert np.array_equal(ours.mask, theirs.mask)
+        assert (ours.score, ours.confidence) == (theirs.score, theirs.confidence)
+    assert torch.equal(fresh.trackers[1].segmentation.tau, scene.trackers[1].segmentation.tau)
