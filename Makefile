@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench bench-io bench-measures bench-pipeline bench-scale chaos davis-dev
+.PHONY: install test test-slow chromium lint demo bench bench-gpu bench-profiles bench-io bench-measures bench-pipeline bench-scale chaos davis-dev
 .PHONY: train-mini clean
 
 install: $(INSTALLED)
@@ -53,6 +53,15 @@ demo: $(INSTALLED)
 SHARED ?= ../shared
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.cpu_tracker --shared $(SHARED) --out benchmarks/results/cpu_tracker.json
+	$(BIN)/python -m benchmarks.cpu_profile --shared $(SHARED) --out benchmarks/results/cpu_profile.json
+
+# The precision profiles against `exact`, frame by frame and as free runs, on DAVIS's development half.
+bench-profiles: $(INSTALLED)
+	$(BIN)/python -m benchmarks.profiles $(SHARED)/data/davis-dev --out benchmarks/results/profiles.json
+
+# Plain and fast tracker, the profiles, memory and kernels on a CUDA device.
+bench-gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json
 
 # The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, a quarter of an hour on two cores.
 bench-pipeline: $(INSTALLED)

@@ -9,7 +9,7 @@ import typer
 
 import rts_batch
 from rts_batch.checking_cli import check_deep, probe, verify
-from rts_batch.config import DecoderName, DeviceName, Rules, RunSettings
+from rts_batch.config import DecoderName, DeviceName, Profile, Rules, RunSettings
 from rts_batch.errors import UsageError
 from rts_batch.export_cli import export
 from rts_batch.reading_cli import compact, show
@@ -91,6 +91,9 @@ def submit(
     checkpoint_every: Annotated[
         float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
     ] = 300.0,
+    profile: Annotated[
+        Profile, typer.Option(help="Precision: float32, TensorFloat-32 (CUDA only), or bfloat16 but for the learners.")
+    ] = "exact",
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
     spool_quota: Annotated[
         float | None,
@@ -140,6 +143,7 @@ def submit(
             tracker_options={name: value for name, value in options.items() if value is not None},
             tracker=tracker,
             device=device,
+            profile=profile,
             decoder=decoder,
             spool_quota=spool_quota,
             strict_video=strict_video,

@@ -17,6 +17,7 @@ BackboneName = Literal["resnet50", "mobilenetv2"]
 LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 DecoderName = Literal["auto", "decord", "pyav"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Profile = Literal["exact", "tf32", "bf16"]
 Rules = Literal["code", "paper"]
 Upsampling = Literal["bicubic", "bilinear"]
 ExportName = Literal[
@@ -228,7 +229,7 @@ class SpoolLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How one submission runs. Only `weights`, `tracker` and `tracker_options` decide the masks."""
+    """How one submission runs. Only `weights`, `profile`, `tracker` and `tracker_options` decide the masks."""
 
     weights: str | None = None
     """Name, path or URI; None takes the weights that the package ships."""
@@ -237,6 +238,8 @@ class RunSettings:
     tracker: str = "rts_batch.actors.rts:RtsFactory"
     """Import path of the tracker; another one is for tests."""
     device: DeviceName = "auto"
+    profile: Profile = "exact"
+    """Precision: float32; TensorFloat-32 products (CUDA only); or bfloat16 but for the learners and their features."""
     decoder: DecoderName = "auto"
     spool_quota: float | None = None
     """GiB of disk for the videos that a worker copies from a store; see `SpoolLimits`."""

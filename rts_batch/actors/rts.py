@@ -43,6 +43,8 @@ class RtsFactory:
         """
         name = settings.weights or _default_weights()
         device = _choose_device(settings)
+        if settings.profile == "tf32" and device == "cpu":
+            raise SettingsError("--profile tf32: TensorFloat-32 exists on CUDA devices only; give exact or bf16")
         weights = _load(name)
         config = settings.tracker_config(weights.tracker_config)
         return TrackerDescription(
@@ -51,7 +53,12 @@ class RtsFactory:
             fingerprint=weights.fingerprint,
             device=device,
             boxes=weights.sta is not None,
-            settings={"tracker": config.to_dict(), "model": weights.config.to_dict(), "profile": "exact", "lanes": 1},
+            settings={
+                "tracker": config.to_dict(),
+                "model": weights.config.to_dict(),
+                "profile": settings.profile,
+                "lanes": 1,
+            },
             environment=_environment(device),
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
         )
@@ -70,7 +77,7 @@ class RtsFactory:
                 f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
                 f"was started with {description.fingerprint[:12]}…; put the same file on every node"
             )
-        model, sta = fast_networks(weights, description.device)
+        model, sta = fast_networks(weights, description.device, profile=description.settings["profile"])
         return RtsTracker(
             model=model,
             sta=sta,

@@ -245,7 +245,7 @@ class VideoWorker:
             extras=self._settings.extras,
             task=_describe(task),
             weights=self._settings.tracker.fingerprint,
-            profile="exact",
+            profile=str(self._settings.tracker.settings.get("profile", "exact")),
             covers="prompts" if task.annotates else task.direction,
             start=task.start,
         )

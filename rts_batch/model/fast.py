@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from rts_batch.config import Profile
 from rts_batch.model.decoder import Decoder, Projection
 from rts_batch.model.packed import pack
 from rts_batch.model.rts import RTS
@@ -25,28 +26,77 @@ from rts_batch.model.weights import Weights, build_model, build_sta
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def fast(network: Network) -> Network:
+def fast(network: Network, *, profile: Profile = "exact") -> Network:
     """Returns a copy of a network in eval mode that gives the same outputs up to rounding, faster.
 
     Identical to the original, but every BatchNorm is folded into the convolution before it, weights lie channels-last,
-    which the convolutions' outputs then follow, and decoders upsample by matrix products. Keys differ, so save the
-    original.
+    which the convolutions' outputs then follow, and decoders upsample by matrix products. On the CPU convolutions are
+    packed (`packed.py`). Keys differ, so save the original.
+
+    The profile `bf16` runs backbone, F_θ's and G_θ's convolutions and decoder in bfloat16, weights included; what they
+    hand on, and all else, is float32. `tf32` is float32 here, because it is a setting of the process
+    (`set_precision`).
     """
     ready = copy.deepcopy(network).requires_grad_(False)
     fold_batchnorm(ready)
     for module in list(ready.modules()):
         if isinstance(module, Decoder) and module.project.upsampling == "bicubic":
             module.project = FastProjection(module.project)
+    if profile == "bf16":
+        _halve(ready)
     if next(ready.parameters()).device.type == "cpu":
         pack(ready)
         return ready
     return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def fast_networks(weights: Weights, device: str | torch.device) -> tuple[RTS, STA | None]:
-    """Builds the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`."""
+def fast_networks(
+    weights: Weights, device: str | torch.device, *, profile: Profile = "exact"
+) -> tuple[RTS, STA | None]:
+    """Builds the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
+
+    Sets the process's precision (`set_precision`).
+    """
+    set_precision(device, profile)
     sta = build_sta(weights, device)
-    return fast(build_model(weights, device)), None if sta is None else fast(sta)
+    return fast(build_model(weights, device), profile=profile), None if sta is None else fast(sta)
+
+
+def set_precision(device: str | torch.device, profile: Profile) -> None:
+    """Sets for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
+
+    `exact` does without autotuning, which may choose another algorithm in another run.
+    """
+    if torch.device(device).type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = profile == "tf32"
+        torch.backends.cudnn.benchmark = profile != "exact"
+
+
+def _halve(network: nn.Module) -> None:
+    """Puts the convolutions of backbone, features and decoder into bfloat16, in place; buffers stay as they are."""
+    assert isinstance(network, RTS)
+    features = [network.target_model.feature_extractor[0], network.classifier.feature_extractor[0]]
+    for module in (network.feature_extractor, network.neck, network.decoder, *features):
+        for parameter in module.parameters():
+            parameter.data = parameter.data.bfloat16()
+    for module in (network.feature_extractor, network.decoder):
+        module.register_forward_pre_hook(_to_bfloat16)
+    network.decoder.register_forward_hook(_to_float32)
+    for branch in (network.target_model.feature_extractor, network.classifier.feature_extractor):
+        branch[1].register_forward_pre_hook(_input_to_float32)  # the norm is a sum over the whole map
+
+
+def _to_bfloat16(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first input: crops of a backbone, mask encodings of a decoder, whose maps are bfloat16 already."""
+    return (inputs[0].bfloat16(), *inputs[1:])
+
+
+def _input_to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].float(),)
+
+
+def _to_float32(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output.float()
 
 
 def fold_batchnorm(network: nn.Module) -> None:
@@ -86,7 +136,7 @@ class FastProjection(Projection):
         )
         height, width = x.shape[-2:]
         # [B, H, W, 32] → [B, 3, H, 3·W]: for each tap one map, those of a row of taps side by side.
-        taps = (x.permute(0, 2, 3, 1) @ cast(Tensor, self.taps)).view(-1, height, width, 3, 3)
+        taps = (x.permute(0, 2, 3, 1) @ cast(Tensor, self.taps).to(x.dtype)).view(-1, height, width, 3, 3)
         wide = taps.permute(0, 3, 1, 4, 2).reshape(-1, 3 * height, 3 * width) @ columns.T
         return (rows @ wide)[:, None] + cast(Tensor, self.bias)
 

@@ -49,7 +49,10 @@ class PackedConv(nn.Module):
         """The input's height and width that the weight is laid out for."""
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """`[B, C, H, W]`, and a map of the output's shape to add if any (ReLU or nothing follows) → `[B, C', H', W']`."""
+        """Returns `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add.
+
+        After a sum oneDNN knows ReLU as the only activation.
+        """
         if len(x) != 1:
             others = [None] * len(x) if added is None else added.split(1)
             return torch.cat([self(one, other) for one, other in zip(x.split(1), others, strict=True)])

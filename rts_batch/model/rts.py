@@ -84,16 +84,19 @@ class RTS(nn.Module):
 
     def segmentation_features(self, crops: Tensor) -> Tensor:
         """Returns x_s alone, as in `extract`, without what it does not depend on."""
-        return self.target_model.feature_extractor(self._shared(crops))
+        return self._of_crops(crops, self.target_model.feature_extractor)
 
     def localisation_features(self, crops: Tensor) -> Tensor:
         """Returns x_c alone, as in `extract`, without what it does not depend on."""
-        return self.classifier.feature_extractor(self._shared(crops))
+        return self._of_crops(crops, self.classifier.feature_extractor)
 
-    def _shared(self, crops: Tensor) -> Tensor:
-        """What F_θ and G_θ read of crops."""
+    def _of_crops(self, crops: Tensor, branch: nn.Module) -> Tensor:
+        """Runs F_θ or G_θ; on the CPU one crop after the other, whose maps then stay in the cache."""
         backbone = self.feature_extractor
-        return self.neck(backbone(backbone.normalise(crops), deepest=self.neck.deepest))
+        batches = crops.split(1 if crops.device.type == "cpu" else len(crops))
+        return torch.cat(
+            [branch(self.neck(backbone(backbone.normalise(each), deepest=self.neck.deepest))) for each in batches]
+        )
 
     def branch(self, maps: FeatureMaps) -> Features:
         """Runs F_θ and G_θ on backbone maps."""
