@@ -33,9 +33,9 @@ def fast(network: Network, *, profile: Profile = "exact") -> Network:
     which the convolutions' outputs then follow, and decoders upsample by matrix products. On the CPU convolutions are
     packed (`packed.py`). Keys differ, so save the original.
 
-    The profile `bf16` runs backbone, F_θ's and G_θ's convolutions and decoder in bfloat16, weights included; what they
-    hand on, and all else, is float32. `tf32` is float32 here, because it is a setting of the process
-    (`set_precision`).
+    The profile `bf16` runs backbone, F_θ's and G_θ's convolutions and the decoder but for its projection in bfloat16,
+    weights included; features, logits and all else are float32. `tf32` is float32 here, because it is a setting of the
+    process (`set_precision`).
     """
     ready = copy.deepcopy(network).requires_grad_(False)
     fold_batchnorm(ready)
@@ -73,17 +73,21 @@ def set_precision(device: str | torch.device, profile: Profile) -> None:
 
 
 def _halve(network: nn.Module) -> None:
-    """Puts the convolutions of backbone, features and decoder into bfloat16, in place; buffers stay as they are."""
+    """Puts the convolutions of backbone, features and decoder into bfloat16, in place; buffers stay as they are.
+
+    The decoder's projection stays float32: it draws the mask's outline.
+    """
     assert isinstance(network, RTS)
-    features = [network.target_model.feature_extractor[0], network.classifier.feature_extractor[0]]
-    for module in (network.feature_extractor, network.neck, network.decoder, *features):
+    decoder = (module for name, module in network.decoder.named_children() if name != "project")
+    branches = (network.target_model.feature_extractor, network.classifier.feature_extractor)
+    for module in (network.feature_extractor, network.neck, *decoder, *(branch[0] for branch in branches)):
         for parameter in module.parameters():
             parameter.data = parameter.data.bfloat16()
     for module in (network.feature_extractor, network.decoder):
         module.register_forward_pre_hook(_to_bfloat16)
-    network.decoder.register_forward_hook(_to_float32)
-    for branch in (network.target_model.feature_extractor, network.classifier.feature_extractor):
-        branch[1].register_forward_pre_hook(_input_to_float32)  # the norm is a sum over the whole map
+    # The norm of features is a sum over the whole map.
+    for module in (network.decoder.project, *(branch[1] for branch in branches)):
+        module.register_forward_pre_hook(_to_float32)
 
 
 def _to_bfloat16(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -91,12 +95,8 @@ def _to_bfloat16(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0].bfloat16(), *inputs[1:])
 
 
-def _input_to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (inputs[0].float(),)
-
-
-def _to_float32(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output.float()
+def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].float(), *inputs[1:])
 
 
 def fold_batchnorm(network: nn.Module) -> None:
