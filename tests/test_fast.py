@@ -185,9 +185,22 @@ def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[
     for frame, _ in FRAMES[1:8]:
         rounded.restore(exact.snapshot())
         overlaps.append(iou(exact.step(frame).mask, rounded.step(frame).mask))
-    assert np.mean(overlaps) >= 0.97  # the gate of `make bench-profiles` is 0.99, on real clips
+    assert np.mean(overlaps) >= 0.98  # the gate of `make bench-profiles` is 0.99, on real clips
     found = half.extract(torch.rand(1, 3, 96, 160))
     assert found.maps["layer3"].dtype == torch.bfloat16
     for values in (found.segmentation, found.localisation, rounded.segmentation.tau, rounded.localisation.kappa):
         assert values.dtype == torch.float32
     assert {values.dtype for values in rounded.segmentation.memory.slots.values()} == {torch.float32}
+
+
+def test_bfloat16_reaches_every_convolution_of_the_papers_backbone() -> None:
+    torch.manual_seed(0)
+    plain = restless(RTS(RTS50))
+    plain.load_state_dict(golden_fill("rts50"))
+    crop = 255 * torch.rand(1, 3, 96, 160)
+    ours, theirs = fast(plain, profile="bf16").extract(crop), plain.extract(crop)
+    for name, value in theirs.maps.items():
+        assert ours.maps[name].dtype == torch.bfloat16
+        assert_close(ours.maps[name].float(), value, 0.05)
+    assert_close(ours.segmentation, theirs.segmentation, 0.05)
+    assert_close(ours.localisation, theirs.localisation, 0.05)

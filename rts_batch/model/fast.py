@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rts_batch.config import Profile
+from rts_batch.model.backbones import Backbone, MobileNetV2
 from rts_batch.model.decoder import Decoder, Projection
 from rts_batch.model.packed import pack
 from rts_batch.model.rts import RTS
@@ -46,8 +47,11 @@ def fast(network: Network, *, profile: Profile = "exact") -> Network:
         _halve(ready)
     if next(ready.parameters()).device.type == "cpu":
         pack(ready)
-        return ready
-    return ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if profile == "bf16":
+        _cast_between(ready)
+    return ready
 
 
 def fast_networks(
@@ -79,20 +83,36 @@ def _halve(network: nn.Module) -> None:
     """
     assert isinstance(network, RTS)
     decoder = (module for name, module in network.decoder.named_children() if name != "project")
-    branches = (network.target_model.feature_extractor, network.classifier.feature_extractor)
-    for module in (network.feature_extractor, network.neck, *decoder, *(branch[0] for branch in branches)):
+    branches = (network.target_model.feature_extractor[0], network.classifier.feature_extractor[0])
+    for module in (*_rounded(network.feature_extractor), network.neck, *decoder, *branches):
         for parameter in module.parameters():
             parameter.data = parameter.data.bfloat16()
-    for module in (network.feature_extractor, network.decoder):
+
+
+def _cast_between(network: nn.Module) -> None:
+    """Has the parts of a network cast what they are given; to be called once its modules are the final ones."""
+    assert isinstance(network, RTS)
+    for module in (_rounded(network.feature_extractor)[0], network.decoder):
         module.register_forward_pre_hook(_to_bfloat16)
     # The norm of features is a sum over the whole map.
-    for module in (network.decoder.project, *(branch[1] for branch in branches)):
+    norms = (network.target_model.feature_extractor[1], network.classifier.feature_extractor[1])
+    for module in (network.decoder.project, *norms):
         module.register_forward_pre_hook(_to_float32)
 
 
+def _rounded(backbone: Backbone) -> list[nn.Module]:
+    """The part of a backbone that bfloat16 is enough for, in order.
+
+    MobileNetV2's first layers, to stride 8, are thin and little of its time, and nearly all of what rounding changes.
+    """
+    return list(backbone.features)[7:] if isinstance(backbone, MobileNetV2) else [backbone]
+
+
 def _to_bfloat16(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The first input: crops of a backbone, mask encodings of a decoder, whose maps are bfloat16 already."""
-    return (inputs[0].bfloat16(), *inputs[1:])
+    """Crops of a backbone, a map of one of its layers, or the mask encodings of a decoder and the maps beside them."""
+    first, *others = inputs
+    maps = [{name: value.bfloat16() for name, value in other.items()} for other in others if isinstance(other, dict)]
+    return (first.bfloat16(), *maps, *others[len(maps) :])
 
 
 def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
