@@ -280,9 +280,7 @@ class RunSettings:
         if self.stall_timeout < 1:
             raise SettingsError(f"stall timeout is {self.stall_timeout:g} s; give at least 1, more than a frame takes")
         if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
-            raise SettingsError(
-                f"GPUs per worker is {self.gpus_per_worker:g}; expected a share of one, or a whole number"
-            )
+            raise SettingsError(f"GPUs per worker is {self.gpus_per_worker:g}; give a share of one, or a whole number")
 
     def spool_limits(self) -> SpoolLimits:
         return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30))

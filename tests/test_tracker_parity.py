@@ -145,7 +145,9 @@ def test_synchronised_run_equals_the_published_track(name: str, parity_folder: P
         overlaps.append(iou(result.mask, decode(row)))
     assert np.mean(overlaps) >= 0.93
     # Rounding decides over the worst frame: on one processor the plain tracker itself comes to 0.937 on one thread.
-    assert min(overlaps[:30]) >= 0.93
+    worst, second = sorted(overlaps[:30])[:2]
+    assert worst >= 0.93
+    assert second >= 0.94
 
 
 def test_several_targets_equal_the_published_track(parity_folder: Path, davis_folder: Path) -> None:
