@@ -1,7 +1,7 @@
 """Measures `rts-mini`: on DAVIS sequences and on synthetic clips of held-out pictures.
 
-    python benchmarks/rts_mini.py davis DAVIS_FOLDER WEIGHTS OUT.json
-    python benchmarks/rts_mini.py synthetic STILLS_INDEX WEIGHTS OUT.json
+    python -m benchmarks.rts_mini davis DAVIS_FOLDER WEIGHTS OUT.json
+    python -m benchmarks.rts_mini synthetic STILLS_INDEX WEIGHTS OUT.json
 
 Every frame is tracked; means leave out the first frame, whose mask is given.
 """
@@ -23,12 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from rts_batch.config import TrackerConfig
-from rts_batch.model.rts import RTS
-from rts_batch.model.sta import STA
-from rts_batch.model.weights import Weights, build_model, build_sta, load_weights
-from rts_batch.tracking.tracker import Tracker
+from rts_batch.model.fast import fast_networks
+from rts_batch.model.weights import Weights, load_weights
+from rts_batch.tracking.fast import FastTracker
 from rts_batch.training.heldout import held_out_clips, jaccard, track_clip
-from rts_batch.training.mini import fold_batchnorm
 from rts_batch.training.stills import read_index
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -124,10 +122,10 @@ def copies(images: Iterator[NDArray[np.uint8]], mask: Mask) -> Iterator[Mask]:
 
 
 def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
-    model, sta = networks(weights, box=box)
+    model, sta = fast_networks(weights, "cpu")
 
     def follow(images: Iterator[NDArray[np.uint8]], mask: Mask) -> Iterator[Mask]:
-        tracker = Tracker(model, config, sta=sta)
+        tracker = FastTracker(model, config, sta=sta if box else None)
         x, y, w, h = (float(value) for value in cv2.boundingRect(mask.astype(np.uint8)))
         tracker.start(next(images), mask=None if box else mask, box=(x, y, w, h))
         for image in images:
@@ -136,22 +134,12 @@ def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
     return follow
 
 
-def networks(weights: Weights, *, box: bool) -> tuple[RTS, STA | None]:
-    """Returns the networks as they are quickest on a CPU, with the same results to rounding."""
-    model, sta = build_model(weights), build_sta(weights) if box else None
-    for network in (model, sta):
-        if network is not None:
-            fold_batchnorm(network)
-            network.to(memory_format=torch.channels_last)
-    return model, sta
-
-
 def synthetic(index: Path, weights: Weights, names: list[str], count: int, seed: int) -> dict[str, Any]:
     """Returns mean J and the share of frames on the wrong object over clips with look-alikes and disappearances."""
     stills = read_index(index, split="held-out")
     clips = list(held_out_clips(stills, count=count, seed=seed))
     results: dict[str, Any] = {"clips": count, "seed": seed, "frames": sum(len(clip.frames) - 1 for clip in clips)}
-    model, sta = networks(weights, box=True)
+    model, sta = fast_networks(weights, "cpu")
     for name in names:
         config = dataclasses.replace(weights.tracker_config, **ABLATIONS[name])
         tracked = [track_clip(model, config, clip, sta=sta if name == "box" else None) for clip in clips]

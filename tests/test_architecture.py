@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,9 @@ def test_every_exception_is_public_and_has_an_exit_code() -> None:
     for value in classes.values():
         assert issubclass(value, rts_batch.errors.RtsBatchError)
         assert value.exit_code in {1, 2, 10, 11, 12, 13}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_benchmarks_find_what_they_import(path: Path) -> None:
+    """No test runs them, so one that names what has moved would only be noticed by its user."""
+    importlib.import_module(f"benchmarks.{path.stem}")
