@@ -46,7 +46,7 @@ demo: $(INSTALLED)
 	@echo "overlay  demo/overlay.png"
 	@echo "report   demo/run/report.html, to be opened in a browser"
 	@echo "weights  rts-mini, the small network of this package (docs/model-card-rts-mini.md): expect good masks of the rabbit,"
-	@echo "         and a cyclist that is lost behind passing cars, called uncertain meanwhile, and found again"
+	@echo "         and a cyclist that is lost behind passing cars, called uncertain or lost meanwhile, and found again"
 
 # Times the tracker against the published implementation; needs the reference results beside the repository, some minutes
 # and a machine with nothing else to do.
