@@ -50,12 +50,16 @@ class FastSegmentationBranch(SegmentationBranch):
     def _learn(self, iterations: int, *, first: bool = False) -> None:
         features, scores = self.memory.stored("features"), self.memory.stored("scores")
         tau = features.new_zeros(1, *self.model.target_model.filter_shape) if first else self.tau
+        if first:
+            known = torch.zeros_like(scores)  # those of τ = 0, whatever an earlier target's filter gave
+        else:
+            known = scores if self.memory.inserted % REFRESH else scores_of(features, tau, self._width)
         self.filters, followed = fit(
             tau,
             features,
             self.memory.stored("labels"),
             self._weights(first=first),
-            scores if first or self.memory.inserted % REFRESH else scores_of(features, tau, self._width),
+            known,
             width=self._width,
             reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
             iterations=iterations,
