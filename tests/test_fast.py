@@ -177,6 +177,17 @@ def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS]) 
     assert torch.equal(fresh.trackers[1].segmentation.tau, scene.trackers[1].segmentation.tau)
 
 
+def test_a_fast_tracker_starts_anew_with_nothing_of_the_target_before(networks: tuple[RTS, RTS]) -> None:
+    def masks(tracker: FastTracker) -> list[np.ndarray]:
+        (first, mask), *later = FRAMES[:3]
+        return [tracker.start(first, mask=mask).mask, *(tracker.step(frame).mask for frame, _ in later)]
+
+    used = FastTracker(networks[1], SMALL)
+    masks(used)
+    for again, fresh in zip(masks(used), masks(FastTracker(networks[1], SMALL)), strict=True):
+        assert np.array_equal(again, fresh)
+
+
 def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[RTS, RTS]) -> None:
     half = fast(networks[0], profile="bf16")
     exact, rounded = FastTracker(networks[1], SMALL), FastTracker(half, SMALL)

@@ -84,6 +84,7 @@ class SegmentationBranch(Branch):
         warped = warped_crops(crops.images[:1], crops.masks[0], self.config.initial_warps)
         features = self.model.segmentation_features(torch.cat([crops.images, warped[0]]))
         labels, weights = self.model.label_encoder(torch.cat([crops.masks, warped[1]])[:, None])
+        self.filters = features.new_zeros(1, *self.model.target_model.filter_shape)  # whatever was followed before
         self.memory.start(self._samples(features, labels[:, 0], weights[:, 0]))
         self.last_update = 1
         self._learn(self.config.init_iterations, first=True)

@@ -5,7 +5,6 @@ It overrides what costs time and nothing else; each override says in which sense
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
@@ -38,9 +37,7 @@ class FastSegmentationBranch(SegmentationBranch):
         kernel = self.model.config.target_filter_size
         pixels = border(features, kernel).transpose(1, 2)
         labels, weights = border(labels, kernel), border(weights, kernel)
-        # The first samples are learned from τ = 0.
-        first = not self.memory.count
-        scores = torch.zeros_like(labels) if first else scores_of(pixels, self.tau, self._width)
+        scores = scores_of(pixels, self.tau, self._width)
         return {"features": pixels, "labels": labels, "weights": weights, "scores": scores}
 
     @property
@@ -49,17 +46,13 @@ class FastSegmentationBranch(SegmentationBranch):
 
     def _learn(self, iterations: int, *, first: bool = False) -> None:
         features, scores = self.memory.stored("features"), self.memory.stored("scores")
-        tau = features.new_zeros(1, *self.model.target_model.filter_shape) if first else self.tau
-        if first:
-            known = torch.zeros_like(scores)  # those of τ = 0, whatever an earlier target's filter gave
-        else:
-            known = scores if self.memory.inserted % REFRESH else scores_of(features, tau, self._width)
+        refreshed = not first and self.memory.inserted % REFRESH == 0
         self.filters, followed = fit(
-            tau,
+            self.tau,
             features,
             self.memory.stored("labels"),
             self._weights(first=first),
-            known,
+            scores_of(features, self.tau, self._width) if refreshed else scores,
             width=self._width,
             reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
             iterations=iterations,

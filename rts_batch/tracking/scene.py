@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,8 @@ class Scene:
         tracker: type[Tracker] = Tracker,
     ) -> None:
         self.model = model
-        self.config = config
-        self.sta = sta
         self.single = single
-        self.tracker = tracker
+        self._new_tracker = partial(tracker, model, config, sta=sta)
         self.trackers: dict[int, Tracker] = {}
         self._merged: dict[int, Tensor] = {}
 
@@ -85,7 +84,7 @@ class Scene:
         }
         for object_id, prompt in prompts.items():
             known = self.trackers.get(object_id)
-            tracker = known or self.tracker(self.model, self.config, sta=self.sta)
+            tracker = known or self._new_tracker()
             take = tracker.correct_scores if known else tracker.start_scores
             results[object_id] = take(image, mask=prompt.mask, box=prompt.box)
             self.trackers[object_id] = tracker
@@ -95,7 +94,7 @@ class Scene:
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt]) -> dict[int, TrackedFrame]:
         """Returns what prompts say of their own frame alone, `[H, W, 3] uint8` RGB; the scene stays as it is."""
-        tracker = self.tracker(self.model, self.config, sta=self.sta)
+        tracker = self._new_tracker()
         results = {
             object_id: tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
             for object_id, prompt in sorted(prompts.items())
@@ -114,7 +113,7 @@ class Scene:
         for object_id, prompt in prompts.items():
             if object_id in self.trackers:
                 return {object_id: self.trackers[object_id].correct(image, mask=prompt.mask, box=prompt.box)}
-            self.trackers[object_id] = self.tracker(self.model, self.config, sta=self.sta)
+            self.trackers[object_id] = self._new_tracker()
             return {object_id: self.trackers[object_id].start(image, mask=prompt.mask, box=prompt.box)}
         return {object_id: tracker.step(image) for object_id, tracker in self.trackers.items()}
 
@@ -151,7 +150,7 @@ class Scene:
             self._merged = {int(key): values.to(device, copy=True) for key, values in snapshot["merged"].items()}
             self.trackers = {}
             for object_id, state in snapshot["targets"].items():
-                tracker = self.tracker(self.model, self.config, sta=self.sta)
+                tracker = self._new_tracker()
                 tracker.restore(state)
                 self.trackers[int(object_id)] = tracker
         except (KeyError, TypeError, ValueError, AttributeError) as error:
