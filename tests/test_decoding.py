@@ -18,6 +18,7 @@ from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
 from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.video import Frame, open_video
+from tests.decoded import frames_with_a_kill, same
 from tests.running import REPOSITORY, wait_until
 from tests.videos import make_images, make_video
 
@@ -40,12 +41,6 @@ def process() -> Iterator[DecodingProcess]:
 def bare(path: Path, **options: object) -> list[Frame]:
     with open_video(str(path), **options) as source:  # type: ignore[arg-type]
         return list(source)
-
-
-def same(ours: list[Frame], others: list[Frame]) -> bool:
-    return [(frame.index, frame.time) for frame in ours] == [(frame.index, frame.time) for frame in others] and all(
-        np.array_equal(one.image, two.image) for one, two in zip(ours, others, strict=True)
-    )
 
 
 def test_one_process_gives_the_frames_of_many_videos(process: DecodingProcess, clip: Path, tmp_path: Path) -> None:
@@ -72,13 +67,7 @@ def test_backward(process: DecodingProcess, clip: Path) -> None:
     with process.open(clip, backward=True, start=3, end=30) as source:
         assert same(list(source), bare(clip)[3:30][::-1])
     with process.open(clip, backward=True) as source:
-        frames = []
-        for frame in source:
-            frames.append(frame)
-            if frame.index == 25:
-                assert process.pid is not None
-                os.kill(process.pid, signal.SIGKILL)
-        assert same(frames, bare(clip)[::-1])
+        assert same(frames_with_a_kill(process, source, at=25), bare(clip)[::-1])
         assert "went on from there" in source.warnings[0]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rts_batch.export import export_run
+from tests.environments import environment_with
 from tests.run_folders import Video, write_run
 from tests.videos import Disc, make_video
 
@@ -107,19 +107,9 @@ def test_got10ks_toolkit_reads_its_layout(run: Path, videos: list[Video], tmp_pa
         assert len(images) == FRAMES
 
 
-def environment_with(requirement: str, folder: Path) -> Path:
-    """The Python of an environment of its own for a library that asks for other versions of what we use."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    install = [folder / "bin" / "pip", "install", "--quiet", requirement]
-    installed = subprocess.run(install, capture_output=True, text=True, check=False)
-    if installed.returncode:
-        pytest.skip(f"{requirement} cannot be installed here: {installed.stderr[-300:]}")
-    return folder / "bin" / "python"
-
-
 @pytest.mark.slow
 def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> None:
-    python = environment_with("datumaro==1.13.12", tmp_path / "environment")
+    python = environment_with(tmp_path / "environment", "datumaro==1.13.12")
     export_run(str(run), str(tmp_path / "out"), "mots-png", extract_frames=True)
     program = [python, "-c", _DATUMARO, tmp_path / "out", tmp_path / "masks.npz"]
     subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
@@ -160,7 +150,7 @@ numpy.savez(sys.argv[2], **masks)
 @pytest.mark.timeout(1200)  # a gigabyte to install
 def test_fiftyone_reads_its_folder(run: Path, videos: list[Video], tmp_path: Path) -> None:
     """With FiftyOne's own importer: its data sets would need a database server as well."""
-    python = environment_with("fiftyone==1.22.1", tmp_path / "environment")
+    python = environment_with(tmp_path / "environment", "fiftyone==1.22.1")
     export_run(str(run), str(tmp_path / "out"), "fiftyone")
     program = [python, "-c", _FIFTYONE, tmp_path / "out", tmp_path / "masks.npz"]
     quiet = {**os.environ, "FIFTYONE_DO_NOT_TRACK": "1", "FIFTYONE_CONFIG_PATH": str(tmp_path / "config.json")}

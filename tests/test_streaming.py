@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import re
-import signal
 import threading
 import time
 import uuid
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -27,6 +24,7 @@ from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.spool import bring
 from rts_batch.io.streaming import RangedObject
 from rts_batch.io.video import Frame, open_video
+from tests.decoded import frames_with_a_kill, same
 from tests.faulty_proxy import FaultyProxy
 from tests.test_storage import s3, s3_server  # noqa: F401 - fixtures
 from tests.videos import make_images, make_large_video, make_video
@@ -58,12 +56,6 @@ def put(path: Path) -> str:
     uri = f"memory://{uuid.uuid4().hex}/{path.name}"
     storage.put_file(path, uri)
     return uri
-
-
-def same(ours: list[Frame], others: list[Frame]) -> bool:
-    return [(frame.index, frame.time) for frame in ours] == [(frame.index, frame.time) for frame in others] and all(
-        np.array_equal(one.image, two.image) for one, two in zip(ours, others, strict=True)
-    )
 
 
 def read(process: DecodingProcess, stored: RangedObject | Path, **part: Any) -> list[Frame]:
@@ -240,12 +232,7 @@ def test_a_slow_store_is_no_hang(clip: Path, small_blocks: None, monkeypatch: py
 def test_a_killed_process_is_replaced_and_served_again(clip: Path, small_blocks: None) -> None:
     stored = RangedObject(put(clip))
     with DecodingProcess(DecodingLimits(ring_frames=2)) as process, process.open(stored) as source:
-        frames = []
-        for frame in source:
-            frames.append(frame)
-            if frame.index == 9:
-                assert process.pid is not None
-                os.kill(process.pid, signal.SIGKILL)
+        frames = frames_with_a_kill(process, source, at=9)
         with open_video(str(clip), decoder="pyav") as expected:
             assert same(frames, list(expected))
         assert "another one went on from there" in source.warnings[0]

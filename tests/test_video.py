@@ -18,6 +18,7 @@ from rts_batch.io import video_backward, video_files
 from rts_batch.io.video import DECODE_MEMORY, Frame, VideoInfo, open_video
 from rts_batch.io.video_images import natural_key
 from rts_batch.io.video_probe import probe_file, unsuitable_for_decord
+from tests.decoded import same
 from tests.videos import draw, make_audio, make_images, make_video, remux
 
 SAFE: dict[str, dict[str, Any]] = {
@@ -71,12 +72,6 @@ def read(path: Path, decoder: DecoderName = "auto", **options: Any) -> tuple[Vid
     with open_video(str(path), decoder=decoder, **options) as source:
         frames = list(source)
         return source.info, frames, source.warnings
-
-
-def same(ours: list[Frame], others: list[Frame]) -> bool:
-    return [(frame.index, frame.time) for frame in ours] == [(frame.index, frame.time) for frame in others] and all(
-        np.array_equal(one.image, two.image) for one, two in zip(ours, others, strict=True)
-    )
 
 
 @pytest.mark.parametrize("name", SAFE)

@@ -31,6 +31,7 @@ from rts_batch.model.fast import fast_networks
 from rts_batch.model.weights import load_weights
 from rts_batch.tracking.fast import FastTracker
 from tests.conftest import REPOSITORY
+from tests.environments import environment_with
 from tests.running import STUB, finish, start
 from tests.test_evaluation import write_run
 from tests.vot_dataset import ANCHORS, SEQUENCES, SIZE, make_dataset, scripted_mask, to_region, truth
@@ -248,24 +249,18 @@ def test_the_toolkit_launches_the_tracker_and_scores_it_alike(
 ) -> None:
     """vot-toolkit (GPL-3) runs as a program of its own, in an environment of its own."""
     pytest.importorskip("trax", reason="pip install vot-trax")
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    installed = subprocess.run(
-        [environment / "bin" / "pip", "install", "--quiet", *TOOLKIT], capture_output=True, text=True, check=False
-    )
-    if installed.returncode:
-        pytest.skip(f"vot-toolkit cannot be installed here: {installed.stderr[-300:]}")
+    programs = environment_with(tmp_path / "environment", *TOOLKIT).parent
 
     workspace = tmp_path / "workspace"
-    vot(environment, "initialize", "vot2020/shortterm", "--workspace", workspace, "--nodownload")
+    vot(programs, "initialize", "vot2020/shortterm", "--workspace", workspace, "--nodownload")
     (workspace / "sequences").rmdir()
     make_dataset(workspace / "sequences")
     program = REPOSITORY / "tests" / "vot_scripted.py"
     (workspace / "trackers.ini").write_text(
         f"[scripted]\nlabel = scripted\nprotocol = trax\ncommand = {sys.executable} {program}\n"
     )
-    vot(environment, "evaluate", "--workspace", workspace, "scripted")
-    vot(environment, "analysis", "--workspace", workspace, "--format", "json", "--name", "answer", "scripted")
+    vot(programs, "evaluate", "--workspace", workspace, "scripted")
+    vot(programs, "analysis", "--workspace", workspace, "--format", "json", "--name", "answer", "scripted")
     answer = json.loads((workspace / "analysis" / "answer.json").read_text())
     eao, curve, accuracy_robustness = answer["results"]["baseline"]["results"]
     scores = vot_scores(overlaps, SEQUENCES)
@@ -275,7 +270,7 @@ def test_the_toolkit_launches_the_tracker_and_scores_it_alike(
     assert eao[0][0] == pytest.approx(GOLDEN["eao"], abs=1e-9)
 
 
-def vot(environment: Path, *arguments: object) -> None:
-    command = [str(environment / "bin" / "vot"), *map(str, arguments)]
+def vot(programs: Path, *arguments: object) -> None:
+    command = [str(programs / "vot"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
