@@ -7,7 +7,7 @@
 Pairs are interleaved, so that a machine that slows down slows both. The bare tracker steps through frames that are in
 memory already. The pipeline is a submission of the same frames as a video to one worker, from the moment it begins to
 fetch to the moment its masks are in place; starting Ray and loading the model are left out, as they are for the bare
-tracker. Both have the same networks and use every core, with threads that sleep while they wait for each other, as the
+tracker. Both have the same networks and tracker and use every core, with threads that sleep while they wait for each other, as the
 workers' do (ones that spin make the bare tracker ten times slower as soon as anything else runs). The pipeline's
 decoding process takes its share of the cores. The rest is what the worker's own clocks say about waiting for frames,
 encoding masks and writing.
@@ -42,13 +42,14 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     from rts_batch.io.video import open_video
     from rts_batch.model.fast import fast_networks
     from rts_batch.model.weights import load_weights
+    from rts_batch.tracking.fast import FastTracker
     from rts_batch.tracking.scene import Scene, TargetPrompt
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     weights = load_weights(WEIGHTS)
     model, _ = fast_networks(weights, "cpu")
-    scene = Scene(model, weights.tracker_config, single=True)
+    scene = Scene(model, weights.tracker_config, single=True, tracker=FastTracker)
     with open_video(str(video)) as source:
         frames = [frame.image.copy() for frame in source]
     prompt: NDArray[np.bool_] = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) > 0
