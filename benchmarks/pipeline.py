@@ -7,10 +7,10 @@
 Pairs are interleaved, so that a machine that slows down slows both. The bare tracker steps through frames that are in
 memory already. The pipeline is a submission of the same frames as a video to one worker, from the moment it begins to
 fetch to the moment its masks are in place; starting Ray and loading the model are left out, as they are for the bare
-tracker. Both have the same networks and tracker and use every core, with threads that sleep while they wait for each other, as the
-workers' do (ones that spin make the bare tracker ten times slower as soon as anything else runs). The pipeline's
-decoding process takes its share of the cores. The rest is what the worker's own clocks say about waiting for frames,
-encoding masks and writing.
+tracker. Both have the same networks and tracker and use every core, with threads that sleep while they wait for each
+other, as the workers' do (ones that spin make the bare tracker ten times slower as soon as anything else runs). The
+pipeline's decoding process takes its share of the cores. The rest is what the worker's own clocks say about waiting for
+frames, encoding masks and writing.
 """
 
 from __future__ import annotations
