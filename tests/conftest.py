@@ -27,3 +27,15 @@ def parity_folder() -> Path:
 @pytest.fixture(scope="session")
 def davis_folder() -> Path:
     return shared_folder("data/davis-dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves tests marked `gpu` out where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

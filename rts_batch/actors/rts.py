@@ -22,7 +22,7 @@ from rts_batch.model.fast import fast_networks
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.weights import BUILT_IN, DATA, Weights, load_weights
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.opening import SceneOpener
 from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
 
 UNTRAINED = (
@@ -82,20 +82,18 @@ class RtsFactory:
             model=model,
             sta=sta,
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
+            lanes=description.settings["lanes"],
         )
 
 
 class RtsTracker:
-    """One model, ready for one video after another."""
+    """One model, ready for one video after another, or for as many side by side as it has lanes."""
 
-    def __init__(self, *, model: RTS, sta: STA | None, config: TrackerConfig) -> None:
-        self._model = model
-        self._sta = sta
-        self._config = config
+    def __init__(self, *, model: RTS, sta: STA | None, config: TrackerConfig, lanes: int = 1) -> None:
+        self._opener = SceneOpener(model, config, sta=sta, lanes=lanes)
 
     def open_scene(self, task: VideoTask, state: bytes | None = None) -> _RtsScene:
-        single = len(task.targets) == 1
-        scene = Scene(self._model, self._config, sta=self._sta, single=single, tracker=FastTracker)
+        scene = self._opener.open(len(task.targets))
         if state is not None:
             try:
                 content = torch.load(io.BytesIO(state), weights_only=True)

@@ -31,8 +31,8 @@ def fast(network: Network, *, profile: Profile = "exact") -> Network:
     """Returns a copy of a network in eval mode that gives the same outputs up to rounding, faster.
 
     Identical to the original, but every BatchNorm is folded into the convolution before it, weights lie channels-last,
-    which the convolutions' outputs then follow, and decoders upsample by matrix products. On the CPU convolutions are
-    packed (`packed.py`). Keys differ, so save the original.
+    which the convolutions' outputs then follow, decoders upsample by matrix products, and convolutions are joined with
+    what follows them (`packed.py`). Keys differ, so save the original.
 
     The profile `bf16` runs backbone, F_θ's and G_θ's convolutions and the decoder but for its projection in bfloat16,
     weights included; features, logits and all else are float32. `tf32` is float32 here, because it is a setting of the
@@ -45,10 +45,7 @@ def fast(network: Network, *, profile: Profile = "exact") -> Network:
             module.project = FastProjection(module.project)
     if profile == "bf16":
         _halve(ready)
-    if next(ready.parameters()).device.type == "cpu":
-        pack(ready)
-    else:
-        ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pack(ready)
     if profile == "bf16":
         _cast_between(ready)
     return ready

@@ -1,8 +1,9 @@
-"""Convolutions with what follows them, in oneDNN's own layout: the same function in fewer passes over memory.
+"""Convolutions with what follows them: the same function in fewer passes over memory.
 
-A plain convolution on the CPU lays its weights out anew on every call and leaves sum and activation to further passes
-over its output. Here the weights are laid out once, and sum and activation happen while the output is written, through
-the operators that PyTorch's own compiler uses (`torch.ops.mkldnn._convolution_pointwise`).
+A plain convolution leaves sum and activation to further passes over its output, and on the CPU lays its weights out
+anew on every call. Here sum and activation happen while the output is written: on the CPU through the operators that
+PyTorch's own compiler uses (`torch.ops.mkldnn._convolution_pointwise`) with the weights in oneDNN's own layout, on CUDA
+through cuDNN's fused kernels (`fused.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from rts_batch.model.backbones import Bottleneck, InvertedResidual, ResNet50
 from rts_batch.model.decoder import ResidualRefinement
+from rts_batch.model.fused import FusedConv
 from rts_batch.model.label_encoder import EncoderBlock
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -74,6 +76,13 @@ class PackedConv(nn.Module):
         self.size = tuple(x.shape[-2:])
 
 
+def packed(conv: nn.Module, activation: type[nn.Module] | None = None) -> nn.Module:
+    """Returns a convolution with what follows it for the device that its weights are on."""
+    if next(conv.parameters()).is_cuda:
+        return FusedConv(conv, activation)
+    return PackedConv(conv, activation)
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Returns `[B, C, H, W]` channels-last, with strides that say so even where C is 1; `x` itself where it is."""
     _, channels, height, width = x.shape
@@ -91,7 +100,7 @@ def pack(network: nn.Module) -> None:
         elif isinstance(child, nn.Sequential):
             setattr(network, name, _pack_sequence(child))
         elif isinstance(child, nn.Conv2d):
-            setattr(network, name, PackedConv(child))
+            setattr(network, name, packed(child))
         else:
             pack(child)
 
@@ -103,14 +112,14 @@ def _pack_sequence(sequence: nn.Sequential) -> nn.Sequential:
         if isinstance(child, nn.Identity):
             continue
         if type(child) in ACTIVATIONS and layers and isinstance(layers[-1], nn.Conv2d):
-            layers[-1] = PackedConv(layers[-1], type(child))
+            layers[-1] = packed(layers[-1], type(child))
         else:
             layers.append(child)
-    packed = sequence if len(layers) == len(sequence) else type(sequence).__new__(type(sequence))
-    if packed is not sequence:
-        nn.Sequential.__init__(packed, *layers)
-    pack(packed)
-    return packed
+    result = sequence if len(layers) == len(sequence) else type(sequence).__new__(type(sequence))
+    if result is not sequence:
+        nn.Sequential.__init__(result, *layers)
+    pack(result)
+    return result
 
 
 class PackedResNet50(ResNet50):
@@ -118,7 +127,7 @@ class PackedResNet50(ResNet50):
 
     def __init__(self, backbone: ResNet50) -> None:
         stages = {f"layer{n}": _pack_sequence(getattr(backbone, f"layer{n}")) for n in range(1, 5)}
-        _adopt(self, conv1=PackedConv(backbone.conv1, nn.ReLU), **stages)
+        _adopt(self, conv1=packed(backbone.conv1, nn.ReLU), **stages)
         self.register_buffer("mean", cast(Tensor, backbone.mean), persistent=False)
 
     def stem(self, image: Tensor) -> Tensor:
@@ -129,8 +138,8 @@ class PackedBottleneck(Bottleneck):
     """Identical to the parent; activations and the sum happen inside the convolutions."""
 
     def __init__(self, block: Bottleneck) -> None:
-        convs = {name: PackedConv(getattr(block, name), nn.ReLU) for name in ("conv1", "conv2", "conv3")}
-        downsample = None if block.downsample is None else PackedConv(block.downsample[0])
+        convs = {name: packed(getattr(block, name), nn.ReLU) for name in ("conv1", "conv2", "conv3")}
+        downsample = None if block.downsample is None else packed(block.downsample[0])
         _adopt(self, **convs, downsample=downsample)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,8 +165,8 @@ class PackedEncoderBlock(EncoderBlock):
     """Identical to the parent; activations and the sum happen inside the convolutions."""
 
     def __init__(self, block: EncoderBlock) -> None:
-        convs = {name: PackedConv(getattr(block, name), nn.ReLU) for name in ("conv1", "conv2")}
-        _adopt(self, **convs, downsample=PackedConv(block.downsample))
+        convs = {name: packed(getattr(block, name), nn.ReLU) for name in ("conv1", "conv2")}
+        _adopt(self, **convs, downsample=packed(block.downsample))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x), self.downsample(x))
@@ -167,8 +176,8 @@ class PackedRefinement(ResidualRefinement):
     """Identical to the parent; activations and the sum happen inside the convolutions."""
 
     def __init__(self, block: ResidualRefinement) -> None:
-        first, last = (PackedConv(layer, nn.ReLU) for layer in block.bblock if isinstance(layer, nn.Conv2d))
-        _adopt(self, conv1x1=PackedConv(block.conv1x1), bblock=nn.Sequential(first, last))
+        first, last = (packed(layer, nn.ReLU) for layer in block.bblock if isinstance(layer, nn.Conv2d))
+        _adopt(self, conv1x1=packed(block.conv1x1), bblock=nn.Sequential(first, last))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1x1(x)

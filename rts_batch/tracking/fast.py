@@ -33,6 +33,8 @@ class FastSegmentationBranch(SegmentationBranch):
     with τ in every step of the learner and so are known when it runs the next time.
     """
 
+    refresh = REFRESH
+
     def _samples(self, features: Tensor, labels: Tensor, weights: Tensor) -> dict[str, Tensor]:
         kernel = self.model.config.target_filter_size
         pixels = border(features, kernel).transpose(1, 2)
@@ -46,7 +48,7 @@ class FastSegmentationBranch(SegmentationBranch):
 
     def _learn(self, iterations: int, *, first: bool = False) -> None:
         features, scores = self.memory.stored("features"), self.memory.stored("scores")
-        refreshed = not first and self.memory.inserted % REFRESH == 0
+        refreshed = not first and self.memory.inserted % self.refresh == 0
         self.filters, followed = fit(
             self.tau,
             features,

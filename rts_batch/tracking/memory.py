@@ -45,7 +45,8 @@ class SampleMemory:
         """Slots that are never overwritten: those of anchors, and the first frame's where these are protected."""
         self.last_slot: int | None = None
         self.inserted = 0
-        self._age = torch.zeros(capacity, dtype=torch.int64)
+        self.age = torch.zeros(capacity, dtype=torch.int64)
+        """When each slot was filled, counted in samples after the first frame's."""
 
     def start(self, samples: Mapping[str, Tensor]) -> None:
         """Stores the first frame's samples, `[n, …]` each under its name, with equal weights."""
@@ -63,7 +64,7 @@ class SampleMemory:
         self.protected[:count] = self.protect_initial
         self.last_slot = None
         self.inserted = 0
-        self._age.zero_()
+        self.age.zero_()
 
     def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None) -> int:
         """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot."""
@@ -81,27 +82,27 @@ class SampleMemory:
         gives way.
         """
         place = torch.arange(self.capacity)
-        initial = place[(self._age == 0) & (place < self.initial_count)]
-        anchors = place[self.protected & (self._age > 0)]
+        initial = place[(self.age == 0) & (place < self.initial_count)]
+        anchors = place[self.protected & (self.age > 0)]
         room = max(min(self.capacity // 2, self.capacity - len(initial) - 1), 1)
-        anchors = anchors[self._age[anchors].argsort()][max(len(anchors) + 1 - room, 0) :]
+        anchors = anchors[self.age[anchors].argsort()][max(len(anchors) + 1 - room, 0) :]
         kept = torch.cat([initial, anchors])
-        for values in (*self.slots.values(), self._age):
+        for values in (*self.slots.values(), self.age):
             values[: len(kept)] = values[kept]
-        self._age[len(kept) :] = 0
+        self.age[len(kept) :] = 0
         self.initial_count = len(initial)
         self.count = len(kept)
         self.last_slot = None
         self.protected = (place < len(kept) + 1) & ((place >= len(initial)) | self.protect_initial)
         self.protected[-1] = False  # there is always a slot for what is tracked
         self._store(self.count, sample)
-        self.weights = self._prompt_weights()
+        self.weights = self.prompt_weights()
 
     def _store(self, slot: int, sample: Mapping[str, Tensor]) -> None:
         for name, values in sample.items():
             self.slots[name][slot] = values
         self.inserted += 1
-        self._age[slot] = self.inserted
+        self.age[slot] = self.inserted
         self.count = max(self.count, slot + 1)
 
     def stored(self, name: str) -> Tensor:
@@ -116,11 +117,11 @@ class SampleMemory:
     def _choose_slot(self) -> int:
         if self.count < self.capacity:
             return self.count
-        order = self.weights if self.replacement == "lowest_weight" else self._age.double()
+        order = self.weights if self.replacement == "lowest_weight" else self.age.double()
         # NumPy's argmin takes the first of equal values, torch's any of them.
         return int(order.masked_fill(self.protected, torch.inf).numpy().argmin())
 
-    def _prompt_weights(self, total: float = 1.0) -> Tensor:
+    def prompt_weights(self, total: float = 1.0) -> Tensor:
         """Weights that add up to `total` over the prompts: the first frame's samples together count as one anchor."""
         anchors = self.protected.clone()
         anchors[: self.initial_count] = False
@@ -142,7 +143,7 @@ class SampleMemory:
         if minimum is not None and weights[prompts].sum() < minimum:
             # As published: the sum may come out up to 1.006, and nothing normalises it again.
             weights /= minimum + weights[~prompts].sum()
-            weights[prompts] = self._prompt_weights(minimum)[prompts]
+            weights[prompts] = self.prompt_weights(minimum)[prompts]
         self.weights = weights
 
     def snapshot(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class SampleMemory:
         return {
             "slots": {name: self.stored(name).to("cpu", copy=True) for name in self.slots},
             "weights": self.weights.clone(),
-            "age": self._age.clone(),
+            "age": self.age.clone(),
             "protected": self.protected.clone(),
             "count": self.count,
             "initial_count": self.initial_count,
@@ -162,7 +163,7 @@ class SampleMemory:
         """Puts a `snapshot` back."""
         self.count, self.initial_count = state["count"], state["initial_count"]
         self.last_slot, self.inserted = state["last_slot"], state["inserted"]
-        self.weights, self._age = state["weights"].clone(), state["age"].clone()
+        self.weights, self.age = state["weights"].clone(), state["age"].clone()
         self.protected = state["protected"].clone()
         self.slots = {}
         for name, values in state["slots"].items():

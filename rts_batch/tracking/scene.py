@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,7 +41,7 @@ class Scene:
         sta: the box-to-mask network, needed where prompts are boxes.
         single: the video has exactly one target: no merging, and the paper's box rule (a lost mask's box is the
             localisation branch's). With several targets the box is the merged mask's.
-        tracker: the class that tracks each target, plain or fast.
+        tracker: makes the tracker of each target: a class, plain or fast, or one with arguments of its own bound.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Scene:
         *,
         sta: STA | None = None,
         single: bool,
-        tracker: type[Tracker] = Tracker,
+        tracker: Callable[..., Tracker] = Tracker,
     ) -> None:
         self.model = model
         self.single = single
@@ -77,11 +77,12 @@ class Scene:
         if self.single:
             return self._step_single(image, prompts)
 
-        results = {
-            object_id: tracker.step_scores(image, self._merged[object_id])
-            for object_id, tracker in self.trackers.items()
-            if object_id not in prompts
-        }
+        followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
+        results: dict[int, StepResult] = {}
+        if followed:
+            together = next(iter(followed.values())).step_together
+            steps = [(tracker, image, self._merged[object_id]) for object_id, tracker in followed.items()]
+            results = dict(zip(followed, together(steps), strict=True))
         for object_id, prompt in prompts.items():
             known = self.trackers.get(object_id)
             tracker = known or self._new_tracker()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -192,6 +192,11 @@ class Tracker:
             mask_too_small=state.mask_too_small,
             probability_sum=probability_sum,
         )
+
+    @staticmethod
+    def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[StepResult]:
+        """`step_scores` of several trackers that share a network: each with its next frame and previous map."""
+        return [tracker.step_scores(frame, previous) for tracker, frame, previous in steps]
 
     def snapshot(self) -> dict[str, Any]:
         """Returns everything that the next step depends on, as plain containers of CPU tensors and values."""

@@ -1,0 +1,48 @@
+"""Convolutions with what follows them on CUDA, in one kernel where cuDNN has one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FusedConv(nn.Module):
+    """A convolution, then the sum with another map if one is given, then an activation if one is named.
+
+    Identical to doing one after the other up to rounding. Before ReLU, and in half precision, cuDNN does all of it in
+    one kernel; where it has none for some shape, and everywhere else, the steps follow one another in place.
+    """
+
+    def __init__(self, conv: nn.Module, activation: type[nn.Module] | None = None) -> None:
+        super().__init__()
+        assert isinstance(conv, nn.Conv2d)
+        self.stride, self.padding, self.dilation = (
+            list(cast(tuple[int, int], value)) for value in (conv.stride, conv.padding, conv.dilation)
+        )
+        self.groups = conv.groups
+        self.activation = activation
+        self.weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.fuses = activation is nn.ReLU and self.weight.dtype != torch.float32 and self.bias is not None
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Returns `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add."""
+        if self.fuses:
+            geometry = (self.stride, self.padding, self.dilation, self.groups)
+            try:
+                if added is None:
+                    return torch.cudnn_convolution_relu(x, self.weight, self.bias, *geometry)
+                return torch.cudnn_convolution_add_relu(x, self.weight, added, 1.0, self.bias, *geometry)
+            except RuntimeError:
+                self.fuses = False
+        y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        if added is not None:
+            y = y.add_(added)
+        if self.activation is nn.ReLU:
+            return y.relu_()
+        if self.activation is nn.ReLU6:
+            return y.clamp_(0, 6)
+        return y

@@ -1,0 +1,280 @@
+"""The stages of a lane: what happens to one target before and after the network, without the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rts_batch.errors import PromptError
+from rts_batch.masks import Box
+from rts_batch.model.fast_learner import border, fit, scores_of
+from rts_batch.model.instance_model import gaussian_labels
+from rts_batch.tracking.device_crop import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.device_memory import DeviceMemory
+from rts_batch.tracking.device_state import DeviceState, Found, localise, outcome_of
+from rts_batch.tracking.lanes import Lane, Stage
+from rts_batch.tracking.state import TrackerState
+from rts_batch.tracking.tracker import StepResult, TargetState, TrackedFrame
+
+if TYPE_CHECKING:
+    from rts_batch.tracking.device import DeviceTracker
+
+
+class Reading:
+    """One target's result on its way to the host: a mask and 19 numbers."""
+
+    def __init__(self, numbers: Tensor, mask: Tensor, steps: LaneSteps) -> None:
+        # Into pinned memory on CUDA, without waiting.
+        self._numbers = numbers.to("cpu", non_blocking=True, copy=True)
+        self._mask = mask.to("cpu", non_blocking=True, copy=True)
+        self._steps = steps
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.device.type == "cuda":
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def _values(self) -> dict[str, Any]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        score, probability_sum, confidence_sum, area, *others = self._numbers.tolist()
+        lost_mask, too_small, found = (bool(value) for value in others[:3])
+        x, y, w, h, cy, cx, ch, cw = others[3:11]
+        box: Box = (x, y, w, h)
+        if (lost_mask or too_small) and self._steps.network.config.localisation_fallback:
+            box = (cx - (cw - 1) / 2, cy - (ch - 1) / 2, cw, ch)
+        y0, x0, y1, x1 = (int(value) for value in others[11:15])
+        return {
+            "score": score,
+            "probability_sum": probability_sum,
+            "confidence_sum": confidence_sum,
+            "area": int(area),
+            "too_small": too_small,
+            "found": found,
+            "box": box,
+            "region": (y0, x0, y1, x1),
+        }
+
+    def frame(self) -> TrackedFrame:
+        """The frame of a target that is alone in its video."""
+        values = self._values()
+        area, found = values["area"], values["found"]
+        state: TargetState
+        if area == 0:
+            state = "mask_lost" if found else "lost"
+        else:
+            state = "tracked" if found and not values["too_small"] else "uncertain"
+        return TrackedFrame(
+            mask=self._mask.numpy(),
+            region=values["region"],
+            box=values["box"],
+            area=area,
+            score=values["score"],
+            confidence=values["confidence_sum"] / area if area else None,
+            state=state,
+        )
+
+    def scores(self) -> StepResult:
+        """The result before any merging with other targets; the scores are valid until the tracker's next step."""
+        values = self._values()
+        return StepResult(
+            scores=self._steps.scores,
+            region=values["region"],
+            box=values["box"],
+            score=values["score"],
+            localised=values["found"],
+            mask_too_small=values["too_small"],
+            probability_sum=values["probability_sum"],
+        )
+
+
+class LaneSteps:
+    """The stages of one lane for images of one size."""
+
+    def __init__(self, lane: Lane, tracker: DeviceTracker, state: TrackerState, image_size: tuple[int, int]) -> None:
+        network = lane.network
+        self.network = network
+        self.model, self.config = network.model, network.config
+        self.lane, self.image_size = lane, image_size
+        number, device = lane.number, network.device
+        self.crop, self.previous_mask = network.crops[number], network.previous_masks[number]
+        self.tau, self.kappa = network.tau[number : number + 1], network.kappa[number : number + 1]
+        self.x_s, self.x_c = network.segmentation_features[number], network.localisation_features[number]
+        self.score_map, self.logits = network.score_maps[number], network.logits[number]
+        self.grid = Grid(self.config.crop_size, image_size, device)
+        self.state = DeviceState(state, self.grid, self.x_s)
+        if lane.segmentation is None or lane.localisation is None:
+            lane.segmentation = DeviceMemory(tracker.segmentation.memory, device)
+            lane.localisation = DeviceMemory(tracker.localisation.memory, device)
+        self.segmentation, self.localisation = lane.segmentation, lane.localisation
+        self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
+        self.scores = torch.zeros(image_size, device=device)
+        self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
+        self.numbers = torch.zeros(19, device=device)
+        self.label_centre = torch.zeros(1, 2, device=device)
+        self.frame_number = 1
+        self.has_previous = False
+        self._stages: dict[tuple[object, ...], Stage] = {}
+
+    def load(self, tracker: DeviceTracker, state: TrackerState) -> None:
+        """Takes a tracker's state from the host."""
+        self.lane.catch_up()
+        self.frame_number, self.has_previous = state.frame_number, state.region is not None
+        self.state.load(state)
+        self.segmentation.load(tracker.segmentation.memory)
+        self.localisation.load(tracker.localisation.memory)
+        self.tau.copy_(tracker.segmentation.tau)
+        self.kappa.copy_(tracker.localisation.kappa)
+        self.lane.wait_for_caller()
+
+    def save(self, tracker: DeviceTracker, state: TrackerState) -> None:
+        """Writes it back."""
+        self.lane.catch_up()
+        state.frame_number = self.frame_number
+        if self.has_previous:
+            self.state.save(state)
+        self.segmentation.save(tracker.segmentation.memory)
+        self.localisation.save(tracker.localisation.memory)
+        tracker.segmentation.filters = self.tau.clone()
+        tracker.localisation.filters = self.kappa.clone()
+
+    def check(self, frame: NDArray[np.uint8]) -> None:
+        """Raises PromptError where a frame is not of the first one's size."""
+        if frame.shape != (*self.image_size, 3) or frame.dtype != np.uint8:
+            now, first = frame.shape, self.image_size
+            raise PromptError(
+                f"the frame is {now[1]}×{now[0]}, the first was {first[1]}×{first[0]}; sizes must not change"
+            )
+
+    def prepare(self, frame: NDArray[np.uint8], previous: Tensor | None) -> None:
+        """Learns from the last frame and cuts the crop out of the next, `[H, W, 3] uint8`."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frame))
+        if self.network.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        self.frame_number += 1
+        forced = self.frame_number < self.config.dense_frames
+        stores = self.has_previous and self.config.update_target_model
+        due = stores and self._due()
+        if previous is not None:
+            self.lane.wait_for_caller()
+        with self.lane.issue():
+            self.frame.copy_(pixels, non_blocking=True)
+            if previous is not None:
+                self.state.previous.copy_(previous)
+            self._stage(self._prepare, stores, stores and forced, due)()
+        self.has_previous = True
+
+    def finish(self) -> Reading:
+        """Reads what the network found, and learns to localise from it."""
+        with self.lane.issue():
+            self._stage(self._finish, self._due())()
+            return Reading(self.numbers, self.mask, self)
+
+    def _due(self) -> bool:
+        now = self.frame_number
+        return now < self.config.dense_frames or (now - 1) % self.config.train_interval == 0
+
+    def _stage(self, function: Callable[..., None], *arguments: bool) -> Stage:
+        key = (function.__name__, *arguments)
+        if key not in self._stages:
+            self._stages[key] = Stage(lambda: function(*arguments), self.network.device, self.lane.pool)
+        return self._stages[key]
+
+    def _prepare(self, stores: bool, forced: bool, due: bool) -> None:
+        state = self.state
+        if stores:
+            self._learn_mask(forced, due)
+        state.update_search(self.config)
+        placement = self._place()
+        self.crop.copy_(sample_image(self.frame, placement, self.grid))
+        state.keep_region(placement)
+        if self.model.config.previous_mask:
+            # Zero and one on the first frame, whose map is ±100; nothing once the mask is lost.
+            seen = sample_mask(state.previous.clamp(0, 1), state.places, state.inside, self.grid)
+            self.previous_mask.copy_(torch.where(state.lost_mask, 0.0, seen))
+
+    def _learn_mask(self, forced: bool, due: bool) -> None:
+        """`SegmentationBranch.update`: stores the last frame and trains τ."""
+        state, memory, kernel = self.state, self.segmentation, self.model.config.target_filter_size
+        gate = state.lost_mask.new_ones(()) if forced else ~(state.lost_mask | state.lost_localisation)
+        mask = sample_mask(state.previous, state.places, state.inside, self.grid)
+        label, weight = self.model.label_encoder(mask[None, None])
+        sample = {
+            "features": border(state.features, kernel).transpose(0, 1),
+            "labels": border(label[0, 0], kernel),
+            "weights": border(weight[0, 0], kernel),
+        }
+        memory.insert(sample, gate)
+        if due:
+            width, features = self.config.crop_size[1] // 16, memory.slots["features"]
+            tau, _ = fit(
+                self.tau,
+                features,
+                memory.slots["labels"],
+                memory.slots["weights"] * memory.weights[:, None, None],
+                scores_of(features, self.tau, width),
+                width=width,
+                reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
+                iterations=self.config.update_iterations,
+            )
+            self.tau.copy_(torch.where(gate, tau, self.tau))
+
+    def _place(self) -> Placement:
+        """`Tracker._place_region`."""
+        state, grid = self.state, self.grid
+        size = state.target_scale * grid.crop
+        cells = torch.div(grid.crop, 16, rounding_mode="floor")
+        odd = torch.remainder(cells + self.model.config.target_filter_size, 2)
+        return place_region(state.position + odd * state.target_scale * grid.crop / (2 * cells), size, grid)
+
+    def _finish(self, due: bool) -> None:
+        state, grid, config = self.state, self.grid, self.config
+        placement = Placement.unpack(state.placement)
+        scores, window = paste_scores(self.logits, placement, grid)
+        probabilities = torch.sigmoid(scores)
+        found = localise(self.score_map, placement, grid, config)
+        outcome = outcome_of(scores, probabilities, grid)
+        state.lost_mask.copy_(outcome.lost)
+        state.mask_too_small.copy_(outcome.probability_sum <= config.min_mask_area)
+        state.lost_localisation.copy_(~found.found)
+        state.probabilities.copy_(probabilities)
+        state.previous.copy_(probabilities)
+        state.features.copy_(self.x_s)
+        state.follow(found, outcome, config)
+        if config.update_localisation:
+            self._learn_place(placement, found, due)
+        self.scores.copy_(scores)
+        self.mask.copy_(scores > 0)
+        measured = torch.stack([found.score, outcome.probability_sum, outcome.confidence_sum, outcome.area])
+        flags = torch.stack([state.lost_mask, state.mask_too_small, found.found]).float()
+        self.numbers.copy_(torch.cat([measured, flags, outcome.box, state.clf_position, state.clf_target_size, window]))
+
+    def _learn_place(self, placement: Placement, found: Found, due: bool) -> None:
+        """`LocalisationBranch.update`: stores this frame and trains κ."""
+        memory, config = self.localisation, self.config
+        centre = (self.state.clf_position - placement.position) / found.scale
+        memory.insert({"features": self.x_c, "labels": self._label(centre)}, found.found)
+        if due:
+            kappa = self.model.classifier.learn(
+                self.kappa,
+                memory.slots["features"][:, None],
+                memory.slots["labels"][:, None],
+                iterations=config.localisation_update_iterations,
+                sample_weights=memory.weights,
+            )[-1]
+            self.kappa.copy_(torch.where(found.found, kappa, self.kappa))
+
+    def _label(self, centre: Tensor) -> Tensor:
+        """`LocalisationBranch._labels` of one centre, `[2]`: `[h', w']`."""
+        config, filter_size = self.config, self.model.config.localisation_filter_size
+        height, width = self.x_c.shape[-2:]
+        extent = torch.cat([centre.new_full((1,), height), centre.new_full((1,), width)])
+        cells = extent * centre / self.grid.crop
+        if filter_size % 2 == 0:
+            cells = cells + 0.5
+        sigma_factor = config.localisation_sigma_factor / config.search_area_scale
+        return gaussian_labels(cells[None], (height, width), filter_size, sigma_factor=sigma_factor)[0]
