@@ -1,19 +1,22 @@
-"""Times the trackers on a GPU: plain against fast, the precision profiles, memory, kernels.
+"""Times the trackers on a GPU: plain against the device's own, the precision profiles, lanes, targets, memory, stages.
 
-Frames are in memory; the network is the paper's with untrained weights, which cost what trained ones cost. Beside each
-rate stands which share of the machine's own convolution rate, measured here, the arithmetic of a frame reaches.
+Frames are in memory; the paper's network has untrained weights, which cost what trained ones cost. A result is read
+one frame late, as a worker with something else to do reads it. Beside each rate stands which share of the machine's own
+convolution rate, measured here, the arithmetic of a frame reaches.
 
     python -m benchmarks.gpu --out benchmarks/results/gpu.json
-    python -m benchmarks.gpu --device cpu --network rts-mini --frames 6      # a dry run
+    python -m benchmarks.gpu --device cpu --network rts-mini --frames 30 --lanes 1 2      # a dry run
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,16 @@ from rts_batch.model.layout import network_layout
 from rts_batch.model.rts import RTS
 from rts_batch.model.untrained import untrained_state
 from rts_batch.model.weights import BUILT_IN, build_model, load_weights
-from rts_batch.tracking.fast import FastTracker
-from rts_batch.tracking.tracker import Tracker
+from rts_batch.tracking.device import DeviceTracker
+from rts_batch.tracking.lanes import LaneNetwork
+from rts_batch.tracking.opening import SceneOpener
+from rts_batch.tracking.scene import TargetPrompt
+from rts_batch.tracking.tracker import TrackedFrame, Tracker
 from tests.parity_data import synthetic_frame
 
 CALIBRATION_FLOP = 2 * 9 * 256 * 256 * 120 * 208
+DENSE = 101
+"""The last frame of the phase in which the models learn on every frame."""
 
 
 def wait(device: str) -> None:
@@ -46,15 +54,15 @@ def convolution_rate(device: str, dtype: torch.dtype) -> float:
     """Returns FLOP/s of a 3×3 convolution 256 → 256 on 8 maps of 120×208 (1 on the CPU)."""
     batch = 1 if device == "cpu" else 8
     image = torch.randn(batch, 256, 120, 208, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
+    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     seconds = []
-    for _ in range(6):
+    for _ in range(8):
         wait(device)
         start = time.perf_counter()
         functional.conv2d(image, weight, padding=1)
         wait(device)
         seconds.append(time.perf_counter() - start)
-    return batch * CALIBRATION_FLOP / min(seconds[1:])
+    return batch * CALIBRATION_FLOP / min(seconds[2:])
 
 
 @torch.inference_mode()
@@ -71,34 +79,143 @@ def frame_flop(model: RTS, config: TrackerConfig) -> int:
     return counter.get_total_flops()
 
 
-def run(tracker: Tracker, frames: int, size: tuple[int, int], device: str) -> dict[str, float]:
-    """Returns the median milliseconds of a frame with and without updates, and of the start, over one run."""
-    images = [synthetic_frame(*size, index) for index in range(8)]
-    seconds: list[float] = []
-    for number in range(1, frames + 1):
-        image, mask = images[(number - 1) % len(images)]
-        wait(device)
-        start = time.perf_counter()
-        tracker.start(image, mask=mask) if number == 1 else tracker.step(image)
-        wait(device)
-        seconds.append(1e3 * (time.perf_counter() - start))
-    result = {"start ms": seconds[0], "dense ms": statistics.median(seconds[1:99])}
-    later = [value for number, value in enumerate(seconds, start=1) if number > 101 and (number - 1) % 20]
-    if later:
-        result |= {"after 101 ms": statistics.median(later), "frames/s": 1e3 / statistics.median(later)}
+class Frames:
+    """Synthetic frames in memory, the same eight over and over."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.pairs = [synthetic_frame(*size, index) for index in range(8)]
+
+    def image(self, number: int) -> Any:
+        return self.pairs[number % len(self.pairs)][0]
+
+
+def read(found: TrackedFrame | None) -> None:
+    if found is not None:
+        _ = found.mask, found.score
+
+
+def single(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[str, float]:
+    """Returns milliseconds of the start, of the frames that learn, and of those after frame 101, updates included."""
+    image, mask = frames.pairs[0]
+    if device != "cpu":
+        Tracker.start(tracker, image, mask=mask)  # libraries set themselves up
+        torch.cuda.reset_peak_memory_stats()
+    wait(device)
+    times = [time.perf_counter()]
+    tracker.start(image, mask=mask)
+    wait(device)
+    times.append(time.perf_counter())
+    late = None
+    for number in range(2, count + 1):
+        found = tracker.step(frames.image(number))
+        read(late)
+        late = found
+        if number in (5, DENSE, count):
+            read(found)
+            wait(device)
+            times.append(time.perf_counter())
+    first = min(5, count)
+    dense = min(DENSE, count)
+    result = {"start ms": 1e3 * (times[1] - times[0]), "dense ms": 1e3 * (times[3] - times[2]) / (dense - first)}
+    if count > DENSE:
+        later = (times[4] - times[3]) / (count - DENSE)
+        result |= {"after 101 ms": 1e3 * later, "frames/s": 1 / later}
     if device != "cpu":
         result["memory MiB"] = torch.cuda.max_memory_allocated() / 2**20
     return result
 
 
-def kernels(tracker: Tracker, size: tuple[int, int], device: str) -> str:
+def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, count: int, device: str) -> float:
+    """Returns frames a second of all lanes together after frame 101, stepped by one thread."""
+    network = LaneNetwork(model, config, lanes=lanes)
+    trackers = [DeviceTracker(model, config, network=network) for _ in range(lanes)]
+    image, mask = frames.pairs[0]
+    for tracker in trackers:
+        tracker.start(image, mask=mask)
+    late: list[TrackedFrame] = []
+    begun = time.perf_counter()
+    for number in range(2, count + 1):
+        found = DeviceTracker.advance(trackers, [frames.image(number + k) for k in range(lanes)])
+        for result in late:
+            read(result)
+        late = found
+        if number == min(DENSE, count - 1):
+            wait(device)
+            begun = time.perf_counter()
+    wait(device)
+    return lanes * (count - min(DENSE, count - 1)) / (time.perf_counter() - begun)
+
+
+def targets_rate(model: RTS, config: TrackerConfig, frames: Frames, targets: int, count: int, device: str) -> Any:
+    """Returns frames a second and MiB of a video with several targets, after frame 101."""
+    scene = SceneOpener(model, config).open(targets)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    image, mask = frames.pairs[0]
+    scene.step(image, {key: TargetPrompt(mask=mask) for key in range(targets)})
+    begun = time.perf_counter()
+    for number in range(2, count + 1):
+        for found in scene.step(frames.image(number)).values():
+            read(found)
+        if number == min(DENSE, count - 1):
+            begun = time.perf_counter()
+    rate = (count - min(DENSE, count - 1)) / (time.perf_counter() - begun)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
+    return {"targets": targets, "frames/s": rate, "memory MiB": memory}
+
+
+def long_run(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[str, float]:
+    """Returns how the process's and the device's memory grew between frame 500 and the last."""
+    image, mask = frames.pairs[0]
+    tracker.start(image, mask=mask)
+    before = (0.0, 0.0)
+    late = None
+    begun = time.perf_counter()
+    for number in range(2, count + 1):
+        found = tracker.step(frames.image(number))
+        read(late)
+        late = found
+        if number == min(500, count - 1):
+            before = memory(device)
+    read(late)
+    grown = [after - first for after, first in zip(memory(device), before, strict=True)]
+    rate = (count - 1) / (time.perf_counter() - begun)
+    return {"frames": count, "process MiB grown": grown[0], "device MiB grown": grown[1], "frames/s": rate}
+
+
+def memory(device: str) -> tuple[float, float]:
+    """MiB of the process and of the device's allocations."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    allocated = torch.cuda.memory_allocated() / 2**20 if device != "cpu" else 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, allocated
+
+
+def stages(tracker: DeviceTracker, device: str) -> dict[str, float]:
+    """Returns the median milliseconds of each stage that the tracker's last frames had."""
+    named: dict[str, Callable[[], None]] = {"network": tracker.network.stage, **tracker.stages}
+    result = {}
+    with torch.inference_mode():
+        for name, stage in named.items():
+            seconds = []
+            for _ in range(3 if device == "cpu" else 30):
+                wait(device)
+                begun = time.perf_counter()
+                stage()
+                wait(device)
+                seconds.append(time.perf_counter() - begun)
+            result[name] = 1e3 * statistics.median(seconds)
+    return result
+
+
+def kernels(tracker: Tracker, frames: Frames, device: str) -> str:
     """Returns the profiler's table of five steps."""
     activities = [ProfilerActivity.CPU] + ([] if device == "cpu" else [ProfilerActivity.CUDA])
     with profile(activities=activities) as recorded:
         for index in range(5):
-            tracker.step(synthetic_frame(*size, index)[0])
+            read(tracker.step(frames.image(index)))
     key = "self_cpu_time_total" if device == "cpu" else "self_cuda_time_total"
-    return str(recorded.key_averages().table(sort_by=key, row_limit=15, max_name_column_width=50))
+    return str(recorded.key_averages().table(sort_by=key, row_limit=18, max_name_column_width=70))
 
 
 def network(name: str) -> tuple[RTS, TrackerConfig]:
@@ -112,25 +229,40 @@ def network(name: str) -> tuple[RTS, TrackerConfig]:
     return model.requires_grad_(False), tracker_config
 
 
+def show(row: dict[str, Any]) -> dict[str, Any]:
+    cells = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items())
+    print("  ".join(cells), flush=True)
+    return row
+
+
 def measure(name: str, plain: RTS, config: TrackerConfig, arguments: argparse.Namespace, flop: int) -> dict[str, Any]:
-    """Measures the plain tracker (`plain`) or the fast one in a profile."""
-    device, size = arguments.device, tuple(arguments.size)
-    precision: Profile = "exact" if name == "plain" else name
+    """Measures the plain tracker (`plain`) or the device's in a profile."""
+    device, frames = arguments.device, Frames(tuple(arguments.size))
+    precision: Profile = "exact" if name == "plain" else name  # type: ignore[assignment]
     set_precision(device, precision)
-    model = plain if name == "plain" else fast(plain, profile=precision)
-    tracker = (Tracker if name == "plain" else FastTracker)(model, config)
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
     rate = convolution_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32)
-    result: dict[str, Any] = {"name": name} | run(tracker, arguments.frames, size, device)
-    frame = result.get("after 101 ms", result["dense ms"])
-    result["convolution TFLOP/s"] = rate / 1e12
-    result["share of it"] = flop / (frame / 1e3) / rate
-    print(
-        "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{value:6}" for key, value in result.items())
-    )
+    result: dict[str, Any] = {"name": name, "convolution TFLOP/s": rate / 1e12}
+    if name == "plain":
+        return show(result | single(Tracker(plain, config), frames, arguments.frames, device))
+    model = fast(plain, profile=precision)
+    tracker = DeviceTracker(model, config)
+    result |= single(tracker, frames, arguments.frames, device)
+    if "after 101 ms" in result:
+        result["share of it"] = flop / (result["after 101 ms"] / 1e3) / rate
+    show(result)
     if arguments.table:
-        print(kernels(tracker, size, device))
+        print(kernels(tracker, frames, device), flush=True)
+    result["stages ms"] = show(stages(tracker, device))
+    del tracker
+    result["lanes"] = {}
+    for lanes in arguments.lanes:
+        result["lanes"][lanes] = lanes_rate(model, config, frames, lanes, arguments.frames, device)
+        show({"lanes": lanes, "frames/s": result["lanes"][lanes]})
+    result["targets"] = [
+        show(targets_rate(model, config, frames, targets, arguments.frames, device)) for targets in arguments.targets
+    ]
+    if arguments.long:
+        result["long"] = show(long_run(DeviceTracker(model, config), frames, arguments.long, device))
     return result
 
 
@@ -138,15 +270,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--network", default="rts50", choices=["rts50", *BUILT_IN])
-    parser.add_argument("--frames", type=int, default=160)
+    parser.add_argument("--frames", type=int, default=241)
     parser.add_argument("--size", type=int, nargs=2, default=(480, 854), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--profiles", nargs="+", default=None, help="of plain, exact, tf32, bf16; default: all there are"
+    )
+    parser.add_argument("--lanes", type=int, nargs="*", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--targets", type=int, nargs="*", default=[1, 2, 4, 8])
+    parser.add_argument("--long", type=int, default=0, help="frames of a run that watches memory; 0 for none")
     parser.add_argument("--table", action="store_true", help="print the profiler's table of each")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
     plain, config = network(arguments.network)
     plain = plain.to(arguments.device)
     flop = frame_flop(plain, config)
-    names = ["plain", "exact", *(["tf32", "bf16"] if arguments.device != "cpu" else ["bf16"])]
+    names = arguments.profiles or ["plain", "exact", *(["tf32", "bf16"] if arguments.device != "cpu" else ["bf16"])]
     results = [measure(name, plain, config, arguments, flop) for name in names]
     if arguments.out:
         device = processor() if arguments.device == "cpu" else torch.cuda.get_device_name()

@@ -23,7 +23,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker
 from rts_batch.tracking.lane_steps import LaneSteps, Reading
-from rts_batch.tracking.lanes import Lane, LaneNetwork
+from rts_batch.tracking.lanes import Lane, LaneNetwork, Stage
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker
 
@@ -82,6 +82,17 @@ class DeviceTracker(FastTracker):
             found = (reading.scores() for reading in _advance(steps[begin : begin + lanes]))
             results += [dataclasses.replace(result, scores=result.scores.clone()) for result in found]
         return results
+
+    @staticmethod
+    def advance(trackers: Sequence[DeviceTracker], frames: Sequence[NDArray[np.uint8]]) -> list[TrackedFrame]:
+        """`step` of trackers of one network, each alone in its video, in one run of the network."""
+        readings = _advance([(tracker, frame, None) for tracker, frame in zip(trackers, frames, strict=True)])
+        return [PendingFrame(reading.frame) for reading in readings]
+
+    @property
+    def stages(self) -> Mapping[str, Stage]:
+        """What of its lane's work was done so far, by name; for measurements."""
+        return {} if self._steps is None else self._steps.stages
 
     def start_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None

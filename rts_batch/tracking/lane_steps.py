@@ -118,7 +118,7 @@ class LaneSteps:
         self.label_centre = torch.zeros(1, 2, device=device)
         self.frame_number = 1
         self.has_previous = False
-        self._stages: dict[tuple[object, ...], Stage] = {}
+        self.stages: dict[str, Stage] = {}
 
     def load(self, tracker: DeviceTracker, state: TrackerState) -> None:
         """Takes a tracker's state from the host."""
@@ -165,24 +165,24 @@ class LaneSteps:
             self.frame.copy_(pixels, non_blocking=True)
             if previous is not None:
                 self.state.previous.copy_(previous)
-            self._stage(self._prepare, stores, stores and forced, due)()
+            self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
         self.has_previous = True
 
     def finish(self) -> Reading:
         """Reads what the network found, and learns to localise from it."""
         with self.lane.issue():
-            self._stage(self._finish, self._due())()
+            self._stage(self._finish, due=self._due())()
             return Reading(self.numbers, self.mask, self)
 
     def _due(self) -> bool:
         now = self.frame_number
         return now < self.config.dense_frames or (now - 1) % self.config.train_interval == 0
 
-    def _stage(self, function: Callable[..., None], *arguments: bool) -> Stage:
-        key = (function.__name__, *arguments)
-        if key not in self._stages:
-            self._stages[key] = Stage(lambda: function(*arguments), self.network.device, self.lane.pool)
-        return self._stages[key]
+    def _stage(self, function: Callable[..., None], **arguments: bool) -> Stage:
+        key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
+        if key not in self.stages:
+            self.stages[key] = Stage(lambda: function(**arguments), self.network.device, self.lane.pool)
+        return self.stages[key]
 
     def _prepare(self, stores: bool, forced: bool, due: bool) -> None:
         state = self.state

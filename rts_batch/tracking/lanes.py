@@ -89,7 +89,7 @@ class LaneNetwork:
         self.kappa = torch.zeros(lanes, 1, model.config.feature_dim, kernel, kernel, device=self.device)
         # The first run says which shapes come out.
         self.segmentation_features, self.localisation_features, self.score_maps, self.logits = self._forward()
-        self._stage = Stage(self._run, self.device, graph_pool(self.device))
+        self.stage = Stage(self._run, self.device, graph_pool(self.device))
         self._stream = stream_of(self.device)
         self.lanes = [Lane(self, number) for number in range(lanes)]
         self._clock = 0
@@ -159,7 +159,7 @@ class LaneNetwork:
     def _run_for_all(self) -> None:
         lanes, self._arrived = self._arrived, []
         if self._stream is None:
-            self._stage()
+            self.stage()
         else:
             for lane in lanes:
                 assert lane.stream is not None
@@ -168,7 +168,7 @@ class LaneNetwork:
                 if lane.read is not None:
                     self._stream.wait_event(lane.read)
             with torch.cuda.stream(self._stream):
-                self._stage()
+                self.stage()
             for lane in lanes:
                 assert lane.stream is not None
                 lane.stream.wait_stream(self._stream)
