@@ -18,6 +18,7 @@ from rts_batch.model.weights import build_model, load_weights
 from rts_batch.tracking import crop, device_crop
 from rts_batch.tracking.device import DeviceTracker, supports
 from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.lane_steps import LaneSteps
 from rts_batch.tracking.lanes import LaneNetwork
 from rts_batch.tracking.opening import SceneOpener
 from rts_batch.tracking.scene import Scene, TargetPrompt
@@ -302,3 +303,34 @@ def test_profiles_stay_close_on_a_gpu(profile) -> None:
         set_precision("cuda", "exact")
         overlaps.append(iou(exact.step(frame).mask, found))
     assert np.mean(overlaps) >= 0.98
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("threshold", [0.0, 0.35, 5.0], ids=["found", "sometimes", "never found"])
+def test_kernels_do_what_the_tensor_operations_do(on_gpu: RTS, threshold: float, monkeypatch) -> None:
+    pytest.importorskip("triton")
+    config = replace(SMALL, not_found_threshold=threshold)
+    tensors, kernels = DeviceTracker(on_gpu, config), DeviceTracker(on_gpu, config)
+    for tracker in (tensors, kernels):
+        tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+    for number, (frame, _) in enumerate(FRAMES[1:], start=2):
+        frame = np.full_like(frame, 90) if 8 <= number < 11 else frame
+        with monkeypatch.context() as patch:
+            patch.setattr("rts_batch.tracking.device._steps_class", lambda device: LaneSteps)
+            expected = tensors.step(frame)
+        found = kernels.step(frame)
+        assert type(kernels._steps) is not type(tensors._steps)
+        assert found.state == expected.state, number
+        assert iou(found.mask, expected.mask) >= 0.999, number
+        assert found.region == expected.region
+        assert np.allclose(found.box, expected.box, atol=1e-3)
+        ours, theirs = kernels._steps, tensors._steps
+        assert torch.allclose(ours.crop, theirs.crop, atol=1e-2), number
+        assert torch.allclose(ours.previous_mask, theirs.previous_mask, atol=1e-3), number
+        assert torch.allclose(ours.state.values, theirs.state.values, rtol=1e-4, atol=1e-3), number
+        assert torch.equal(ours.state.flags, theirs.state.flags)
+        assert torch.allclose(ours.label, theirs.label, atol=1e-3)
+        for mine, other in ((ours.segmentation, theirs.segmentation), (ours.localisation, theirs.localisation)):
+            assert torch.allclose(mine.weights, other.weights, atol=1e-5)
+            assert torch.equal(mine.age, other.age)
+            assert torch.equal(mine.last_slot, other.last_slot)

@@ -66,10 +66,12 @@ def fast_networks(
 def set_precision(device: str | torch.device, profile: Profile) -> None:
     """Sets for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
 
-    `exact` does without autotuning, which may choose another algorithm in another run.
+    With `bf16` the convolutions that are left in float32 may, but not the learners' matrix products. `exact` does
+    without autotuning, which may choose another algorithm in another run.
     """
     if torch.device(device).type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = profile == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = profile == "tf32"
+        torch.backends.cudnn.allow_tf32 = profile != "exact"
         torch.backends.cudnn.benchmark = profile != "exact"
 
 

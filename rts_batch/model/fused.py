@@ -26,10 +26,18 @@ class FusedConv(nn.Module):
         self.activation = activation
         self.weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
         self.bias = None if conv.bias is None else conv.bias.detach()
+        channels = self.weight.shape[1]
+        self.padded = (-channels) % 8 if self.groups == 1 and channels > 1 and self.weight.dtype != torch.float32 else 0
+        """Channels of zeros that let the matrix units take an image, which has three."""
+        if self.padded:
+            padded = functional.pad(self.weight, (0, 0, 0, 0, 0, self.padded))
+            self.weight = padded.contiguous(memory_format=torch.channels_last)
         self.fuses = activation is nn.ReLU and self.weight.dtype != torch.float32 and self.bias is not None
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Returns `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add."""
+        if self.padded:
+            x = functional.pad(x, (0, 0, 0, 0, 0, self.padded))
         if self.fuses:
             geometry = (self.stride, self.padding, self.dilation, self.groups)
             try:

@@ -8,6 +8,7 @@ packed result a frame, when somebody looks at it.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -132,7 +133,7 @@ class DeviceTracker(FastTracker):
         self._upload_next(frame)  # refuses a frame of another size
         state = super().state
         size = (state.probabilities.shape[0], state.probabilities.shape[1])
-        self._steps = lane.steps_for(size, lambda: LaneSteps(lane, self, state, size))
+        self._steps = lane.steps_for(size, lambda: _steps_class(lane.network.device)(lane, self, state, size))
         self._steps.load(self, state)
         return self._steps
 
@@ -156,6 +157,15 @@ def _advance(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor | None]]) 
     assert network is not None
     with network.results_of([lane for lane, _ in held]):
         return [stages.finish() for _, stages in held]
+
+
+def _steps_class(device: torch.device) -> type[LaneSteps]:
+    """Triton kernels on CUDA; PyTorch operations elsewhere and where Triton is missing."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from rts_batch.tracking.kernel_steps import KernelSteps
+
+        return KernelSteps
+    return LaneSteps
 
 
 def _lanes_of(tracker: Tracker) -> int:

@@ -29,9 +29,13 @@ class DeviceMemory:
         self.protected = torch.zeros(memory.capacity, dtype=torch.bool, device=device)
         self.prompt_weights = torch.zeros(memory.capacity, device=device)
         """What the prompts' samples weigh once they have fallen to the minimum."""
-        self.count, self.last_slot, self.inserted = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(3))
+        self.count, self.last_slot, self.inserted = self.make_counters(device)
         """`[1] int64`; `last_slot` is −1 where no sample was inserted yet."""
         self.load(memory)
+
+    def make_counters(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        counts = torch.zeros(3, 1, dtype=torch.int64, device=device)
+        return counts[0], counts[1], counts[2]
 
     def load(self, memory: SampleMemory) -> None:
         """Takes a memory of the host; from then on both share the samples, and `save` hands the rest back."""

@@ -20,38 +20,56 @@ VECTORS = ("position", "target_size", "base_target_size", "clf_position", "clf_t
 NUMBERS = ("target_scale", "clf_scale")
 FLAGS = ("lost_mask", "mask_too_small", "lost_localisation")
 
+BOUNDS = 2 * len(VECTORS) + len(NUMBERS)
+LOST_FRAMES = BOUNDS + 2
+PLACEMENT = LOST_FRAMES + 1
+HISTORY = PLACEMENT + 14
+"""Where these begin in `DeviceState.values`, after vectors and numbers in the order above."""
+
 
 class DeviceState:
     """The state between two frames. Every tensor keeps its place in memory, so that a CUDA graph can replay on it.
 
-    Vectors are `[2] float32` (y, x), numbers and flags `[]`.
+    Vectors are `[2] float32` (y, x), numbers and flags `[]`; all of them are views into `values` and `flags`.
     """
+
+    position: Tensor
+    target_size: Tensor
+    base_target_size: Tensor
+    clf_position: Tensor
+    clf_target_size: Tensor
+    clf_base_target_size: Tensor
+    target_scale: Tensor
+    clf_scale: Tensor
+    lost_mask: Tensor
+    mask_too_small: Tensor
+    lost_localisation: Tensor
 
     def __init__(self, state: TrackerState, grid: Grid, features: Tensor) -> None:
         device = grid.crop.device
         self.grid = grid
-        self.position, self.target_size, self.base_target_size = (torch.zeros(2, device=device) for _ in range(3))
-        self.clf_position, self.clf_target_size, self.clf_base_target_size = (
-            torch.zeros(2, device=device) for _ in range(3)
-        )
-        self.target_scale, self.clf_scale = (torch.zeros((), device=device) for _ in range(2))
-        self.clf_scale_bounds = torch.zeros(2, device=device)
-        self.lost_mask, self.mask_too_small, self.lost_localisation = (
-            torch.zeros((), dtype=torch.bool, device=device) for _ in range(3)
-        )
-        self.lost_frames = torch.zeros((), dtype=torch.int64, device=device)
-        self.scale_history = torch.zeros(LOST_HISTORY, device=device)
+        self.values = torch.zeros(HISTORY + LOST_HISTORY, device=device)
+        for number, name in enumerate(VECTORS):
+            setattr(self, name, self.values[2 * number : 2 * number + 2])
+        for number, name in enumerate(NUMBERS, start=2 * len(VECTORS)):
+            setattr(self, name, self.values[number])
+        self.clf_scale_bounds = self.values[BOUNDS:LOST_FRAMES]
+        self.lost_frames = self.values[LOST_FRAMES]
+        self.placement = self.values[PLACEMENT:HISTORY].view(7, 2)
+        """The last frame's search region, `Placement.packed`."""
+        self.scale_history = self.values[HISTORY:]
         """The newest last; zero where there were fewer."""
+        self.flags = torch.zeros(len(FLAGS), dtype=torch.bool, device=device)
+        for number, name in enumerate(FLAGS):
+            setattr(self, name, self.flags[number])
         self.probabilities = torch.zeros(grid.image_size, device=device)
         self.previous = torch.zeros(grid.image_size, device=device)
         """What the next step takes for the last frame's probabilities: merged with other targets' where there are."""
         self.features = torch.zeros_like(features)
         """x_s of the last frame, `[C, h, w]`."""
-        self.placement = torch.zeros((7, 2), device=device)
-        """The last frame's search region, `Placement.packed`."""
         self.places = torch.zeros(sum(grid.crop_size), dtype=torch.int64, device=device)
         self.inside = torch.zeros(sum(grid.crop_size), dtype=torch.bool, device=device)
-        """Its `mask_places`."""
+        """The last search region's `mask_places`."""
         self.load(state)
 
     def load(self, state: TrackerState) -> None:

@@ -16,7 +16,7 @@ from rts_batch.model.fast_learner import border, fit, scores_of
 from rts_batch.model.instance_model import gaussian_labels
 from rts_batch.tracking.device_crop import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.device_memory import DeviceMemory
-from rts_batch.tracking.device_state import DeviceState, Found, localise, outcome_of
+from rts_batch.tracking.device_state import DeviceState, localise, outcome_of
 from rts_batch.tracking.lanes import Lane, Stage
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.tracker import StepResult, TargetState, TrackedFrame
@@ -42,7 +42,7 @@ class Reading:
         if self._arrived is not None:
             self._arrived.synchronize()
         score, probability_sum, confidence_sum, area, *others = self._numbers.tolist()
-        lost_mask, too_small, found = (bool(value) for value in others[:3])
+        lost_mask, too_small, lost_localisation = (bool(value) for value in others[:3])
         x, y, w, h, cy, cx, ch, cw = others[3:11]
         box: Box = (x, y, w, h)
         if (lost_mask or too_small) and self._steps.network.config.localisation_fallback:
@@ -54,7 +54,7 @@ class Reading:
             "confidence_sum": confidence_sum,
             "area": int(area),
             "too_small": too_small,
-            "found": found,
+            "found": not lost_localisation,
             "box": box,
             "region": (y0, x0, y1, x1),
         }
@@ -95,6 +95,8 @@ class Reading:
 class LaneSteps:
     """The stages of one lane for images of one size."""
 
+    memory: type[DeviceMemory] = DeviceMemory
+
     def __init__(self, lane: Lane, tracker: DeviceTracker, state: TrackerState, image_size: tuple[int, int]) -> None:
         network = lane.network
         self.network = network
@@ -108,14 +110,15 @@ class LaneSteps:
         self.grid = Grid(self.config.crop_size, image_size, device)
         self.state = DeviceState(state, self.grid, self.x_s)
         if lane.segmentation is None or lane.localisation is None:
-            lane.segmentation = DeviceMemory(tracker.segmentation.memory, device)
-            lane.localisation = DeviceMemory(tracker.localisation.memory, device)
+            lane.segmentation = self.memory(tracker.segmentation.memory, device)
+            lane.localisation = self.memory(tracker.localisation.memory, device)
         self.segmentation, self.localisation = lane.segmentation, lane.localisation
         self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
         self.scores = torch.zeros(image_size, device=device)
         self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
         self.numbers = torch.zeros(19, device=device)
-        self.label_centre = torch.zeros(1, 2, device=device)
+        self.label = torch.zeros_like(self.score_map)
+        """The Gaussian label of the last frame's target, `[h', w']`."""
         self.frame_number = 1
         self.has_previous = False
         self.stages: dict[str, Stage] = {}
@@ -185,24 +188,15 @@ class LaneSteps:
         return self.stages[key]
 
     def _prepare(self, stores: bool, forced: bool, due: bool) -> None:
-        state = self.state
         if stores:
             self._learn_mask(forced, due)
-        state.update_search(self.config)
-        placement = self._place()
-        self.crop.copy_(sample_image(self.frame, placement, self.grid))
-        state.keep_region(placement)
-        if self.model.config.previous_mask:
-            # Zero and one on the first frame, whose map is ±100; nothing once the mask is lost.
-            seen = sample_mask(state.previous.clamp(0, 1), state.places, state.inside, self.grid)
-            self.previous_mask.copy_(torch.where(state.lost_mask, 0.0, seen))
+        self._look()
 
     def _learn_mask(self, forced: bool, due: bool) -> None:
         """`SegmentationBranch.update`: stores the last frame and trains τ."""
         state, memory, kernel = self.state, self.segmentation, self.model.config.target_filter_size
         gate = state.lost_mask.new_ones(()) if forced else ~(state.lost_mask | state.lost_localisation)
-        mask = sample_mask(state.previous, state.places, state.inside, self.grid)
-        label, weight = self.model.label_encoder(mask[None, None])
+        label, weight = self.model.label_encoder(self._remembered_mask()[None, None])
         sample = {
             "features": border(state.features, kernel).transpose(0, 1),
             "labels": border(label[0, 0], kernel),
@@ -223,6 +217,22 @@ class LaneSteps:
             )
             self.tau.copy_(torch.where(gate, tau, self.tau))
 
+    def _remembered_mask(self) -> Tensor:
+        """The last frame's probabilities in its own crop, `[h, w]`."""
+        return sample_mask(self.state.previous, self.state.places, self.state.inside, self.grid)
+
+    def _look(self) -> None:
+        """Sets the next search region and cuts the crop, and the last mask where the network reads it."""
+        state = self.state
+        state.update_search(self.config)
+        placement = self._place()
+        self.crop.copy_(sample_image(self.frame, placement, self.grid))
+        state.keep_region(placement)
+        if self.model.config.previous_mask:
+            # Zero and one on the first frame, whose map is ±100; nothing once the mask is lost.
+            seen = sample_mask(state.previous.clamp(0, 1), state.places, state.inside, self.grid)
+            self.previous_mask.copy_(torch.where(state.lost_mask, 0.0, seen))
+
     def _place(self) -> Placement:
         """`Tracker._place_region`."""
         state, grid = self.state, self.grid
@@ -232,6 +242,13 @@ class LaneSteps:
         return place_region(state.position + odd * state.target_scale * grid.crop / (2 * cells), size, grid)
 
     def _finish(self, due: bool) -> None:
+        self._judge()
+        self.state.features.copy_(self.x_s)
+        if self.config.update_localisation:
+            self._learn_place(due)
+
+    def _judge(self) -> None:
+        """Pastes the logits, follows the target, and writes down what the host will read and learn from."""
         state, grid, config = self.state, self.grid, self.config
         placement = Placement.unpack(state.placement)
         scores, window = paste_scores(self.logits, placement, grid)
@@ -243,30 +260,28 @@ class LaneSteps:
         state.lost_localisation.copy_(~found.found)
         state.probabilities.copy_(probabilities)
         state.previous.copy_(probabilities)
-        state.features.copy_(self.x_s)
         state.follow(found, outcome, config)
-        if config.update_localisation:
-            self._learn_place(placement, found, due)
+        self.label.copy_(self._label((state.clf_position - placement.position) / found.scale))
         self.scores.copy_(scores)
         self.mask.copy_(scores > 0)
         measured = torch.stack([found.score, outcome.probability_sum, outcome.confidence_sum, outcome.area])
-        flags = torch.stack([state.lost_mask, state.mask_too_small, found.found]).float()
-        self.numbers.copy_(torch.cat([measured, flags, outcome.box, state.clf_position, state.clf_target_size, window]))
+        self.numbers.copy_(
+            torch.cat([measured, state.flags.float(), outcome.box, state.clf_position, state.clf_target_size, window])
+        )
 
-    def _learn_place(self, placement: Placement, found: Found, due: bool) -> None:
+    def _learn_place(self, due: bool) -> None:
         """`LocalisationBranch.update`: stores this frame and trains κ."""
-        memory, config = self.localisation, self.config
-        centre = (self.state.clf_position - placement.position) / found.scale
-        memory.insert({"features": self.x_c, "labels": self._label(centre)}, found.found)
+        memory, gate = self.localisation, ~self.state.lost_localisation
+        memory.insert({"features": self.x_c, "labels": self.label}, gate)
         if due:
             kappa = self.model.classifier.learn(
                 self.kappa,
                 memory.slots["features"][:, None],
                 memory.slots["labels"][:, None],
-                iterations=config.localisation_update_iterations,
+                iterations=self.config.localisation_update_iterations,
                 sample_weights=memory.weights,
             )[-1]
-            self.kappa.copy_(torch.where(found.found, kappa, self.kappa))
+            self.kappa.copy_(torch.where(gate, kappa, self.kappa))
 
     def _label(self, centre: Tensor) -> Tensor:
         """`LocalisationBranch._labels` of one centre, `[2]`: `[h', w']`."""
