@@ -89,10 +89,12 @@ bench-io: $(INSTALLED)
 bench-measures: $(INSTALLED)
 	$(BIN)/python -m benchmarks.davis_measures $(SHARED)/data/davis-dev --out benchmarks/results/davis-measures.json
 
-# Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md.
+# Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md. On a GPU, with another seed:
+# make train-mini SEED=1 TRAIN_MINI='--device cuda --loaders 4'
 STILLS ?= ../shared/data/train-pack/index.csv
+SEED ?= 0
 train-mini: $(INSTALLED)
-	$(BIN)/python -m rts_batch.training.make_mini $(STILLS) build/train-mini
+	$(BIN)/python -m rts_batch.training.make_mini $(STILLS) build/train-mini/$(SEED) --seed $(SEED) $(TRAIN_MINI)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

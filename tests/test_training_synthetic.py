@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from pathlib import Path
 
@@ -17,32 +16,13 @@ from rts_batch.training.heldout import HARD, held_out_clips
 from rts_batch.training.scenes import FRAME, view_of
 from rts_batch.training.stills import HELD_OUT_ONE_IN, Stills, read_index, read_picture
 from rts_batch.training.synthetic import SOLID, SceneOptions, StillClips, random_scene
+from tests.training_layouts import write_index, write_stills
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty drawn pictures with two objects each, and an index of them."""
-    folder = tmp_path_factory.mktemp("stills")
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(30):
-        image = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), np.uint8), (0, 0), 3)
-        mask = np.zeros((120, 160), np.uint8)
-        for instance, x in ((1, 45), (2, 115)):
-            cv2.ellipse(mask, (x, 60), (20 + number % 7, 30), 0, 0, 360, instance, -1)
-            image[mask == instance] = rng.integers(0, 256, 3)
-        cv2.imwrite(str(folder / f"{number}.jpg"), image)
-        cv2.imwrite(str(folder / f"{number}.png"), mask)
-        rows.append({"path": f"{number}.jpg", "mask": f"{number}.png", "tier": "clean"})
-    write_index(folder / "index.csv", rows)
-    return folder / "index.csv"
-
-
-def write_index(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="") as lines:
-        writer = csv.DictWriter(lines, ["path", "mask", "tier"])
-        writer.writeheader()
-        writer.writerows(rows)
+    return write_stills(tmp_path_factory.mktemp("stills"))
 
 
 def test_a_clip_depends_on_its_generator_alone(index: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -143,3 +144,27 @@ def write_run(folder: Path, *, frames: int = 16, videos: tuple[str, ...] = ("a",
                 )
             writer.close(frames=frames)
     return folder
+
+
+def write_stills(folder: Path, *, pictures: int = 30) -> Path:
+    """Draws pictures with two objects each and an index of them, and returns the index."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(pictures):
+        image = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), np.uint8), (0, 0), 3)
+        mask = np.zeros((120, 160), np.uint8)
+        for instance, x in ((1, 45), (2, 115)):
+            cv2.ellipse(mask, (x, 60), (20 + number % 7, 30), 0, 0, 360, instance, -1)
+            image[mask == instance] = rng.integers(0, 256, 3)
+        cv2.imwrite(str(folder / f"{number}.jpg"), image)
+        cv2.imwrite(str(folder / f"{number}.png"), mask)
+        rows.append({"path": f"{number}.jpg", "mask": f"{number}.png", "tier": "clean"})
+    write_index(folder / "index.csv", rows)
+    return folder / "index.csv"
+
+
+def write_index(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, ["path", "mask", "tier"])
+        writer.writeheader()
+        writer.writerows(rows)

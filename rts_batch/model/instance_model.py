@@ -130,7 +130,7 @@ class InstanceModel(nn.Module):
         labels = labels[:, :, None]
         target = ((labels > self.hinge_threshold).to(labels.dtype) + self.activation_leak).clamp(max=1)
         if sample_weights is None:
-            weight = torch.tensor(1 / features.shape[0], dtype=labels.dtype, device=labels.device).sqrt()
+            weight = labels.new_full((), 1 / features.shape[0]).sqrt()
         else:
             weight = sample_weights.sqrt().view(-1, 1, 1, 1, 1)
 

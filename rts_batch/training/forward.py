@@ -108,10 +108,16 @@ def score_labels(model: RTS, batch: Batch, encoded: Encoded, *, sigma_factor: fl
     """
     feature_size = (encoded.test.localisation.shape[-2], encoded.test.localisation.shape[-1])
     boxes = batch.boxes.flatten(0, 1)
-    crop = boxes.new_tensor(batch.images.shape[-2:])
     middle = (boxes[:, :2] + 0.5 * boxes[:, 2:]).flip(-1)
     even = 1 - model.config.localisation_filter_size % 2
-    centres = boxes.new_tensor(feature_size) * (middle - 0.5 * crop) / crop + 0.5 * even
+    # Plain numbers, since tensors of them would make a GPU wait for the copy.
+    centres = torch.stack(
+        [
+            cells * (place - 0.5 * pixels) / pixels + 0.5 * even
+            for cells, pixels, place in zip(feature_size, batch.images.shape[-2:], middle.unbind(-1), strict=True)
+        ],
+        dim=-1,
+    )
     labels = gaussian_labels(centres, feature_size, model.config.localisation_filter_size, sigma_factor=sigma_factor)
     present = (boxes[:, 2:] >= 0).all(-1)
     return (labels * present[:, None, None]).unflatten(0, (-1, batch.sequences))

@@ -2,7 +2,8 @@
 
 Three stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
 crops, then heads and late backbone blocks on full crops, then the box head on that backbone. What goes on from each
-stage is the checkpoint that the clips of held-out pictures prefer.
+stage is the checkpoint that the clips of held-out pictures prefer. `--export-only` writes the weights of
+a training that has not ended.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -49,6 +51,7 @@ from rts_batch.training.synthetic import StillClips
 SMALL_CROP = (192, 336)
 FRAMES = 3
 """Of a clip: one to learn from and two to be judged by."""
+BEST = "best.pt"
 VALIDATION_SEED = 10_000
 VALIDATION_BATCHES = 6
 PROVENANCE = "rts-batch `make train-mini`: MobileNetV2 ImageNet features and stills of COCO 2017 and Open Images"
@@ -72,10 +75,33 @@ def fetch_imagenet_features(folder: Path) -> Path:
     return target
 
 
+def stages(*, seed: int = 0, steps_scale: float = 1.0) -> tuple[TrainSettings, TrainSettings, TrainSettings]:
+    """Returns the settings of the heads, the tracker and the box head, with `steps_scale` times the recipe's steps.
+
+    Every stage sees clips of its own, and so does every seed.
+    """
+    heads, mini, box = (
+        dataclasses.replace(
+            stage,
+            seed=1000 * seed + place,
+            iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)),
+        )
+        for place, stage in enumerate((MINI_HEADS, MINI, MINI_STA))
+    )
+    return heads, mini, box
+
+
 def train_stage(
-    settings: TrainSettings, stills: Path, features: Path, folder: Path, start: Mapping[str, Tensor] | None = None
+    settings: TrainSettings,
+    stills: Path,
+    features: Path,
+    folder: Path,
+    start: Mapping[str, Tensor] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    loaders: int = 1,
 ) -> RTS | STA:
-    """Trains one stage in `folder` and returns its best network, with BatchNorm folded.
+    """Trains one stage in `folder` and returns its best network on the CPU, with BatchNorm folded.
 
     Args:
         settings: of the stage.
@@ -83,6 +109,8 @@ def train_stage(
         features: the ImageNet features.
         folder: of the stage's checkpoints and curves.
         start: tensors to start from, with BatchNorm folded; the others start fresh.
+        device: to train on.
+        loaders: processes that make clips; the clips do not depend on how many.
     """
     torch.manual_seed(settings.seed)
     network = build_network(settings)
@@ -92,48 +120,81 @@ def train_stage(
     fold_batchnorm(network.feature_extractor)  # a third less time in the backbone
     if start is not None:
         network.load_state_dict({**network.state_dict(), **start})
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if torch.device(device).type == "cpu":
+        # Not on a GPU, whose float32 kernels for depthwise convolutions want the usual layout.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, STA):
         clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.sta_search_area_scale, frames=1)
     else:
         clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.search_area_scale, frames=FRAMES)
-    crop = SMALL_CROP if settings.name == MINI_HEADS.name else TRACKER_RTS_MINI.crop_size
-    source = ClipStream(clips(read_index(stills), crop_size=crop), batch=settings.batch, seed=settings.seed, loaders=1)
-    held_out = ClipStream(clips(read_index(stills, split="held-out")), batch=settings.batch, seed=VALIDATION_SEED)
-    stream = held_out.batches(0)
-    batches = [next(stream) for _ in range(VALIDATION_BATCHES)]
+    whole = TRACKER_RTS_MINI.crop_size
+    seen = clips(read_index(stills), crop_size=SMALL_CROP if settings.name == MINI_HEADS.name else whole)
+    source = ClipStream(seen, batch=settings.batch, seed=settings.seed, loaders=loaders)
+    unseen = clips(read_index(stills, split="held-out"), crop_size=whole)
+    held_out = ClipStream(unseen, batch=settings.batch, seed=VALIDATION_SEED).batches(0)
+    batches = [batch.to(device) for batch in islice(held_out, VALIDATION_BATCHES)]
     evaluate = partial(evaluate_batches, settings=settings, batches=batches)
-    train(Trainer(network, settings), source, folder, evaluate=evaluate)
-    network.load_state_dict(torch.load(folder / "best.pt", weights_only=True))
+    train(Trainer(network, settings, device=device), source, folder, evaluate=evaluate)
+    return best_network(settings, folder)
+
+
+def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
+    """Returns the network of a stage's `best.pt`, on the CPU, with BatchNorm folded."""
+    network = build_network(settings)
+    fold_batchnorm(network.feature_extractor)
+    network.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
     return network
 
 
-def make_mini(stills: Path, out: Path, *, seed: int = 0) -> Path:
+def make_mini(
+    stills: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    steps_scale: float = 1.0,
+    device: torch.device | str = "cpu",
+    loaders: int = 1,
+) -> Path:
     """Runs all stages and writes `rts-mini.safetensors` into `out`; returns its path."""
     features = fetch_imagenet_features(out / "imagenet")
-    # Every stage sees clips of its own.
-    heads, mini, box = (
-        dataclasses.replace(stage, seed=1000 * seed + place) for place, stage in enumerate((MINI_HEADS, MINI, MINI_STA))
-    )
-    first = train_stage(heads, stills, features, out / heads.name)
-    tracker = train_stage(mini, stills, features, out / mini.name, first.state_dict())
+    heads, mini, box = stages(seed=seed, steps_scale=steps_scale)
+    stage = partial(train_stage, stills=stills, features=features, device=device, loaders=loaders)
+    first = stage(heads, folder=out / heads.name)
+    tracker = stage(mini, folder=out / mini.name, start=first.state_dict())
     backbone = {key: value for key, value in tracker.state_dict().items() if key.startswith("feature_extractor.")}
-    sta = train_stage(box, stills, features, out / box.name, backbone)
-    return export(tracker, sta, out / "rts-mini.safetensors")
+    stage(box, folder=out / box.name, start=backbone)
+    return export(out, seed=seed, steps_scale=steps_scale)
 
 
-def export(tracker: RTS | STA, sta: RTS | STA, path: Path) -> Path:
-    """Writes both trained networks as one weights file in float16."""
+def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0) -> Path:
+    """Writes the best networks of the stages in `out`, finished or not, as one weights file in float16.
+
+    Without a second stage the tracker is the first stage's, without a third one the file has no box head.
+
+    Raises:
+        TrainingError: no stage has been evaluated yet.
+    """
+    heads, mini, box = stages(seed=seed, steps_scale=steps_scale)
+    reached = [settings for settings in (heads, mini, box) if (out / settings.name / BEST).exists()]
+    if not reached:
+        raise TrainingError(f"{out}: no stage has a {BEST} yet; wait for its first evaluation")
+    tracker_stage = mini if mini in reached else heads
+    tracker = best_network(tracker_stage, out / tracker_stage.name)
     assert isinstance(tracker, RTS)
-    assert isinstance(sta, STA)
+    head = None
+    if box in reached:
+        sta = best_network(box, out / box.name)
+        assert isinstance(sta, STA)
+        head = StaWeights(sta.config, unfolded_state(sta))
     weights = make_weights(
         tracker.config,
         TRACKER_RTS_MINI,
         unfolded_state(tracker),
-        sta=StaWeights(sta.config, unfolded_state(sta)),
-        provenance=PROVENANCE,
+        sta=head,
+        provenance=f"{PROVENANCE}; seed {seed}, {steps_scale:g} times the recipe's steps",
         licence=LICENCE,
     )
+    path = out / "rts-mini.safetensors"
     save_weights(weights, path, half=True)
     return path
 
@@ -142,13 +203,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stills", type=Path, help="index.csv of stills with instance masks")
     parser.add_argument("out", type=Path, help="folder of checkpoints, curves and the weights")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and of the clips")
+    parser.add_argument("--steps-scale", type=float, default=1.0, help="times the recipe's steps in every stage")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--loaders", type=int, default=1, help="processes that make clips; 0 makes them in this one")
+    parser.add_argument("--export-only", action="store_true", help="write the weights that OUT has got to")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     cv2.setNumThreads(0)
-    print(make_mini(arguments.stills, arguments.out, seed=arguments.seed))
+    recipe = {"seed": arguments.seed, "steps_scale": arguments.steps_scale}
+    if arguments.export_only:
+        print(export(arguments.out, **recipe))
+        return
+    print(make_mini(arguments.stills, arguments.out, **recipe, device=arguments.device, loaders=arguments.loaders))
 
 
 if __name__ == "__main__":
