@@ -86,20 +86,18 @@ class KernelSteps(LaneSteps):
         self._rows = torch.zeros(self._across, height, device=device)
         self._columns = torch.zeros(self._down, width, device=device)
         self._partial = torch.zeros(self._down * self._across, 8, device=device)
-        self._remembered = torch.zeros(self.config.crop_size, device=device)
         self._crop = {"CROP_HEIGHT": self.config.crop_size[0], "CROP_WIDTH": self.config.crop_size[1]}
         self._tile = {"TILE_ROWS": TILE_ROWS, "TILE_COLUMNS": TILE_COLUMNS}
 
-    def _remembered_mask(self) -> Tensor:
+    def _remember(self) -> None:
         state = self.state
         launch(
             kernels.remember,
-            (_tiles(self._remembered.numel(), BLOCK),),
-            *(state.previous, state.places, _bytes(state.inside), self._remembered, self.image_size[1]),
+            (_tiles(self.remembered.numel(), BLOCK),),
+            *(state.previous, state.places, _bytes(state.inside), self.remembered, self.image_size[1]),
             **self._crop,
             BLOCK=BLOCK,
         )
-        return self._remembered
 
     def _look(self) -> None:
         state, config = self.state, self.config
@@ -132,7 +130,7 @@ class KernelSteps(LaneSteps):
         )
         launch(
             kernels.cut,
-            (_tiles(self._remembered.numel(), BLOCK),),
+            (_tiles(self.remembered.numel(), BLOCK),),
             *(self.frame, state.placement, self.crop, state.previous, self.previous_mask),
             *(state.places, _bytes(state.inside), _bytes(state.flags), width),
             **self._crop,

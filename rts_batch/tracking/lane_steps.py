@@ -117,6 +117,10 @@ class LaneSteps:
         self.scores = torch.zeros(image_size, device=device)
         self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
         self.numbers = torch.zeros(19, device=device)
+        self.gate = torch.zeros((), dtype=torch.bool, device=device)
+        """Whether the last frame is one to learn from."""
+        self.remembered = torch.zeros(self.config.crop_size, device=device)
+        """The last frame's probabilities in its own crop, `[h, w]`."""
         self.label = torch.zeros_like(self.score_map)
         """The Gaussian label of the last frame's target, `[h', w']`."""
         self.frame_number = 1
@@ -169,10 +173,14 @@ class LaneSteps:
             if previous is not None:
                 self.state.previous.copy_(previous)
             self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
+        if stores and not due:
+            with self.lane.issue_aside():  # the network need not wait for it
+                self._stage(self._store, stream=self.lane.side_stream)()
         self.has_previous = True
 
     def finish(self) -> Reading:
         """Reads what the network found, and learns to localise from it."""
+        self.lane.join()
         with self.lane.issue():
             self._stage(self._finish, due=self._due())()
             return Reading(self.numbers, self.mask, self)
@@ -181,45 +189,54 @@ class LaneSteps:
         now = self.frame_number
         return now < self.config.dense_frames or (now - 1) % self.config.train_interval == 0
 
-    def _stage(self, function: Callable[..., None], **arguments: bool) -> Stage:
+    def _stage(
+        self, function: Callable[..., None], *, stream: torch.cuda.Stream | None = None, **arguments: bool
+    ) -> Stage:
         key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
         if key not in self.stages:
-            self.stages[key] = Stage(lambda: function(**arguments), self.network.device, self.lane.pool)
+            self.stages[key] = Stage(lambda: function(**arguments), stream or self.lane.stream, self.lane.pool)
         return self.stages[key]
 
     def _prepare(self, stores: bool, forced: bool, due: bool) -> None:
         if stores:
-            self._learn_mask(forced, due)
+            state = self.state
+            self.gate.copy_(state.lost_mask.new_ones(()) if forced else ~(state.lost_mask | state.lost_localisation))
+            self._remember()
+        if due:
+            self._store()
+            self._learn_mask()
         self._look()
 
-    def _learn_mask(self, forced: bool, due: bool) -> None:
-        """`SegmentationBranch.update`: stores the last frame and trains τ."""
-        state, memory, kernel = self.state, self.segmentation, self.model.config.target_filter_size
-        gate = state.lost_mask.new_ones(()) if forced else ~(state.lost_mask | state.lost_localisation)
-        label, weight = self.model.label_encoder(self._remembered_mask()[None, None])
+    def _remember(self) -> None:
+        state = self.state
+        self.remembered.copy_(sample_mask(state.previous, state.places, state.inside, self.grid))
+
+    def _store(self) -> None:
+        """`SegmentationBranch.update`: stores the last frame, as `_prepare` left it."""
+        kernel = self.model.config.target_filter_size
+        label, weight = self.model.label_encoder(self.remembered[None, None])
         sample = {
-            "features": border(state.features, kernel).transpose(0, 1),
+            "features": border(self.state.features, kernel).transpose(0, 1),
             "labels": border(label[0, 0], kernel),
             "weights": border(weight[0, 0], kernel),
         }
-        memory.insert(sample, gate)
-        if due:
-            width, features = self.config.crop_size[1] // 16, memory.slots["features"]
-            tau, _ = fit(
-                self.tau,
-                features,
-                memory.slots["labels"],
-                memory.slots["weights"] * memory.weights[:, None, None],
-                scores_of(features, self.tau, width),
-                width=width,
-                reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
-                iterations=self.config.update_iterations,
-            )
-            self.tau.copy_(torch.where(gate, tau, self.tau))
+        self.segmentation.insert(sample, self.gate)
 
-    def _remembered_mask(self) -> Tensor:
-        """The last frame's probabilities in its own crop, `[h, w]`."""
-        return sample_mask(self.state.previous, self.state.places, self.state.inside, self.grid)
+    def _learn_mask(self) -> None:
+        """Trains τ."""
+        memory, width = self.segmentation, self.config.crop_size[1] // 16
+        features = memory.slots["features"]
+        tau, _ = fit(
+            self.tau,
+            features,
+            memory.slots["labels"],
+            memory.slots["weights"] * memory.weights[:, None, None],
+            scores_of(features, self.tau, width),
+            width=width,
+            reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
+            iterations=self.config.update_iterations,
+        )
+        self.tau.copy_(torch.where(self.gate, tau, self.tau))
 
     def _look(self) -> None:
         """Sets the next search region and cuts the crop, and the last mask where the network reads it."""

@@ -11,6 +11,7 @@ Threads may step their own trackers of one network. They meet at the network: wh
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import weakref
 from collections import OrderedDict
@@ -41,17 +42,23 @@ class Stage:
     """A function of tensors that keep their places; on CUDA the second call captures it, later ones replay it.
 
     The first call runs it as it is, which lets libraries set themselves up outside the capture.
+
+    Args:
+        function: what to do.
+        stream: where its calls are issued; None on the CPU. Libraries keep a workspace for each stream, so graphs that
+            may run side by side must have been captured on streams of their own.
+        pool: memory shared with graphs that never run beside this one.
     """
 
-    def __init__(self, function: Callable[[], None], device: torch.device, pool: Any) -> None:
+    def __init__(self, function: Callable[[], None], stream: torch.cuda.Stream | None, pool: Any) -> None:
         self._function = function
-        self._captures = device.type == "cuda"
+        self._stream = stream
         self._pool = pool
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if self._graph is None and self._warm and self._captures:
+        if self._graph is None and self._warm and self._stream is not None:
             self._graph = self._capture()
         if self._graph is not None:
             self._graph.replay()
@@ -62,9 +69,23 @@ class Stage:
     def _capture(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         # Other lanes' threads go on working meanwhile.
-        with _CAPTURING, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        capturing = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
+        with _CAPTURING, _no_collection(), capturing:
             self._function()
         return graph
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps Python from collecting garbage: an old graph that is destroyed during a capture would break it."""
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class LaneNetwork:
@@ -89,8 +110,8 @@ class LaneNetwork:
         self.kappa = torch.zeros(lanes, 1, model.config.feature_dim, kernel, kernel, device=self.device)
         # The first run says which shapes come out.
         self.segmentation_features, self.localisation_features, self.score_maps, self.logits = self._forward()
-        self.stage = Stage(self._run, self.device, graph_pool(self.device))
         self._stream = stream_of(self.device)
+        self.stage = Stage(self._run, self._stream, graph_pool(self.device))
         self.lanes = [Lane(self, number) for number in range(lanes)]
         self._clock = 0
         self._meeting = threading.Condition()
@@ -184,6 +205,8 @@ class Lane:
         self.network = network
         self.number = number
         self.stream = stream_of(network.device)
+        self.side_stream = stream_of(network.device)
+        """For what may happen while the network runs."""
         self.pool = graph_pool(network.device)
         self.read: torch.cuda.Event | None = None
         """When its results of the network's last run had been read."""
@@ -196,6 +219,18 @@ class Lane:
     def issue(self) -> contextlib.AbstractContextManager[Any]:
         """A context whose work goes to the lane's stream."""
         return contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+
+    def issue_aside(self) -> contextlib.AbstractContextManager[Any]:
+        """A context whose work begins after the lane's so far, and then goes on beside it until `join`."""
+        if self.stream is None or self.side_stream is None:
+            return contextlib.nullcontext()
+        self.side_stream.wait_stream(self.stream)
+        return torch.cuda.stream(self.side_stream)
+
+    def join(self) -> None:
+        """Has the lane wait for what was issued aside."""
+        if self.stream is not None and self.side_stream is not None:
+            self.stream.wait_stream(self.side_stream)
 
     def wait_for_caller(self) -> None:
         """Has the lane begin later work only after what the current stream has been given."""
