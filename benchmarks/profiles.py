@@ -20,8 +20,9 @@ import torch
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import Profile
-from rts_batch.model.fast import fast_networks
+from rts_batch.model.fast import fast_networks, set_precision
 from rts_batch.model.weights import load_weights
+from rts_batch.tracking.device import DeviceTracker
 from rts_batch.tracking.fast import FastTracker
 from tests.parity_data import iou, read_davis, read_davis_mask
 
@@ -32,18 +33,24 @@ FREE_RUN = 0.005
 def tracker_of(profile: Profile, device: str, weights: str) -> FastTracker:
     loaded = load_weights(weights)
     model, _ = fast_networks(loaded, device, profile=profile)
-    return FastTracker(model, loaded.tracker_config)
+    return (DeviceTracker if device != "cpu" else FastTracker)(model, loaded.tracker_config)
 
 
-def same_state(davis: Path, sequence: str, trackers: tuple[FastTracker, FastTracker], frames: int) -> list[float]:
+def same_state(
+    davis: Path, sequence: str, trackers: tuple[FastTracker, FastTracker], frames: int, device: str, profile: Profile
+) -> list[float]:
     """Returns the IoU of both trackers' masks on each frame, each from the first tracker's state before it."""
     exact, other = trackers
+    set_precision(device, "exact")  # a setting of the process, so it goes back and forth
     exact.start(read_davis(davis, sequence, 0), mask=read_davis_mask(davis, sequence, 0))
     overlaps = []
     for index in range(1, frames):
         frame, before = read_davis(davis, sequence, index), exact.snapshot()
+        set_precision(device, profile)
         other.restore(before)
-        overlaps.append(iou(exact.step(frame).mask, other.step(frame).mask))
+        found = other.step(frame).mask
+        set_precision(device, "exact")
+        overlaps.append(iou(exact.step(frame).mask, found))
     return overlaps
 
 
@@ -57,17 +64,14 @@ def free_run(davis: Path, sequence: str, tracker: FastTracker, frames: int) -> f
 
 
 def measure(davis: Path, profile: Profile, arguments: argparse.Namespace) -> dict[str, Any]:
-    # On CUDA `tf32` is a setting of the process: the tracker made last decides, so each measure makes its own.
     sequences = sorted(folder.name for folder in (davis / "JPEGImages/480p").iterdir())[: arguments.clips]
     device, weights = arguments.device, arguments.weights
     result: dict[str, Any] = {"profile": profile, "clips": {}}
     for sequence in sequences:
         count = min(len(list((davis / "JPEGImages/480p" / sequence).glob("*.jpg"))), arguments.frames)
         row: dict[str, float] = {}
-        if profile != "tf32":
-            exact = tracker_of("exact", device, weights)
-            overlaps = same_state(davis, sequence, (exact, tracker_of(profile, device, weights)), count)
-            row["same state"] = statistics.fmean(overlaps)
+        pair = (tracker_of("exact", device, weights), tracker_of(profile, device, weights))
+        row["same state"] = statistics.fmean(same_state(davis, sequence, pair, count, device, profile))
         row["J exact"] = free_run(davis, sequence, tracker_of("exact", device, weights), count)
         row["J"] = free_run(davis, sequence, tracker_of(profile, device, weights), count)
         result["clips"][sequence] = row

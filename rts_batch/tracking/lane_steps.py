@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from rts_batch.tracking.device_memory import DeviceMemory
 from rts_batch.tracking.device_state import DeviceState, localise, outcome_of
 from rts_batch.tracking.lanes import Lane, Stage
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, TargetState, TrackedFrame
+from rts_batch.tracking.tracker import StepResult, TrackedFrame, target_state
 
 if TYPE_CHECKING:
     from rts_batch.tracking.device import DeviceTracker
@@ -38,7 +38,25 @@ class Reading:
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
-    def _values(self) -> dict[str, Any]:
+    def frame(self) -> TrackedFrame:
+        """The frame of a target that is alone in its video."""
+        result, area, confidence_sum = self._read()
+        return TrackedFrame(
+            mask=self._mask.numpy(),
+            region=result.region,
+            box=result.box,
+            area=area,
+            score=result.score,
+            confidence=confidence_sum / area if area else None,
+            state=target_state(area, result),
+        )
+
+    def scores(self) -> StepResult:
+        """The result before any merging with other targets; the scores are valid until the tracker's next step."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[StepResult, int, float]:
+        """Waits for the numbers; beside the result, the mask's area and the sum of probabilities inside it."""
         if self._arrived is not None:
             self._arrived.synchronize()
         score, probability_sum, confidence_sum, area, *others = self._numbers.tolist()
@@ -48,48 +66,16 @@ class Reading:
         if (lost_mask or too_small) and self._steps.network.config.localisation_fallback:
             box = (cx - (cw - 1) / 2, cy - (ch - 1) / 2, cw, ch)
         y0, x0, y1, x1 = (int(value) for value in others[11:15])
-        return {
-            "score": score,
-            "probability_sum": probability_sum,
-            "confidence_sum": confidence_sum,
-            "area": int(area),
-            "too_small": too_small,
-            "found": not lost_localisation,
-            "box": box,
-            "region": (y0, x0, y1, x1),
-        }
-
-    def frame(self) -> TrackedFrame:
-        """The frame of a target that is alone in its video."""
-        values = self._values()
-        area, found = values["area"], values["found"]
-        state: TargetState
-        if area == 0:
-            state = "mask_lost" if found else "lost"
-        else:
-            state = "tracked" if found and not values["too_small"] else "uncertain"
-        return TrackedFrame(
-            mask=self._mask.numpy(),
-            region=values["region"],
-            box=values["box"],
-            area=area,
-            score=values["score"],
-            confidence=values["confidence_sum"] / area if area else None,
-            state=state,
-        )
-
-    def scores(self) -> StepResult:
-        """The result before any merging with other targets; the scores are valid until the tracker's next step."""
-        values = self._values()
-        return StepResult(
+        result = StepResult(
             scores=self._steps.scores,
-            region=values["region"],
-            box=values["box"],
-            score=values["score"],
-            localised=values["found"],
-            mask_too_small=values["too_small"],
-            probability_sum=values["probability_sum"],
+            region=(y0, x0, y1, x1),
+            box=box,
+            score=score,
+            localised=not lost_localisation,
+            mask_too_small=too_small,
+            probability_sum=probability_sum,
         )
+        return result, int(area), confidence_sum
 
 
 class LaneSteps:

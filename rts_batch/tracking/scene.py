@@ -17,7 +17,7 @@ from rts_batch.errors import CheckpointError, PromptError
 from rts_batch.masks import Box
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, tight_box, tracked_frame
+from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, target_state, tracked_frame
 
 __all__ = ["Scene", "TargetPrompt", "TrackedFrame", "soft_aggregation"]
 
@@ -124,14 +124,21 @@ class Scene:
             return {}
         labels, merged = soft_aggregation(torch.stack([result.scores for result in results.values()]))
         self._merged = dict(zip(results, merged, strict=True))
+        masks, measures = measure_labels(labels, merged)
         frames = {}
-        for place, (object_id, result) in enumerate(results.items(), start=1):
-            mask = labels == place
-            tight = tight_box(mask, result.region)
-            if object_id in prompts:
-                frames[object_id] = tracked_frame(mask, None, result, tight, state="prompt")
-            else:
-                frames[object_id] = tracked_frame(mask, self._merged[object_id], result, tight)
+        for (object_id, result), mask, measured in zip(results.items(), masks, measures, strict=True):
+            prompted = object_id in prompts
+            area, probability_sum, *box = measured
+            confidence = 1.0 if prompted else probability_sum / area if area else None
+            frames[object_id] = TrackedFrame(
+                mask=mask,
+                region=result.region,
+                box=(box[0], box[1], box[2], box[3]) if area else None,
+                area=int(area),
+                score=None if prompted else result.score,
+                confidence=confidence if area else None,
+                state="prompt" if prompted else target_state(int(area), result),
+            )
         return frames
 
     def snapshot(self) -> dict[str, Any]:
@@ -173,3 +180,26 @@ def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:
     odds = torch.cat([torch.log(background / (1 - background)), scores])
     probabilities = torch.softmax(odds, dim=0)
     return probabilities.argmax(0), probabilities[1:]
+
+
+def measure_labels(labels: Tensor, probabilities: Tensor) -> tuple[NDArray[np.bool_], list[list[float]]]:
+    """Reads merged targets back, in two transfers for all of them.
+
+    Args:
+        labels: `[H, W] int64`.
+        probabilities: `[K, H, W] float32`.
+
+    Returns:
+        Masks, `[K, H, W] bool`, and for each target its pixels, the sum of its probabilities inside its mask, and the
+        mask's tight box x, y, w, h, which means nothing where the mask is empty.
+    """
+    height, width = labels.shape
+    places = torch.arange(1, len(probabilities) + 1, device=labels.device)
+    masks = labels == places[:, None, None]
+    rows, columns = masks.any(2).byte(), masks.any(1).byte()
+    top, left = rows.argmax(1), columns.argmax(1)
+    heights = height - rows.flip(1).argmax(1) - top
+    widths = width - columns.flip(1).argmax(1) - left
+    sums = (masks.sum((1, 2)), (probabilities * masks).sum((1, 2)))
+    measures = torch.stack([values.double() for values in (*sums, left, top, widths, heights)], dim=1)
+    return masks.cpu().numpy(), measures.tolist()

@@ -300,6 +300,13 @@ def tight_box(values: Tensor, window: Region) -> tuple[int, int, int, int] | Non
     return (x0 + columns[0], y0 + rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
 
 
+def target_state(area: int, result: StepResult) -> TargetState:
+    """Says what state a target with a mask of `area` pixels is in."""
+    if area == 0:
+        return "mask_lost" if result.localised else "lost"
+    return "tracked" if result.localised and not result.mask_too_small else "uncertain"
+
+
 def tracked_frame(
     mask: Tensor,
     probabilities: Tensor | None,
@@ -319,10 +326,7 @@ def tracked_frame(
     if probabilities is not None:
         confidence = float((probabilities[y0:y1, x0:x1] * inside).sum()) / area if area else None
     if state is None:
-        if area == 0:
-            state = "mask_lost" if result.localised else "lost"
-        else:
-            state = "tracked" if result.localised and not result.mask_too_small else "uncertain"
+        state = target_state(area, result)
     return TrackedFrame(
         mask=mask.cpu().numpy(),
         region=result.region,
