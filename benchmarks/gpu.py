@@ -15,11 +15,14 @@ import gc
 import json
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
@@ -27,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import MODELS, Profile, TrackerConfig
+from rts_batch.io.decoding import DecodingProcess
 from rts_batch.model.fast import fast, set_precision
 from rts_batch.model.layout import network_layout
 from rts_batch.model.rts import RTS
@@ -42,6 +46,9 @@ from tests.parity_data import synthetic_frame
 CALIBRATION_FLOP = 2 * 9 * 256 * 256 * 120 * 208
 DENSE = 101
 """The last frame of the phase in which the models learn on every frame."""
+
+WARM = 48
+"""Frames after which every stage has been captured, in a procedure whose dense phase is over after six."""
 
 
 def wait(device: str) -> None:
@@ -94,12 +101,9 @@ def read(found: TrackedFrame | None) -> None:
         _ = found.mask, found.score
 
 
-def single(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[str, float]:
-    """Returns milliseconds of the start, of the frames that learn, and of those after frame 101, updates included."""
+def follow(tracker: Tracker, frames: Frames, count: int, marks: tuple[int, ...], device: str) -> list[float]:
+    """Tracks a video and returns when it began, when the first frame and each of `marks` was done."""
     image, mask = frames.pairs[0]
-    if device != "cpu":
-        Tracker.start(tracker, image, mask=mask)  # libraries set themselves up
-        torch.cuda.reset_peak_memory_stats()
     wait(device)
     times = [time.perf_counter()]
     tracker.start(image, mask=mask)
@@ -110,23 +114,41 @@ def single(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[st
         found = tracker.step(frames.image(number))
         read(late)
         late = found
-        if number in (5, DENSE, count):
+        if number in marks:
             read(found)
             wait(device)
             times.append(time.perf_counter())
-    first = min(5, count)
-    dense = min(DENSE, count)
-    result = {"start ms": 1e3 * (times[1] - times[0]), "dense ms": 1e3 * (times[3] - times[2]) / (dense - first)}
+    return times
+
+
+def single(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[str, float]:
+    """Returns milliseconds of the start, of the frames that learn, and of those after frame 101, updates included.
+
+    The second video is measured, as the first captures the stages.
+    """
+    if isinstance(tracker, DeviceTracker):
+        follow(tracker, frames, min(count, DENSE + 42), (), device)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    first, dense = min(5, count - 1), min(DENSE, count)
+    begun, started, early, *later = follow(tracker, frames, count, (first, dense, count), device)
+    result = {"start ms": 1e3 * (started - begun), "dense ms": 1e3 * (later[0] - early) / (dense - first)}
     if count > DENSE:
-        later = (times[4] - times[3]) / (count - DENSE)
-        result |= {"after 101 ms": 1e3 * later, "frames/s": 1 / later}
+        after = (later[1] - later[0]) / (count - DENSE)
+        result |= {"after 101 ms": 1e3 * after, "frames/s": 1 / after}
     if device != "cpu":
         result["memory MiB"] = torch.cuda.max_memory_allocated() / 2**20
     return result
 
 
+def settled(config: TrackerConfig) -> TrackerConfig:
+    """The procedure as it is after frame 101, from the sixth frame on."""
+    return replace(config, dense_frames=6)
+
+
 def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, count: int, device: str) -> float:
-    """Returns frames a second of all lanes together after frame 101, stepped by one thread."""
+    """Returns frames a second of all lanes together as after frame 101, stepped by one thread."""
+    config = settled(config)
     network = LaneNetwork(model, config, lanes=lanes)
     trackers = [DeviceTracker(model, config, network=network) for _ in range(lanes)]
     image, mask = frames.pairs[0]
@@ -134,34 +156,75 @@ def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, co
         tracker.start(image, mask=mask)
     late: list[TrackedFrame] = []
     begun = time.perf_counter()
-    for number in range(2, count + 1):
+    for number in range(2, WARM + count + 1):
         found = DeviceTracker.advance(trackers, [frames.image(number + k) for k in range(lanes)])
         for result in late:
             read(result)
         late = found
-        if number == min(DENSE, count - 1):
+        if number == WARM:
             wait(device)
             begun = time.perf_counter()
     wait(device)
-    return lanes * (count - min(DENSE, count - 1)) / (time.perf_counter() - begun)
+    return lanes * count / (time.perf_counter() - begun)
+
+
+def decoded_rate(model: RTS, config: TrackerConfig, video: Path, lanes: int) -> dict[str, float]:
+    """Returns frames a second of as many videos side by side as there are lanes, each in a thread, decoding included.
+
+    Each thread has a decoding process of its own and tracks the video twice; the second time is measured.
+    """
+    opener = SceneOpener(model, settled(config), lanes=lanes)
+    meeting = threading.Barrier(lanes + 1)
+    counts: list[int] = []
+
+    def work() -> None:
+        decoding = DecodingProcess()
+        for _ in range(2):
+            scene, count = opener.open(1), 0
+            meeting.wait()
+            with decoding.open(video, decoder="pyav") as source:
+                for frame in source:
+                    mask = np.zeros(frame.image.shape[:2], bool)
+                    mask[180:300, 300:500] = True
+                    read(scene.step(frame.image, {} if count else {1: TargetPrompt(mask=mask)})[1])
+                    count += 1
+            del scene
+            counts.append(count)
+            meeting.wait()
+        decoding.close()
+
+    threads = [threading.Thread(target=work) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    meeting.wait()
+    meeting.wait()
+    begun = time.perf_counter()
+    meeting.wait()
+    meeting.wait()
+    seconds = time.perf_counter() - begun
+    for thread in threads:
+        thread.join()
+    return {"lanes": lanes, "frames/s with decoding": sum(counts[lanes:]) / seconds}
 
 
 def targets_rate(model: RTS, config: TrackerConfig, frames: Frames, targets: int, count: int, device: str) -> Any:
-    """Returns frames a second and MiB of a video with several targets, after frame 101."""
-    scene = SceneOpener(model, config).open(targets)
+    """Returns frames a second and MiB of a video with several targets, as after frame 101."""
+    gc.collect()
+    scene = SceneOpener(model, settled(config)).open(targets)
     if device != "cpu":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     image, mask = frames.pairs[0]
     scene.step(image, {key: TargetPrompt(mask=mask) for key in range(targets)})
     begun = time.perf_counter()
-    for number in range(2, count + 1):
+    for number in range(2, WARM + count + 1):
         for found in scene.step(frames.image(number)).values():
             read(found)
-        if number == min(DENSE, count - 1):
+        if number == WARM:
             begun = time.perf_counter()
-    rate = (count - min(DENSE, count - 1)) / (time.perf_counter() - begun)
-    memory = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
-    return {"targets": targets, "frames/s": rate, "memory MiB": memory}
+    rate = count / (time.perf_counter() - begun)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
+    return {"targets": targets, "frames/s": rate, "memory MiB": peak}
 
 
 def long_run(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[str, float]:
@@ -254,13 +317,16 @@ def measure(name: str, plain: RTS, config: TrackerConfig, arguments: argparse.Na
         print(kernels(tracker, frames, device), flush=True)
     result["stages ms"] = show(stages(tracker, device))
     del tracker
+    count = arguments.frames // 2
     result["lanes"] = {}
     for lanes in arguments.lanes:
-        result["lanes"][lanes] = lanes_rate(model, config, frames, lanes, arguments.frames, device)
+        result["lanes"][lanes] = lanes_rate(model, config, frames, lanes, count, device)
         show({"lanes": lanes, "frames/s": result["lanes"][lanes]})
     result["targets"] = [
-        show(targets_rate(model, config, frames, targets, arguments.frames, device)) for targets in arguments.targets
+        show(targets_rate(model, config, frames, targets, count, device)) for targets in arguments.targets
     ]
+    if arguments.video:
+        result["decoded"] = [show(decoded_rate(model, config, arguments.video, lanes)) for lanes in arguments.lanes]
     if arguments.long:
         result["long"] = show(long_run(DeviceTracker(model, config), frames, arguments.long, device))
     return result
@@ -277,6 +343,7 @@ def main() -> None:
     )
     parser.add_argument("--lanes", type=int, nargs="*", default=[1, 2, 4, 8, 16])
     parser.add_argument("--targets", type=int, nargs="*", default=[1, 2, 4, 8])
+    parser.add_argument("--video", type=Path, help="a video file, to be tracked with decoding as well")
     parser.add_argument("--long", type=int, default=0, help="frames of a run that watches memory; 0 for none")
     parser.add_argument("--table", action="store_true", help="print the profiler's table of each")
     parser.add_argument("--out", type=Path, help="write the result as JSON")

@@ -32,10 +32,17 @@ class FusedConv(nn.Module):
         if self.padded:
             padded = functional.pad(self.weight, (0, 0, 0, 0, 0, self.padded))
             self.weight = padded.contiguous(memory_format=torch.channels_last)
+        self.matrix: Tensor | None = None
+        """`[C, C']` of a 1×1 convolution in float32, which on maps that lie channels-last is a matrix product."""
+        pointwise = tuple(conv.kernel_size) == (1, 1) and tuple(conv.stride) == (1, 1) and self.groups == 1
+        if pointwise and self.weight.dtype == torch.float32:
+            self.matrix = self.weight[:, :, 0, 0].t()
         self.fuses = activation is nn.ReLU and self.weight.dtype != torch.float32 and self.bias is not None
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Returns `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add."""
+        if self.matrix is not None:
+            return self._multiply(x, self.matrix, added)
         if self.padded:
             x = functional.pad(x, (0, 0, 0, 0, 0, self.padded))
         if self.fuses:
@@ -49,6 +56,21 @@ class FusedConv(nn.Module):
         y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if added is not None:
             y = y.add_(added)
+        return self._activate(y)
+
+    def _multiply(self, x: Tensor, matrix: Tensor, added: Tensor | None) -> Tensor:
+        count, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        if added is None and self.bias is not None and self.activation is nn.ReLU:
+            y = torch._addmm_activation(self.bias, pixels, matrix)
+        else:
+            y = pixels @ matrix if self.bias is None else torch.addmm(self.bias, pixels, matrix)
+            if added is not None:
+                y = y.add_(added.permute(0, 2, 3, 1).reshape(len(y), -1))
+            y = self._activate(y)
+        return y.view(count, height, width, -1).permute(0, 3, 1, 2)
+
+    def _activate(self, y: Tensor) -> Tensor:
         if self.activation is nn.ReLU:
             return y.relu_()
         if self.activation is nn.ReLU6:

@@ -78,7 +78,6 @@ class Stage:
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
     """Keeps Python from collecting garbage: an old graph that is destroyed during a capture would break it."""
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:
