@@ -57,7 +57,6 @@ class RtsFactory:
                 "tracker": config.to_dict(),
                 "model": weights.config.to_dict(),
                 "profile": settings.profile,
-                "lanes": 1,
             },
             environment=_environment(device),
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
