@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +69,13 @@ def worker_settings(out: Path, factory: str = STUB[1], **options: Any) -> Worker
     )
 
 
-def one_by_one(manifest: Manifest, out: Path, factory: str = STUB[1], **options: Any) -> dict[str, bytes]:
-    """The masks of a worker that has never more than one video in hand; the poisonous one is left out."""
-    worker = VideoWorker(worker_settings(out, factory, **options))
-    tasks = [task for task in manifest.tasks if task.video_id != "poison"]
+def one_by_one(tasks: Sequence[VideoTask], settings: WorkerSettings, tracker: Any = None) -> dict[str, bytes]:
+    """The masks of a worker that has never more than one video in hand."""
+    worker = VideoWorker(settings, tracker=tracker)
     for task in tasks:
         *_, last = worker.run(task, 1)
         assert isinstance(last, Finished), last
-    return masks_of(out, tasks)
+    return masks_of(Path(settings.out), tasks)
 
 
 def masks_of(out: Path, tasks: Sequence[VideoTask]) -> dict[str, bytes]:
@@ -147,7 +148,7 @@ def test_videos_side_by_side_have_the_masks_of_videos_one_by_one(
 ) -> None:
     log = tmp_path / "log"
     manifest = manifest_of(tmp_path, rows_of(clips, sleep=0.03, log=str(log)))
-    expected = one_by_one(manifest, tmp_path / "alone")
+    expected = one_by_one(manifest.tasks, worker_settings(tmp_path / "alone"))
     log.unlink()
     ends = ends_of(side_by_side(process, manifest.tasks))
     assert set(kinds_of(ends).values()) == {"finished"}
@@ -160,17 +161,24 @@ def test_videos_side_by_side_have_the_masks_of_videos_one_by_one(
 
 def test_the_real_tracker_does_not_mix_videos_up(clips: Path, tmp_path: Path) -> None:
     rows = [
-        {"video": str(clips / f"{name}.mp4"), "video_id": name, "mask": str(clips / f"{name}.png"), "end": 2 + place}
+        {
+            "video": str(clips / f"{name}.mp4"),
+            "video_id": name,
+            "mask": str(clips / f"{name}.png"),
+            "end": 2 + place // 2,
+        }
         for place, name in enumerate(CLIPS)
     ]
-    manifest = manifest_of(tmp_path, rows)
-    expected = one_by_one(manifest, tmp_path / "alone", RunSettings.tracker)
-    process = WorkerProcess(worker_settings(tmp_path / "lanes", RunSettings.tracker), stall_seconds=120)
-    try:
-        assert set(kinds_of(ends_of(side_by_side(process, manifest.tasks))).values()) == {"finished"}
-    finally:
-        process.close()
-    assert masks_of(tmp_path / "lanes", manifest.tasks) == expected
+    tasks = manifest_of(tmp_path, rows).tasks
+    alone = worker_settings(tmp_path / "alone", RunSettings.tracker)
+    tracker = find_factory(alone.factory).load(alone.tracker, threads=1)
+    expected = one_by_one(tasks, alone, tracker)
+    together = dataclasses.replace(alone, out=str(tmp_path / "together"))
+    with ThreadPoolExecutor(LANES) as lanes:
+        parts = [tasks[lane::LANES] for lane in range(LANES)]
+        list(lanes.map(lambda part: one_by_one(part, together, tracker), parts))
+    assert masks_of(tmp_path / "together", tasks) == expected
+    assert len(expected) == 6
 
 
 @pytest.mark.parametrize(("knob", "kind"), [("segfault_at", "suspected"), ("kill_at", "killed")])
@@ -207,6 +215,7 @@ def test_a_lane_that_hangs_costs_its_neighbours_nothing(process: WorkerProcess, 
     assert not process.alive
 
 
+@pytest.mark.slow
 def test_lanes_that_all_fall_silent_are_all_suspected(process: WorkerProcess, clips: Path, tmp_path: Path) -> None:
     """As where one has stopped the whole process, and its neighbour is the first whose time is up."""
     tasks = manifest_of(tmp_path, rows_of(clips, "bdf", sleep=0.1)).tasks
@@ -223,9 +232,8 @@ def test_lanes_that_all_fall_silent_are_all_suspected(process: WorkerProcess, cl
 def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
     process: WorkerProcess, shared_process: dict[str, Any], clips: Path, tmp_path: Path
 ) -> None:
-    manifest = manifest_of(tmp_path, rows_of(clips, "bdf", sleep=0.15))
-    tasks = manifest.tasks
-    expected = one_by_one(manifest, tmp_path / "alone")
+    tasks = manifest_of(tmp_path, rows_of(clips, "bdf", sleep=0.15)).tasks
+    expected = one_by_one(tasks, worker_settings(tmp_path / "alone"))
     events = side_by_side(process, tasks)
     advanced = set()
     while len(advanced) < 3:
@@ -253,9 +261,9 @@ def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: 
     log = tmp_path / "log"
     knobs = {"sleep": 0.05, "log": str(log), "segfault_at": None}
     poison = {**rows_of(clips, "b")[0], **knobs, "video_id": "poison", "frames": 99, "segfault_at": 6}
-    rows = [*rows_of(clips, **knobs), poison]
-    manifest = manifest_of(tmp_path, rows)
-    expected = one_by_one(manifest, tmp_path / "alone", extras=manifest.extras)
+    manifest = manifest_of(tmp_path, [*rows_of(clips, **knobs), poison])
+    good = [task for task in manifest.tasks if task.video_id != "poison"]
+    expected = one_by_one(good, worker_settings(tmp_path / "alone", extras=manifest.extras))
     log.unlink()
     out = tmp_path / "run"
     options = ("--lanes", LANES, "--workers", 1, "--threads-per-worker", 1, "--json")
@@ -268,16 +276,17 @@ def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: 
     assert "SIGSEGV" in failed["attempts"][-1]["message"]
     reports = [json.loads(path.read_text()) for path in (out / "videos").iterdir()]
     assert sorted(report["attempt"] for report in reports) == [1, 1, 1, 1, 2, 2]
-    assert masks_of(out, manifest.tasks) == expected
+    assert masks_of(out, good) == expected
     assert Steps.read(log).most_at_once() == LANES
     record = json.loads((out / "run.json").read_text())
     assert (record["environment"]["lanes"], record["settings"]["lanes"]) == (LANES, LANES)
 
 
+@pytest.mark.slow
 def test_a_run_with_lanes_is_interrupted_killed_and_loses_nothing(clips: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "run"
     manifest = manifest_of(tmp_path, rows_of(clips, sleep=0.25, log=str(log)))
-    expected = one_by_one(manifest, tmp_path / "alone", extras=manifest.extras)
+    expected = one_by_one(manifest.tasks, worker_settings(tmp_path / "alone", extras=manifest.extras))
     log.unlink()
     options = ("--lanes", LANES, "--workers", 1, "--threads-per-worker", 1, "--json")
     process = start("submit", tmp_path / "manifest.jsonl", "--out", out, *options, *STUB)
