@@ -7,9 +7,9 @@
 
 Of one seed: up to twenty workers (actors and their processes, at random) are killed with SIGKILL, each after a random
 number of reported frames; one node is lost; one is drained as preempted and then removed; the driver is killed and the
-same command run again. The masks must be those of an undisturbed run, byte for byte, and no video may be
-lost or failed. The tracker is the tests' own, which sleeps where a network would compute; with several lanes it sleeps so
-many times longer, so that a run takes as long.
+same command run again. The masks must be those of an undisturbed run, byte for byte, and no video lost or failed. The
+tracker is the tests' own, which sleeps where a network would compute; with several lanes it sleeps so many times
+longer, so that a run takes as long.
 """
 
 from __future__ import annotations
