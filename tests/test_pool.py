@@ -345,6 +345,33 @@ def test_fewer_videos_than_lanes_are_shared_out_evenly(run: Any) -> None:
     assert [len(actor.videos) for actor in state.ray.actors] == [1, 1, 1]
 
 
+def test_a_video_that_comes_back_at_the_tail_takes_a_free_lane(run: Any) -> None:
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        if task.key == "v0" and attempt == 1:
+            return [Failed(key=task.key, kind="killed", error="SIGKILL", message="")]
+        return [*(Advanced(key=task.key, frames=step) for step in range(9)), *succeed(task, attempt)]
+
+    state = run(tasks(2), story, lanes=2, most=2)
+    assert sorted(state.finished) == ["v0", "v1"]
+    assert [len(actor.videos) for actor in state.ray.actors] in ([1, 2], [2, 1])
+
+
+def test_suspects_are_tried_on_as_many_workers_as_there_may_be(run: Any) -> None:
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        if attempt == 1 and task.key != "v0":
+            return [Failed(key=task.key, kind="suspected", error="SIGSEGV", message="")]
+        return [*(Advanced(key=task.key, frames=step) for step in range(9)), *succeed(task, attempt)]
+
+    alone: list[int] = []
+
+    def note(state: Run) -> None:
+        alone.append(sum(bool(actor.stories) for actor in state.ray.alive))
+
+    state = run(tasks(4), story, check=note, lanes=4, most=3)
+    assert len(state.finished) == 4
+    assert max(alone) == 3
+
+
 def test_a_worker_goes_when_all_its_lanes_are_empty(run: Any) -> None:
     steps = {"v0": 30, "v1": 2, "v2": 10, "v3": 10}
     seen: list[tuple[int, int]] = []

@@ -208,6 +208,11 @@ class Coordinator:
         return 0 if self._stopped else self.queued
 
     @property
+    def suspects(self) -> int:
+        """Those among them that need a worker of their own."""
+        return 0 if self._stopped else len(self._suspects)
+
+    @property
     def running(self) -> int:
         return len(self._running)
 

@@ -136,19 +136,22 @@ class Pool:
     def _adjust_size(self) -> None:
         """Asks for an actor for every video that waits, up to the pool's size, and ends those that nothing waits for.
 
-        They are asked for all at once, so that a cluster that grows sees the whole demand.
+        They are asked for all at once, so that a cluster that grows sees the whole demand. Where busy workers have free
+        lanes no further ones are asked for, but by suspects, which need one each.
         """
-        waiting = self._coordinator.to_hand_out
-        wanted = min(self._size.most, waiting + sum(bool(member.videos) for member in self._members))
-        if waiting:
-            wanted = max(wanted, self._size.least)
         for member in [member for member in self._members if member.leaving and not member.videos]:
             self._end(member)
         staying = [member for member in self._members if not member.leaving]
-        for _ in range(wanted - len(staying)):
+        waiting, busy = self._coordinator.to_hand_out, sum(bool(member.videos) for member in self._members)
+        free = sum(
+            self._settings.lanes - len(member.videos) for member in staying if member.videos and not member.sealed
+        )
+        least = self._size.least if waiting else 0
+        missing = max(waiting - free, self._coordinator.suspects, 0)
+        for _ in range(max(least, min(self._size.most, busy + missing)) - len(staying)):
             self._members.append(self._start())
         idle = [member for member in staying if not member.videos]
-        for member in idle[: max(0, len(staying) - wanted)]:
+        for member in idle[: max(0, len(staying) - max(least, min(self._size.most, busy + waiting)))]:
             self._end(member)
 
     def _start(self) -> Member:
