@@ -20,11 +20,13 @@ import psutil
 import pytest
 
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished
+from rts_batch.actors.submit import Prepared, look
 from rts_batch.actors.tracker import find_factory
 from rts_batch.actors.video_worker import VideoWorker, WorkerSettings
 from rts_batch.actors.worker_process import Job, WorkerProcess
 from rts_batch.config import RunSettings
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
+from rts_batch.runs import Plan
 from tests.running import STUB, finish, run, start, wait_until, write_manifest
 from tests.videos import make_video
 
@@ -255,6 +257,23 @@ def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
     for task in tasks:
         report = json.loads((shared_process["out"] / "videos" / f"{task.key}.json").read_text())
         assert report["checkpoints"]["resumed_after"] >= 1
+
+
+def test_a_run_keeps_its_lanes(clips: Path, tmp_path: Path) -> None:
+    manifest, out = manifest_of(tmp_path, rows_of(clips)), str(tmp_path / "run")
+
+    def look_with(lanes: int | None) -> tuple[Prepared, Plan]:
+        return look(str(tmp_path / "manifest.jsonl"), out, RunSettings(tracker=STUB[1], device="cpu", lanes=lanes))
+
+    prepared, _ = look_with(4)
+    assert prepared.lanes == 4
+    prepared.folder.prepare(manifest, prepared.record)
+    for lanes in (4, None):
+        prepared, plan = look_with(lanes)
+        assert (prepared.lanes, plan.warnings) == (4, ())
+    prepared, plan = look_with(2)
+    assert prepared.lanes == 2
+    assert "lanes: the run has 4, this command 2" in plan.warnings[0]
 
 
 # With Ray

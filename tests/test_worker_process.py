@@ -138,6 +138,16 @@ def test_a_process_that_is_asked_to_leave_stops_after_the_frame_in_hand(
     wait_until(lambda: not process.alive)
 
 
+def test_a_video_that_comes_after_the_wish_to_leave_is_not_to_blame(
+    process: WorkerProcess, make_task: Callable[..., VideoTask]
+) -> None:
+    process.leave()
+    last = last_of(track(process, make_task()))
+    assert isinstance(last, Failed)
+    assert last.kind == "preempted"
+    assert not process.alive
+
+
 def test_one_process_tracks_one_video_after_another(
     process: WorkerProcess, make_task: Callable[..., VideoTask], shared_process: dict[str, Any]
 ) -> None:

@@ -78,6 +78,7 @@ class WorkerProcess:
         self._fault_log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._kills = _memory_kills()
         self._in_hand: dict[str, _InHand] = {}
+        self._leaving = False
         self.used = False
         """A video has been given to it."""
         self.spoiled = False
@@ -194,6 +195,7 @@ class WorkerProcess:
 
     def leave(self) -> None:
         """Asks the process to stop after the frames in hand."""
+        self._leaving = True
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
@@ -216,6 +218,8 @@ class WorkerProcess:
         with self._fault_log:
             self._fault_log.seek(0)
             last_words = self._fault_log.read().decode(errors="replace").strip()
+        if self._leaving and code == 0:
+            return Verdict("preempted", "Leaving", "the worker was told to leave before the video began")
         return judge(code, last_words, out_of_memory=out_of_memory)
 
 
