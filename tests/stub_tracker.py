@@ -164,7 +164,7 @@ class Stub:
         )
 
     @staticmethod
-    def load(description: TrackerDescription, *, threads: int) -> StubTracker:
+    def load(description: TrackerDescription, *, threads: int, lanes: int) -> StubTracker:
         if description.weights == "cannot-load":
             raise OSError("the stub was told not to load")
         return StubTracker()

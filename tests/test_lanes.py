@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import signal
 import subprocess
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from rts_batch.config import RunSettings
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs import Plan
 from tests.running import STUB, finish, run, start, wait_until, write_manifest
+from tests.stub_tracker import StubScene, StubTracker
 from tests.videos import make_video
 
 LANES = 3
@@ -182,7 +185,7 @@ def test_the_real_tracker_does_not_mix_videos_up(clips: Path, tmp_path: Path) ->
     ]
     tasks = manifest_of(tmp_path, rows).tasks
     alone = worker_settings(tmp_path / "alone", RunSettings.tracker)
-    tracker = find_factory(alone.factory).load(alone.tracker, threads=1)
+    tracker = find_factory(alone.factory).load(alone.tracker, threads=1, lanes=LANES)
     expected = one_by_one(tasks, alone, tracker)
     together = dataclasses.replace(alone, out=str(tmp_path / "together"))
     with ThreadPoolExecutor(LANES) as lanes:
@@ -190,6 +193,29 @@ def test_the_real_tracker_does_not_mix_videos_up(clips: Path, tmp_path: Path) ->
         list(lanes.map(lambda part: one_by_one(part, together, tracker), parts))
     assert masks_of(tmp_path / "together", tasks) == expected
     assert len(expected) == 6
+
+
+@pytest.mark.parametrize("knobs", [{}, {"raise_at": 2}], ids=["finished", "failed"])
+def test_a_video_leaves_no_scene_behind(clips: Path, tmp_path: Path, knobs: dict[str, object]) -> None:
+    """A tracker that serves several lanes may go by the scenes that live."""
+    settings = worker_settings(tmp_path / "run", checkpoint_every=1e-9)
+    scenes: list[weakref.ref[Any]] = []
+
+    class Watched(StubTracker):
+        def open_scene(self, task: VideoTask, state: bytes | None = None) -> StubScene:
+            scene = super().open_scene(task, state)
+            scenes.append(weakref.ref(scene))
+            return scene
+
+    (task,) = manifest_of(tmp_path, rows_of(clips, "a", **knobs)).tasks
+    gc.disable()
+    try:
+        for event in VideoWorker(settings, tracker=Watched()).run(task, 1):
+            last = event
+    finally:
+        gc.enable()
+    assert isinstance(last, Failed if knobs else Finished)
+    assert [scene() for scene in scenes] == [None]
 
 
 @pytest.mark.parametrize(("knob", "kind"), [("segfault_at", "suspected"), ("kill_at", "killed")])

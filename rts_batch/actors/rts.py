@@ -63,7 +63,7 @@ class RtsFactory:
         )
 
     @staticmethod
-    def load(description: TrackerDescription, *, threads: int) -> RtsTracker:
+    def load(description: TrackerDescription, *, threads: int, lanes: int = 1) -> RtsTracker:
         """Builds the model on the worker's device.
 
         Raises:
@@ -81,7 +81,7 @@ class RtsFactory:
             model=model,
             sta=sta,
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
-            lanes=description.settings["lanes"],
+            lanes=lanes,
         )
 
 

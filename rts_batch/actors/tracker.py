@@ -87,7 +87,8 @@ class LoadedTracker(Protocol):
 
 class TrackerFactory(Protocol):
     def describe(self, settings: RunSettings) -> TrackerDescription: ...
-    def load(self, description: TrackerDescription, *, threads: int) -> LoadedTracker: ...
+    def load(self, description: TrackerDescription, *, threads: int, lanes: int) -> LoadedTracker:
+        """Loads it for so many CPU threads, and so many videos at the same time."""
 
 
 def find_factory(path: str) -> TrackerFactory:

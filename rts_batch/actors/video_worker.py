@@ -94,7 +94,9 @@ class VideoWorker:
         self._folder = RunFolder(settings.out)
         self._decoding = DecodingProcess()
         self._decoding.start()  # while the model loads
-        self.tracker = tracker or find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
+        self.tracker = tracker or find_factory(settings.factory).load(
+            settings.tracker, threads=settings.threads, lanes=settings.lanes
+        )
 
     def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
         """Tracks one video and puts its masks in place. The last event is `Finished` or `Failed`.
