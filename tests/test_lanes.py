@@ -76,13 +76,18 @@ def worker_settings(out: Path, factory: str = STUB[1], **options: Any) -> Worker
 
 
 def one_by_one(tasks: Sequence[VideoTask], settings: WorkerSettings, tracker: Any = None) -> dict[str, bytes]:
-    """The masks of a worker that has never more than one video in hand, and does not sleep."""
+    """The masks of a worker that has never more than one video in hand."""
     worker = VideoWorker(settings, tracker=tracker)
-    with mock.patch("tests.stub_tracker.time.sleep"):
-        for task in tasks:
-            *_, last = worker.run(task, 1)
-            assert isinstance(last, Finished), last
+    for task in tasks:
+        *_, last = worker.run(task, 1)
+        assert isinstance(last, Finished), last
     return masks_of(Path(settings.out), tasks)
+
+
+def expected(tasks: Sequence[VideoTask], settings: WorkerSettings) -> dict[str, bytes]:
+    """The masks that the stub makes one by one, without its sleep."""
+    with mock.patch("tests.stub_tracker.time.sleep"):
+        return one_by_one(tasks, settings)
 
 
 def masks_of(out: Path, tasks: Sequence[VideoTask]) -> dict[str, bytes]:
@@ -162,12 +167,12 @@ def test_videos_side_by_side_have_the_masks_of_videos_one_by_one(
 ) -> None:
     log = tmp_path / "log"
     manifest = manifest_of(tmp_path, rows_of(clips, sleep=0.03, log=str(log)))
-    expected = one_by_one(manifest.tasks, worker_settings(tmp_path / "alone"))
+    alone = expected(manifest.tasks, worker_settings(tmp_path / "alone"))
     log.unlink()
     ends = ends_of(side_by_side(process, manifest.tasks))
     assert set(kinds_of(ends).values()) == {"finished"}
-    assert masks_of(shared_process["out"], manifest.tasks) == expected
-    assert len(expected) == 6
+    assert masks_of(shared_process["out"], manifest.tasks) == alone
+    assert len(alone) == 6
     steps = Steps.read(log)
     assert steps.most_at_once() == LANES
     assert len({thread for _, _, thread, _ in steps.lines}) == LANES
@@ -186,13 +191,13 @@ def test_the_real_tracker_does_not_mix_videos_up(clips: Path, tmp_path: Path) ->
     tasks = manifest_of(tmp_path, rows).tasks
     alone = worker_settings(tmp_path / "alone", RunSettings.tracker)
     tracker = find_factory(alone.factory).load(alone.tracker, threads=1, lanes=LANES)
-    expected = one_by_one(tasks, alone, tracker)
+    masks = one_by_one(tasks, alone, tracker)
     together = dataclasses.replace(alone, out=str(tmp_path / "together"))
     with ThreadPoolExecutor(LANES) as lanes:
         parts = [tasks[lane::LANES] for lane in range(LANES)]
         list(lanes.map(lambda part: one_by_one(part, together, tracker), parts))
-    assert masks_of(tmp_path / "together", tasks) == expected
-    assert len(expected) == 6
+    assert masks_of(tmp_path / "together", tasks) == masks
+    assert len(masks) == 6
 
 
 @pytest.mark.parametrize("knobs", [{}, {"raise_at": 2}], ids=["finished", "failed"])
@@ -267,7 +272,7 @@ def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
     process: WorkerProcess, shared_process: dict[str, Any], clips: Path, tmp_path: Path
 ) -> None:
     tasks = manifest_of(tmp_path, rows_of(clips, "bdf", sleep=0.15)).tasks
-    expected = one_by_one(tasks, worker_settings(tmp_path / "alone"))
+    alone = expected(tasks, worker_settings(tmp_path / "alone"))
     events = side_by_side(process, tasks)
     wait_until_all_advance(events)
     process.leave()
@@ -279,7 +284,7 @@ def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
     finally:
         another.close()
     assert set(kinds_of(ends).values()) == {"finished"}
-    assert masks_of(shared_process["out"], tasks) == expected
+    assert masks_of(shared_process["out"], tasks) == alone
     for task in tasks:
         report = json.loads((shared_process["out"] / "videos" / f"{task.key}.json").read_text())
         assert report["checkpoints"]["resumed_after"] >= 1
@@ -311,7 +316,7 @@ def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: 
     poison = {**rows_of(clips, "b")[0], **knobs, "video_id": "poison", "frames": 99, "segfault_at": 6}
     manifest = manifest_of(tmp_path, [*rows_of(clips, **knobs), poison])
     good = [task for task in manifest.tasks if task.video_id != "poison"]
-    expected = one_by_one(good, worker_settings(tmp_path / "alone", extras=manifest.extras))
+    alone = expected(good, worker_settings(tmp_path / "alone", extras=manifest.extras))
     log.unlink()
     out = tmp_path / "run"
     options = ("--lanes", LANES, "--workers", 1, "--threads-per-worker", 1, "--json")
@@ -324,7 +329,7 @@ def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: 
     assert "SIGSEGV" in failed["attempts"][-1]["message"]
     reports = [json.loads(path.read_text()) for path in (out / "videos").iterdir()]
     assert sorted(report["attempt"] for report in reports) == [1, 1, 1, 1, 2, 2]
-    assert masks_of(out, good) == expected
+    assert masks_of(out, good) == alone
     assert Steps.read(log).most_at_once() == LANES
     record = json.loads((out / "run.json").read_text())
     assert (record["environment"]["lanes"], record["settings"]["lanes"]) == (LANES, LANES)
@@ -334,7 +339,7 @@ def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: 
 def test_a_run_with_lanes_is_interrupted_killed_and_loses_nothing(clips: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "run"
     manifest = manifest_of(tmp_path, rows_of(clips, sleep=0.25, log=str(log)))
-    expected = one_by_one(manifest.tasks, worker_settings(tmp_path / "alone", extras=manifest.extras))
+    alone = expected(manifest.tasks, worker_settings(tmp_path / "alone", extras=manifest.extras))
     log.unlink()
     options = ("--lanes", LANES, "--workers", 1, "--threads-per-worker", 1, "--json")
     process = start("submit", tmp_path / "manifest.jsonl", "--out", out, *options, *STUB)
@@ -350,7 +355,7 @@ def test_a_run_with_lanes_is_interrupted_killed_and_loses_nothing(clips: Path, t
     outcome = finish(process)
     assert outcome.code == 0, outcome.err
     assert outcome.summary["done"] == 6
-    assert masks_of(out, manifest.tasks) == expected
+    assert masks_of(out, manifest.tasks) == alone
     attempts = {path.stem[0]: json.loads(path.read_text())["attempt"] for path in (out / "videos").iterdir()}
     assert attempts == dict.fromkeys("bdf", 1) | dict.fromkeys("ace", 2)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
+from rts_batch.actors import worker_actor
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_actor import WorkerActor
 from rts_batch.actors.worker_process import Job, StartLost, WorkerProcess, judge
 from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
+from rts_batch.io import storage
 from rts_batch.manifest import VideoTask, read_manifest
 from tests.running import REPOSITORY, done, wait_until, write_manifest
 from tests.stub_tracker import Stub
@@ -197,6 +202,35 @@ def test_a_process_in_which_something_broke_is_not_used_again(
         assert isinstance(events[-1], kind)
     actor._process.close()
     assert names[0] != names[1] == names[2]
+
+
+def test_lanes_go_on_while_the_next_video_is_on_its_way(
+    video: Path, tmp_path: Path, make_task: Callable[..., VideoTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    settings = dataclasses.replace(worker_settings(tmp_path), lanes=2, scratch=str(tmp_path / "scratch"))
+    far = f"memory://{uuid.uuid4().hex}/far.mp4"  # which the worker's process could not read itself
+    storage.put_file(video, far)
+    here, bring = threading.Event(), worker_actor.bring
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        assert here.wait(60)
+        return bring(*arguments, **options)
+
+    monkeypatch.setattr(worker_actor, "bring", slow)
+    actor = WorkerActor(settings, 30)
+    near, coming = make_task(video_id="near", sleep=0.1), make_task(video=far, video_id="coming")
+    actor.fetch(coming)
+    events = actor.work([Job(task=near, attempt=1), Job(task=coming, attempt=1)])
+    while not any(isinstance(event, Finished) for event in events):
+        events += actor.work([])
+    assert {event.key for event in events} == {near.key}
+    here.set()
+    while not isinstance(events[-1], Finished) or events[-1].key != coming.key:
+        events += actor.work([])
+        assert not isinstance(events[-1], Failed)
+    actor._process.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 PARENT = """

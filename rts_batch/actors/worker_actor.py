@@ -79,6 +79,8 @@ class WorkerActor:
         Ray's client (`ray://`) can do as well, a stream is not.
         """
         self._coming += jobs
+        if not self._process.busy and all(self._ahead.is_fetching(job.task) for job in self._coming):
+            self._ahead.wait(LISTEN_SECONDS)
         for job in [job for job in self._coming if not self._ahead.is_fetching(job.task)]:
             self._begin(job)
         events = self._process.events(LISTEN_SECONDS)
@@ -149,6 +151,11 @@ class FetchedAhead:
     def is_fetching(self, task: VideoTask) -> bool:
         """Whether this video is on its way."""
         return self._key == task.key and self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Waits until no video is on its way, but no longer than that."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     @contextlib.contextmanager
     def taken(self, task: VideoTask) -> Iterator[str | None]:

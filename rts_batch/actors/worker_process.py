@@ -131,13 +131,10 @@ class WorkerProcess:
 
         Each video's last event is `Finished` or `Failed`, whatever becomes of the process.
         """
-        if not self._in_hand:
-            time.sleep(seconds)
-            return []
         events: list[Event] = []
         until = time.monotonic() + seconds
         try:
-            while not any(isinstance(event, Finished | Failed) for event in events):
+            while self._in_hand and not any(isinstance(event, Finished | Failed) for event in events):
                 if not self._connection.poll(max(0.0, until - time.monotonic())):
                     break
                 while self._connection.poll():
