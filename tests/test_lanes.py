@@ -249,6 +249,17 @@ def test_a_lanes_own_exception_is_its_own_and_what_breaks_after_it_only_suspecte
     assert process.alive
 
 
+def test_a_lack_of_memory_that_lanes_share_is_only_suspected(
+    process: WorkerProcess, clips: Path, tmp_path: Path
+) -> None:
+    rows = [*rows_of(clips, "b", sleep=0.5), *rows_of(clips, "f", allocate_at=2)]
+    events = side_by_side(process, manifest_of(tmp_path, rows).tasks)
+    last = next(event for event in events if isinstance(event, Failed | Finished))
+    assert isinstance(last, Failed)
+    assert (last.key[0], last.kind, last.error) == ("f", "suspected", "MemoryError")
+    process.close()
+
+
 def test_a_lane_that_hangs_costs_its_neighbours_nothing(process: WorkerProcess, clips: Path, tmp_path: Path) -> None:
     rows = [*rows_of(clips, "bd", sleep=0.6), *rows_of(clips, "f", hang_at=2)]
     ends = ends_of(side_by_side(process, manifest_of(tmp_path, rows).tasks))

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-from rts_batch.actors.coordinator import FailureKind
+from rts_batch.actors.coordinator import OUT_OF_MEMORY, FailureKind
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Phase, PhaseName
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.errors import ClusterError
@@ -149,7 +149,8 @@ class WorkerProcess:
         else:
             self._in_hand[event.key].note(event)
         if isinstance(event, Failed) and event.kind == "crash":
-            if self.spoiled:  # by another video, whose fault this may be
+            # An exception is its video's own, unless another one has broken something before, or shares the memory.
+            if self.spoiled or (event.error in OUT_OF_MEMORY and self._in_hand):
                 event = replace(event, kind="suspected")
             self.spoiled = True
         return event
