@@ -79,6 +79,9 @@ def submit(
     threads_per_worker: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each worker. [default: cores // workers]")
     ] = None,
+    lanes: Annotated[
+        int | None, typer.Option(min=1, help="Videos that each worker tracks at the same time. [default: 1]")
+    ] = None,
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
     gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
     cpus_per_worker: Annotated[float, typer.Option(help="CPUs that Ray sets aside for each worker.")] = 1.0,
@@ -149,6 +152,7 @@ def submit(
             strict_video=strict_video,
             workers=workers,
             threads_per_worker=threads_per_worker,
+            lanes=lanes,
             min_workers=min_workers,
             gpus_per_worker=gpus_per_worker,
             cpus_per_worker=cpus_per_worker,

@@ -23,7 +23,6 @@ Upsampling = Literal["bicubic", "bilinear"]
 ExportName = Literal[
     "coco", "ytvis", "sav", "davis", "mots-png", "mots-txt", "yolo-seg", "cvat", "lasot", "got10k", "burst", "fiftyone"
 ]
-FramesMode = Literal["reference", "extract"]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 
 
@@ -158,8 +157,7 @@ class TrackerConfig:
             raise SettingsError(f"crop_size is {self.crop_size}; both sides must be multiples of 16, at least 32")
         if not 0 <= self.not_found_threshold <= 10:
             raise SettingsError(f"not_found_threshold is {self.not_found_threshold}; expected a score between 0 and 10")
-        first = (1 if self.rules == "code" else 5) + len(self.initial_warps)
-        smallest = first + 1
+        smallest = (1 if self.rules == "code" else 5) + len(self.initial_warps) + 1
         if self.memory_size < smallest or self.localisation_memory_size < 6:
             raise SettingsError(
                 f"memory_size is {self.memory_size} and localisation_memory_size {self.localisation_memory_size}; "
@@ -206,8 +204,7 @@ class DecodingLimits:
     silence: float = 120.0
     """Seconds without any progress after which the process counts as hung."""
     decode_memory: int = 256 << 20
-    """decord decodes ahead of a slow tracker without limit, so `auto` gives it only videos that fit here as a whole,
-    as RGB; a forced decord reads larger ones in bursts."""
+    """`auto` gives decord, which decodes ahead without limit, only what fits here as RGB; forced, it reads bursts."""
     restarts: int = 3
     """How often, for each video, a process that was killed from outside is replaced."""
 
@@ -219,12 +216,13 @@ class SpoolLimits:
     largest: int = 2 << 30
     """Bytes."""
     quota: int | None = None
-    """Bytes of disk for a worker's videos, the one in hand and the next; None leaves the disk itself as the limit."""
+    """Bytes of disk for a worker's `videos`, those in hand and the next; None leaves the disk itself as the limit."""
+    videos: int = 2
 
     @property
     def most_of_one(self) -> int | None:
-        """Bytes of the quota that one video may take: two lie there at most, so neither has to know of the other."""
-        return None if self.quota is None else self.quota // 2
+        """Bytes of the quota that one video may take, so that none has to know of the others."""
+        return None if self.quota is None else self.quota // self.videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +249,8 @@ class RunSettings:
     """Workers that are kept as long as any video waits."""
     threads_per_worker: int | None = None
     """CPU threads of each worker; None takes the run's own number, or cores // workers in a new run."""
+    lanes: int | None = None
+    """Videos that each worker tracks at the same time; None takes the run's own number, or 1 in a new run."""
     gpus_per_worker: float = 1.0
     cpus_per_worker: float = 1.0
     """What Ray sets aside for each worker; it does not limit its threads."""
@@ -264,7 +264,7 @@ class RunSettings:
     """`local` starts a Ray of its own on this machine; anything else is the address of a running cluster."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "min_workers", "threads_per_worker"):
+        for name in ("workers", "min_workers", "threads_per_worker", "lanes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be at least 1")
@@ -282,8 +282,8 @@ class RunSettings:
         if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise SettingsError(f"GPUs per worker is {self.gpus_per_worker:g}; give a share of one, or a whole number")
 
-    def spool_limits(self) -> SpoolLimits:
-        return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30))
+    def spool_limits(self, lanes: int) -> SpoolLimits:
+        return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30), videos=lanes + 1)
 
     def tracker_config(self, default: TrackerConfig) -> TrackerConfig:
         """The weights' own tracker configuration with this run's options put in."""

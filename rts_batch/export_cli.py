@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
-from rts_batch.config import ExportName, FramesMode
+from rts_batch.config import ExportName
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 from rts_batch.reading_cli import JsonOption, RunArgument, reported
+
+FramesMode = Literal["reference", "extract"]
 
 # The command imports pyarrow and OpenCV itself: `rts-batch --help` shall not wait for them.
 

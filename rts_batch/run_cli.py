@@ -60,6 +60,7 @@ def plan(
 def resume(
     run: RunArgument,
     workers: Annotated[int | None, typer.Option("--workers", "--max-workers", min=1, help="Workers at most.")] = None,
+    lanes: Annotated[int | None, typer.Option(min=1, help="Other lanes than the run began with.")] = None,
     device: Annotated[DeviceName | None, typer.Option(help="Another device than the run began with.")] = None,
     shard: ShardOption = None,
     limit: LimitOption = None,
@@ -71,7 +72,7 @@ def resume(
     """Go on with a run, with the manifest and the settings in its folder."""
     with errors_told(as_json):
         scope = make_scope(shard, limit, on_error, max_failures)
-        code = _go_on(run, scope, as_json=as_json, workers=workers, device=device, address=address)
+        code = _go_on(run, scope, as_json=as_json, workers=workers, lanes=lanes, device=device, address=address)
     raise typer.Exit(code)
 
 

@@ -3,11 +3,13 @@
 ::
 
     python -m tests.chaos --seeds 0 1 2 --out benchmarks/results/chaos.md
+    python -m tests.chaos --seeds 0 --lanes 2 --out benchmarks/results/chaos-lanes.md
 
 Of one seed: up to twenty workers (actors and their processes, at random) are killed with SIGKILL, each after a random
 number of reported frames; one node is lost; one is drained as preempted and then removed; the driver is killed and the
-same command run again. The masks must be those of an undisturbed run, byte for byte, and no video may be
-lost or failed. The tracker is the tests' own, which sleeps where a network would compute.
+same command run again. The masks must be those of an undisturbed run, byte for byte, and no video lost or failed. The
+tracker is the tests' own, which sleeps where a network would compute; with several lanes it sleeps so many times
+longer, so that a run takes as long.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ HEADER = """# Runs that are disturbed on purpose
 `make chaos` writes this table (`tests/chaos.py` says what it does): sixty short videos on three raylets, workers killed
 with SIGKILL after random numbers of frames, one node lost, one drained as preempted and removed, the driver killed once
 and the same command run again. Wanted: every video done, none failed, the bytes of an undisturbed run, at most three
-times its duration.
+times its duration. Each worker tracks {lanes} at a time.
 """
 SECONDS_PER_FRAME = 0.1
 TROUBLES = ("actor", "process", "lost node", "preempted node", "driver")
@@ -59,11 +61,13 @@ class Driver:
     manifest: Path
     out: Path
     address: str
+    lanes: int
     frames: int = 0
     summary: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.chaos", "--drive", self.address, str(self.manifest), str(self.out)]
+        command = [sys.executable, "-m", "tests.chaos", "--lanes", str(self.lanes)]
+        command += ["--drive", self.address, str(self.manifest), str(self.out)]
         log = open(self.out.with_suffix(".log"), "a")  # noqa: SIM115 - the process has it as long as it lives
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
         self._reader = threading.Thread(target=self._read, args=(self.process, self.frames), daemon=True)
@@ -84,13 +88,19 @@ class Driver:
         return code
 
 
-def drive(address: str, manifest: str, out: str) -> int:
+def drive(address: str, manifest: str, out: str, *, lanes: int) -> int:
     """What runs inside the driver's process."""
     from rts_batch.actors.submit import submit
     from rts_batch.config import RunSettings
 
     settings = RunSettings(
-        tracker=STUB[1], device="cpu", workers=NODES, threads_per_worker=1, address=address, checkpoint_every=1.0
+        tracker=STUB[1],
+        device="cpu",
+        workers=NODES,
+        threads_per_worker=1,
+        lanes=lanes,
+        address=address,
+        checkpoint_every=1.0,
     )
     display = LineDisplay(stream=sys.stdout, as_json=True, interval=0.2)
     summary = submit(manifest, out, settings, display=display)
@@ -170,10 +180,10 @@ class Outcome:
     attempts: int
 
 
-def run(seed: int | None, manifest: Path, out: Path) -> Outcome:
+def run(seed: int | None, manifest: Path, out: Path, *, lanes: int) -> Outcome:
     """One run; with a seed it is disturbed."""
     nodes = Nodes()
-    driver = Driver(manifest, out, nodes.cluster.address)
+    driver = Driver(manifest, out, nodes.cluster.address, lanes)
     troubles = dict.fromkeys(TROUBLES, 0)
     started = time.monotonic()
     try:
@@ -246,11 +256,12 @@ def judge(outcome: Outcome, undisturbed: Outcome) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where the table goes")
     parser.add_argument("--drive", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
-        return drive(*options.drive)
+        return drive(*options.drive, lanes=options.lanes)
     os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
@@ -258,16 +269,16 @@ def main() -> int:
             make_video(folder / f"{length}.mp4", length)
         rows = [
             {"video": f"{LENGTHS[number % len(LENGTHS)]}.mp4", "video_id": f"v{number:02}", "box": [30, 30, 20, 20]}
-            | {"sleep": SECONDS_PER_FRAME, "frames": LENGTHS[number % len(LENGTHS)]}
+            | {"sleep": SECONDS_PER_FRAME * options.lanes, "frames": LENGTHS[number % len(LENGTHS)]}
             for number in range(VIDEOS)
         ]
         manifest = write_manifest(folder / "manifest.jsonl", rows)
-        undisturbed = run(None, manifest, folder / "undisturbed")
+        undisturbed = run(None, manifest, folder / "undisturbed", lanes=options.lanes)
         assert not judge(undisturbed, undisturbed), (folder / "undisturbed.log").read_text()
         columns = ("seed", "killed actors", "killed processes", "lost nodes", "preempted nodes", "killed drivers")
         columns += ("attempts", "done", "failed", "same bytes", "time", "verdict")
         lines = [
-            HEADER,
+            HEADER.format(lanes="one video" if options.lanes == 1 else f"{options.lanes} videos"),
             f"| {' | '.join(columns)} |",
             "|---" * len(columns) + "|",
             f"| none | 0 | 0 | 0 | 0 | 0 | {undisturbed.attempts} | {VIDEOS} | 0 | | {undisturbed.seconds:.0f} s | |",
@@ -275,7 +286,7 @@ def main() -> int:
         failures = 0
         for seed in options.seeds:
             out = folder / f"seed-{seed}"
-            outcome = run(seed, manifest, out)
+            outcome = run(seed, manifest, out, lanes=options.lanes)
             wrong = judge(outcome, undisturbed)
             failures += bool(wrong)
             if wrong:

@@ -1,9 +1,9 @@
 """A tracker without a network, whose failures are columns of the manifest.
 
 It moves the prompt's mask by a pixel a frame and scores it by the picture, so that its results depend on the frames and
-on nothing else. `sleep` is seconds per frame; `raise_at`, `exit_at`, `kill_at`, `segfault_at`, `hang_at` and
-`allocate_at` are frames counted from the prompt; with `once` (a path) the trouble comes only while that file does not
-exist.
+on nothing else. `sleep` is seconds per frame; `log` is a file to which every step adds the time, its process, its
+thread and its video; `raise_at`, `exit_at`, `kill_at`, `segfault_at`, `hang_at` and `allocate_at` are frames counted
+from the prompt; with `once` (a path) the trouble comes only while that file does not exist.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class StubFrame:
 
 class StubScene:
     def __init__(self, task: VideoTask) -> None:
+        self.video_id = task.video_id
         self.knobs: Mapping[str, Any] = task.targets[0].extras
         self.masks: dict[int, NDArray[np.bool_]] = {}
         self.steps = 0
@@ -52,6 +54,7 @@ class StubScene:
         return self.step(image, prompts)
 
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> dict[int, StubFrame]:
+        self._log()
         self._make_trouble()
         self.steps += 1
         height, width = image.shape[:2]
@@ -92,6 +95,11 @@ class StubScene:
             raise CheckpointError(str(error)) from error
         self.steps = int(content["steps"])
         self.masks = {int(name): content[name] for name in content.files if name != "steps"}
+
+    def _log(self) -> None:
+        if self.knobs.get("log"):
+            with open(self.knobs["log"], "a") as log:  # one write, which others' do not cut in two
+                log.write(f"{time.monotonic()} {os.getpid()} {threading.get_native_id()} {self.video_id}\n")
 
     def _make_trouble(self) -> None:
         time.sleep(self.knobs.get("sleep") or 0.0)
@@ -156,7 +164,7 @@ class Stub:
         )
 
     @staticmethod
-    def load(description: TrackerDescription, *, threads: int) -> StubTracker:
+    def load(description: TrackerDescription, *, threads: int, lanes: int) -> StubTracker:
         if description.weights == "cannot-load":
             raise OSError("the stub was told not to load")
         return StubTracker()

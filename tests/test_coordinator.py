@@ -54,7 +54,11 @@ def test_a_video_is_handed_out_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "attempts"), [("permanent", 1), ("transient", 5), ("crash", 3), ("killed", 20), ("preempted", 100)]
+    ("kind", "attempts"),
+    [
+        *(("permanent", 1), ("transient", 5), ("crash", 3), ("killed", 20)),
+        *(("suspected", 100), ("displaced", 100), ("preempted", 100)),
+    ],
 )
 def test_each_kind_of_failure_has_its_own_budget(kind: FailureKind, attempts: int) -> None:
     clock = Clock()
@@ -127,6 +131,17 @@ def test_a_suspect_waits_until_no_innocent_video_does() -> None:
     assert coordinator.take() == task("b", 10)
     assert not coordinator.is_suspect("b")
     assert take_all(coordinator) == ["c", "suspect"]
+    assert coordinator.is_suspect("suspect")
+
+
+@pytest.mark.parametrize("kind", ["crash", "suspected"])
+def test_a_suspect_goes_to_an_empty_worker_only(kind: FailureKind) -> None:
+    coordinator = Coordinator([task("suspect", 100), task("b", 10)])
+    coordinator.take()
+    coordinator.failed("suspect", failure(kind))
+    assert coordinator.take(empty=False) == task("b", 10)
+    assert coordinator.take(empty=False) is None
+    assert coordinator.take(empty=True) == task("suspect", 100)
     assert coordinator.is_suspect("suspect")
 
 

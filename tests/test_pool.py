@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 import uuid
@@ -13,7 +14,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayActorError
 
 from rts_batch.actors import members, pool
 from rts_batch.actors.coordinator import Budgets, Coordinator, Failure
@@ -22,6 +23,7 @@ from rts_batch.actors.pool import Pool, PoolSize
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, LineDisplay, RunProgress
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_actor import FetchedAhead, Welcome
+from rts_batch.actors.worker_process import Job
 from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
@@ -40,19 +42,16 @@ class FakeActor:
     videos: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     left: bool = False
-    story: Any = None
+    stories: dict[str, Iterator[Any]] = field(default_factory=dict)
+    most_in_hand: int = 0
 
     @property
     def ready(self) -> Any:
         return SimpleNamespace(remote=lambda: Answer([Welcome(f"host:{self.number}", f"node{self.number}")]))
 
     @property
-    def run(self) -> Any:
-        return SimpleNamespace(remote=self._run)
-
-    @property
-    def next_events(self) -> Any:
-        return SimpleNamespace(remote=lambda: Answer([next(self.story)]))
+    def work(self) -> Any:
+        return SimpleNamespace(remote=self._work)
 
     @property
     def fetch(self) -> Any:
@@ -62,10 +61,19 @@ class FakeActor:
     def leave(self) -> Any:
         return _Method(lambda: setattr(self, "left", True))
 
-    def _run(self, task: VideoTask, attempt: int, suspect: bool) -> Answer:
-        self.videos.append(task.key)
-        self.story = iter(self.ray.story(task, attempt))
-        return self.next_events.remote()
+    def _work(self, jobs: list[Job]) -> Answer:
+        for job in jobs:
+            self.videos.append(job.task.key)
+            self.stories[job.task.key] = iter(self.ray.story(job.task, job.attempt))
+        self.most_in_hand = max(self.most_in_hand, len(self.stories))
+        assert not any(job.suspect for job in jobs) or len(self.stories) == 1, "a suspect has company"
+        events = [next(story) for story in self.stories.values()]
+        for event in events:
+            if isinstance(event, BaseException):
+                return Answer([event])
+            if isinstance(event, Finished | Failed):
+                del self.stories[event.key]
+        return Answer(events)
 
 
 @dataclass(eq=False)
@@ -156,6 +164,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
         *,
         check: Callable[[Run], None] = lambda state: None,
         draining: set[str] | None = None,
+        lanes: int = 1,
         **size: Any,
     ) -> Run:
         fake = FakeRay(story)
@@ -167,7 +176,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
         coordinator = Coordinator(videos, budgets=Budgets(pause=0.05))
         state = Run(fake, coordinator, RunProgress(videos=len(videos)))
         settings = WorkerSettings(
-            out="run", factory="", tracker=Stub.describe(RunSettings()), decoder="auto", threads=1, extras={}
+            out="run",
+            factory="",
+            tracker=Stub.describe(RunSettings()),
+            decoder="auto",
+            threads=1,
+            lanes=lanes,
+            extras={},
         )
         Pool(
             coordinator,
@@ -298,6 +313,114 @@ def test_ten_thousand_videos_cost_the_driver_little(run: Any) -> None:
     state = run(videos, most=8)
     assert len(state.finished) == 10_000
     assert (time.process_time() - started) / 10_000 < 0.002
+
+
+def test_lanes_are_filled_longest_first_and_refilled_at_once(run: Any) -> None:
+    lasting = {f"v{number}": number + 1 for number in range(7)}
+    in_hand: list[int] = []
+
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        waits = [Advanced(key=task.key, frames=step) for step in range(lasting[task.key])]
+        return [*waits, Finished(key=task.key, frames=1, seconds=0.0)]
+
+    def note(state: Run) -> None:
+        in_hand.extend(len(actor.stories) for actor in state.ray.actors if len(actor.videos) < 7)
+
+    videos = [dataclasses.replace(task, frames=lasting[task.key]) for task in tasks(7)]
+    state = run(videos, story, check=note, lanes=3, most=1)
+    (actor,) = state.ray.actors
+    assert actor.videos == ["v6", "v5", "v4", "v3", "v2", "v1", "v0"]
+    assert actor.most_in_hand == 3
+    assert {number for number in in_hand if number} <= {2, 3}  # of two, the third is given in the same turn
+    assert len(state.finished) == 7
+
+
+def test_fewer_videos_than_lanes_are_shared_out_evenly(run: Any) -> None:
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        return [*(Advanced(key=task.key, frames=step) for step in range(5)), *succeed(task, attempt)]
+
+    state = run(tasks(5), story, lanes=4, most=2)
+    assert sorted(len(actor.videos) for actor in state.ray.actors) == [2, 3]
+    state = run(tasks(3), story, lanes=4, most=8)
+    assert [len(actor.videos) for actor in state.ray.actors] == [1, 1, 1]
+
+
+def test_a_video_that_comes_back_at_the_tail_takes_a_free_lane(run: Any) -> None:
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        if task.key == "v0" and attempt == 1:
+            return [Failed(key=task.key, kind="killed", error="SIGKILL", message="")]
+        return [*(Advanced(key=task.key, frames=step) for step in range(9)), *succeed(task, attempt)]
+
+    state = run(tasks(2), story, lanes=2, most=2)
+    assert sorted(state.finished) == ["v0", "v1"]
+    assert [len(actor.videos) for actor in state.ray.actors] in ([1, 2], [2, 1])
+
+
+def test_suspects_are_tried_on_as_many_workers_as_there_may_be(run: Any) -> None:
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        if attempt == 1 and task.key != "v0":
+            return [Failed(key=task.key, kind="suspected", error="SIGSEGV", message="")]
+        return [*(Advanced(key=task.key, frames=step) for step in range(9)), *succeed(task, attempt)]
+
+    alone: list[int] = []
+
+    def note(state: Run) -> None:
+        alone.append(sum(bool(actor.stories) for actor in state.ray.alive))
+
+    state = run(tasks(4), story, check=note, lanes=4, most=3)
+    assert len(state.finished) == 4
+    assert max(alone) == 3
+
+
+def test_a_worker_goes_when_all_its_lanes_are_empty(run: Any) -> None:
+    steps = {"v0": 30, "v1": 2, "v2": 10, "v3": 10}
+    seen: list[tuple[int, int]] = []
+
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        return [*(Advanced(key=task.key, frames=step) for step in range(steps[task.key])), *succeed(task, attempt)]
+
+    def note(state: Run) -> None:
+        seen.append((len(state.ray.alive), sum(len(actor.stories) for actor in state.ray.alive)))
+
+    state = run(tasks(4), story, check=note, lanes=2, most=2)
+    assert len(state.finished) == 4
+    alive = [number for number, _ in itertools.groupby(workers for workers, _ in seen)]
+    assert alive == [0, 2, 1]
+    assert (2, 3) in seen  # v1 has ended, and v0 keeps its worker
+    assert (1, 1) in seen
+
+
+def test_what_the_end_of_an_actor_costs_all_its_videos(run: Any) -> None:
+    shortage = OutOfMemoryError("the node's memory was used up")
+
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        if task.key == "v1":
+            return [Advanced(key=task.key, frames=7), shortage]
+        return [*(Advanced(key=task.key, frames=step) for step in range(4)), *succeed(task, attempt)]
+
+    state = run(tasks(3), story, lanes=3, most=1)
+    assert sorted(state.finished) == ["v0", "v2"]
+    assert [failure.kind for failure in state.given_up["v1"]] == ["suspected", "crash", "crash", "crash"]
+    assert state.given_up["v1"][0].frame == 7
+
+
+def test_nothing_more_is_given_to_a_process_in_which_something_broke(run: Any) -> None:
+    def story(task: VideoTask, attempt: int) -> list[Any]:
+        if task.key == "v0" and attempt == 1:
+            return [Failed(key=task.key, kind="crash", error="RuntimeError", message="")]
+        return [*(Advanced(key=task.key, frames=step) for step in range(6)), *succeed(task, attempt)]
+
+    in_hand: list[set[str]] = []
+
+    def note(state: Run) -> None:
+        in_hand.extend(set(actor.stories) for actor in state.ray.actors)
+
+    state = run(tasks(4), story, check=note, lanes=2, most=1)
+    assert sorted(state.finished) == ["v0", "v1", "v2", "v3"]
+    (actor,) = state.ray.actors
+    assert actor.videos == ["v0", "v1", "v2", "v3", "v0"]
+    assert {"v1", "v2"} not in in_hand  # v2 waits for the new process that comes after v1
+    assert {"v2", "v3"} in in_hand
 
 
 def test_what_was_fetched_ahead_is_used_once_and_removed(tmp_path: Path) -> None:

@@ -342,7 +342,7 @@ def test_what_must_lie_on_disk_must_fit_its_quota(tmp_path: Path, clip: Path) ->
     size = sum(image.stat().st_size for image in (tmp_path / "frames").iterdir())
     assert len(list(Path(bring(folder, tmp_path / "spool", SpoolLimits(quota=2 * size))).iterdir())) == 3
     for uri, decoder in ((folder, "auto"), (put(clip), "decord")):
-        with pytest.raises(StorageError, match=r"--spool-quota, of which a video takes half") as caught:
+        with pytest.raises(StorageError, match=r"--spool-quota, which 2 videos share") as caught:
             bring(uri, tmp_path / "spool", SpoolLimits(quota=1000), decoder=decoder)
         assert not caught.value.transient
 

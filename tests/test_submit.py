@@ -290,7 +290,7 @@ def is_tracking(process: subprocess.Popen[str]) -> bool:
     """True when a worker has begun a video."""
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(process.pid).children(recursive=True)
-        return any(re.search(r"WorkerActor\.(run|next_events)", " ".join(child.cmdline())) for child in children)
+        return any(re.search(r"WorkerActor\.work", " ".join(child.cmdline())) for child in children)
     return False
 
 

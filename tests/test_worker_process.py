@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
+from rts_batch.actors import worker_actor
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_actor import WorkerActor
-from rts_batch.actors.worker_process import StartLost, WorkerProcess, judge
+from rts_batch.actors.worker_process import Job, StartLost, WorkerProcess, judge
 from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
+from rts_batch.io import storage
 from rts_batch.manifest import VideoTask, read_manifest
 from tests.running import REPOSITORY, done, wait_until, write_manifest
 from tests.stub_tracker import Stub
@@ -74,6 +79,13 @@ def process(shared_process: dict[str, Any]) -> WorkerProcess:
     return found
 
 
+def track(process: WorkerProcess, task: VideoTask) -> Iterator[Event]:
+    """Everything that a process says about one video."""
+    process.begin(Job(task=task, attempt=1))
+    while process.busy:
+        yield from process.events(0.1)
+
+
 def last_of(events: Iterator[Event]) -> Event:
     *_, last = events
     return last
@@ -90,7 +102,7 @@ def last_of(events: Iterator[Event]) -> Event:
 def test_evidence_against_the_video(
     process: WorkerProcess, make_task: Callable[..., VideoTask], knob: str, error: str, said: str
 ) -> None:
-    last = last_of(process.run(make_task(**{knob: 3}), 1))
+    last = last_of(track(process, make_task(**{knob: 3})))
     assert isinstance(last, Failed)
     assert (last.kind, last.error) == ("crash", error)
     assert said in last.message
@@ -98,7 +110,7 @@ def test_evidence_against_the_video(
 
 
 def test_want_of_memory_is_told_as_such(process: WorkerProcess, make_task: Callable[..., VideoTask]) -> None:
-    last = last_of(process.run(make_task(allocate_at=3), 1))
+    last = last_of(track(process, make_task(allocate_at=3)))
     assert isinstance(last, Failed)
     assert (last.kind, last.error) == ("crash", "MemoryError")
 
@@ -109,7 +121,7 @@ def test_a_kill_from_outside_does_not_speak_against_the_video(
 ) -> None:
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip(f"{number.name} is ignored here, as under nohup, and workers inherit that")
-    events = process.run(make_task(sleep=1), 1)
+    events = track(process, make_task(sleep=1))
     assert any(isinstance(event, Advanced) for event in events)
     os.kill(int(process.name.rpartition(":")[2]), number)
     last = last_of(events)
@@ -120,7 +132,7 @@ def test_a_kill_from_outside_does_not_speak_against_the_video(
 def test_a_process_that_is_asked_to_leave_stops_after_the_frame_in_hand(
     process: WorkerProcess, make_task: Callable[..., VideoTask]
 ) -> None:
-    events = process.run(make_task(sleep=1), 1)
+    events = track(process, make_task(sleep=1))
     assert any(isinstance(event, Advanced) for event in events)
     process.leave()
     last = last_of(events)
@@ -131,11 +143,21 @@ def test_a_process_that_is_asked_to_leave_stops_after_the_frame_in_hand(
     wait_until(lambda: not process.alive)
 
 
+def test_a_video_that_comes_after_the_wish_to_leave_is_not_to_blame(
+    process: WorkerProcess, make_task: Callable[..., VideoTask]
+) -> None:
+    process.leave()
+    last = last_of(track(process, make_task()))
+    assert isinstance(last, Failed)
+    assert last.kind == "preempted"
+    assert not process.alive
+
+
 def test_one_process_tracks_one_video_after_another(
     process: WorkerProcess, make_task: Callable[..., VideoTask], shared_process: dict[str, Any]
 ) -> None:
     for number in range(3):
-        last = last_of(process.run(make_task(video_id=f"good-{number}"), 1))
+        last = last_of(track(process, make_task(video_id=f"good-{number}")))
         assert isinstance(last, Finished)
         assert last.frames == FRAMES
     assert sum(path.name.startswith("good-") for path in done(shared_process["out"])) == 3
@@ -173,13 +195,42 @@ def test_a_process_in_which_something_broke_is_not_used_again(
     actor = WorkerActor(worker_settings(tmp_path), 30)
     names = []
     for task, kind in ((make_task(raise_at=3), Failed), (make_task(video_id="a"), Finished), (make_task(), Finished)):
-        events = actor.run(task, 1, False)
+        events = actor.work([Job(task=task, attempt=1)])
         names.append(actor._process.name)
-        while not isinstance(events[-1], Failed | Finished):
-            events = actor.next_events()
+        while not events or not isinstance(events[-1], Failed | Finished):
+            events = actor.work([])
         assert isinstance(events[-1], kind)
     actor._process.close()
     assert names[0] != names[1] == names[2]
+
+
+def test_lanes_go_on_while_the_next_video_is_on_its_way(
+    video: Path, tmp_path: Path, make_task: Callable[..., VideoTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    settings = dataclasses.replace(worker_settings(tmp_path), lanes=2, scratch=str(tmp_path / "scratch"))
+    far = f"memory://{uuid.uuid4().hex}/far.mp4"  # which the worker's process could not read itself
+    storage.put_file(video, far)
+    here, bring = threading.Event(), worker_actor.bring
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        assert here.wait(60)
+        return bring(*arguments, **options)
+
+    monkeypatch.setattr(worker_actor, "bring", slow)
+    actor = WorkerActor(settings, 30)
+    near, coming = make_task(video_id="near", sleep=0.1), make_task(video=far, video_id="coming")
+    actor.fetch(coming)
+    events = actor.work([Job(task=near, attempt=1), Job(task=coming, attempt=1)])
+    while not any(isinstance(event, Finished) for event in events):
+        events += actor.work([])
+    assert {event.key for event in events} == {near.key}
+    here.set()
+    while not isinstance(events[-1], Finished) or events[-1].key != coming.key:
+        events += actor.work([])
+        assert not isinstance(events[-1], Failed)
+    actor._process.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 PARENT = """

@@ -10,9 +10,12 @@ pays only for what it did itself:
 - `transient`: tried again after a pause.
 - `crash`: there is evidence against the video (the worker's process died of a signal of its own or ended itself, ran
   out of memory, made no progress, or raised an unexpected error). It is a suspect from then on: it waits until no
-  other video does, runs on a fresh process (after lack of memory alone in the whole pool), and is given up the third
-  time.
+  other video does, runs on a fresh process without any other video in it (after lack of memory alone in the whole
+  pool), and is given up the third time.
+- `suspected`: there is such evidence, but it may as well speak against another video that was in the same process.
+  Costs nothing, and makes it a suspect: what it does alone will show.
 - `killed`: the worker was taken away from outside, and nobody knows why. Tried again at once, many times.
+- `displaced`: its process had to be closed because of another video in it. Costs nothing.
 - `preempted`: the node was lost, drained or preempted. Costs nothing; only a hundred of them mean that it cannot work.
 """
 
@@ -26,7 +29,7 @@ from typing import Final, Literal
 
 from rts_batch.manifest import VideoTask
 
-FailureKind = Literal["permanent", "transient", "crash", "killed", "preempted"]
+FailureKind = Literal["permanent", "transient", "crash", "suspected", "killed", "displaced", "preempted"]
 
 OUT_OF_MEMORY: Final = ("MemoryError", "OutOfMemoryError")
 """Names of the errors that tell a lack of memory, in the worker's process or on its GPU."""
@@ -54,7 +57,8 @@ class Budgets:
     transient: int = 5
     crash: int = 3
     killed: int = 20
-    preempted: int = 100
+    free: int = 100
+    """Of each kind that costs nothing."""
     pause: float = 2.0
     longest_pause: float = 60.0
 
@@ -63,8 +67,10 @@ class Budgets:
             "permanent": 1,
             "transient": self.transient,
             "crash": self.crash,
+            "suspected": self.free,
             "killed": self.killed,
-            "preempted": self.preempted,
+            "displaced": self.free,
+            "preempted": self.free,
         }
         return limits[kind]
 
@@ -79,7 +85,7 @@ class _Queued:
 
     @property
     def is_suspect(self) -> bool:
-        return any(failure.kind == "crash" for failure in self.failures)
+        return any(failure.kind in ("crash", "suspected") for failure in self.failures)
 
     @property
     def must_be_alone(self) -> bool:
@@ -114,16 +120,19 @@ class Coordinator:
         self._running: dict[str, _Queued] = {}
         self._stopped = False
 
-    def take(self, worker: str = "") -> VideoTask | None:
-        """Hands out the worker's next video, or None where there is none for it now."""
+    def take(self, worker: str = "", *, empty: bool = True) -> VideoTask | None:
+        """Hands out the worker's next video, or None where there is none for it now.
+
+        A suspect goes only to a worker that is `empty`, and nothing must be taken for that worker beside it.
+        """
         self._end_pauses()
-        queued = None if self._stopped else self._next(worker)
+        queued = None if self._stopped else self._next(worker, empty)
         if queued is None:
             return None
         self._running[queued.task.key] = queued
         return queued.task
 
-    def _next(self, worker: str) -> _Queued | None:
+    def _next(self, worker: str, empty: bool) -> _Queued | None:
         if worker in self._reserved:
             return self._reserved.pop(worker)
         if self._ready:
@@ -131,10 +140,9 @@ class Coordinator:
         if self._reserved:  # better fetched twice than waited for
             longest = min(self._reserved, key=lambda other: self._reserved[other])
             return self._reserved.pop(longest)
-        alone = bool(self._running) and any(queued.must_be_alone for queued in self._running.values())
-        if self._suspects and not alone and not (self._suspects[0].must_be_alone and self._running):
-            return heapq.heappop(self._suspects)
-        return None
+        if not self._suspects or not empty or any(queued.must_be_alone for queued in self._running.values()):
+            return None
+        return None if self._suspects[0].must_be_alone and self._running else heapq.heappop(self._suspects)
 
     def reserve(self, worker: str) -> VideoTask | None:
         """Sets a video aside for a busy worker that has none yet and returns it, or None where there is none."""
@@ -179,7 +187,7 @@ class Coordinator:
         return len(self._running[key].failures) + 1
 
     def is_suspect(self, key: str) -> bool:
-        """Whether a running video must have a process that no other video has used."""
+        """Whether a running video must have a process that no other video has used or uses beside it."""
         return self._running[key].is_suspect
 
     def _end_pauses(self) -> None:
@@ -198,6 +206,11 @@ class Coordinator:
     def to_hand_out(self) -> int:
         """Videos that wait and will be handed out: none after a stop."""
         return 0 if self._stopped else self.queued
+
+    @property
+    def suspects(self) -> int:
+        """Those among them that need a worker of their own."""
+        return 0 if self._stopped else len(self._suspects)
 
     @property
     def running(self) -> int:

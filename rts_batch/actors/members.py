@@ -20,39 +20,51 @@ from rts_batch.actors.coordinator import Failure, FailureKind
 from rts_batch.manifest import VideoTask
 
 
+@dataclass
+class InHand:
+    """A video that a member has, and the last frame of it that was reported."""
+
+    task: VideoTask
+    frame: int | None = None
+
+
 @dataclass(kw_only=True)
 class Member:
-    """One actor. It is starting (`ready` set), busy (`answer` set) or idle."""
+    """One actor. It is starting (`ready` set), busy (it has videos) or idle."""
 
     id: str
     actor: Any
     ready: Any = None
     answer: Any = None
-    task: VideoTask | None = None
+    """What it will say next, while it has videos."""
+    videos: dict[str, InHand] = field(default_factory=dict)
+    """By key; one for each lane that is not free."""
     name: str = ""
     node: str = ""
-    frame: int | None = None
     heard: float = field(default_factory=time.monotonic)
-    """When it last said something."""
+    """When it last said something; before that, when it was asked for."""
+    sealed: bool = False
+    """It gets no further video until it has none: one is a suspect, or something broke in its process."""
     leaving: bool = False
     """It was told to leave and gets no further video."""
 
 
 def failure_of(error: RayError, member: Member) -> Failure:
-    """What the end of an actor, or of its answer, means for the video that it had."""
+    """What the end of an actor, or of its answer, means for a video that it had."""
     kind: FailureKind = "killed"
     if isinstance(error, RayTaskError):
         return _failure(member, "killed", type(error.cause).__name__, str(error.cause))
     if isinstance(error, OutOfMemoryError):
         # Ray's own watch over the node's memory chose this worker.
-        return _failure(member, "crash", "OutOfMemoryError", first_line(error))
+        among_others = len(member.videos) > 1
+        return _failure(member, "suspected" if among_others else "crash", "OutOfMemoryError", first_line(error))
     if isinstance(error, RayActorError) and (error.preempted or _node_is_lost(error)):
         kind = "preempted"
     return _failure(member, kind, type(error).__name__, reason(error))
 
 
 def _failure(member: Member, kind: FailureKind, error: str, message: str) -> Failure:
-    return Failure(kind=kind, error=error, message=message, worker=member.name, frame=member.frame)
+    return Failure(kind=kind, error=error, message=message, worker=member.name)
 
 
 def _node_is_lost(error: RayActorError) -> bool:

@@ -1,13 +1,15 @@
-"""The pool: Ray actors that the coordinator's videos are handed to, one each, and what becomes of them.
+"""The pool: Ray actors that the coordinator's videos are handed to, one for each lane, and what becomes of them.
 
 Ray restarts and retries nothing by itself (`max_restarts=0`, `max_task_retries=0`): an attempt runs at most once, and
 the coordinator decides about the next. A video is handed to an actor only when that actor has loaded its model and has
-nothing else to do, so that none waits behind a long one or behind a node that is still starting.
+a free lane, so that none waits behind a long one or behind a node that is still starting.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,12 +20,12 @@ from ray.exceptions import RayError
 
 from rts_batch.actors.coordinator import Coordinator, Failure
 from rts_batch.actors.interruptions import Interruptions
-from rts_batch.actors.members import Member, draining_nodes, failed_in_init, failure_of, reason
+from rts_batch.actors.members import InHand, Member, draining_nodes, failed_in_init, failure_of, reason
 from rts_batch.actors.metrics import RunMetrics
 from rts_batch.actors.progress import Advanced, Display, Event, Failed, Finished, Opened, RunProgress, VideoProgress
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.actors.worker_actor import CONTROL, Welcome, WorkerActor
-from rts_batch.actors.worker_process import TRANSFER_PATIENCE
+from rts_batch.actors.worker_process import TRANSFER_PATIENCE, Job
 from rts_batch.errors import ClusterError
 from rts_batch.io import storage
 from rts_batch.manifest import VideoTask
@@ -37,6 +39,9 @@ DRAIN_SECONDS = 5.0
 
 WAITING_SECONDS = 60.0
 """After so long without any worker the user is told what is missing."""
+
+SHARE_SECONDS = 30.0
+"""For so long videos are left for a worker that is starting, rather than given to the others' free lanes."""
 
 FINISHING = "interrupted: finishing the videos in hand; press Ctrl-C again to stop now"
 
@@ -131,19 +136,22 @@ class Pool:
     def _adjust_size(self) -> None:
         """Asks for an actor for every video that waits, up to the pool's size, and ends those that nothing waits for.
 
-        They are asked for all at once, so that a cluster that grows sees the whole demand.
+        They are asked for all at once, so that a cluster that grows sees the whole demand. Where busy workers have free
+        lanes no further ones are asked for, but by suspects, which need one each.
         """
-        waiting = self._coordinator.to_hand_out
-        wanted = min(self._size.most, waiting + self._coordinator.running)
-        if waiting:
-            wanted = max(wanted, self._size.least)
-        for member in [member for member in self._members if member.leaving and member.task is None]:
+        for member in [member for member in self._members if member.leaving and not member.videos]:
             self._end(member)
         staying = [member for member in self._members if not member.leaving]
-        for _ in range(wanted - len(staying)):
+        waiting, busy = self._coordinator.to_hand_out, sum(bool(member.videos) for member in self._members)
+        free = sum(
+            self._settings.lanes - len(member.videos) for member in staying if member.videos and not member.sealed
+        )
+        least = self._size.least if waiting else 0
+        missing = max(waiting - free, self._coordinator.suspects, 0)
+        for _ in range(max(least, min(self._size.most, busy + missing)) - len(staying)):
             self._members.append(self._start())
-        idle = [member for member in staying if member.task is None]
-        for member in idle[: max(0, len(staying) - wanted)]:
+        idle = [member for member in staying if not member.videos]
+        for member in idle[: max(0, len(staying) - max(least, min(self._size.most, busy + waiting)))]:
             self._end(member)
 
     def _start(self) -> Member:
@@ -157,23 +165,40 @@ class Pool:
         self._members.remove(member)
 
     def _hand_out(self) -> None:
+        """Has every worker whose word has been taken go on, with videos for its free lanes."""
+        share = self._share()
         for member in self._members:
-            if member.ready is not None or member.leaving:
+            if member.ready is not None or member.answer is not None:
                 continue
-            if member.task is None:
-                task = self._coordinator.take(member.id)
-                if task is not None:
-                    self._hand_to(member, task)
-            elif self._is_remote_next(member):
-                ahead = self._coordinator.reserve(member.id)
-                if ahead is not None:
-                    member.actor.fetch.options(concurrency_group=CONTROL).remote(ahead)
+            jobs = [] if member.leaving else self._fill(member, min(self._settings.lanes, share))
+            if member.videos:
+                member.answer = member.actor.work.remote(jobs)
 
-    def _hand_to(self, member: Member, task: VideoTask) -> None:
-        member.task, member.frame, member.heard = task, None, time.monotonic()
-        arguments = task, self._coordinator.attempt(task.key), self._coordinator.is_suspect(task.key)
-        member.answer = member.actor.run.remote(*arguments)
-        self._progress.running[task.key] = VideoProgress(task.video_id, expected=task.frames)
+    def _fill(self, member: Member, lanes: int) -> list[Job]:
+        """Takes videos for so many of a worker's lanes; if it has none free, has its next video fetched."""
+        jobs: list[Job] = []
+        if not member.videos:
+            member.sealed, member.heard = False, time.monotonic()
+        while len(member.videos) < lanes and not member.sealed:
+            task = self._coordinator.take(member.id, empty=not member.videos)
+            if task is None:
+                return jobs
+            member.sealed = self._coordinator.is_suspect(task.key)
+            member.videos[task.key] = InHand(task)
+            self._progress.running[task.key] = VideoProgress(task.video_id, expected=task.frames)
+            jobs.append(Job(task=task, attempt=self._coordinator.attempt(task.key), suspect=member.sealed))
+        if not jobs and self._is_remote_next(member):
+            ahead = self._coordinator.reserve(member.id)
+            if ahead is not None:
+                member.actor.fetch.options(concurrency_group=CONTROL).remote(ahead)
+        return jobs
+
+    def _share(self) -> int:
+        """Videos that each worker gets at most where there are fewer than lanes: so many that all have as many."""
+        now = time.monotonic()
+        there = [member for member in self._members if not member.leaving]
+        there = [member for member in there if member.ready is None or now - member.heard < SHARE_SECONDS]
+        return math.ceil((self._coordinator.to_hand_out + self._coordinator.running) / max(1, len(there)))
 
     def _listen(self) -> None:
         """Waits a moment for the workers' next words and takes them from each that has any."""
@@ -204,45 +229,42 @@ class Pool:
         self._lost_starting = 0
 
     def _take_events(self, member: Member) -> None:
-        assert member.task is not None
-        task = member.task
         try:
             events: list[Event] = ray.get(member.answer)
         except RayError as error:
             self._lose(member, failure_of(error, member))
             return
+        member.answer = None
         for event in events:
-            self._handle(member, task, event)
-        if member.task is not None:
-            member.answer = member.actor.next_events.remote()
+            self._handle(member, event)
 
-    def _handle(self, member: Member, task: VideoTask, event: Event) -> None:
-        video = self._progress.running[task.key]
+    def _handle(self, member: Member, event: Event) -> None:
+        video = self._progress.running[event.key]
         match event:
             case Opened():
                 video.expected = event.frames
             case Advanced():
-                video.frames = member.frame = event.frames
+                video.frames = member.videos[event.key].frame = event.frames
             case Finished():
-                self._free(member)
+                task = self._free(member, event.key)
                 self._progress.add(event)
                 self._finished(task, event, self._coordinator.succeeded(task.key))
             case Failed():
                 failure = Failure(
                     kind=event.kind, error=event.error, message=event.message, worker=member.name, frame=event.frame
                 )
-                self._free(member)
-                self._book(task, failure)
-                if event.kind == "preempted":
-                    self._end(member)
+                self._book(self._free(member, event.key), failure)
+                member.leaving |= event.kind == "preempted"
+                member.sealed |= event.kind in ("crash", "suspected")
 
     def _look_after(self) -> None:
         """Finds workers that cannot speak any more, or whose nodes are about to go, and tells who waits in vain."""
         now = time.monotonic()
         # A worker tells by itself that its process hangs; this is for one that cannot even do that.
         silence = self._stall_seconds * (TRANSFER_PATIENCE + 1) + 60
-        for member in [member for member in self._members if member.task and now - member.heard > silence]:
-            self._lose(member, _failure(member, f"the worker has said nothing for {silence:.0f} s"))
+        for member in [member for member in self._members if member.videos and now - member.heard > silence]:
+            message = f"the worker has said nothing for {silence:.0f} s"
+            self._lose(member, Failure(kind="killed", error="WorkerError", message=message, worker=member.name))
         if now >= self._drains_due:
             self._drains_due = now + DRAIN_SECONDS
             self._leave_nodes(draining_nodes())
@@ -256,10 +278,10 @@ class Pool:
         for member in [member for member in self._members if member.node in nodes and not member.leaving]:
             member.leaving = True
             self._coordinator.release(member.id)
-            if member.task is None:
-                self._end(member)
-            else:
+            if member.videos:
                 member.actor.leave.options(concurrency_group=CONTROL).remote()
+            else:
+                self._end(member)
 
     def _shown_size(self) -> str:
         size = self._size
@@ -270,15 +292,13 @@ class Pool:
     @staticmethod
     def _is_remote_next(member: Member) -> bool:
         """Only what has to cross a network is worth fetching ahead; the videos of one run usually lie together."""
-        return member.task is not None and storage.local_path(member.task.uri) is None
+        return any(storage.local_path(video.task.uri) is None for video in member.videos.values())
 
     def _lose(self, member: Member, failure: Failure) -> None:
-        """Books the end of an actor as a failure of its video."""
-        assert member.task is not None
-        task = member.task
-        self._free(member)
+        """Books the end of an actor as a failure of each of its videos."""
+        for key, video in list(member.videos.items()):
+            self._book(self._free(member, key), dataclasses.replace(failure, frame=video.frame))
         self._end(member)
-        self._book(task, failure)
 
     def _book(self, task: VideoTask, failure: Failure) -> None:
         failures = self._coordinator.failed(task.key, failure)
@@ -288,11 +308,7 @@ class Pool:
         self._progress.failed += 1
         self._given_up(task, failures)
 
-    def _free(self, member: Member) -> None:
-        assert member.task is not None
-        del self._progress.running[member.task.key]
-        member.task = member.answer = None
-
-
-def _failure(member: Member, message: str) -> Failure:
-    return Failure(kind="killed", error="WorkerError", message=message, worker=member.name, frame=member.frame)
+    def _free(self, member: Member, key: str) -> VideoTask:
+        """Makes the lane of a video free."""
+        del self._progress.running[key]
+        return member.videos.pop(key).task

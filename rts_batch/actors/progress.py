@@ -68,6 +68,7 @@ class Failed:
 
 
 Event = Phase | Opened | Advanced | Finished | Failed
+"""What the worker says about a video, which it names by its `key`. `Finished` or `Failed` is the last about it."""
 
 
 @dataclass

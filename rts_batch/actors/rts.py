@@ -57,14 +57,13 @@ class RtsFactory:
                 "tracker": config.to_dict(),
                 "model": weights.config.to_dict(),
                 "profile": settings.profile,
-                "lanes": 1,
             },
             environment=_environment(device),
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
         )
 
     @staticmethod
-    def load(description: TrackerDescription, *, threads: int) -> RtsTracker:
+    def load(description: TrackerDescription, *, threads: int, lanes: int = 1) -> RtsTracker:
         """Builds the model on the worker's device.
 
         Raises:
@@ -82,7 +81,7 @@ class RtsFactory:
             model=model,
             sta=sta,
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
-            lanes=description.settings["lanes"],
+            lanes=lanes,
         )
 
 

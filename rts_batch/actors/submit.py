@@ -43,6 +43,7 @@ class Prepared:
     record: RunRecord
     workers: int
     threads: int
+    lanes: int
 
 
 def look(
@@ -58,14 +59,24 @@ def _prepare(manifest_uri: str, out: str, settings: RunSettings, scope: Scope, s
     tracker = find_factory(settings.tracker).describe(settings)
     _refuse_boxes_without_sta(manifest, tracker)
     folder = RunFolder(absolute(out), scope.shard)
-    workers, threads = choose_size(settings, tracker, folder.record())
-    environment = {**tracker.environment, "threads_per_worker": threads, "versions": versions()}
+    begun = folder.record()
+    workers, threads = choose_size(settings, tracker, begun)
+    lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1
+    environment = {**tracker.environment, "threads_per_worker": threads, "lanes": lanes, "versions": versions()}
     record = RunRecord(
         results={"weights": tracker.fingerprint, **tracker.settings},
         environment=environment,
         settings={**settings.to_dict(), "weights": storage.safe_uri(tracker.weights)},
     )
-    return Prepared(manifest=manifest, tracker=tracker, folder=folder, record=record, workers=workers, threads=threads)
+    return Prepared(
+        manifest=manifest,
+        tracker=tracker,
+        folder=folder,
+        record=record,
+        workers=workers,
+        threads=threads,
+        lanes=lanes,
+    )
 
 
 def submit(
@@ -160,9 +171,10 @@ class _Job:
                 factory=self.settings.tracker,
                 tracker=self.prepared.tracker,
                 decoder=self.settings.decoder,
-                spool=self.settings.spool_limits(),
+                spool=self.settings.spool_limits(self.prepared.lanes),
                 strict_video=self.settings.strict_video,
                 threads=self.prepared.threads,
+                lanes=self.prepared.lanes,
                 extras=self.prepared.manifest.extras,
                 results=self.prepared.record.results,
                 checkpoint_every=self.settings.checkpoint_every or None,

@@ -74,7 +74,8 @@ class OpenScene(Protocol):
 
 
 class LoadedTracker(Protocol):
-    """A model in memory, ready for one video after another."""
+    """A model in memory, ready for one video after another, and for several at the same time: each lane of a worker is
+    a thread with a scene of its own, whose results must not depend on what the others do."""
 
     def open_scene(self, task: VideoTask, state: bytes | None = None) -> OpenScene:
         """A new scene, or one with a `snapshot`'s state, which goes on bit for bit on the same kind of device.
@@ -86,7 +87,8 @@ class LoadedTracker(Protocol):
 
 class TrackerFactory(Protocol):
     def describe(self, settings: RunSettings) -> TrackerDescription: ...
-    def load(self, description: TrackerDescription, *, threads: int) -> LoadedTracker: ...
+    def load(self, description: TrackerDescription, *, threads: int, lanes: int) -> LoadedTracker:
+        """Loads it for so many CPU threads, and so many videos at the same time."""
 
 
 def find_factory(path: str) -> TrackerFactory:

@@ -1,6 +1,7 @@
 """The worker: it holds one model and turns whole videos into masks, one after another.
 
-`VideoWorker` is a plain class; `rts_batch.actors.worker_process` runs it in a process of its own below a Ray actor.
+`VideoWorker` is a plain class; `rts_batch.actors.worker_process` runs it in a process of its own below a Ray actor. A
+process with several lanes has one for each, all with the same model.
 Masks go straight from the worker to the run's folder, and only small events travel back to the driver.
 """
 
@@ -25,7 +26,7 @@ from rts_batch.actors.passes import Forward, expected_frames, reading, track_vid
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
 from rts_batch.actors.steps import StepTimes, TimedScene, TimedTracker
-from rts_batch.actors.tracker import TrackedTarget, TrackerDescription, find_factory
+from rts_batch.actors.tracker import LoadedTracker, TrackedTarget, TrackerDescription, find_factory
 from rts_batch.config import DecoderName, SpoolLimits
 from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
 from rts_batch.io import storage
@@ -51,8 +52,11 @@ class WorkerSettings:
     tracker: TrackerDescription
     decoder: DecoderName
     threads: int
+    """CPU threads of the process."""
     extras: Mapping[str, str]
     """The manifest's further columns with their types."""
+    lanes: int = 1
+    """Videos that a worker tracks at the same time."""
     spool: SpoolLimits = field(default_factory=SpoolLimits)
     strict_video: bool = False
     """Damage in a video makes it fail."""
@@ -71,17 +75,28 @@ class WorkerSettings:
 class VideoWorker:
     """Loads the model once; `run` then processes a video and yields what happens.
 
-    `leaving` says whether the worker must stop after the frame in hand, because its machine is about to go.
+    Args:
+        settings: what the worker is told.
+        leaving: says whether it must stop after the frame in hand, because its machine is about to go.
+        tracker: a model that is loaded already, and may have scenes of other workers in other threads.
     """
 
-    def __init__(self, settings: WorkerSettings, *, leaving: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        leaving: Callable[[], bool] = lambda: False,
+        tracker: LoadedTracker | None = None,
+    ) -> None:
         self._leaving = leaving
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._folder = RunFolder(settings.out)
         self._decoding = DecodingProcess()
         self._decoding.start()  # while the model loads
-        self._tracker = find_factory(settings.factory).load(settings.tracker, threads=settings.threads)
+        self.tracker = tracker or find_factory(settings.factory).load(
+            settings.tracker, threads=settings.threads, lanes=settings.lanes
+        )
 
     def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
         """Tracks one video and puts its masks in place. The last event is `Finished` or `Failed`.
@@ -177,7 +192,7 @@ class VideoWorker:
         if found is None:
             return None
         try:
-            return Resumed(found, None if found.state is None else self._tracker.open_scene(task, found.state))
+            return Resumed(found, None if found.state is None else self.tracker.open_scene(task, found.state))
         except CheckpointError:
             return None  # another version's: begin again
 
@@ -213,7 +228,7 @@ class VideoWorker:
         def reopen(**part: Any) -> FrameSource:
             return self._decoding.open(here, decoder=self._settings.decoder, **part)
 
-        tracked = track_video(task, TimedTracker(self._tracker, steps), book, source, reopen, forward)
+        tracked = track_video(task, TimedTracker(self.tracker, steps), book, source, reopen, forward)
         for frame, targets in steps.of_tracking(tracked):
             with steps("encode"):
                 rows = [_row(object_id, frame, target) for object_id, target in targets.items()]
@@ -279,6 +294,7 @@ class VideoWorker:
             "frames_per_second": round(frames / max(seconds, 1e-9), 2),
             "worker": f"{socket.gethostname()}:{os.getpid()}",
             "threads": self._settings.threads,
+            "lanes": self._settings.lanes,
             "environment": dict(self._settings.tracker.environment),
         }
 

@@ -8,8 +8,8 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -17,7 +17,7 @@ import ray
 from rts_batch.actors.notices import Notice, drain_node, watch
 from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.actors.video_worker import WorkerSettings
-from rts_batch.actors.worker_process import StartLost, WorkerProcess
+from rts_batch.actors.worker_process import Job, StartLost, WorkerProcess
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.spool import bring
 from rts_batch.manifest import VideoTask
@@ -28,6 +28,9 @@ CONTROL = "control"
 
 START_ATTEMPTS = 5
 """Processes in a row that may be lost before they are ready."""
+
+LISTEN_SECONDS = 0.5
+"""An answer to the pool waits no longer, unless a video ends: free lanes can then be given further videos."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ class WorkerActor:
     def __init__(self, settings: WorkerSettings, stall_seconds: float) -> None:
         self._settings = settings
         self._stall_seconds = stall_seconds
-        self._busy = False
         self._process = self._start()
         self._ahead = FetchedAhead(settings)
-        self._events: Iterator[Event] = iter(())
+        self._coming: list[Job] = []
+        """Videos that are still being fetched."""
+        self._held: dict[str, contextlib.ExitStack] = {}
+        """What to let go when a video in hand ends, by its key."""
         if settings.watch_notices:
             threading.Thread(target=self._watch_notices, name="notices", daemon=True).start()
         with contextlib.suppress(ValueError):  # raised elsewhere than in the main thread
@@ -67,40 +72,41 @@ class WorkerActor:
         """Answers once the model is loaded."""
         return Welcome(self._process.name, ray.get_runtime_context().get_node_id())
 
-    def run(self, task: VideoTask, attempt: int, suspect: bool) -> list[Event]:
-        """Begins a video and returns its first events; `next_events` has the others.
+    def work(self, jobs: Sequence[Job]) -> list[Event]:
+        """Begins these videos in free lanes, goes on with those in hand, and returns what has happened to either.
 
-        A suspect gets a process that no other video has used. Calls that return are what Ray's client (`ray://`) can
-        do as well, a stream is not.
+        Comes back when a video has ended or a moment has passed; the pool then calls again. Calls that return are what
+        Ray's client (`ray://`) can do as well, a stream is not.
         """
-        self._events = self._track(task, attempt, suspect)
-        return self.next_events()
-
-    def next_events(self) -> list[Event]:
-        """Waits for the next event and returns it with those that have come since. `Finished` or `Failed` is last."""
-        events = [next(self._events)]
-        while not isinstance(events[-1], Finished | Failed) and self._process.has_event:
-            events.append(next(self._events))
+        self._coming += jobs
+        if not self._process.busy and all(self._ahead.is_fetching(job.task) for job in self._coming):
+            self._ahead.wait(LISTEN_SECONDS)
+        for job in [job for job in self._coming if not self._ahead.is_fetching(job.task)]:
+            self._begin(job)
+        events = self._process.events(LISTEN_SECONDS)
+        for event in events:
+            if isinstance(event, Finished | Failed):
+                self._held.pop(event.key).close()
+        if self._process.spoiled and not self._process.busy:
+            self._process.close()
         return events
 
-    def _track(self, task: VideoTask, attempt: int, suspect: bool) -> Iterator[Event]:
-        self._busy = True
-        if not self._process.alive or (suspect and self._process.used):
-            self._process.close()
+    def _begin(self, job: Job) -> None:
+        process = self._process
+        if not process.busy and (not process.alive or (job.suspect and process.used)):
+            process.close()
             self._process = self._start()
-        with self._ahead.taken(task) as fetched:
-            for event in self._process.run(task, attempt, fetched=fetched):
-                self._busy = not isinstance(event, Finished | Failed)
-                if isinstance(event, Failed) and event.kind == "crash":
-                    self._process.close()  # what broke once may have left it in any state
-                yield event
+        held = self._held[job.task.key] = contextlib.ExitStack()
+        fetched = held.enter_context(self._ahead.taken(job.task))
+        self._process.begin(replace(job, fetched=fetched))
+        self._coming.remove(job)
 
     def fetch(self, task: VideoTask) -> None:
         """Begins to fetch the video that will probably be the next."""
         self._ahead.begin(task)
 
     def leave(self) -> None:
-        """Has the process stop after the frame in hand: this machine is about to go."""
+        """Has the process stop after the frames in hand: this machine is about to go."""
         self._process.leave()
 
     def _watch_notices(self) -> None:
@@ -113,8 +119,8 @@ class WorkerActor:
         watch(told, stopped=threading.Event())
 
     def _terminate(self) -> None:
-        """SIGTERM: leave after the frame in hand; without one, at once. The pool ends an actor that has left."""
-        if not self._busy:
+        """SIGTERM: leave after the frames in hand; without any, at once. The pool ends an actor that has left."""
+        if not self._process.busy:
             os._exit(128 + signal.SIGTERM)
         self.leave()
 
@@ -126,7 +132,7 @@ class WorkerActor:
 
 
 class FetchedAhead:
-    """One video that is fetched before its turn, in a folder of its own."""
+    """One video that is fetched before its turn, in a folder of its own until it ends."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -141,6 +147,15 @@ class FetchedAhead:
         self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._settings.scratch))
         self._thread = threading.Thread(target=self._fetch, args=(task.uri, self._folder), daemon=True)
         self._thread.start()
+
+    def is_fetching(self, task: VideoTask) -> bool:
+        """Whether this video is on its way."""
+        return self._key == task.key and self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Waits until no video is on its way, but no longer than that."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     @contextlib.contextmanager
     def taken(self, task: VideoTask) -> Iterator[str | None]:

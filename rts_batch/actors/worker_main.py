@@ -1,4 +1,8 @@
-"""What runs inside a worker's process; see `worker_process`."""
+"""What runs inside a worker's process; see `worker_process`.
+
+Each lane has one video in hand and takes the next from a queue that they share. The first lane is the main thread, the
+others are threads beside it; all have the one model.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from queue import Queue
 from types import FrameType
 from typing import Final
 
@@ -22,16 +28,17 @@ _PARENT_DEATH_SIGNAL: Final = 1
 
 
 def main(connection: Connection, fault_log: int, parent: int) -> None:
-    """Loads the model, then tracks one video after another until the parent is gone."""
+    """Loads the model, then tracks videos until the parent is gone or SIGTERM has come and none is in hand."""
     _die_with(parent)
     faulthandler.enable(fault_log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's
     leaving = threading.Event()
-    busy = threading.Event()
+    main_thread = threading.get_ident()
+    jobs: Queue[Job] = Queue()
 
     def leave(number: int, frame: FrameType | None) -> None:
         leaving.set()
-        if not busy.is_set():
+        if not jobs.unfinished_tasks:
             sys.exit(0)
 
     signal.signal(signal.SIGTERM, leave)
@@ -39,19 +46,51 @@ def main(connection: Connection, fault_log: int, parent: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         settings: WorkerSettings = connection.recv()
         try:
-            worker = VideoWorker(settings, leaving=leaving.is_set)
+            first = VideoWorker(settings, leaving=leaving.is_set)
+            others = [
+                VideoWorker(settings, leaving=leaving.is_set, tracker=first.tracker) for _ in range(settings.lanes - 1)
+            ]
         except Exception as error:
             connection.send("".join(traceback.format_exception_only(error)).strip())
             return
         connection.send(Ready(name=f"{socket.gethostname()}:{os.getpid()}"))
-        while True:
-            job: Job = connection.recv()
-            busy.set()
-            for event in worker.run(job.task, job.attempt, fetched=job.fetched):
-                connection.send(event)
-            busy.clear()
-            if leaving.is_set():
-                return
+        speaking = threading.Lock()
+
+        def receive() -> None:
+            while True:
+                jobs.put(connection.recv())
+
+        def work(lane: VideoWorker) -> None:
+            while True:
+                job = jobs.get()
+                for event in lane.run(job.task, job.attempt, fetched=job.fetched):
+                    with speaking:
+                        connection.send(event)
+                jobs.task_done()
+                if leaving.is_set():
+                    # Whoever is the last to leave has the handler end the process. The main thread alone runs it, and
+                    # must be woken for that.
+                    signal.pthread_kill(main_thread, signal.SIGTERM)
+
+        _start(receive)
+        for lane in others:
+            _start(work, lane)
+        work(first)
+
+
+def _start(target: Callable[..., None], *arguments: object) -> None:
+    """Starts a thread without which the process is of no use: it ends with the first of them that does."""
+
+    def run() -> None:
+        try:
+            target(*arguments)
+        except (EOFError, ConnectionError):
+            os._exit(0)  # the parent is gone
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 def _die_with(parent: int) -> None:

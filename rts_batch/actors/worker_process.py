@@ -4,8 +4,9 @@ A worker's model lives in a process of its own below the Ray actor. So the actor
 with which exit code, for want of memory), which Ray does not say and which decides whether the video or somebody
 outside is to blame; the actor outlives it, finds out when it hangs, and answers while it is busy.
 
-The two talk over a socket: settings and videos go down, events come up. SIGTERM asks the process to leave: it stops
-after the frame in hand, says so, and ends.
+The two talk over a socket: settings and videos go down, events come up. The process has as many videos in hand as it
+was given, each in a lane of its own, and its end is the end of all of them. SIGTERM asks it to leave: every lane stops
+after the frame in hand and says so, and the process ends.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from rts_batch.actors.progress import Event, Failed, Finished, Phase
+from rts_batch.actors.coordinator import OUT_OF_MEMORY, FailureKind
+from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Phase, PhaseName
 from rts_batch.actors.video_worker import WorkerSettings
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
@@ -37,11 +40,14 @@ TRANSFER_PATIENCE: Final = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What goes down to the process, after the settings."""
+    """A video to be tracked. It goes from the pool to the actor and on to the process."""
 
     task: VideoTask
     attempt: int
-    fetched: str | None
+    suspect: bool = False
+    """It must have a process that no other video has used or uses beside it."""
+    fetched: str | None = None
+    """Where the video lies on this machine already, if it was fetched ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +66,7 @@ class WorkerProcess:
 
     Args:
         settings: what the worker is told.
-        stall_seconds: without a further frame for so long, the process counts as hung and is killed.
+        stall_seconds: without a further frame of a video for so long, the process counts as hung and is killed.
 
     Raises:
         ClusterError: the process cannot load its model, and says why.
@@ -71,7 +77,12 @@ class WorkerProcess:
         self._stall_seconds = stall_seconds
         self._fault_log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._kills = _memory_kills()
+        self._in_hand: dict[str, _InHand] = {}
+        self._leaving = False
         self.used = False
+        """A video has been given to it."""
+        self.spoiled = False
+        """Something broke in it, which may have left it in any state."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -89,7 +100,9 @@ class WorkerProcess:
         self._connection = Connection(ours.detach())
         try:
             self._connection.send(settings)
-            answer = self._receive(max(stall_seconds, 600.0))
+            if not self._connection.poll(max(stall_seconds, 600.0)):
+                raise TimeoutError
+            answer = self._connection.recv()
         except (EOFError, OSError, TimeoutError) as error:
             raise StartLost(f"the worker's process did not start: {self._verdict(error).message}") from error
         if not isinstance(answer, Ready):
@@ -102,39 +115,85 @@ class WorkerProcess:
         return self._process.poll() is None
 
     @property
-    def has_event(self) -> bool:
-        """Whether the running video's next event is there already."""
-        with contextlib.suppress(OSError):
-            return self._connection.poll()
-        return False
+    def busy(self) -> bool:
+        """Whether it has a video in hand."""
+        return bool(self._in_hand)
 
-    def run(self, task: VideoTask, attempt: int, *, fetched: str | None = None) -> Iterator[Event]:
-        """Has a video tracked. The last event is `Finished` or `Failed`, whatever becomes of the process."""
+    def begin(self, job: Job) -> None:
+        """Has a video tracked in a free lane; `events` says how it goes."""
         self.used = True
-        phase, frame, patience = "fetch", None, self._stall_seconds
+        self._in_hand[job.task.key] = _InHand(job.task)
+        with contextlib.suppress(OSError):  # the process is gone, which `events` finds out
+            self._connection.send(job)
+
+    def events(self, seconds: float) -> list[Event]:
+        """Waits until a video ends, but no longer than that, and returns everything that has happened.
+
+        Each video's last event is `Finished` or `Failed`, whatever becomes of the process.
+        """
+        events: list[Event] = []
+        until = time.monotonic() + seconds
         try:
-            self._connection.send(Job(task=task, attempt=attempt, fetched=fetched))
-            while True:
-                event = self._receive(patience)
-                if isinstance(event, Phase):
-                    phase = event.phase
-                    patience = self._stall_seconds * (1 if phase == "track" else TRANSFER_PATIENCE)
-                frame = getattr(event, "frames", None) or frame
-                yield event
-                if isinstance(event, Finished | Failed):
-                    return
-        except TimeoutError:
-            self.close()
-            message = f"no progress for {patience:.0f} s in phase {phase}, after {frame or 0} frames"
-            # A store that does not answer is not the video's fault.
-            kind: Any = "crash" if phase == "track" else "transient"
-            yield Failed(key=task.key, kind=kind, error="NoProgressError", message=message, frame=frame)
+            while self._in_hand and not any(isinstance(event, Finished | Failed) for event in events):
+                if not self._connection.poll(max(0.0, until - time.monotonic())):
+                    break
+                while self._connection.poll():
+                    events.append(self._hear(self._connection.recv()))
         except (EOFError, OSError) as error:
-            verdict = self._verdict(error)
-            yield Failed(key=task.key, kind=verdict.kind, error=verdict.error, message=verdict.message, frame=frame)
+            return [*events, *self._lost(error)]
+        return [*events, *self._hung()]
+
+    def _hear(self, event: Event) -> Event:
+        if isinstance(event, Finished | Failed):
+            del self._in_hand[event.key]
+        else:
+            self._in_hand[event.key].note(event)
+        if isinstance(event, Failed) and event.kind == "crash":
+            # An exception is its video's own, unless another one has broken something before, or shares the memory.
+            if self.spoiled or (event.error in OUT_OF_MEMORY and self._in_hand):
+                event = replace(event, kind="suspected")
+            self.spoiled = True
+        return event
+
+    def _lost(self, error: BaseException) -> Iterator[Failed]:
+        """The process is gone, and the videos in hand with it. Which of several is to blame cannot be told."""
+        verdict = self._verdict(error)
+        kind, message = verdict.kind, verdict.message
+        if len(self._in_hand) > 1:
+            kind = "suspected" if kind == "crash" else kind
+            message = f"with {len(self._in_hand)} videos in hand: {message}"
+        while self._in_hand:
+            key, video = self._in_hand.popitem()
+            yield Failed(key=key, kind=kind, error=verdict.error, message=message, frame=video.frames)
+
+    def _hung(self) -> Iterator[Failed]:
+        """Closes the process if one of its videos makes no progress."""
+        videos = list(self._in_hand.values())
+        hung = [video for video in videos if video.silence > self._patience(video)]
+        if not hung:
+            return
+        self.close()
+        self._in_hand.clear()
+        # What stops one lane may stop others: those that have been silent for nearly as long may be the ones to blame.
+        silent = [video for video in videos if video.is_tracking and video.silence > self._stall_seconds / 2]
+        blamed = silent if any(video.is_tracking for video in hung) else []
+        names = ", ".join(video.task.video_id for video in hung)
+        for video in videos:
+            kind: FailureKind = "displaced"
+            message = f"its process was closed because another video in it made no progress: {names}"
+            if video in blamed or video in hung:
+                # A store that does not answer is not the video's fault.
+                kind = "transient" if video not in blamed else "crash" if len(blamed) == 1 else "suspected"
+                seconds = min(video.silence, self._patience(video))
+                message = f"no progress for {seconds:.0f} s in phase {video.phase}, after {video.frames} frames"
+            yield Failed(key=video.task.key, kind=kind, error="NoProgressError", message=message, frame=video.frames)
+
+    def _patience(self, video: _InHand) -> float:
+        return self._stall_seconds * (1 if video.is_tracking else TRANSFER_PATIENCE)
 
     def leave(self) -> None:
-        """Asks the process to stop after the frame in hand."""
+        """Asks the process to stop after the frames in hand."""
+        self._leaving = True
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
@@ -144,11 +203,6 @@ class WorkerProcess:
         self._process.wait()
         self._connection.close()
         self._fault_log.close()
-
-    def _receive(self, seconds: float) -> Any:
-        if not self._connection.poll(seconds):
-            raise TimeoutError
-        return self._connection.recv()
 
     def _verdict(self, error: BaseException) -> Verdict:
         """Whose fault the end of the process is."""
@@ -162,12 +216,39 @@ class WorkerProcess:
         with self._fault_log:
             self._fault_log.seek(0)
             last_words = self._fault_log.read().decode(errors="replace").strip()
+        if self._leaving and code == 0:
+            return Verdict("preempted", "Leaving", "the worker was told to leave before the video began")
         return judge(code, last_words, out_of_memory=out_of_memory)
+
+
+@dataclass(eq=False)
+class _InHand:
+    """A video in the process's hands, as far as the process has told."""
+
+    task: VideoTask
+    phase: PhaseName = "fetch"
+    frames: int = 0
+    heard: float = field(default_factory=time.monotonic)
+
+    def note(self, event: Event) -> None:
+        self.heard = time.monotonic()
+        if isinstance(event, Phase):
+            self.phase = event.phase
+        elif isinstance(event, Advanced):
+            self.frames = event.frames
+
+    @property
+    def is_tracking(self) -> bool:
+        return self.phase == "track"
+
+    @property
+    def silence(self) -> float:
+        return time.monotonic() - self.heard
 
 
 @dataclass(frozen=True)
 class Verdict:
-    kind: Any
+    kind: FailureKind
     error: str
     message: str
 

@@ -52,7 +52,7 @@ def bring(
     elif most is not None and size > most:
         raise StorageError(
             f"{storage.safe_uri(uri)} has {size >> 20} MiB and has to lie on disk, where a video may take {most >> 20} "
-            "MiB; give a larger --spool-quota, of which a video takes half at most"
+            f"MiB; give a larger --spool-quota, which {limits.videos} videos share"
         )
     return storage.fetch(uri, folder)
 
