@@ -298,8 +298,10 @@ def show(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def measure(name: str, plain: RTS, config: TrackerConfig, arguments: argparse.Namespace, flop: int) -> dict[str, Any]:
-    """Measures the plain tracker (`plain`) or the device's in a profile."""
+def measure(
+    name: str, plain: RTS, config: TrackerConfig, arguments: argparse.Namespace, flop: int, *, last: bool
+) -> dict[str, Any]:
+    """Measures the plain tracker (`plain`) or the device's in a profile; a file and a long run in the last one only."""
     device, frames = arguments.device, Frames(tuple(arguments.size))
     precision: Profile = "exact" if name == "plain" else name  # type: ignore[assignment]
     set_precision(device, precision)
@@ -325,9 +327,9 @@ def measure(name: str, plain: RTS, config: TrackerConfig, arguments: argparse.Na
     result["targets"] = [
         show(targets_rate(model, config, frames, targets, count, device)) for targets in arguments.targets
     ]
-    if arguments.video:
+    if arguments.video and last:
         result["decoded"] = [show(decoded_rate(model, config, arguments.video, lanes)) for lanes in arguments.lanes]
-    if arguments.long:
+    if arguments.long and last:
         result["long"] = show(long_run(DeviceTracker(model, config), frames, arguments.long, device))
     return result
 
@@ -352,7 +354,7 @@ def main() -> None:
     plain = plain.to(arguments.device)
     flop = frame_flop(plain, config)
     names = arguments.profiles or ["plain", "exact", *(["tf32", "bf16"] if arguments.device != "cpu" else ["bf16"])]
-    results = [measure(name, plain, config, arguments, flop) for name in names]
+    results = [measure(name, plain, config, arguments, flop, last=name == names[-1]) for name in names]
     if arguments.out:
         device = processor() if arguments.device == "cpu" else torch.cuda.get_device_name()
         content = {
