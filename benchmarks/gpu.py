@@ -182,12 +182,16 @@ def decoded_rate(model: RTS, config: TrackerConfig, video: Path, lanes: int) -> 
         for _ in range(2):
             scene, count = opener.open(1), 0
             meeting.wait()
+            late = None
             with decoding.open(video, decoder="pyav") as source:
+                mask = np.zeros((source.info.height, source.info.width), bool)
+                mask[180:300, 300:500] = True
                 for frame in source:
-                    mask = np.zeros(frame.image.shape[:2], bool)
-                    mask[180:300, 300:500] = True
-                    read(scene.step(frame.image, {} if count else {1: TargetPrompt(mask=mask)})[1])
+                    found = scene.step(frame.image, {} if count else {1: TargetPrompt(mask=mask)})[1]
+                    read(late)
+                    late = found
                     count += 1
+            read(late)
             del scene
             counts.append(count)
             meeting.wait()
@@ -354,8 +358,11 @@ def main() -> None:
     plain = plain.to(arguments.device)
     flop = frame_flop(plain, config)
     names = arguments.profiles or ["plain", "exact", *(["tf32", "bf16"] if arguments.device != "cpu" else ["bf16"])]
-    results = [measure(name, plain, config, arguments, flop, last=name == names[-1]) for name in names]
-    if arguments.out:
+    results = []
+    for name in names:
+        results.append(measure(name, plain, config, arguments, flop, last=name == names[-1]))
+        if not arguments.out:
+            continue
         device = processor() if arguments.device == "cpu" else torch.cuda.get_device_name()
         content = {
             "what": f"{arguments.network}, frames of {arguments.size[1]}×{arguments.size[0]} in memory, one target",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rts_batch.tracking import kernels
+from rts_batch.tracking import kernels, kernels_judge, kernels_search
 from rts_batch.tracking.device_memory import DeviceMemory
 from rts_batch.tracking.device_state import BOUNDS, HISTORY, LOST_FRAMES, NUMBERS, PLACEMENT, VECTORS
 from rts_batch.tracking.kernels import TILE_COLUMNS, TILE_ROWS, launch
@@ -92,7 +92,7 @@ class KernelSteps(LaneSteps):
     def _remember(self) -> None:
         state = self.state
         launch(
-            kernels.remember,
+            kernels_search.remember,
             (_tiles(self.remembered.numel(), BLOCK),),
             *(state.previous, state.places, _bytes(state.inside), self.remembered, self.image_size[1]),
             **self._crop,
@@ -104,14 +104,14 @@ class KernelSteps(LaneSteps):
         height, width = self.image_size
         maps = (self._rows, self._columns)
         launch(
-            kernels.profiles,
+            kernels_search.profiles,
             (self._down, self._across),
             *(state.previous, *maps, height, width, config.moment_threshold),
             **self._tile,
         )
         odd = [(size // 16 + self.model.config.target_filter_size) % 2 for size in config.crop_size]
         launch(
-            kernels.search,
+            kernels_search.search,
             (1,),
             *(state.values, _bytes(state.flags), *maps, state.places, _bytes(state.inside)),
             *(height, width, self._across, self._down),
@@ -129,7 +129,7 @@ class KernelSteps(LaneSteps):
             MOST=LOST_MEAN[1],
         )
         launch(
-            kernels.cut,
+            kernels_search.cut,
             (_tiles(self.remembered.numel(), BLOCK),),
             *(self.frame, state.placement, self.crop, state.previous, self.previous_mask),
             *(state.places, _bytes(state.inside), _bytes(state.flags), width),
@@ -142,7 +142,7 @@ class KernelSteps(LaneSteps):
         state, config = self.state, self.config
         height, width = self.image_size
         launch(
-            kernels.paste,
+            kernels_judge.paste,
             (self._down, self._across),
             *(self.logits, state.placement, self.scores, state.probabilities, state.previous, _bytes(self.mask)),
             *(self._partial, height, width, self._across),
@@ -153,7 +153,7 @@ class KernelSteps(LaneSteps):
         rows, columns = self.score_map.shape
         factor = config.localisation_sigma_factor / config.search_area_scale
         launch(
-            kernels.judge,
+            kernels_judge.judge,
             (1,),
             *(state.values, _bytes(state.flags), self._partial, self.score_map, self.label, self.numbers),
             *(height, width, self._down * self._across, config.not_found_threshold, config.min_mask_area),

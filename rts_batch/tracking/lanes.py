@@ -39,9 +39,10 @@ _CAPTURING = threading.Lock()
 
 
 class Stage:
-    """A function of tensors that keep their places; on CUDA the second call captures it, later ones replay it.
+    """A function of tensors that keep their places; on CUDA a thread's second call captures it, later ones replay it.
 
-    The first call runs it as it is, which lets libraries set themselves up outside the capture.
+    A thread's first call runs it as it is: libraries set themselves up outside the capture, and cuDNN keeps what its
+    autotuning found for each thread apart.
 
     Args:
         function: what to do.
@@ -54,17 +55,18 @@ class Stage:
         self._function = function
         self._stream = stream
         self._pool = pool
-        self._warm = False
+        self._warm_threads: set[int] = set()
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if self._graph is None and self._warm and self._stream is not None:
+        thread = threading.get_ident()
+        if self._graph is None and thread in self._warm_threads and self._stream is not None:
             self._graph = self._capture()
         if self._graph is not None:
             self._graph.replay()
         else:
             self._function()
-            self._warm = True
+            self._warm_threads.add(thread)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
