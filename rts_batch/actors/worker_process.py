@@ -77,7 +77,7 @@ class WorkerProcess:
         self._stall_seconds = stall_seconds
         self._fault_log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._kills = _memory_kills()
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_hand: dict[str, InLane] = {}
         self._leaving = False
         self.used = False
         """A video has been given to it."""
@@ -122,7 +122,7 @@ class WorkerProcess:
     def begin(self, job: Job) -> None:
         """Has a video tracked in a free lane; `events` says how it goes."""
         self.used = True
-        self._in_hand[job.task.key] = _InHand(job.task)
+        self._in_hand[job.task.key] = InLane(job.task)
         with contextlib.suppress(OSError):  # the process is gone, which `events` finds out
             self._connection.send(job)
 
@@ -188,7 +188,7 @@ class WorkerProcess:
                 message = f"no progress for {seconds:.0f} s in phase {video.phase}, after {video.frames} frames"
             yield Failed(key=video.task.key, kind=kind, error="NoProgressError", message=message, frame=video.frames)
 
-    def _patience(self, video: _InHand) -> float:
+    def _patience(self, video: InLane) -> float:
         return self._stall_seconds * (1 if video.is_tracking else TRANSFER_PATIENCE)
 
     def leave(self) -> None:
@@ -222,7 +222,7 @@ class WorkerProcess:
 
 
 @dataclass(eq=False)
-class _InHand:
+class InLane:
     """A video in the process's hands, as far as the process has told."""
 
     task: VideoTask
