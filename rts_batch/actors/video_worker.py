@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 
 from rts_batch.actors.checkpoints import Checkpoints, Resumed, read_latest
-from rts_batch.actors.passes import Forward, expected_frames, reading, track_video
+from rts_batch.actors.passes import Forward, TrackedRows, expected_frames, reading, track_video
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
 from rts_batch.actors.prompts import PromptBook
 from rts_batch.actors.steps import StepTimes, TimedScene, TimedTracker
@@ -216,7 +216,7 @@ class VideoWorker:
         resumed: Resumed | None,
         steps: StepTimes,
     ) -> Iterator[Frame]:
-        """Tracks and writes every frame, and yields it when its rows are written."""
+        """Tracks and writes every frame, and yields it when it is tracked; its rows are written one frame later."""
         forward = Forward()
         if resumed is not None:
             scene = None if resumed.scene is None else TimedScene(resumed.scene, steps)
@@ -228,17 +228,29 @@ class VideoWorker:
         def reopen(**part: Any) -> FrameSource:
             return self._decoding.open(here, decoder=self._settings.decoder, **part)
 
-        tracked = track_video(task, TimedTracker(self.tracker, steps), book, source, reopen, forward)
-        for frame, targets in steps.of_tracking(tracked):
+        def write(frame: Frame, targets: Mapping[int, TrackedTarget]) -> None:
+            with steps("track"):
+                for target in targets.values():
+                    _ = target.mask  # may still be on its way from the device
             with steps("encode"):
                 rows = [_row(object_id, frame, target) for object_id, target in targets.items()]
             with steps("write"):
                 for row in rows:
                     writer.add(**row)
             checkpoints.note(rows)
+
+        tracked = track_video(task, TimedTracker(self.tracker, steps), book, source, reopen, forward)
+        late: TrackedRows | None = None
+        for rows in steps.of_tracking(tracked):
+            # A frame's rows are read while the device works on the next one.
+            if late is not None:
+                write(*late)
+            late, frame = rows, rows[0]
             leaving = self._leaving()
             # The other passes are short, or have no state that could be gone on with.
             if forward.active and checkpoints.due(leaving=leaving):
+                write(*late)
+                late = None
                 checkpoints.write(
                     frame=frame.index,
                     prompts=book.taken(),
@@ -249,6 +261,8 @@ class VideoWorker:
             yield frame
             if leaving:
                 raise Leaving(f"the worker was told to leave after frame {frame.index}")
+        if late is not None:
+            write(*late)
 
     def _open_writer(self, task: VideoTask, source: FrameSource, path: Path) -> ResultsWriter:
         return ResultsWriter(

@@ -1,4 +1,4 @@
-"""Triton kernels for what comes after the network: scores in the image, the target followed, what the host will read."""
+"""Triton kernels for what comes after the network: scores in the image, the target followed, the host's numbers."""
 
 from __future__ import annotations
 
