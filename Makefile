@@ -59,9 +59,10 @@ bench: $(INSTALLED)
 bench-profiles: $(INSTALLED)
 	$(BIN)/python -m benchmarks.profiles $(SHARED)/data/davis-dev --out benchmarks/results/profiles.json
 
-# Plain and fast tracker, the profiles, memory and kernels on a CUDA device.
+# The plain tracker and the device's on a CUDA device: profiles, lanes, targets, stages, memory; five minutes on an H100.
 bench-gpu: $(INSTALLED)
-	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json
+	$(BIN)/python -m benchmarks.gpu --long 10000 --out benchmarks/results/gpu.json
+	$(BIN)/python -m benchmarks.gpu --network rts-mini --size 272 640 --out benchmarks/results/gpu-mini.json
 
 # The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, a quarter of an hour on two cores.
 bench-pipeline: $(INSTALLED)
