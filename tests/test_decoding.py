@@ -92,6 +92,28 @@ def test_what_is_no_video_costs_no_process(process: DecodingProcess, clip: Path,
     assert process.starts == 1
 
 
+def test_lent_frames_are_the_ring_itself(clip: Path) -> None:
+    """None is copied, and none changes while it is in hand."""
+    with DecodingProcess(DecodingLimits(ring_frames=3)) as process, process.open(clip) as source:
+        places = set()
+        for frame, expected in zip(source.lent(), bare(clip), strict=True):
+            time.sleep(0.01)  # long enough to decode as far ahead as there is room
+            assert same([frame], [expected])
+            places.add(frame.image.ctypes.data)
+    assert len(places) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux can seal memory")
+def test_the_ring_cannot_be_taken_from_under_its_reader(process: DecodingProcess, clip: Path) -> None:
+    with process.open(clip) as source:
+        frames = source.lent()
+        next(frames)
+        descriptors = Path(f"/proc/{process.pid}/fd").iterdir()
+        ring = next(link for link in descriptors if os.readlink(link).startswith("/memfd:rts-batch-frames"))
+        with ring.open("r+b") as memory, pytest.raises(PermissionError):
+            memory.truncate(0)
+
+
 def test_frames_stay_what_they_were(process: DecodingProcess, clip: Path) -> None:
     """The ring's slots are used again; a frame that was given out must not change with them."""
     with process.open(clip) as source:
