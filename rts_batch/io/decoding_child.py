@@ -15,17 +15,20 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rts_batch.config import DecodingLimits
 from rts_batch.errors import RtsBatchError
 from rts_batch.io import decoder_log
 from rts_batch.io.decoding_messages import Line
-from rts_batch.io.frames import FrameSource
+from rts_batch.io.frames import Frame, FrameSource
 from rts_batch.io.served_file import open_served
 from rts_batch.io.video import open_video
 
@@ -61,12 +64,13 @@ class DecodingChild:
         self._ring = np.zeros(0, np.uint8)
         self._free = 0
         self._last_word = time.monotonic()
+        self._saying = threading.Lock()
 
     def serve(self) -> None:
         while True:
             request = self._line.receive()
             if request["do"] == "stop":  # the video had ended by itself
-                self._line.send({"is": "stopped"})
+                self._say({"is": "stopped"})
             elif request["do"] == "open":
                 self._read_video(request)
 
@@ -80,7 +84,7 @@ class DecodingChild:
             with open_video(**options, content=content, report=self._report) as source:
                 self._deliver(source)
         except _Stopped:
-            self._line.send({"is": "stopped"})
+            self._say({"is": "stopped"})
         except (EOFError, BrokenPipeError, ConnectionError):
             raise
         except RtsBatchError as error:
@@ -99,13 +103,23 @@ class DecodingChild:
             self._ring = np.frombuffer(mmap.mmap(self._memory, size * slots), np.uint8)
         ring = self._ring[: size * slots].reshape(slots, info.height, info.width, 3)
         self._free = slots
-        self._line.send({"is": "opened", "info": asdict(info), "slots": slots})
-        for count, frame in enumerate(source.frames()):
-            self._take_slot()
-            ring[count % slots] = frame.image
-            self._line.send({"is": "frame", "index": frame.index, "time": frame.time})
+        self._say({"is": "opened", "info": asdict(info), "slots": slots})
+        with ThreadPoolExecutor(1, thread_name_prefix="ring") as pool:  # copies one frame while the next is decoded
+            before: Future[None] | None = None
+            for count, finish in enumerate(source.unfinished()):
+                if before is not None:
+                    before.result()
+                self._take_slot()
+                before = pool.submit(self._put, finish, ring[count % slots])
+            if before is not None:
+                before.result()
         found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
-        self._line.send({"is": "end", **found})
+        self._say({"is": "end", **found})
+
+    def _put(self, finish: Callable[[], Frame], slot: NDArray[np.uint8]) -> None:
+        frame = finish()
+        slot[...] = frame.image
+        self._say({"is": "frame", "index": frame.index, "time": frame.time})
 
     def _take_slot(self) -> None:
         """Hears what the owner has said, and waits until a slot is free."""
@@ -119,13 +133,17 @@ class DecodingChild:
     def _report(self, decoder: str | None) -> None:
         """Tells the owner that there is progress, or which decoder is about to be used."""
         if decoder is not None:
-            self._line.send({"is": "trying", "decoder": decoder})
+            self._say({"is": "trying", "decoder": decoder})
         elif time.monotonic() - self._last_word > 1:
             self._last_word = time.monotonic()
-            self._line.send({"is": "alive"})
+            self._say({"is": "alive"})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with self._saying:
+            self._line.send(message)
 
     def _fail(self, error: str, message: str) -> None:
-        self._line.send({"is": "error", "error": error, "message": message[-4000:]})
+        self._say({"is": "error", "error": error, "message": message[-4000:]})
 
 
 def main() -> None:

@@ -150,5 +150,10 @@ class FrameSource(abc.ABC):
     def frames(self) -> Iterator[Frame]:
         """Yields the frames from `start` to `end` as `lent` does, but none where the video ends before `start`."""
 
+    def unfinished(self) -> Iterator[Callable[[], Frame]]:
+        """Yields for each of `frames` what is left to be done, which another thread may do while this one goes on."""
+        for frame in self.frames():
+            yield lambda frame=frame: frame
+
     def close(self) -> None:  # noqa: B027
         """Gives back what the source holds; it can be called twice."""
