@@ -33,7 +33,7 @@ from rts_batch.io.frames import FrameSource
 from rts_batch.io.storage import safe_uri
 from rts_batch.io.streaming import ByteServer, RangedObject
 
-__all__ = ["DecodingProcess"]
+__all__ = ["REUSE", "DecodingProcess"]
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from rts_batch.io.decoding_child import main; main()"
@@ -42,7 +42,7 @@ _START = (
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "OMP_NUM_THREADS")
 """All that the process gets to see of ours: no credentials are among it."""
 
-_REUSE = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+REUSE = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 """Has glibc keep a frame's memory for the next one; new memory, page by page, costs a third of decoding 1080p."""
 
 
@@ -96,7 +96,7 @@ class DecodingProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
                 pass_fds=descriptors,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _REUSE,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | REUSE,
             )
         self._line = Line(ours.detach())
         self._contents = ByteServer(Connection(our_contents.detach()))

@@ -153,7 +153,11 @@ class FrameSource(abc.ABC):
     def unfinished(self) -> Iterator[Callable[[], Frame]]:
         """Yields for each of `frames` what is left to be done, which another thread may do while this one goes on."""
         for frame in self.frames():
-            yield lambda frame=frame: frame
+
+            def whole(frame: Frame = frame) -> Frame:
+                return frame
+
+            yield whole
 
     def close(self) -> None:  # noqa: B027
         """Gives back what the source holds; it can be called twice."""
