@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rts_batch.config import DecodingLimits, SpoolLimits
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.io import retries, spool, storage, streaming
+from rts_batch.io import download, retries, spool, storage, streaming
 from rts_batch.io.decoding import DecodingProcess
 from rts_batch.io.spool import bring
 from rts_batch.io.streaming import RangedObject
@@ -290,6 +290,25 @@ def test_small_videos_are_copied_and_large_ones_stay(
     assert isinstance(bring(uri, tmp_path / "spool", SpoolLimits(largest=0), decoder="decord"), Path)
     monkeypatch.setattr(spool, "_free", lambda folder: size)
     assert isinstance(bring(uri, tmp_path / "spool"), RangedObject)
+
+
+@pytest.mark.parametrize("size", [1000, 50_000], ids=["in one piece", "in parts"])
+def test_a_copy_is_asked_about_once_before_and_once_after(
+    s3: str,  # noqa: F811
+    s3_server: str,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    monkeypatch.setattr(download, "PART_BYTES", 10_000)
+    storage.put_bytes(f"{s3}/a.mp4", b"video" * (size // 5))
+    proxy = FaultyProxy(s3_server, [None])
+    with proxy.serving() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        copy = bring(f"{s3}/a.mp4", tmp_path / "spool")
+    assert Path(copy).stat().st_size == size
+    assert proxy.requests == {"HEAD": 2, "GET": -(-size // 10_000)}
 
 
 class Server(SimpleHTTPRequestHandler):

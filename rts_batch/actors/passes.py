@@ -20,7 +20,8 @@ from rts_batch.manifest import VideoTask
 __all__ = ["Forward", "TrackedRows", "expected_frames", "reading", "track_video"]
 
 TrackedRows = tuple[Frame, Mapping[int, TrackedTarget]]
-"""A frame and its rows by object id; a target's frames come in an unbroken row, upwards or downwards."""
+"""A frame and its rows by object id; a target's frames come in an unbroken row, upwards or downwards. The frame's image
+is lent: gone when the next is taken."""
 
 
 def reading(task: VideoTask) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def track_video(
 def _forward(
     task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, forward: Forward
 ) -> Iterator[TrackedRows]:
-    for frame in source:
+    for frame in source.lent():
         if frame.index <= forward.after:
             continue
         prompts = book.due(frame)
@@ -127,7 +128,7 @@ def _before_the_prompts(
 ) -> Iterator[TrackedRows]:
     """The backward half of `both`: only the rows that the forward half does not have."""
     scene = tracker.open_scene(task)
-    for frame in source:
+    for frame in source.lent():
         rows = scene.step(frame.image, book.beginning(frame.index))
         yield frame, {object_id: row for object_id, row in rows.items() if frame.index < book.begin[object_id]}
 
@@ -135,7 +136,7 @@ def _before_the_prompts(
 def _annotate(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
     scene = tracker.open_scene(task)
     end = source.start
-    for frame in source:
+    for frame in source.lent():
         end = frame.index + 1
         prompts = book.due(frame)
         yield frame, scene.annotate(frame.image, prompts) if prompts else {}

@@ -64,7 +64,10 @@ class OpenScene(Protocol):
     """The tracker's state in one video."""
 
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
-        """Starts or corrects the targets that are prompted on this frame [H, W, 3] RGB and tracks the others."""
+        """Starts or corrects the targets that are prompted on this frame [H, W, 3] RGB and tracks the others.
+
+        The image is lent: its memory will hold another frame.
+        """
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
         """Makes the prompts' masks on this frame and tracks nothing."""

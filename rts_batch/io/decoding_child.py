@@ -15,17 +15,20 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rts_batch.config import DecodingLimits
 from rts_batch.errors import RtsBatchError
 from rts_batch.io import decoder_log
-from rts_batch.io.decoding_messages import receive, send
-from rts_batch.io.frames import FrameSource
+from rts_batch.io.decoding_messages import Line
+from rts_batch.io.frames import Frame, FrameSource
 from rts_batch.io.served_file import open_served
 from rts_batch.io.video import open_video
 
@@ -47,26 +50,27 @@ class DecodingChild:
     """Serves its owner until that hangs up.
 
     Args:
-        connection: to the owner.
+        line: to the owner.
         contents: to the owner as well, for the bytes of videos that are no local files.
         memory: file descriptor of the memory that holds the ring; this process sets its size.
         limits: what this process may take.
     """
 
-    def __init__(self, connection: Connection, contents: Connection, memory: int, limits: DecodingLimits) -> None:
-        self._connection = connection
+    def __init__(self, line: Line, contents: Connection, memory: int, limits: DecodingLimits) -> None:
+        self._line = line
         self._contents = contents
         self._memory = memory
         self._limits = limits
         self._ring = np.zeros(0, np.uint8)
         self._free = 0
         self._last_word = time.monotonic()
+        self._saying = threading.Lock()
 
     def serve(self) -> None:
         while True:
-            request = receive(self._connection)
+            request = self._line.receive()
             if request["do"] == "stop":  # the video had ended by itself
-                send(self._connection, {"is": "stopped"})
+                self._say({"is": "stopped"})
             elif request["do"] == "open":
                 self._read_video(request)
 
@@ -80,7 +84,7 @@ class DecodingChild:
             with open_video(**options, content=content, report=self._report) as source:
                 self._deliver(source)
         except _Stopped:
-            send(self._connection, {"is": "stopped"})
+            self._say({"is": "stopped"})
         except (EOFError, BrokenPipeError, ConnectionError):
             raise
         except RtsBatchError as error:
@@ -99,32 +103,47 @@ class DecodingChild:
             self._ring = np.frombuffer(mmap.mmap(self._memory, size * slots), np.uint8)
         ring = self._ring[: size * slots].reshape(slots, info.height, info.width, 3)
         self._free = slots
-        send(self._connection, {"is": "opened", "info": asdict(info), "slots": slots})
-        for count, frame in enumerate(source.frames()):
-            self._listen(wait=self._free == 0)
-            self._free -= 1
-            ring[count % slots] = frame.image
-            send(self._connection, {"is": "frame", "index": frame.index, "time": frame.time})
+        self._say({"is": "opened", "info": asdict(info), "slots": slots})
+        with ThreadPoolExecutor(1, thread_name_prefix="ring") as pool:  # copies one frame while the next is decoded
+            before: Future[None] | None = None
+            for count, finish in enumerate(source.unfinished()):
+                if before is not None:
+                    before.result()
+                self._take_slot()
+                before = pool.submit(self._put, finish, ring[count % slots])
+            if before is not None:
+                before.result()
         found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
-        send(self._connection, {"is": "end", **found})
+        self._say({"is": "end", **found})
 
-    def _listen(self, *, wait: bool) -> None:
-        """Takes what the owner has said, and where `wait` is set stays until a slot is free."""
-        while self._connection.poll(None if wait and not self._free else 0):
-            if receive(self._connection)["do"] == "stop":
+    def _put(self, finish: Callable[[], Frame], slot: NDArray[np.uint8]) -> None:
+        frame = finish()
+        slot[...] = frame.image
+        self._say({"is": "frame", "index": frame.index, "time": frame.time})
+
+    def _take_slot(self) -> None:
+        """Hears what the owner has said, and waits until a slot is free."""
+        while self._line.wait(0 if self._free else None):
+            message = self._line.receive()
+            if message["do"] == "stop":
                 raise _Stopped
-            self._free += 1
+            self._free += message["slots"]
+        self._free -= 1
 
     def _report(self, decoder: str | None) -> None:
         """Tells the owner that there is progress, or which decoder is about to be used."""
         if decoder is not None:
-            send(self._connection, {"is": "trying", "decoder": decoder})
+            self._say({"is": "trying", "decoder": decoder})
         elif time.monotonic() - self._last_word > 1:
             self._last_word = time.monotonic()
-            send(self._connection, {"is": "alive"})
+            self._say({"is": "alive"})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with self._saying:
+            self._line.send(message)
 
     def _fail(self, error: str, message: str) -> None:
-        send(self._connection, {"is": "error", "error": error, "message": message[-4000:]})
+        self._say({"is": "error", "error": error, "message": message[-4000:]})
 
 
 def main() -> None:
@@ -138,7 +157,7 @@ def main() -> None:
     threading.Thread(target=_keep_watch, args=(limit,), daemon=True).start()
     limits = DecodingLimits(ring_frames=ring_frames, ring_bytes=ring_bytes, memory=limit)
     try:
-        DecodingChild(Connection(connection), Connection(contents), memory, limits).serve()
+        DecodingChild(Line(connection), Connection(contents), memory, limits).serve()
     except (EOFError, OSError):
         os._exit(0)  # the owner has hung up
 

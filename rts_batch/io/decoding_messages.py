@@ -6,7 +6,7 @@ To the process::
 
     {"do": "open", "path", "size", "decoder", "start", …}   read this video; with a size it is no local file, and its
                                                             bytes are to be asked for (`rts_batch.io.served_file`)
-    {"do": "free"}                                          the oldest frame has been taken out of its slot
+    {"do": "free", "slots"}                                 so many frames, the oldest ones, are no longer needed
     {"do": "stop"}                                          enough of this video
 
 From it::
@@ -23,24 +23,45 @@ From it::
 from __future__ import annotations
 
 import json
+import select
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["receive", "send"]
+__all__ = ["Line"]
 
 
-def send(connection: Connection, message: dict[str, Any]) -> None:
-    connection.send_bytes(json.dumps(message).encode())
+class Line:
+    """One end of the socket.
 
-
-def receive(connection: Connection) -> dict[str, Any]:
-    """Waits for the next message.
-
-    Raises:
-        EOFError, OSError: the other side is gone.
-        ValueError: what came is no message.
+    Args:
+        descriptor: of the socket, which is closed with the line.
     """
-    message = json.loads(connection.recv_bytes())
-    if not isinstance(message, dict):
-        raise ValueError("a message is an object")
-    return message
+
+    def __init__(self, descriptor: int) -> None:
+        self._connection = Connection(descriptor)
+        self._poll = select.poll()  # once: the connection's own `poll` takes as long as sending and receiving together
+        self._poll.register(descriptor, select.POLLIN)
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
+
+    def receive(self) -> dict[str, Any]:
+        """Waits for the next message.
+
+        Raises:
+            EOFError, OSError: the other side is gone.
+            ValueError: what came is no message.
+        """
+        message = json.loads(self._connection.recv_bytes())
+        if not isinstance(message, dict):
+            raise ValueError("a message is an object")
+        return message
+
+    def wait(self, seconds: float | None) -> bool:
+        """Whether a message, or the other side's end, comes within this time; None waits for ever."""
+        if self._connection.closed:
+            raise OSError("the line is closed")
+        return bool(self._poll.poll(None if seconds is None else seconds * 1000))
+
+    def close(self) -> None:
+        self._connection.close()

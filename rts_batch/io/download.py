@@ -24,14 +24,16 @@ RESERVE_BYTES: Final = 64 << 20
 _VERSIONS: Final = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5")
 
 
-def download(filesystem: Any, remote: str, target: Path) -> None:
+def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -> None:
     """Writes an object to `target`, which must not exist.
+
+    Args:
+        info: what the file system said of the object; it must still be that version in the end.
 
     Raises:
         StorageError: not enough disk, or the object changed meanwhile (both worth trying again), or fewer bytes came.
         Exception: whatever the file system raises.
     """
-    info = retried(lambda: filesystem.info(remote))
     size = info.get("size")
     if size is not None:
         _check_disk(target.parent, size)

@@ -102,6 +102,8 @@ class FrameSource(abc.ABC):
     """What was wrong with the video but did not stop it; complete once the frames have been read."""
     damage: Damage
     """The same in numbers, as far as it can be counted."""
+    lends = False
+    """Whether what `frames` gives is overwritten when the next frame is taken."""
 
     def __init__(self, path: str, info: VideoInfo, start: int, end: int | None, stride: int = 1) -> None:
         self.path = path
@@ -113,15 +115,25 @@ class FrameSource(abc.ABC):
         self.stride = stride
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the frames.
+        """Yields the frames, whose images are the taker's own.
 
         Raises:
             VideoError: the video cannot be decoded any further, or has no frame at `start`.
         """
+        for frame in self.lent():
+            flags = frame.image.flags
+            own = flags.c_contiguous and flags.writeable and not self.lends
+            yield frame if own else replace(frame, image=frame.image.copy())
+
+    def lent(self) -> Iterator[Frame]:
+        """Yields the frames as iterating does, but uncopied, for who is done with one before taking the next.
+
+        By then, and once the source is closed, an image may hold another picture; it may be turned, padded or
+        read-only.
+        """
         last: Frame | None = None
         for last in self.frames():
-            flags = last.image.flags
-            yield last if flags.c_contiguous and flags.writeable else replace(last, image=last.image.copy())
+            yield last
         if last is None:
             length = f"{self.info.frames} frames" if self.info.frames is not None else "too few frames"
             raise VideoError(f"{self.path} has no frame {self.start} to start from: it has {length}")
@@ -136,10 +148,16 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames from `start` to `end`, as iterating does, but none where the video ends before `start`.
+        """Yields the frames from `start` to `end` as `lent` does, but none where the video ends before `start`."""
 
-        The images may be views of the decoder's memory, turned and padded, for who copies them anyway.
-        """
+    def unfinished(self) -> Iterator[Callable[[], Frame]]:
+        """Yields for each of `frames` what is left to be done, which another thread may do while this one goes on."""
+        for frame in self.frames():
+
+            def whole(frame: Frame = frame) -> Frame:
+                return frame
+
+            yield whole
 
     def close(self) -> None:  # noqa: B027
         """Gives back what the source holds; it can be called twice."""

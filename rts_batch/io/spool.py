@@ -43,7 +43,7 @@ def bring(
     most = limits.most_of_one
     room = limits.largest if most is None else min(limits.largest, most)
     if size is None:  # a web server that does not say
-        return storage.fetch(uri, folder)
+        return storage.fetch(uri, folder, info=info)
     if _can_be_streamed(uri, info, decoder):
         too_large = size > room or size + RESERVE_BYTES > _free(folder)
         with storage.translated("read", uri):
@@ -54,7 +54,7 @@ def bring(
             f"{storage.safe_uri(uri)} has {size >> 20} MiB and has to lie on disk, where a video may take {most >> 20} "
             f"MiB; give a larger --spool-quota, which {limits.videos} videos share"
         )
-    return storage.fetch(uri, folder)
+    return storage.fetch(uri, folder, info=info)
 
 
 def _can_be_streamed(uri: str, info: dict[str, object], decoder: DecoderName) -> bool:

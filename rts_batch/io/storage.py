@@ -143,11 +143,11 @@ def read_bytes(uri: str) -> bytes:
         return content
 
 
-def fetch(uri: str, folder: str | Path) -> Path:
+def fetch(uri: str, folder: str | Path, *, info: dict[str, Any] | None = None) -> Path:
     """Brings a file, or a folder of files, onto local disk and returns where it is.
 
     What is local already stays where it is. Anything else arrives in `folder` under its own name, which appears once
-    it is complete.
+    it is complete. `info` is what its file system says of it, for who has asked already.
     """
     path = local_path(uri)
     if path is not None:
@@ -160,12 +160,13 @@ def fetch(uri: str, folder: str | Path) -> Path:
     with translated("fetch", uri):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            filesystem.invalidate_cache()
-            # Web servers have no folders, and asking for one would load the file as a page of links.
-            if not uri.lower().startswith("http") and filesystem.isdir(remote):
+            if info is None:
+                filesystem.invalidate_cache()
+                info = retried(lambda: filesystem.info(remote))
+            if info["type"] == "directory":
                 filesystem.get(remote.rstrip("/") + "/", str(temporary) + "/", recursive=True)
             else:
-                download(filesystem, remote, temporary)
+                download(filesystem, remote, temporary, info)
             temporary.rename(target)
         finally:
             _remove(temporary)

@@ -12,9 +12,10 @@ beginning.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from av.video.frame import VideoFrame
@@ -58,7 +59,7 @@ class BackwardSource(PyavSource):
         self._times: list[int | None] = []
         self._keys: list[int] = []
 
-    def frames(self) -> Iterator[Frame]:
+    def unfinished(self) -> Iterator[Callable[[], Frame]]:
         largest = self._number_frames()
         hold = max(1, HELD_BYTES // max(largest, 1))
         times = [time for time in self._times if time is not None]
@@ -72,7 +73,7 @@ class BackwardSource(PyavSource):
                 last -= 1
                 frame = held.pop()
                 if (last - self.start) % self.stride == 0:
-                    yield Frame(last, frame.time, self._convert(frame, last, reformatter))
+                    yield functools.partial(self._finish, frame, last, reformatter)
 
     def _number_frames(self) -> int:
         """Decodes up to where reading begins, notes times and key frames, and returns the largest frame's bytes."""

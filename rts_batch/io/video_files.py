@@ -45,6 +45,9 @@ class PyavSource(FrameSource):
         self._container, self._stream = open_container(probe.path, threads, content=content, seeks=self.seeks)
 
     def frames(self) -> Iterator[Frame]:
+        return (finish() for finish in self.unfinished())
+
+    def unfinished(self) -> Iterator[Callable[[], Frame]]:
         reformatter = VideoReformatter()
         index, time = -1, None
         for index, frame in enumerate(decode_stream(self._container, self._stream, self.damage, self._tell)):
@@ -53,10 +56,10 @@ class PyavSource(FrameSource):
                 return
             time = frame.time
             if index >= self.start and (index - self.start) % self.stride == 0:
-                yield Frame(index, time, self._convert(frame, index, reformatter))
+                yield functools.partial(self._finish, frame, index, reformatter)
         self._report((index + 1, time))
 
-    def _convert(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    def _finish(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> Frame:
         plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
         lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
         stored = lines[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
@@ -67,7 +70,7 @@ class PyavSource(FrameSource):
                 f"{self.path}: frame {index} is {width}×{height} pixels, the video began with "
                 f"{self.info.width}×{self.info.height}; cut it where its size changes"
             )
-        return image
+        return Frame(index, frame.time, image)
 
     def _report(self, end: tuple[int, float | None] | None) -> None:
         """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""

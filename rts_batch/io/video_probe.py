@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -123,7 +123,7 @@ def probe_file(path: str, *, packets: bool = False, report: Report = _silent, co
     Raises:
         VideoError: not a video, or one without a frame that can be decoded.
     """
-    container, stream = open_container(path, content=content)
+    container, stream = open_container(path, content=content, quick=True)
     with container:
         first = next(decode_stream(container, stream, Damage(), report), None)
         if first is None:
@@ -193,15 +193,28 @@ _OPTIONS: Final = {
 
 
 def open_container(
-    path: str, threads: int = 1, *, content: Callable[[], Any] | None = None, seeks: bool = False
+    path: str, threads: int = 1, *, content: Content | None = None, seeks: bool = False, quick: bool = False
 ) -> tuple[InputContainer, VideoStream]:
+    """Opens a video file.
+
+    FFmpeg decodes a frame to find out what the stream is, which takes as long as ten others where it is a key frame of
+    1080p. Where its packets' times do not depend on that, `quick` leaves it out; the pixels' format is not known then.
+
+    Args:
+        path: a local path, or only the name of what `content` opens.
+        threads: of the decoder.
+        content: opens the bytes of a video that is no local file.
+        seeks: whether the container will be sought in.
+        quick: for who only looks at a video.
+    """
     try:
         # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
         file: Any = os.path.abspath(path) if content is None else content()
         # FFmpeg looks for all fragments of a fragmented mp4 when it opens one, to seek in it later. That would read all
         # of an object, so without seeking they are taken as they come.
         as_they_come = content is not None and not seeks and file.peek(8)[4:8] == b"ftyp"
-        options = _OPTIONS | ({"fflags": "+ignidx"} if as_they_come else {})
+        look_only = quick and content is None and _is_mp4(path)
+        options = _OPTIONS | ({"fflags": "+ignidx"} if as_they_come else {"skip_frame": "all"} if look_only else {})
         container = av.open(file, metadata_errors="replace", options=options)
     except MemoryError:  # also FFmpeg's; says nothing about the file
         raise
@@ -224,6 +237,12 @@ def open_container(
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = threads
     return container, stream
+
+
+def _is_mp4(path: str) -> bool:
+    """mp4 and mov alone say all of a stream, and of each packet's times, without decoding."""
+    with open(path, "rb") as file:
+        return file.read(8)[4:] == b"ftyp"
 
 
 def decode_stream(
@@ -272,7 +291,7 @@ def count_errors(damage: Damage) -> None:
 
 def read_packets(probe: Probe, report: Report = _silent) -> Probe:
     """The probe with what all packets say."""
-    container, stream = open_container(probe.path, content=probe.content)
+    container, stream = open_container(probe.path, content=probe.content, quick=True)
     times: list[int] = []
     damaged = discarded = 0
     with container:
