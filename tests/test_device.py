@@ -211,6 +211,26 @@ def test_a_lanes_result_does_not_depend_on_the_others(network: RTS) -> None:
             assert np.array_equal(ours, theirs), (shift, number)
 
 
+def test_a_network_that_fails_for_one_thread_runs_for_the_others(network: RTS, monkeypatch) -> None:
+    lanes, alone = LaneNetwork(network, SMALL, lanes=2), DeviceTracker(network, SMALL)
+    trackers = [DeviceTracker(network, SMALL, network=lanes) for _ in range(2)]
+    for tracker, shift in zip((*trackers, alone), (0, 40, 40), strict=True):
+        frame, mask = moved(0, shift)
+        tracker.start(frame, mask=mask)
+        tracker.step(moved(1, shift)[0])
+    whole, failures = lanes.stage, [RuntimeError("out of memory")]
+
+    def fails_once() -> None:
+        if failures:
+            raise failures.pop()
+        whole()
+
+    monkeypatch.setattr(lanes, "stage", fails_once)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trackers[0].step(moved(2, 0)[0])
+    assert np.array_equal(trackers[1].step(moved(2, 40)[0]).mask, alone.step(moved(2, 40)[0]).mask)
+
+
 def test_more_trackers_than_lanes_take_turns(network: RTS) -> None:
     lanes = LaneNetwork(network, SMALL)
     first, second = (DeviceTracker(network, SMALL, network=lanes) for _ in range(2))
@@ -246,10 +266,25 @@ def test_the_opener_takes_the_tracker_that_fits_the_device(network: RTS) -> None
     scene = SceneOpener(network, SMALL, lanes=2).open(1)
     scene.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
     assert type(scene.trackers[1]) is (DeviceTracker if on_cuda else FastTracker)
-    several = SceneOpener(network, replace(SMALL, rules="paper")).open(2)
+    several = SceneOpener(network, replace(SMALL, rules="paper")).open(2)  # needs the host
     several.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
     assert type(several.trackers[1]) is FastTracker
     assert isinstance(scene.trackers[1], Tracker)
+
+
+def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -> None:
+    opener = SceneOpener(network, SMALL)
+    monkeypatch.setattr(opener, "_on_device", True)
+    used = []
+    for targets in (2, 2, 3, 4, 5, 2):
+        scene = opener.open(targets)
+        scene.step(FRAMES[0][0], {key: TargetPrompt(mask=FRAMES[0][1]) for key in range(targets)})
+        used.append(scene.trackers[0].network)
+        assert len(used[-1].lanes) == targets
+        del scene
+        gc.collect()
+    assert used[0] is used[1]
+    assert used[0] is not used[5], "only the latest are kept"
 
 
 # ---- on a GPU only -------------------------------------------------------------------------------------------------

@@ -164,10 +164,10 @@ class LaneNetwork:
             if len(self._arrived) < sum(lane.owner is not None for lane in self.lanes):
                 self._meeting.wait_for(lambda: self._round != mine, PATIENCE)
             while self._round == mine:
-                if not self._reading:
-                    self._run_for_all()
-                else:
+                if self._reading:
                     self._meeting.wait()
+                else:
+                    self._run_for_all(lanes)
         try:
             yield
         finally:
@@ -178,25 +178,34 @@ class LaneNetwork:
                 self._reading.difference_update(lanes)
                 self._meeting.notify_all()
 
-    def _run_for_all(self) -> None:
-        lanes, self._arrived = self._arrived, []
-        if self._stream is None:
-            self.stage()
-        else:
-            for lane in lanes:
-                assert lane.stream is not None
-                self._stream.wait_stream(lane.stream)
-            for lane in self.lanes:
-                if lane.read is not None:
-                    self._stream.wait_event(lane.read)
-            with torch.cuda.stream(self._stream):
-                self.stage()
-            for lane in lanes:
-                assert lane.stream is not None
-                lane.stream.wait_stream(self._stream)
-        self._reading.update(lanes)
+    def _run_for_all(self, own: Sequence[Lane]) -> None:
+        """Runs the network for all lanes that have arrived; where that fails, the other threads try for themselves."""
+        try:
+            self._run_on_stream()
+        except BaseException:
+            self._arrived = [lane for lane in self._arrived if lane not in own]
+            self._meeting.notify_all()
+            raise
+        self._reading.update(self._arrived)
+        self._arrived.clear()
         self._round += 1
         self._meeting.notify_all()
+
+    def _run_on_stream(self) -> None:
+        if self._stream is None:
+            self.stage()
+            return
+        for lane in self._arrived:
+            assert lane.stream is not None
+            self._stream.wait_stream(lane.stream)
+        for lane in self.lanes:
+            if lane.read is not None:
+                self._stream.wait_event(lane.read)
+        with torch.cuda.stream(self._stream):
+            self.stage()
+        for lane in self._arrived:
+            assert lane.stream is not None
+            lane.stream.wait_stream(self._stream)
 
 
 class Lane:

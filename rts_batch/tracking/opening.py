@@ -19,6 +19,10 @@ MOST_LANES = 16
 """Of one network; a scene of more targets takes several runs of it for a frame."""
 
 
+NETWORKS_KEPT = 2
+"""With all that they hold on the device, for later videos with as many targets."""
+
+
 class SceneOpener:
     """Opens scenes that share one model.
 
@@ -39,8 +43,8 @@ class SceneOpener:
         self._lanes = lanes
         self._on_device = next(model.parameters()).device.type == "cuda" and supports(config)
         self._shared: LaneNetwork | None = None
-        self._free: dict[int, list[LaneNetwork]] = {}
-        """Networks of videos with several targets that are done, by number of lanes."""
+        self._free: list[LaneNetwork] = []
+        """Networks of videos with several targets that are done, the latest last."""
         self._lock = threading.Lock()
 
     def open(self, targets: int) -> Scene:
@@ -52,11 +56,16 @@ class SceneOpener:
                 self._shared = self._shared or self._network(self._lanes)
                 return self._scene(targets, partial(DeviceTracker, network=self._shared))
             lanes = min(targets, MOST_LANES)
-            free = self._free.setdefault(lanes, [])
-            network = free.pop() if free else self._network(lanes)
+            fitting = [network for network in self._free if len(network.lanes) == lanes]
+            if fitting:
+                self._free.remove(fitting[0])
+            network = fitting[0] if fitting else self._network(lanes)
         scene = self._scene(targets, partial(DeviceTracker, network=network))
-        weakref.finalize(scene, free.append, network)
+        weakref.finalize(scene, self._give_back, network)
         return scene
+
+    def _give_back(self, network: LaneNetwork) -> None:
+        self._free = [*self._free, network][-NETWORKS_KEPT:]
 
     def _scene(self, targets: int, tracker: partial[DeviceTracker] | type[Tracker]) -> Scene:
         return Scene(self._model, self._config, sta=self._sta, single=targets == 1, tracker=tracker)
