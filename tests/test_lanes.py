@@ -354,6 +354,7 @@ def test_a_run_keeps_its_lanes(clips: Path, tmp_path: Path) -> None:
 # With Ray
 
 
+@pytest.mark.slow
 def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     knobs = {"sleep": 0.1, "log": str(log), "segfault_at": None}

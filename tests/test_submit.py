@@ -139,6 +139,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, vi
     assert not any(map(is_running, working))
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_the_real_tracker_ends_with_the_same_bytes(tmp_path: Path) -> None:
     prompts = []
     # The first is soon done; at the second the one worker is long enough that it ends no more than that after the kill.
