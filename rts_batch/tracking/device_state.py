@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.tracking.device_crop import Grid, Placement, host_region, mask_places, region_places
-from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN, SIZE_PER_DEVIATION
+from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN, extent_of, scale_of_target
 from rts_batch.tracking.state import TrackerState
 
 VECTORS = ("position", "target_size", "base_target_size", "clf_position", "clf_target_size", "clf_base_target_size")
@@ -112,7 +112,7 @@ class DeviceState:
         """Sets position, size and scale of the next search region from the last frame's outcome (§6.2)."""
         no_mask = self.lost_mask | self.mask_too_small
         wider = self.lost_localisation | no_mask if not config.localisation_fallback else self.lost_localisation
-        measured, centre, size = _moments(self.previous, config.moment_threshold)
+        measured, centre, size = extent_of(self.previous, config.moment_threshold)
         centre = torch.where(measured, centre, self.position)
         size = torch.where(measured, size, self.target_size)
         centre = torch.where(no_mask, self.clf_position, centre)
@@ -222,26 +222,3 @@ def outcome_of(scores: Tensor, probabilities: Tensor, grid: Grid) -> Outcome:
         box=torch.cat([corner, extent]),
         lost=((corner == 0) & (extent == 1)).all(),
     )
-
-
-def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
-    """`motion.scale_of_target` on a device."""
-    area = float(crop_size[0] * crop_size[1])
-    return 1 / (area / (area_scale * size).prod()).sqrt()
-
-
-def _moments(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns whether the map has an extent, `[] bool`, its centre and its size, `[2]` each; see `motion.moments`."""
-    positive = probabilities.clamp(min=0)
-    if threshold > 0:
-        positive = positive * (positive >= threshold)
-    total = positive.sum()
-    centre, variance = [], []
-    for axis in (0, 1):
-        profile = positive.sum(1 - axis)
-        place = torch.arange(len(profile), dtype=torch.float32, device=profile.device)
-        mean = (place * profile).sum() / total
-        centre.append(mean)
-        variance.append(((place - mean).square() * profile).sum() / total)
-    spread = torch.stack(variance)
-    return (total > 0) & (spread > 0).all(), torch.stack(centre), SIZE_PER_DEVIATION * spread.sqrt()

@@ -21,12 +21,16 @@ def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tens
 
     None where the map has no extent in one of the axes. Values below `threshold` count as nothing.
     """
+    measured, centre, size = extent_of(probabilities, threshold)
+    return (centre.cpu(), size.cpu()) if measured else None
+
+
+def extent_of(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns whether a map has an extent, `[] bool`, and what `moments` does, all on the map's device."""
     positive = probabilities.clamp(min=0)
     if threshold > 0:
         positive = positive * (positive >= threshold)
     total = positive.sum()
-    if not total > 0:
-        return None
     centre, variance = [], []
     for axis in (0, 1):
         profile = positive.sum(1 - axis)
@@ -36,10 +40,8 @@ def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tens
         mean = (place * profile).sum() / total
         centre.append(mean)
         variance.append(((place - mean).square() * profile).sum() / total)
-    middle, spread = torch.stack(centre).cpu(), torch.stack(variance).cpu()
-    if not bool((spread > 0).all()):
-        return None
-    return middle, SIZE_PER_DEVIATION * spread.sqrt()
+    spread = torch.stack(variance)
+    return (total > 0) & (spread > 0).all(), torch.stack(centre), SIZE_PER_DEVIATION * spread.sqrt()
 
 
 def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
@@ -49,7 +51,8 @@ def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int])
     decides over a pixel of the crop, and on which side of the feature map's edge the target's box ends when κ⁰ is
     pooled.
     """
-    return 1 / (torch.tensor(crop_size, dtype=torch.float32).prod() / (area_scale * size).prod()).sqrt()
+    area = size.new_full((), crop_size[0] * crop_size[1])  # a number over a tensor would be rounded twice
+    return 1 / (area / (area_scale * size).prod()).sqrt()
 
 
 def update_search_state(state: TrackerState, previous: Tensor, config: TrackerConfig) -> None:
