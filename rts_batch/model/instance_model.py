@@ -71,6 +71,26 @@ def gaussian_labels(centres: Tensor, feature_size: tuple[int, int], filter_size:
     return profiles[0][:, :, None] * profiles[1][:, None, :]
 
 
+def labels_in_crop(
+    offsets: Tensor,
+    crop_size: tuple[int, int],
+    feature_size: tuple[int, int],
+    filter_size: int,
+    *,
+    sigma_factor: float,
+) -> Tensor:
+    """`gaussian_labels` for targets whose centres lie `offsets`, `[B, 2]` crop pixels (y, x), off the crop's centre."""
+    # Plain numbers, since tensors of them would make a GPU wait for the copy.
+    cells = torch.stack(
+        [
+            length * offset / pixels + (0.5 if filter_size % 2 == 0 else 0.0)
+            for length, pixels, offset in zip(feature_size, crop_size, offsets.unbind(-1), strict=True)
+        ],
+        dim=-1,
+    )
+    return gaussian_labels(cells, feature_size, filter_size, sigma_factor=sigma_factor)
+
+
 class FilterInitializer(nn.Module):
     """κ⁰: a convolution of x_c pooled inside the target's box, averaged over the first samples (§8.1)."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
-from rts_batch.model.instance_model import gaussian_labels
+from rts_batch.model.instance_model import labels_in_crop
 from rts_batch.model.rts import RTS
 from rts_batch.tracking import initialise
 from rts_batch.tracking.crop import SearchRegion, sample_mask
@@ -22,6 +22,11 @@ from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import moments, scale_of_target
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.warps import warped_crops
+
+
+def trains_on(frame_number: int, config: TrackerConfig) -> bool:
+    """Whether the released code trains the target models on this frame."""
+    return frame_number < config.dense_frames or (frame_number - 1) % config.train_interval == 0
 
 
 class Branch:
@@ -37,11 +42,9 @@ class Branch:
 
     def _due(self, frame_number: int) -> bool:
         """Whether the target model is trained on this frame."""
-        if frame_number < self.config.dense_frames:
-            return True
-        if self.config.rules == "paper":
+        if self.config.rules == "paper" and frame_number >= self.config.dense_frames:
             return frame_number - self.last_update >= self.config.train_interval
-        return (frame_number - 1) % self.config.train_interval == 0
+        return trains_on(frame_number, self.config)
 
     def _stores(self, frame_number: int) -> bool:
         """Whether a sample is stored on this frame: always in the released code, only to train in the paper."""
@@ -252,11 +255,15 @@ class LocalisationBranch(Branch):
 
     def _labels(self, centres: Tensor, features: Tensor) -> Tensor:
         """Returns Gaussian labels `[n, h', w']` for centres `[n, 2]`, crop pixels off the crop's centre (§5.3)."""
-        config = self.config
-        grid = (features.shape[-2], features.shape[-1])
-        filter_size = self.model.config.localisation_filter_size
-        cells = torch.tensor(grid) * centres / torch.tensor(config.crop_size, dtype=torch.float32)
-        if filter_size % 2 == 0:
-            cells = cells + 0.5
-        sigma_factor = config.localisation_sigma_factor / config.search_area_scale
-        return gaussian_labels(cells, grid, filter_size, sigma_factor=sigma_factor).to(features.device)
+        return localisation_labels(centres, self.model, self.config, features).to(features.device)
+
+
+def localisation_labels(centres: Tensor, model: RTS, config: TrackerConfig, features: Tensor) -> Tensor:
+    """`LocalisationBranch._labels` on the centres' own device."""
+    return labels_in_crop(
+        centres,
+        config.crop_size,
+        (features.shape[-2], features.shape[-1]),
+        model.config.localisation_filter_size,
+        sigma_factor=config.localisation_sigma_factor / config.search_area_scale,
+    )

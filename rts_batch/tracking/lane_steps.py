@@ -13,7 +13,7 @@ from torch import Tensor
 from rts_batch.errors import PromptError
 from rts_batch.masks import Box
 from rts_batch.model.fast_learner import border, fit, scores_of
-from rts_batch.model.instance_model import gaussian_labels
+from rts_batch.tracking.branches import localisation_labels, trains_on
 from rts_batch.tracking.device_crop import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.device_memory import DeviceMemory
 from rts_batch.tracking.device_state import DeviceState, localise, outcome_of
@@ -151,7 +151,7 @@ class LaneSteps:
         self.frame_number += 1
         forced = self.frame_number < self.config.dense_frames
         stores = self.has_previous and self.config.update_target_model
-        due = stores and self._due()
+        due = stores and trains_on(self.frame_number, self.config)
         if previous is not None:
             self.lane.wait_for_caller()
         with self.lane.issue():
@@ -168,12 +168,8 @@ class LaneSteps:
         """Reads what the network found, and learns to localise from it."""
         self.lane.join()
         with self.lane.issue():
-            self._stage(self._finish, due=self._due())()
+            self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
             return Reading(self.numbers, self.mask, self)
-
-    def _due(self) -> bool:
-        now = self.frame_number
-        return now < self.config.dense_frames or (now - 1) % self.config.train_interval == 0
 
     def _stage(
         self, function: Callable[..., None], *, stream: torch.cuda.Stream | None = None, **arguments: bool
@@ -264,7 +260,8 @@ class LaneSteps:
         state.probabilities.copy_(probabilities)
         state.previous.copy_(probabilities)
         state.follow(found, outcome, config)
-        self.label.copy_(self._label((state.clf_position - placement.position) / found.scale))
+        centre = (state.clf_position - placement.position) / found.scale
+        self.label.copy_(localisation_labels(centre[None], self.model, config, self.x_c)[0])
         self.scores.copy_(scores)
         self.mask.copy_(scores > 0)
         measured = torch.stack([found.score, outcome.probability_sum, outcome.confidence_sum, outcome.area])
@@ -285,14 +282,3 @@ class LaneSteps:
                 sample_weights=memory.weights,
             )[-1]
             self.kappa.copy_(torch.where(gate, kappa, self.kappa))
-
-    def _label(self, centre: Tensor) -> Tensor:
-        """`LocalisationBranch._labels` of one centre, `[2]`: `[h', w']`."""
-        config, filter_size = self.config, self.model.config.localisation_filter_size
-        height, width = self.x_c.shape[-2:]
-        extent = torch.cat([centre.new_full((1,), height), centre.new_full((1,), width)])
-        cells = extent * centre / self.grid.crop
-        if filter_size % 2 == 0:
-            cells = cells + 0.5
-        sigma_factor = config.localisation_sigma_factor / config.search_area_scale
-        return gaussian_labels(cells[None], (height, width), filter_size, sigma_factor=sigma_factor)[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.config import Rules
-from rts_batch.model.instance_model import gaussian_labels
+from rts_batch.model.instance_model import labels_in_crop
 from rts_batch.model.rts import RTS, Features
 from rts_batch.model.sta import STA
 from rts_batch.training.batches import Batch
@@ -109,16 +109,12 @@ def score_labels(model: RTS, batch: Batch, encoded: Encoded, *, sigma_factor: fl
     feature_size = (encoded.test.localisation.shape[-2], encoded.test.localisation.shape[-1])
     boxes = batch.boxes.flatten(0, 1)
     middle = (boxes[:, :2] + 0.5 * boxes[:, 2:]).flip(-1)
-    even = 1 - model.config.localisation_filter_size % 2
-    # Plain numbers, since tensors of them would make a GPU wait for the copy.
-    centres = torch.stack(
-        [
-            cells * (place - 0.5 * pixels) / pixels + 0.5 * even
-            for cells, pixels, place in zip(feature_size, batch.images.shape[-2:], middle.unbind(-1), strict=True)
-        ],
-        dim=-1,
+    crop_size = (batch.images.shape[-2], batch.images.shape[-1])
+    offsets = torch.stack(
+        [place - 0.5 * pixels for pixels, place in zip(crop_size, middle.unbind(-1), strict=True)], dim=-1
     )
-    labels = gaussian_labels(centres, feature_size, model.config.localisation_filter_size, sigma_factor=sigma_factor)
+    filter_size = model.config.localisation_filter_size
+    labels = labels_in_crop(offsets, crop_size, feature_size, filter_size, sigma_factor=sigma_factor)
     present = (boxes[:, 2:] >= 0).all(-1)
     return (labels * present[:, None, None]).unflatten(0, (-1, batch.sequences))
 
