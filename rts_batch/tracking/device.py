@@ -26,7 +26,7 @@ from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker
 from rts_batch.tracking.lane_steps import LaneSteps, Reading
 from rts_batch.tracking.lanes import Lane, LaneNetwork, Stage
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker
+from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, check_frame
 
 
 def supports(config: TrackerConfig) -> bool:
@@ -59,7 +59,7 @@ class DeviceTracker(FastTracker):
 
     @property
     def state(self) -> TrackerState:
-        """The state as the host has it; waits for the device."""
+        """The state as the host has it, and with it both branches; waits for the device."""
         self._save()
         return super().state
 
@@ -104,14 +104,8 @@ class DeviceTracker(FastTracker):
     def correct_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> StepResult:
-        self._save()
-        result = super().correct_scores(frame, mask=mask, box=box)
-        self._steps = None
-        return result
-
-    def snapshot(self) -> dict[str, Any]:
-        self._save()
-        return super().snapshot()
+        self._leave_device()
+        return super().correct_scores(frame, mask=mask, box=box)
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         self._steps = None
@@ -120,22 +114,26 @@ class DeviceTracker(FastTracker):
     @torch.inference_mode()
     def leave_lane(self) -> None:
         """Takes everything back to the host's objects, so that another target may have the lane."""
-        self._save()
-        self._steps = None
+        self._leave_device()
         for branch in (self.segmentation, self.localisation):
             branch.memory.slots = {name: values.clone() for name, values in branch.memory.slots.items()}
 
     def enter(self, lane: Lane, frame: NDArray[np.uint8]) -> LaneSteps:
         """Puts the state into a lane, unless it is there."""
         if self._steps is not None:
-            self._steps.check(frame)
+            check_frame(frame, self._steps.image_size)
             return self._steps
-        self._upload_next(frame)  # refuses a frame of another size
         state = super().state
-        size = (state.probabilities.shape[0], state.probabilities.shape[1])
-        self._steps = lane.steps_for(size, lambda: _steps_class(lane.network.device)(lane, self, state, size))
+        check_frame(frame, state.probabilities.shape)
+        size = (frame.shape[0], frame.shape[1])
+        self._steps = lane.steps_for(size, lambda: _steps_class(lane.network.device)(lane, self, size))
         self._steps.load(self, state)
         return self._steps
+
+    @torch.inference_mode()
+    def _leave_device(self) -> None:
+        self._save()
+        self._steps = None
 
     @torch.inference_mode()
     def _save(self) -> None:

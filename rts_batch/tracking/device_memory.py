@@ -16,7 +16,7 @@ class DeviceMemory:
     All slots exist from the start; those not filled yet have the weight zero, which removes them from every sum.
 
     Args:
-        memory: whose settings and shapes to take, with samples in it.
+        memory: whose settings and shapes to take, with samples in it; `load` takes those.
     """
 
     def __init__(self, memory: SampleMemory, device: torch.device) -> None:
@@ -29,13 +29,9 @@ class DeviceMemory:
         self.protected = torch.zeros(memory.capacity, dtype=torch.bool, device=device)
         self.prompt_weights = torch.zeros(memory.capacity, device=device)
         """What the prompts' samples weigh once they have fallen to the minimum."""
-        self.count, self.last_slot, self.inserted = self.make_counters(device)
+        self.counters = torch.zeros(3, dtype=torch.int64, device=device)
+        self.count, self.last_slot, self.inserted = self.counters.split(1)
         """`[1] int64`; `last_slot` is −1 where no sample was inserted yet."""
-        self.load(memory)
-
-    def make_counters(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        counts = torch.zeros(3, 1, dtype=torch.int64, device=device)
-        return counts[0], counts[1], counts[2]
 
     def load(self, memory: SampleMemory) -> None:
         """Takes a memory of the host; from then on both share the samples, and `save` hands the rest back."""
@@ -55,7 +51,7 @@ class DeviceMemory:
     def save(self, memory: SampleMemory) -> None:
         """Writes the bookkeeping back into the memory that was loaded."""
         memory.weights, memory.age = self.weights.to("cpu", copy=True), self.age.to("cpu", copy=True)
-        count, last_slot, inserted = torch.cat([self.count, self.last_slot, self.inserted]).tolist()
+        count, last_slot, inserted = self.counters.tolist()
         memory.count, memory.inserted = count, inserted
         memory.last_slot = None if last_slot < 0 else last_slot
 

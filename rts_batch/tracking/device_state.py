@@ -45,7 +45,7 @@ class DeviceState:
     mask_too_small: Tensor
     lost_localisation: Tensor
 
-    def __init__(self, state: TrackerState, grid: Grid, features: Tensor) -> None:
+    def __init__(self, grid: Grid, features: Tensor) -> None:
         device = grid.crop.device
         self.grid = grid
         self.values = torch.zeros(HISTORY + LOST_HISTORY, device=device)
@@ -70,7 +70,6 @@ class DeviceState:
         self.places = torch.zeros(sum(grid.crop_size), dtype=torch.int64, device=device)
         self.inside = torch.zeros(sum(grid.crop_size), dtype=torch.bool, device=device)
         """The last search region's `mask_places`."""
-        self.load(state)
 
     def load(self, state: TrackerState) -> None:
         """Takes a state of the host."""

@@ -20,7 +20,6 @@ from rts_batch.tracking.lane_steps import LaneSteps
 from rts_batch.tracking.lanes import Lane
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN
-from rts_batch.tracking.state import TrackerState
 
 if TYPE_CHECKING:
     from rts_batch.tracking.device import DeviceTracker
@@ -46,12 +45,8 @@ class KernelMemory(DeviceMemory):
     """Identical to the parent; the bookkeeping is one kernel, and so is each tensor of a sample."""
 
     def __init__(self, memory: SampleMemory, device: torch.device) -> None:
-        self.counters = torch.zeros(3, dtype=torch.int64, device=device)
-        self.slot = torch.zeros(1, dtype=torch.int64, device=device)
         super().__init__(memory, device)
-
-    def make_counters(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        return self.counters[0:1], self.counters[1:2], self.counters[2:3]
+        self.slot = torch.zeros(1, dtype=torch.int64, device=device)
 
     def insert(self, sample: Mapping[str, Tensor], gate: Tensor) -> None:
         launch(
@@ -78,8 +73,8 @@ class KernelSteps(LaneSteps):
 
     memory = KernelMemory
 
-    def __init__(self, lane: Lane, tracker: DeviceTracker, state: TrackerState, image_size: tuple[int, int]) -> None:
-        super().__init__(lane, tracker, state, image_size)
+    def __init__(self, lane: Lane, tracker: DeviceTracker, image_size: tuple[int, int]) -> None:
+        super().__init__(lane, tracker, image_size)
         height, width = image_size
         self._down, self._across = _tiles(height, TILE_ROWS), _tiles(width, TILE_COLUMNS)
         device = self.network.device

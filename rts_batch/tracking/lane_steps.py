@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rts_batch.errors import PromptError
 from rts_batch.masks import Box
 from rts_batch.model.fast_learner import border, fit, scores_of
 from rts_batch.tracking.branches import localisation_labels, trains_on
@@ -19,7 +18,7 @@ from rts_batch.tracking.device_memory import DeviceMemory
 from rts_batch.tracking.device_state import DeviceState, localise, outcome_of
 from rts_batch.tracking.lanes import Lane, Stage
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, TrackedFrame, target_state
+from rts_batch.tracking.tracker import StepResult, TrackedFrame, centred_box, target_state
 
 if TYPE_CHECKING:
     from rts_batch.tracking.device import DeviceTracker
@@ -61,10 +60,10 @@ class Reading:
             self._arrived.synchronize()
         score, probability_sum, confidence_sum, area, *others = self._numbers.tolist()
         lost_mask, too_small, lost_localisation = (bool(value) for value in others[:3])
-        x, y, w, h, cy, cx, ch, cw = others[3:11]
+        x, y, w, h = others[3:7]
         box: Box = (x, y, w, h)
         if (lost_mask or too_small) and self._steps.network.config.localisation_fallback:
-            box = (cx - (cw - 1) / 2, cy - (ch - 1) / 2, cw, ch)
+            box = centred_box(others[7:9], others[9:11])
         y0, x0, y1, x1 = (int(value) for value in others[11:15])
         result = StepResult(
             scores=self._steps.scores,
@@ -79,11 +78,11 @@ class Reading:
 
 
 class LaneSteps:
-    """The stages of one lane for images of one size."""
+    """The stages of one lane for images of one size; `load` puts a tracker's state into them."""
 
     memory: type[DeviceMemory] = DeviceMemory
 
-    def __init__(self, lane: Lane, tracker: DeviceTracker, state: TrackerState, image_size: tuple[int, int]) -> None:
+    def __init__(self, lane: Lane, tracker: DeviceTracker, image_size: tuple[int, int]) -> None:
         network = lane.network
         self.network = network
         self.model, self.config = network.model, network.config
@@ -94,7 +93,7 @@ class LaneSteps:
         self.x_s, self.x_c = network.segmentation_features[number], network.localisation_features[number]
         self.score_map, self.logits = network.score_maps[number], network.logits[number]
         self.grid = Grid(self.config.crop_size, image_size, device)
-        self.state = DeviceState(state, self.grid, self.x_s)
+        self.state = DeviceState(self.grid, self.x_s)
         if lane.segmentation is None or lane.localisation is None:
             lane.segmentation = self.memory(tracker.segmentation.memory, device)
             lane.localisation = self.memory(tracker.localisation.memory, device)
@@ -134,14 +133,6 @@ class LaneSteps:
         self.localisation.save(tracker.localisation.memory)
         tracker.segmentation.filters = self.tau.clone()
         tracker.localisation.filters = self.kappa.clone()
-
-    def check(self, frame: NDArray[np.uint8]) -> None:
-        """Raises PromptError where a frame is not of the first one's size."""
-        if frame.shape != (*self.image_size, 3) or frame.dtype != np.uint8:
-            now, first = frame.shape, self.image_size
-            raise PromptError(
-                f"the frame is {now[1]}×{now[0]}, the first was {first[1]}×{first[0]}; sizes must not change"
-            )
 
     def prepare(self, frame: NDArray[np.uint8], previous: Tensor | None) -> None:
         """Learns from the last frame and cuts the crop out of the next, `[H, W, 3] uint8`."""

@@ -216,18 +216,12 @@ class Tracker:
             raise CheckpointError(f"this is not the state of a tracker of this version: {error!r}") from error
 
     def _upload(self, frame: NDArray[np.uint8]) -> Tensor:
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ValueError(f"a frame is [H, W, 3] uint8 RGB; got shape {frame.shape}, {frame.dtype}")
+        check_frame(frame)
         return torch.from_numpy(np.ascontiguousarray(frame)).to(self.device).permute(2, 0, 1)
 
     def _upload_next(self, frame: NDArray[np.uint8]) -> Tensor:
-        image = self._upload(frame)
-        if image.shape[-2:] != self.state.probabilities.shape:
-            first, now = tuple(self.state.probabilities.shape), tuple(image.shape[-2:])
-            raise PromptError(
-                f"the frame is {now[1]}×{now[0]}, the first was {first[1]}×{first[0]}; sizes must not change"
-            )
-        return image
+        check_frame(frame, self.state.probabilities.shape)
+        return self._upload(frame)
 
     def _read_prompt(self, image: Tensor, mask: NDArray[np.bool_] | None, box: Box | None) -> tuple[Tensor, Box]:
         """Returns a prompt's mask, `[H, W] float32`, and box; a mask wins over the box beside it."""
@@ -265,8 +259,7 @@ class Tracker:
         """The mask's tight box, or the localisation branch's where there is no usable mask (§6.8)."""
         state = self.state
         if (state.lost_mask or state.mask_too_small) and self.config.localisation_fallback:
-            (height, width), (y, x) = state.clf_target_size.tolist(), state.clf_position.tolist()
-            return (x - (width - 1) / 2, y - (height - 1) / 2, width, height)
+            return centred_box(state.clf_position.tolist(), state.clf_target_size.tolist())
         x0, y0, w, h = tight if tight is not None else (0, 0, 1, 1)
         return (float(x0), float(y0), float(w), float(h))
 
@@ -274,6 +267,21 @@ class Tracker:
         """The frame of a target that is alone in its video: its own mask and the paper's box rule."""
         confidence = None if state == "prompt" else self.state.probabilities
         return tracked_frame(result.scores > 0, confidence, result, result.box, state=state)
+
+
+def check_frame(frame: NDArray[np.uint8], first: Sequence[int] | None = None) -> None:
+    """Raises ValueError unless `frame` is `[H, W, 3] uint8`, and PromptError unless it has the size of the `first`."""
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ValueError(f"a frame is [H, W, 3] uint8 RGB; got shape {frame.shape}, {frame.dtype}")
+    if first is not None and frame.shape[:2] != tuple(first):
+        height, width, _ = frame.shape
+        raise PromptError(f"the frame is {width}×{height}, the first was {first[1]}×{first[0]}; sizes must not change")
+
+
+def centred_box(centre: Sequence[float], size: Sequence[float]) -> Box:
+    """Returns the box x, y, w, h of a centre and a size, both (y, x)."""
+    (y, x), (height, width) = centre, size
+    return (x - (width - 1) / 2, y - (height - 1) / 2, width, height)
 
 
 def prompt_result(mask: Tensor, box: Box, *, too_small: bool) -> StepResult:
