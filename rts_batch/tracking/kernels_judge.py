@@ -19,6 +19,15 @@ def _span(centre, scale, length):
 
 
 @triton.jit
+def _centre_and_scale(placement, crop_height, crop_width):
+    """`Placement.position` and `Placement.scale`."""
+    top, left = tl.load(placement), tl.load(placement + 1)
+    bottom, right = tl.load(placement + 2), tl.load(placement + 3)
+    scale = tl.sqrt_rn(tl.div_rn(bottom - top, crop_height) * tl.div_rn(right - left, crop_width))
+    return 0.5 * (top + bottom - 1), 0.5 * (left + right - 1), scale
+
+
+@triton.jit
 def paste(
     logits, placement, scores, probabilities, previous, mask, partial, height, width, tiles_across,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr,
@@ -30,13 +39,11 @@ def paste(
     down, across = tl.program_id(0), tl.program_id(1)
     y = down * TILE_ROWS + tl.arange(0, TILE_ROWS)
     x = across * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
-    top, left = tl.load(placement), tl.load(placement + 1)
-    bottom, right = tl.load(placement + 2), tl.load(placement + 3)
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
-    scale = tl.sqrt_rn(tl.div_rn(bottom - top, crop_height) * tl.div_rn(right - left, crop_width))
+    centre_y, centre_x, scale = _centre_and_scale(placement, crop_height, crop_width)
     scale = scale.to(tl.float64)
-    corner_y, rows, step_y = _span(0.5 * (top + bottom - 1), scale, crop_height)
-    corner_x, columns, step_x = _span(0.5 * (left + right - 1), scale, crop_width)
+    corner_y, rows, step_y = _span(centre_y, scale, crop_height)
+    corner_x, columns, step_x = _span(centre_x, scale, crop_width)
     cell_y, cell_x = y.to(tl.float32) - corner_y, x.to(tl.float32) - corner_x
     first_row, second_row, downward = source_of(cell_y, step_y, crop_height)
     first_column, second_column, sideward = source_of(cell_x, step_x, crop_width)
@@ -106,11 +113,8 @@ def judge(
     middle_y = (tl.full([], MAP_ROWS, tl.float32) - 1) / 2
     middle_x = (tl.full([], MAP_COLUMNS, tl.float32) - 1) / 2
     placement = values + PLACEMENT
-    top, left = tl.load(placement), tl.load(placement + 1)
-    bottom, right = tl.load(placement + 2), tl.load(placement + 3)
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
-    scale = tl.sqrt_rn(tl.div_rn(bottom - top, crop_height) * tl.div_rn(right - left, crop_width))
-    centre_y, centre_x = 0.5 * (top + bottom - 1), 0.5 * (left + right - 1)
+    centre_y, centre_x, scale = _centre_and_scale(placement, crop_height, crop_width)
     place_y = centre_y + (cell_y - middle_y) * tl.div_rn(crop_height, 2 * middle_y) * scale
     place_x = centre_x + (cell_x - middle_x) * tl.div_rn(crop_width, 2 * middle_x) * scale
 

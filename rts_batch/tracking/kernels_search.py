@@ -159,6 +159,15 @@ def _pixel(cell, first, inner, stride, offset):
 
 
 @triton.jit
+def _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT: tl.constexpr):
+    """`device_crop.sample_mask` of some pixels of the crop."""
+    column += CROP_HEIGHT
+    y, x = tl.load(places + row, mask=valid, other=0), tl.load(places + column, mask=valid, other=0)
+    inside = (tl.load(held + row, mask=valid, other=0) != 0) & (tl.load(held + column, mask=valid, other=0) != 0)
+    return tl.where(inside, tl.load(previous + y * width + x, mask=valid, other=0.0), 0.0)
+
+
+@triton.jit
 def cut(
     frame, placement, crop, previous, previous_crop, places, held, flags, width,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, PREVIOUS: tl.constexpr, BLOCK: tl.constexpr,
@@ -187,14 +196,9 @@ def cut(
         below = c * (1 - across) + d * across
         tl.store(crop + channel * CROP_HEIGHT * CROP_WIDTH + at, above * (1 - down) + below * down, mask=valid)
     if PREVIOUS:
-        y, x = tl.load(places + row, mask=valid, other=0), tl.load(places + CROP_HEIGHT + column, mask=valid, other=0)
-        inside = (tl.load(held + row, mask=valid, other=0) != 0) & (
-            tl.load(held + CROP_HEIGHT + column, mask=valid, other=0) != 0
-        )
-        seen = tl.load(previous + y * width + x, mask=valid, other=0.0)
-        seen = tl.minimum(tl.maximum(seen, 0.0), 1.0)
+        seen = _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT)
         lost = tl.load(flags) != 0
-        tl.store(previous_crop + at, tl.where(inside & (~lost), seen, 0.0), mask=valid)
+        tl.store(previous_crop + at, tl.where(lost, 0.0, tl.minimum(tl.maximum(seen, 0.0), 1.0)), mask=valid)
 
 
 @triton.jit
@@ -202,13 +206,8 @@ def remember(
     previous, places, held, crop, width,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`device_crop.sample_mask`."""
+    """`device_crop.sample_mask` of every pixel of the crop."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < CROP_HEIGHT * CROP_WIDTH
     row, column = at // CROP_WIDTH, at % CROP_WIDTH
-    y, x = tl.load(places + row, mask=valid, other=0), tl.load(places + CROP_HEIGHT + column, mask=valid, other=0)
-    inside = (tl.load(held + row, mask=valid, other=0) != 0) & (
-        tl.load(held + CROP_HEIGHT + column, mask=valid, other=0) != 0
-    )
-    seen = tl.load(previous + y * width + x, mask=valid, other=0.0)
-    tl.store(crop + at, tl.where(inside, seen, 0.0), mask=valid)
+    tl.store(crop + at, _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT), mask=valid)
