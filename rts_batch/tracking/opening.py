@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
+from collections import deque
 from functools import partial
 
 from rts_batch.config import TrackerConfig
@@ -43,8 +45,8 @@ class SceneOpener:
         self._lanes = lanes
         self._on_device = next(model.parameters()).device.type == "cuda" and supports(config)
         self._shared: LaneNetwork | None = None
-        self._free: list[LaneNetwork] = []
-        """Networks of videos with several targets that are done, the latest last."""
+        self._free: deque[LaneNetwork] = deque(maxlen=NETWORKS_KEPT)
+        """Networks of videos with several targets that are done, the latest last; any thread may add one."""
         self._lock = threading.Lock()
 
     def open(self, targets: int) -> Scene:
@@ -56,16 +58,24 @@ class SceneOpener:
                 self._shared = self._shared or self._network(self._lanes)
                 return self._scene(targets, partial(DeviceTracker, network=self._shared))
             lanes = min(targets, MOST_LANES)
-            fitting = [network for network in self._free if len(network.lanes) == lanes]
-            if fitting:
-                self._free.remove(fitting[0])
-            network = fitting[0] if fitting else self._network(lanes)
+            network = self._take_free(lanes) or self._network(lanes)
         scene = self._scene(targets, partial(DeviceTracker, network=network))
-        weakref.finalize(scene, self._give_back, network)
+        weakref.finalize(scene, self._free.append, network)
         return scene
 
-    def _give_back(self, network: LaneNetwork) -> None:
-        self._free = [*self._free, network][-NETWORKS_KEPT:]
+    def _take_free(self, lanes: int) -> LaneNetwork | None:
+        """Takes a free network of so many lanes out; one at a time, so that it is never in two hands."""
+        others: list[LaneNetwork] = []
+        found = None
+        with contextlib.suppress(IndexError):
+            while found is None:
+                network = self._free.pop()
+                if len(network.lanes) == lanes:
+                    found = network
+                else:
+                    others.append(network)
+        self._free.extend(reversed(others))
+        return found
 
     def _scene(self, targets: int, tracker: partial[DeviceTracker] | type[Tracker]) -> Scene:
         return Scene(self._model, self._config, sta=self._sta, single=targets == 1, tracker=tracker)
