@@ -73,7 +73,7 @@ def pipeline(video: Path, mask: Path, threads: int, out: Path) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=500)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--size", type=int, nargs=2, default=(854, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--out", type=Path)
