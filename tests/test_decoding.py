@@ -71,6 +71,15 @@ def test_backward(process: DecodingProcess, clip: Path) -> None:
         assert "went on from there" in source.warnings[0]
 
 
+def test_all_frames_before_an_error_come_first(process: DecodingProcess, tmp_path: Path) -> None:
+    make_images(tmp_path / "folder", 90, size=(32, 32))
+    (tmp_path / "folder/77.png").write_bytes(b"no picture")
+    found: list[int] = []
+    with process.open(tmp_path / "folder") as source, pytest.raises(VideoError, match=r"77\.png is not an image"):
+        found.extend(frame.index for frame in source)
+    assert found == list(range(77))
+
+
 def test_a_video_may_be_left_early(process: DecodingProcess, clip: Path) -> None:
     pid = None
     for _ in range(3):

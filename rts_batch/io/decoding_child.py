@@ -42,6 +42,10 @@ BURST: Final = 1 << 30
 """Bytes that may be allocated between two looks at the memory before the system itself refuses more."""
 
 
+GATHER_SECONDS: Final = 0.002
+"""Frames that are ready sooner than this after a message wait for the next one; each wakes the owner."""
+
+
 class _Stopped(Exception):
     """The owner wants no more of this video."""
 
@@ -63,6 +67,9 @@ class DecodingChild:
         self._limits = limits
         self._ring = np.zeros(0, np.uint8)
         self._free = 0
+        self._ready: list[tuple[int, float | None]] = []
+        """Frames in the ring that the owner does not know of yet."""
+        self._last_frames = 0.0
         self._last_word = time.monotonic()
         self._saying = threading.Lock()
 
@@ -103,26 +110,44 @@ class DecodingChild:
             self._ring = np.frombuffer(mmap.mmap(self._memory, size * slots), np.uint8)
         ring = self._ring[: size * slots].reshape(slots, info.height, info.width, 3)
         self._free = slots
+        self._ready = []
         self._say({"is": "opened", "info": asdict(info), "slots": slots})
+        try:
+            self._fill(ring, source)
+        finally:
+            self._offer()  # what was ready before an error, say
+        found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
+        self._say({"is": "end", **found})
+
+    def _fill(self, ring: NDArray[np.uint8], source: FrameSource) -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="ring") as pool:  # copies one frame while the next is decoded
             before: Future[None] | None = None
             for count, finish in enumerate(source.unfinished()):
                 if before is not None:
                     before.result()
                 self._take_slot()
-                before = pool.submit(self._put, finish, ring[count % slots])
+                before = pool.submit(self._put, finish, ring[count % len(ring)])
             if before is not None:
                 before.result()
-        found = {"info": asdict(source.info), "warnings": source.warnings, "damage": asdict(source.damage)}
-        self._say({"is": "end", **found})
 
     def _put(self, finish: Callable[[], Frame], slot: NDArray[np.uint8]) -> None:
         frame = finish()
         slot[...] = frame.image
-        self._say({"is": "frame", "index": frame.index, "time": frame.time})
+        self._ready.append((frame.index, frame.time))
+        if time.monotonic() - self._last_frames > GATHER_SECONDS:
+            self._offer()
+
+    def _offer(self) -> None:
+        """Tells the owner of the frames that are ready."""
+        if self._ready:
+            self._say({"is": "frames", "frames": self._ready})
+            self._ready = []
+            self._last_frames = time.monotonic()
 
     def _take_slot(self) -> None:
-        """Hears what the owner has said, and waits until a slot is free."""
+        """Hears what the owner has said, and waits until a slot is free; no frame is under way then."""
+        if not self._free:
+            self._offer()
         while self._line.wait(0 if self._free else None):
             message = self._line.receive()
             if message["do"] == "stop":

@@ -90,18 +90,19 @@ class RemoteSource(FrameSource):
                         self.warnings += message["warnings"]
                         self.damage = Damage(**message["damage"])
                         return
-                    frame = Frame(message["index"], message["time"], self._slots[given % len(self._slots)])
-                    self._next = frame.index if self._backward else frame.index + self.stride
+                    ready = [(int(index), time) for index, time in message["frames"]]
             except Died as death:
                 self._recover(death)
                 self.begin()
                 given = freed = 0
                 continue
-            yield frame
-            given += 1
-            if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
-                self._process.tell({"do": "free", "slots": given - freed})
-                freed = given
+            for index, time in ready:
+                self._next = index if self._backward else index + self.stride
+                yield Frame(index, time, self._slots[given % len(self._slots)])
+                given += 1
+                if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
+                    self._process.tell({"do": "free", "slots": given - freed})
+                    freed = given
 
     def _hear(self) -> dict[str, Any]:
         """The next message that says something about the video."""
@@ -120,7 +121,7 @@ class RemoteSource(FrameSource):
                 case "error":
                     self._process.kill()  # an unexpected error may have left it in any state
                     raise Died(f"failed with {message['error']} ({message['message']})")
-                case "opened" | "frame" | "end":
+                case "opened" | "frames" | "end":
                     return message
                 case other:
                     raise ValueError(other)
