@@ -130,7 +130,7 @@ def test_free_run_equals_the_published_first_frames(
         assert_memories(tracker, row)
 
 
-@pytest.mark.parametrize("name", ["dog_full", "car_full", "dog_loop"])
+@pytest.mark.parametrize("name", ["dog_full", "car_full", pytest.param("dog_loop", marks=pytest.mark.slow)])
 def test_synchronised_run_equals_the_published_track(name: str, parity_folder: Path, davis_folder: Path) -> None:
     tracker, track = started(name, parity_folder, davis_folder)
     spec = track["spec"]

@@ -79,6 +79,7 @@ def test_two_workers_through_ray_equal_one(tmp_path: Path, recipe: Recipe) -> No
     assert [float(row[1]) for row in theirs] == pytest.approx([float(row[1]) for row in ours], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_read_is_said_by_the_job(tmp_path: Path, recipe: Recipe) -> None:
     for mask in (tmp_path / "vos/Annotations/v1").iterdir():
         mask.unlink()
