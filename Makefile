@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow chromium lint demo bench bench-gpu bench-profiles bench-io bench-measures bench-pipeline bench-scale chaos davis-dev
-.PHONY: train-mini clean
+.PHONY: install test test-slow chromium lint demo chaos davis-dev train-mini clean
+.PHONY: bench bench-gpu bench-profiles bench-io bench-measures bench-pipeline bench-scale bench-features bench-workers
 
 install: $(INSTALLED)
 
@@ -67,6 +67,13 @@ bench-gpu: $(INSTALLED)
 # The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, a quarter of an hour on two cores.
 bench-pipeline: $(INSTALLED)
 	$(BIN)/python -m benchmarks.pipeline --out benchmarks/results/pipeline.json
+
+# What parts of the tracker cost, and what workers, threads and lanes gain, on the CPU; ten minutes each.
+bench-features: $(INSTALLED)
+	$(BIN)/python -m benchmarks.features --out benchmarks/results/features.json
+
+bench-workers: $(INSTALLED)
+	$(BIN)/python -m benchmarks.workers --out benchmarks/results/workers.json
 
 # What a million rows and ten thousand tiny videos cost the driver; about ten minutes.
 bench-scale: $(INSTALLED)
