@@ -55,11 +55,11 @@ class Stage:
         self._function = function
         self._stream = stream
         self._pool = pool
-        self._warm_threads: set[int] = set()
+        self._warm_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        thread = threading.get_ident()
+        thread = threading.current_thread()
         if self._graph is None and thread in self._warm_threads and self._stream is not None:
             self._graph = self._capture()
         if self._graph is not None:
