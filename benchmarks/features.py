@@ -136,7 +136,7 @@ def main() -> None:
     if options.out:
         content = {
             "what": "rts-mini, milliseconds a frame, median of the rounds' means, and ratios to the first variant",
-            "command": f"python -m benchmarks.features --threads {options.threads} --out benchmarks/results/features.json",
+            "command": f"python -m benchmarks.features --threads {options.threads} --out {options.out}",
             "machine": {"processor": processor(), "threads": options.threads, "torch": torch.__version__},
             "frame": f"{options.size[1]}×{options.size[0]}",
             "rounds": options.rounds,
