@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError, StorageError, VideoError
 from rts_batch.io import storage
+from rts_batch.io.parquet import read_parquet
 from rts_batch.io.video import FrameSource, open_video
 from rts_batch.manifest.files import FOLDER_KEY
 
@@ -79,8 +79,7 @@ class VideoSources:
         uri = storage.join(self._folder, "manifest.parquet")
         if not storage.exists(uri):
             return None
-        filesystem, path = storage.open_filesystem(uri)
         try:
-            return pq.read_table(path, columns=["video_id", "video"], filesystem=filesystem)
+            return read_parquet(uri, columns=["video_id", "video"])
         except (pa.ArrowException, OSError, ValueError) as error:
             raise ResultsError(f"{uri} cannot be read: {error}") from error

@@ -7,13 +7,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rts_batch.config import Shard
 from rts_batch.errors import RunFolderError
 from rts_batch.io import storage
+from rts_batch.io.parquet import read_parquet
 from rts_batch.lease import holder_of
 from rts_batch.runs import RunFolder
 
@@ -111,5 +110,5 @@ def _read_submission(out: str, shard: str | None, names: list[str]) -> Submissio
 
 def _count_videos(out: str) -> int:
     data = storage.read_bytes(storage.join(out, "manifest.parquet"))
-    table = pq.read_table(pa.BufferReader(data), columns=["video_id"])
+    table = read_parquet(data, columns=["video_id"])
     return int(pc.count_distinct(table["video_id"]).as_py())

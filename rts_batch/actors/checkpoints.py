@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from rts_batch.actors.tracker import OpenScene
 from rts_batch.errors import CheckpointError, StorageError
 from rts_batch.io import storage
+from rts_batch.io.parquet import read_parquet
 from rts_batch.io.video import Damage
 
 FORMAT: Final = 2
@@ -72,7 +73,7 @@ class Checkpoint:
     def rows(self) -> Iterator[Row]:
         """The rows of the masks table up to and with `frame`, in the order in which they were added."""
         for uri in self.segments:
-            for row in pq.read_table(pa.BufferReader(storage.read_bytes(uri))).to_pylist():
+            for row in read_parquet(storage.read_bytes(uri)).to_pylist():
                 yield {**row, "box": None if row["box"] is None else tuple(row["box"])}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError, StorageError, VideoError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, RowFilter
 from rts_batch.export.frames import write_frames
 from rts_batch.io import storage
+from rts_batch.io.parquet import open_parquet
 from rts_batch.io.staging import staged_folder
 from rts_batch.io.video import FrameSource, open_video
 from rts_batch.reading import Masks, read_masks
@@ -100,12 +100,11 @@ def _known_categories(masks: Masks) -> list[str]:
     uri = storage.join(masks.folder, "manifest.parquet")
     if not storage.exists(uri):
         return []
-    filesystem, path = storage.open_filesystem(uri)
     try:
-        schema = pq.read_schema(path, filesystem=filesystem)
-        if "category" not in schema.names:
-            return []
-        table = pq.read_table(path, columns=["category"], filesystem=filesystem)
+        with contextlib.closing(open_parquet(uri)) as file:
+            if "category" not in file.schema_arrow.names:
+                return []
+            table = file.read(columns=["category"], use_threads=False)
         return [name for name in table["category"].unique().to_pylist() if name is not None]
     except (pa.ArrowException, OSError) as error:
         raise ResultsError(f"{uri} cannot be read: {error}") from error

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rts_batch.errors import ResultsError
 from rts_batch.io import storage
 from rts_batch.io.masks_table import RESULT_COLUMNS, SCHEMA_VERSION
+from rts_batch.io.parquet import open_parquet
 
 __all__ = ["INDEX_FOLDER", "INDEX_SCHEMA", "LAYOUT", "MasksFile", "VideoEntry", "video_entries"]
 
@@ -105,9 +106,8 @@ class MasksFile:
 
     def _open(self) -> pq.ParquetFile:
         if self._file is None:
-            filesystem, path = storage.open_filesystem(self.uri)
             with self._errors():
-                file = pq.ParquetFile(path, filesystem=filesystem)
+                file = open_parquet(self.uri)
                 raw = file.schema_arrow.metadata or {}
                 self.metadata = {
                     key.decode().removeprefix("rts_batch."): value.decode()
@@ -165,10 +165,9 @@ def video_entries(file: MasksFile, run_folder: str) -> Iterator[VideoEntry]:
 
 def _indexed(file: MasksFile, run_folder: str) -> Iterator[VideoEntry]:
     uri = storage.join(run_folder, INDEX_FOLDER, file.uri.rpartition("/")[2])
-    filesystem, path = storage.open_filesystem(uri)
     try:
-        with contextlib.closing(pq.ParquetFile(path, filesystem=filesystem)) as index:
-            for batch in index.iter_batches(batch_size=1000):
+        with contextlib.closing(open_parquet(uri)) as index:
+            for batch in index.iter_batches(batch_size=1000, use_threads=False):
                 for row in batch.to_pylist():
                     yield VideoEntry(**{**row, "task": json.loads(row["task"])})
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError
 from rts_batch.io import storage
 from rts_batch.io.masks_table import SCHEMA_VERSION
+from rts_batch.io.parquet import open_parquet
 
 __all__ = ["open_masks", "read_masks", "read_metadata"]
 
@@ -70,9 +70,8 @@ def read_metadata(uri: str) -> dict[str, Any]:
     Raises:
         ResultsError: not a masks file of a version that this package knows.
     """
-    filesystem, path = storage.open_filesystem(uri)
     try:
-        with contextlib.closing(pq.ParquetFile(path, filesystem=filesystem)) as file:
+        with contextlib.closing(open_parquet(uri)) as file:
             raw = file.schema_arrow.metadata or {}
         values: dict[str, Any] = {
             key.decode().removeprefix("rts_batch."): value.decode()

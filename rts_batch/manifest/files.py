@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rts_batch.errors import ManifestError
+from rts_batch.io.parquet import read_parquet
 
 __all__ = ["FOLDER_KEY", "Format", "Problem", "RawRows", "read_rows"]
 
@@ -157,7 +157,7 @@ def _read_jsonl(text: str, uri: str) -> RawRows:
 
 def _read_parquet(data: bytes, uri: str) -> RawRows:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_parquet(data)
         columns = [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError(f"{uri} is not a Parquet file that can be read: {error}") from error
