@@ -26,10 +26,10 @@ import torch
 from benchmarks.davis_dev import ROWS, tracked
 from benchmarks.rts_mini import synthetic
 from rts_batch.model.weights import load_weights
-from rts_batch.training.mini import MINI, MINI_GIVEN, MINI_HEADS, MINI_STA
+from rts_batch.training.mini import MINI, MINI_HEADS, MINI_STA
 
 STARTS = ("mask", "box")
-STAGES = (MINI_HEADS.name, MINI_GIVEN.name, MINI.name, MINI_STA.name)
+STAGES = (MINI_HEADS.name, MINI.name, MINI_STA.name)
 TERMS = ("loss", "lovasz", "cross_entropy", "localisation", "jaccard", "peak", "gradient_norm")
 CURVES = ("seed", "stage", "iteration", "clips", *TERMS, "seconds", "seconds_waiting")
 

