@@ -70,7 +70,7 @@ bench-pipeline: $(INSTALLED)
 
 # What parts of the tracker cost, and what workers, threads and lanes gain, on the CPU; ten minutes each.
 bench-features: $(INSTALLED)
-	$(BIN)/python -m benchmarks.features --out benchmarks/results/features.json
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.features --out benchmarks/results/features.json
 
 bench-workers: $(INSTALLED)
 	$(BIN)/python -m benchmarks.workers --out benchmarks/results/workers.json

@@ -1,6 +1,6 @@
 """What each part of the tracker costs on the CPU: the fast tracker with parts left out or added, frames in turns.
 
-    python -m benchmarks.features --out benchmarks/results/features.json
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.features --out benchmarks/results/features.json
 
 Every variant steps through the same synthetic video, one frame of each variant after the other, so that a machine that
 slows down slows all. A cost is the ratio to the first variant: of the start, of a frame on which the models learn (5 to
@@ -136,7 +136,7 @@ def main() -> None:
     if options.out:
         content = {
             "what": "rts-mini, milliseconds a frame, median of the rounds' means, and ratios to the first variant",
-            "command": f"python -m benchmarks.features --threads {options.threads} --out {options.out}",
+            "command": "make bench-features",
             "machine": {"processor": processor(), "threads": options.threads, "torch": torch.__version__},
             "frame": f"{options.size[1]}×{options.size[0]}",
             "rounds": options.rounds,

@@ -87,7 +87,7 @@ def main() -> None:
     content = {
         "what": f"rts-mini, {options.videos} videos of {options.frames} frames of {options.size[0]}×{options.size[1]}, "
         "medians of rounds",
-        "command": "python -m benchmarks.workers --out benchmarks/results/workers.json",
+        "command": "make bench-workers",
         "machine": {"processor": processor(), "cores": cores, "device": options.device, "torch": torch.__version__},
         "rounds": options.rounds,
         "load_at_end": round(os.getloadavg()[0], 1),
