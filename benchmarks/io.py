@@ -140,7 +140,7 @@ def decoding(folder: Path) -> dict[str, Any]:
 
             decoder = through_the_process()
             bare = functools.partial({"decord": bare_decord, "pyav": bare_pyav}[decoder], path)
-            turns = Turns({"process": through_the_process, "bare": bare}, 12)
+            turns = Turns({"process": through_the_process, "bare": bare}, 24)
             spent = processor_seconds(through_the_process, process.pid) / processor_seconds(bare)
         found[name] = {
             "decoder": decoder,
