@@ -56,7 +56,7 @@ def rate(manifest: Path, setting: dict[str, int], out: Path, device: str) -> flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 272), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--device", default="cpu")
