@@ -116,23 +116,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rounds = [measure(options.variants, tuple(options.size), options.frames) for _ in range(options.rounds)]
-    first = options.variants[0]
-    results = {}
-    for name in options.variants:
-        # An update makes one frame in twenty longer, which a median would not see.
-        ms = {
-            phase: statistics.median(statistics.mean(each[name][phase]) for each in rounds if each[name][phase])
-            for phase in rounds[0][name]
-            if rounds[0][name][phase]
+    # An update makes one frame in twenty longer, which a median over frames would not see.
+    ms = {
+        name: {
+            phase: statistics.median(statistics.mean(each[name][phase]) for each in rounds)
+            for phase, values in rounds[0][name].items()
+            if values
         }
-        results[name] = {
-            "ms": {phase: round(value, 1) for phase, value in ms.items()},
-            "times the first": {
-                phase: round(value / (results[first]["ms"][phase] if name != first else value), 2)
-                for phase, value in ms.items()
-            },
+        for name in options.variants
+    }
+    first = ms[options.variants[0]]
+    results = {
+        name: {
+            "ms": {phase: round(value, 1) for phase, value in phases.items()},
+            "times the first": {phase: round(value / first[phase], 2) for phase, value in phases.items()},
         }
-        print(f"{name:40}", results[name], flush=True)
+        for name, phases in ms.items()
+    }
+    for name, result in results.items():
+        print(f"{name:40}", result)
     if options.out:
         content = {
             "what": "rts-mini, milliseconds a frame, median of the rounds' means, and ratios to the first variant",

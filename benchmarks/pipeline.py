@@ -59,15 +59,20 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     return len(frames) / (time.perf_counter() - started)
 
 
-def pipeline(video: Path, mask: Path, threads: int, out: Path) -> dict[str, Any]:
-    """How the submission ended: its summary."""
-    manifest = out.with_suffix(".csv")
-    manifest.write_text(f"video,mask\n{video},{mask}\n")
-    command = ["submit", str(manifest), "--out", str(out), "--weights", WEIGHTS, "--device", "cpu", "--workers", "1"]
-    command += ["--threads-per-worker", str(threads)]
-    subprocess.run([sys.executable, "-m", "rts_batch.cli", *command], check=True, capture_output=True)
+def submitted(manifest: Path, out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """How a submission ended: its summary. `options` are those of the command, by their names without dashes."""
+    words = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "rts_batch.cli", "submit", str(manifest), "--out", str(out), "--weights", WEIGHTS]
+    subprocess.run([*command, *words], check=True, capture_output=True)
     content: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return content
+
+
+def pipeline(video: Path, mask: Path, threads: int, out: Path) -> dict[str, Any]:
+    """How the submission of one video ended: its summary."""
+    manifest = out.with_suffix(".csv")
+    manifest.write_text(f"video,mask\n{video},{mask}\n")
+    return submitted(manifest, out, {"device": "cpu", "workers": 1, "threads-per-worker": threads})
 
 
 def main() -> None:

@@ -14,17 +14,16 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from benchmarks.cpu_tracker import processor
+from benchmarks.pipeline import submitted
 from rts_batch.actors.cluster import usable_cores
 from tests.videos import make_video
 
@@ -43,10 +42,7 @@ def settings(cores: int) -> list[dict[str, int]]:
 
 def rate(manifest: Path, setting: dict[str, int], out: Path, device: str) -> float:
     """Returns the run's frames a second."""
-    options = [text for name, value in setting.items() for text in (f"--{name}", str(value))]
-    command = ["submit", str(manifest), "--out", str(out), "--device", device, *options]
-    subprocess.run([sys.executable, "-m", "rts_batch.cli", *command], check=True, capture_output=True)
-    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    summary = submitted(manifest, out, {"device": device, **setting})
     if summary["failed"]:
         raise SystemExit(f"{out}: {summary['failed']} videos failed")
     found: float = summary["frames_per_second"]

@@ -41,7 +41,6 @@ WATCH_SECONDS: Final = 0.05
 BURST: Final = 1 << 30
 """Bytes that may be allocated between two looks at the memory before the system itself refuses more."""
 
-
 GATHER_SECONDS: Final = 0.002
 """Frames that are ready sooner than this after a message wait for the next one; each wakes the owner."""
 
@@ -110,7 +109,6 @@ class DecodingChild:
             self._ring = np.frombuffer(mmap.mmap(self._memory, size * slots), np.uint8)
         ring = self._ring[: size * slots].reshape(slots, info.height, info.width, 3)
         self._free = slots
-        self._ready = []
         self._say({"is": "opened", "info": asdict(info), "slots": slots})
         try:
             self._fill(ring, source)
