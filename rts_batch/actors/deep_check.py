@@ -67,7 +67,7 @@ def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName
             with process.open(video, decoder=decoder, **_part(task)) as source:
                 used = source.info.decoder
                 book = PromptBook(task, source.info, boxes=True)
-                end = min(source.start, source.info.frames or source.start)
+                end = min(source.wanted.start, source.info.frames or source.wanted.start)
                 for frame in source.frames():
                     book.due(frame)
                     end = frame.index + 1

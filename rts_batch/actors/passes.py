@@ -40,10 +40,10 @@ def reading(task: VideoTask) -> dict[str, Any]:
 def expected_frames(source: FrameSource, task: VideoTask) -> int | None:
     """Frames that will probably be read, for the progress; None where nothing says how many."""
     length = source.info.frames if source.info.frames is not None else task.frames
-    ends = [end for end in (length, source.end) if end is not None]
+    ends = [end for end in (length, source.wanted.end) if end is not None]
     if not ends:
         return None
-    frames = max(0, min(ends) - source.start)
+    frames = max(0, min(ends) - source.wanted.start)
     if task.direction == "both" and not task.annotates:
         frames += max(0, (task.last_prompt()[0] or 0) - task.start)
     return frames
@@ -135,7 +135,7 @@ def _before_the_prompts(
 
 def _annotate(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
     scene = tracker.open_scene(task)
-    end = source.start
+    end = source.wanted.start
     for frame in source.lent():
         end = frame.index + 1
         prompts = book.due(frame)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Damage, Frame, FrameSource, VideoInfo
+from rts_batch.io.frames import Damage, Frame, FrameRange, FrameSource, VideoInfo
 from rts_batch.io.streaming import RangedObject
 
 if TYPE_CHECKING:
@@ -44,15 +44,13 @@ class RemoteSource(FrameSource):
         super().__init__(
             request["path"],
             VideoInfo(0, 0, None, None, None, "pyav"),
-            request["start"],
-            request["end"],
-            request["stride"],
+            FrameRange(request["start"], request["end"], request["stride"]),
         )
         self._process = process
         self._request = request
         self._stored = stored
         self._backward: bool = request["backward"]
-        self._next: int | None = self.end if self._backward else self.start
+        self._next: int | None = self.wanted.end if self._backward else self.wanted.start
         """Where to go on: the next frame's index, read backward the last one's."""
         self._trying = ""
         self._restarts = 0
@@ -97,7 +95,7 @@ class RemoteSource(FrameSource):
                 given = freed = 0
                 continue
             for index, time in ready:
-                self._next = index if self._backward else index + self.stride
+                self._next = index if self._backward else index + self.wanted.stride
                 yield Frame(index, time, self._slots[given % len(self._slots)])
                 given += 1
                 if 2 * (given - freed) >= len(self._slots):  # every message wakes the process

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Content", "Damage", "Frame", "FrameSource", "Report", "VideoInfo"]
+__all__ = ["Content", "Damage", "Frame", "FrameRange", "FrameSource", "Report", "VideoInfo"]
 
 Report = Callable[[str | None], None]
 """Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
@@ -39,9 +39,28 @@ class VideoInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Which frames of a video are wanted: from `start` to `end` (exclusive; None is the video's end) by `stride`."""
+
+    start: int = 0
+    end: int | None = None
+    stride: int = 1
+
+    def has(self, index: int) -> bool:
+        return index >= self.start and not self.is_past(index) and (index - self.start) % self.stride == 0
+
+    def is_past(self, index: int) -> bool:
+        return self.end is not None and index >= self.end
+
+    def of(self, frames: int) -> range:
+        """The wanted indices of a video of so many frames."""
+        return range(self.start, frames if self.end is None else min(self.end, frames), self.stride)
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     index: int
-    """Counted from the video's first frame, whatever `start` is."""
+    """Counted from the video's first frame, whichever are wanted."""
     time: float | None
     """Presentation time in seconds, from the stream's own time base; None for images."""
     image: NDArray[np.uint8]
@@ -88,7 +107,7 @@ class Damage:
 
 
 class FrameSource(abc.ABC):
-    """The frames of one video from `start` to `end` (exclusive) by `stride`, once, in order of presentation.
+    """The wanted frames of one video, once, in order of presentation.
 
     ::
 
@@ -105,14 +124,12 @@ class FrameSource(abc.ABC):
     lends = False
     """Whether what `frames` gives is overwritten when the next frame is taken."""
 
-    def __init__(self, path: str, info: VideoInfo, start: int, end: int | None, stride: int = 1) -> None:
+    def __init__(self, path: str, info: VideoInfo, wanted: FrameRange) -> None:
         self.path = path
         self.info = info
         self.warnings = []
         self.damage = Damage()
-        self.start = start
-        self.end = end
-        self.stride = stride
+        self.wanted = wanted
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames, whose images are the taker's own.
@@ -136,7 +153,7 @@ class FrameSource(abc.ABC):
             yield last
         if last is None:
             length = f"{self.info.frames} frames" if self.info.frames is not None else "too few frames"
-            raise VideoError(f"{self.path} has no frame {self.start} to start from: it has {length}")
+            raise VideoError(f"{self.path} has no frame {self.wanted.start} to start from: it has {length}")
 
     def __enter__(self) -> FrameSource:
         return self
@@ -148,7 +165,7 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames from `start` to `end` as `lent` does, but none where the video ends before `start`."""
+        """Yields the frames as `lent` does, but none where the video ends before the first that is wanted."""
 
     def unfinished(self) -> Iterator[Callable[[], Frame]]:
         """Yields for each of `frames` what is left to be done, which another thread may do while this one goes on."""

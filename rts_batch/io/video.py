@@ -7,7 +7,7 @@ from typing import Final
 
 from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Content, Damage, Frame, FrameSource, Report, VideoInfo
+from rts_batch.io.frames import Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
 from rts_batch.io.video_backward import BackwardSource
 from rts_batch.io.video_files import DecordSource, PyavSource
 from rts_batch.io.video_images import ImagesSource, is_archive
@@ -55,12 +55,13 @@ def open_video(
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
     """
+    wanted = FrameRange(start, end, stride)
     if content is not None:
         decoder = "pyav"
     elif not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
     elif os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) and is_archive(path)):
-        return ImagesSource(path, start=start, end=end, stride=stride, backward=backward)
+        return ImagesSource(path, wanted, backward=backward)
     elif not os.path.isfile(path):
         raise VideoError(f"{path} is neither a file nor a folder")
     elif os.path.getsize(path) == 0:
@@ -70,32 +71,30 @@ def open_video(
     if backward:
         return BackwardSource(
             probe_file(path, report=report, content=content),
-            start=start,
-            end=end,
-            stride=stride,
+            wanted,
             last_time=last_time,
             threads=threads,
             report=report,
         )
     probe = probe_file(path, packets=decoder == "decord", report=report, content=content)
 
-    def with_pyav(first: int) -> FrameSource:
+    def with_pyav() -> FrameSource:
         report("pyav")
-        return PyavSource(probe, start=first, end=end, stride=stride, threads=threads, report=report)
+        return PyavSource(probe, wanted, threads=threads, report=report)
 
     if decoder == "decord":
         report("decord")
         bursts = probe.decoded_size > decode_memory
-        return DecordSource(probe, start=start, end=end, stride=stride, threads=threads, fallback=None, bursts=bursts)
+        return DecordSource(probe, wanted, threads=threads, fallback=None, bursts=bursts)
     if decoder == "pyav" or unsuitable_for_decord(probe, decode_memory):
-        return with_pyav(start)
+        return with_pyav()
     probe = read_packets(probe, report)
     if unsuitable_for_decord(probe, decode_memory):
-        return with_pyav(start)
+        return with_pyav()
     report("decord")
     try:
-        return DecordSource(probe, start=start, end=end, stride=stride, threads=threads, fallback=with_pyav)
+        return DecordSource(probe, wanted, threads=threads, fallback=with_pyav)
     except VideoError as error:
-        source = with_pyav(start)
+        source = with_pyav()
         source.warnings.append(f"{error}; PyAV read it instead")
         return source

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Damage, Frame, Report
+from rts_batch.io.frames import Damage, Frame, FrameRange, Report
 from rts_batch.io.video_files import PyavSource
 from rts_batch.io.video_probe import Probe, decode_stream, open_container
 
@@ -33,7 +33,7 @@ HELD_BYTES: Final = 192 << 20
 
 
 class BackwardSource(PyavSource):
-    """Frames from the one before `end` down to `start`.
+    """The wanted frames, the last one first.
 
     Args:
         last_time: reading begins no earlier than with the frame that shows at this time, in seconds; without an `end`
@@ -45,15 +45,13 @@ class BackwardSource(PyavSource):
     def __init__(
         self,
         probe: Probe,
+        wanted: FrameRange,
         *,
-        start: int,
-        end: int | None,
-        stride: int,
         last_time: float | None,
         threads: int,
         report: Report,
     ) -> None:
-        super().__init__(probe, start=start, end=end, stride=stride, threads=threads, report=report)
+        super().__init__(probe, wanted, threads=threads, report=report)
         self._threads = threads
         self._last_time = last_time
         self._times: list[int | None] = []
@@ -66,13 +64,13 @@ class BackwardSource(PyavSource):
         can_seek = len(times) == len(self._times) and all(a < b for a, b in itertools.pairwise(times))
         reformatter = VideoReformatter()
         last = len(self._times)
-        while last > self.start:
+        while last > self.wanted.start:
             first = self._piece(last, hold)
             held = (self._decode_from_key(first, last) if can_seek else None) or self._decode_all(first, last)
             while held:
                 last -= 1
                 frame = held.pop()
-                if (last - self.start) % self.stride == 0:
+                if (last - self.wanted.start) % self.wanted.stride == 0:
                     yield functools.partial(self._finish, frame, last, reformatter)
 
     def _number_frames(self) -> int:
@@ -101,10 +99,11 @@ class BackwardSource(PyavSource):
 
     def _reached(self, frame: VideoFrame, due: float | None) -> bool:
         """Whether this frame lies past where reading begins."""
-        if self.end is not None and len(self._times) < self.end:
+        end = self.wanted.end
+        if end is not None and len(self._times) < end:
             return False
         if due is None:
-            return self.end is not None
+            return end is not None
         before = self._times[-1] if self._times else None
         if before is None or frame.time_base is None:
             return False
@@ -112,7 +111,7 @@ class BackwardSource(PyavSource):
 
     def _piece(self, last: int, hold: int) -> int:
         """Where the piece that ends before `last` begins: at a key frame if one is near enough."""
-        first = max(self.start, last - hold)
+        first = max(self.wanted.start, last - hold)
         key = bisect_left(self._keys, first)
         return self._keys[key] if key < len(self._keys) and self._keys[key] < last else first
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io import decoder_log
-from rts_batch.io.frames import Content, Frame, FrameSource, Report
+from rts_batch.io.frames import Content, Frame, FrameRange, FrameSource, Report
 from rts_batch.io.mpegts import TransportCheck, lost_transport_packets
 from rts_batch.io.video_probe import Probe, count_errors, decode_stream, open_container
 
@@ -34,8 +34,8 @@ class PyavSource(FrameSource):
 
     seeks = False
 
-    def __init__(self, probe: Probe, *, start: int, end: int | None, stride: int, threads: int, report: Report) -> None:
-        super().__init__(probe.path, probe.info, start, end, stride)
+    def __init__(self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report) -> None:
+        super().__init__(probe.path, probe.info, wanted)
         self._probe = probe
         self._tell = report
         self._transport = TransportCheck() if "mpegts" in probe.containers else None
@@ -51,11 +51,11 @@ class PyavSource(FrameSource):
         reformatter = VideoReformatter()
         index, time = -1, None
         for index, frame in enumerate(decode_stream(self._container, self._stream, self.damage, self._tell)):
-            if self.end is not None and index >= self.end:
+            if self.wanted.is_past(index):
                 self._report(None)
                 return
             time = frame.time
-            if index >= self.start and (index - self.start) % self.stride == 0:
+            if self.wanted.has(index):
                 yield functools.partial(self._finish, frame, index, reformatter)
         self._report((index + 1, time))
 
@@ -89,7 +89,7 @@ class DecordSource(FrameSource):
     """Frames through decord; times come from the container, as decord rounds them to 32 bits.
 
     Args:
-        fallback: opens the video with PyAV at a frame, when decord fails; None lets the failure out.
+        fallback: opens the same frames with PyAV, when decord fails; None lets the failure out.
         bursts: read a few frames at a time and seek back to the beginning after each, which empties decord's queue.
             Otherwise decord decodes as far ahead as its reader lets it, up to the whole video. Each burst decodes again
             from the last key frame on.
@@ -98,12 +98,10 @@ class DecordSource(FrameSource):
     def __init__(
         self,
         probe: Probe,
+        wanted: FrameRange,
         *,
-        start: int,
-        end: int | None,
-        stride: int,
         threads: int,
-        fallback: Callable[[int], FrameSource] | None,
+        fallback: Callable[[], FrameSource] | None,
         bursts: bool = False,
     ) -> None:
         if probe.times is None:
@@ -113,23 +111,23 @@ class DecordSource(FrameSource):
         self._bursts = bursts
         self._reader = _open_decord(probe.path, threads)
         frames = len(self._reader)
-        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), start, end, stride)
+        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), wanted)
         if frames != len(self._times):
             self.warnings.append(f"decord counts {frames} frames, the file has {len(self._times)}")
             self.damage.missing_frames = max(0, len(self._times) - frames)
 
     def frames(self) -> Iterator[Frame]:
-        stop = len(self._reader) if self.end is None else min(self.end, len(self._reader))
-        if self.start >= stop:
+        indices = self.wanted.of(len(self._reader))
+        if not indices:
             return
         decoder_log.take()
-        index = self.start
+        index = indices.start
         try:
-            for image in self._images(self.start, stop):
+            for image in self._images(indices):
                 if image.shape != (self.info.height, self.info.width, 3):
                     raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
                 yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
-                index += self.stride
+                index += indices.step
             count_errors(self.damage)
             self.warnings += self.damage.warnings()
             return
@@ -141,33 +139,32 @@ class DecordSource(FrameSource):
                 raise VideoError(f"{self.path}: {reason}") from error
             self.warnings.append(f"{reason}; PyAV went on from there")
         self.close()
-        done = index - self.stride
-        time = float(self._times[done]) if self.start <= done < len(self._times) else None
-        with self._fallback(self.start) as source:
+        done = index - indices.step
+        time = float(self._times[done]) if indices.start <= done < len(self._times) else None
+        with self._fallback() as source:
             self.info = source.info
             for frame in source.frames():
                 # By time and not by index, since in a damaged file the two may not count alike.
                 if time is None or (frame.time is not None and frame.time > time):
                     yield replace(frame, index=index)
-                    index += self.stride
+                    index += indices.step
             self.warnings += source.warnings
             self.damage = source.damage
 
-    def _images(self, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+    def _images(self, indices: range) -> Iterator[NDArray[np.uint8]]:
         if not self._bursts:
-            if start:
-                self._reader.skip_frames(start)
-            for _ in range(start, stop, self.stride):
+            if indices.start:
+                self._reader.skip_frames(indices.start)
+            for _ in indices:
                 yield _view(self._reader.next())
-                if self.stride > 1:
-                    self._reader.skip_frames(self.stride - 1)
+                if indices.step > 1:
+                    self._reader.skip_frames(indices.step - 1)
             return
         length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
-        wanted = range(start, stop, self.stride)
-        for first in range(0, len(wanted), length):
+        for first in range(0, len(indices), length):
             burst: list[NDArray[np.uint8]] = []
-            for index in wanted[first : first + length]:
-                if self.stride > 1 or not burst:
+            for index in indices[first : first + length]:
+                if indices.step > 1 or not burst:
                     self._reader.seek_accurate(index)
                 burst.append(_view(self._reader.next()))
             self._reader.seek(0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.frames import Frame, FrameSource, VideoInfo
+from rts_batch.io.frames import Frame, FrameRange, FrameSource, VideoInfo
 
 __all__ = ["ImagesSource", "is_archive", "natural_key"]
 
@@ -43,7 +43,7 @@ class ImagesSource(FrameSource):
             size.
     """
 
-    def __init__(self, path: str, *, start: int, end: int | None, stride: int = 1, backward: bool = False) -> None:
+    def __init__(self, path: str, wanted: FrameRange, *, backward: bool = False) -> None:
         self._members = (
             _zip(path) if path.lower().endswith(".zip") else _tar(path) if is_archive(path) else _folder(path)
         )
@@ -57,12 +57,13 @@ class ImagesSource(FrameSource):
         self._first = self._read(path, self._names[0])
         height, width, _ = self._first.shape
         info = VideoInfo(height, width, len(self._names), None, None, "images")
-        super().__init__(path, info, start, end, stride)
+        super().__init__(path, info, wanted)
         self._backward = backward
 
     def frames(self) -> Iterator[Frame]:
-        numbered = list(enumerate(self._names))[self.start : self.end : self.stride]
-        for index, name in reversed(numbered) if self._backward else numbered:
+        indices = self.wanted.of(len(self._names))
+        for index in reversed(indices) if self._backward else indices:
+            name = self._names[index]
             image = self._read(self.path, name) if index else self._first
             if image.shape != self._first.shape:
                 height, width, _ = image.shape
