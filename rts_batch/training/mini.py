@@ -149,7 +149,7 @@ MINI_HEADS = TrainSettings(
     epochs=1,
     iterations_per_epoch=500,
     checkpoint_every=50,
-    evaluate_every=100,
+    evaluate_every=250,
     log_every=10,
     best="jaccard",
 )
@@ -161,7 +161,8 @@ MINI = dataclasses.replace(
     learning_rates={**HEADS_ONLY, **LATE_BLOCKS},
     schedule="cosine",
     warmup_iterations=20,
-    iterations_per_epoch=2000,
+    iterations_per_epoch=2400,
+    evaluate_every=200,
 )
 """The second stage: the late blocks too, on crops of the tracker's size."""
 
@@ -173,7 +174,8 @@ MINI_STA = dataclasses.replace(
     learning_rates={"": 1.5e-3, "feature_extractor": 0.0},
     schedule="cosine",
     batch=6,
-    iterations_per_epoch=800,
+    iterations_per_epoch=600,
+    evaluate_every=200,
 )
 """The box head, on the tracker's backbone, so that both networks share one."""
 
