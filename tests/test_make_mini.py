@@ -63,8 +63,8 @@ def test_three_stages_make_one_weights_file(tmp_path: Path) -> None:
 def test_every_seed_and_stage_draws_its_own() -> None:
     stages = [stage for seed in range(3) for stage in make_mini.stages(seed=seed)]
     assert len({stage.seed for stage in stages}) == len(stages)
-    assert [stage.total_iterations for stage in stages[:3]] == [500, 2000, 800]
-    assert [stage.total_iterations for stage in make_mini.stages(steps_scale=1.5)] == [750, 3000, 1200]
+    assert [stage.total_iterations for stage in stages[:3]] == [500, 2400, 600]
+    assert [stage.total_iterations for stage in make_mini.stages(steps_scale=1.5)] == [750, 3600, 900]
 
 
 def test_the_held_out_pictures_choose_the_seed() -> None:
