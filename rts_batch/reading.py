@@ -187,10 +187,16 @@ class VideoMasks:
             row += len(ids)
         return found
 
-    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows as Arrow tables of bounded size, sorted by object and frame."""
-        first = self._entry.first_row
-        return self._file.tables(first, first + self._entry.rows, columns)
+    def tables(self, columns: Sequence[str] | None = None, *, object_id: int | None = None) -> Iterator[pa.Table]:
+        """The rows, of one target or of all, as Arrow tables of bounded size, sorted by object and frame.
+
+        A target that the video does not have gives none.
+        """
+        first, rows = self._entry.first_row, self._entry.rows
+        if object_id is not None:
+            target = self.targets.get(object_id)
+            first, rows = (first + target.first_row, target.rows) if target else (first, 0)
+        return self._file.tables(first, first + rows, columns)
 
     def rows(self, object_ids: Collection[int] | None = None) -> Iterator[MaskRow]:
         """The rows sorted by object and frame, of all targets or of some."""
@@ -213,6 +219,10 @@ class VideoMasks:
             ordered = heapq.merge(*(self._in_pieces(target, at_once) for target in chosen), key=place)
         for index, rows in itertools.groupby(ordered, key=attrgetter("frame")):
             yield FrameMasks(index, tuple(rows))
+
+    def close(self) -> None:
+        """Closes the file, which opens itself again when it is read."""
+        self._file.close()
 
     def _in_pieces(self, target: Target, at_once: int) -> Iterator[MaskRow]:
         """One target's rows; of a row group no more than `at_once` rows outlive the reading of it."""

@@ -13,6 +13,7 @@ import pytest
 
 from rts_batch.io.parquet import read_parquet
 from tests.running import REPOSITORY
+from tests.training_layouts import write_run
 
 TABLE = pa.table({"name": ["a", "b"], "size": [1, 2]}).replace_schema_metadata({"key": "value"})
 
@@ -61,5 +62,21 @@ def threads_begun(read: str, *arguments: str) -> int:
 def test_nothing_of_python_is_left_with_other_threads(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(written())
     assert threads_begun("read_parquet(open(sys.argv[1], 'rb').read())", str(tmp_path / "a.parquet")) == 0
-    # So a thread would be seen.
+    # So a thread would be seen:
     assert threads_begun("pq.read_table(sys.argv[1])", str(tmp_path / "a.parquet")) > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize(
+    "read",
+    [
+        "list(Predictions(sys.argv[1]).masks('a', 1, start=0, wanted=[3]))",
+        "run = RunMasks(sys.argv[1]); run.visible(0); run.masks(0, [3])",
+    ],
+)
+def test_scoring_and_training_read_masks_in_the_same_way(tmp_path: Path, read: str) -> None:
+    folder = write_run(tmp_path / "run")
+    imports = (
+        "from rts_batch.evaluation.predictions import Predictions; from rts_batch.training.datasets import RunMasks"
+    )
+    assert threads_begun(f"{imports}; before = threads(); {read}", str(folder)) == 0

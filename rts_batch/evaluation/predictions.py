@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.results import open_masks
 from rts_batch.masks import decode_rle
+from rts_batch.reading import Masks, VideoMasks
 
 __all__ = ["Predictions"]
 
@@ -28,25 +26,18 @@ class Predictions:
         run: its folder, path or URI.
 
     Raises:
-        ResultsError: the run has no finished video, or a file that is no masks table.
+        ResultsError: the run has no finished video, or a file that is no masks file.
         StorageError: the folder cannot be listed.
     """
 
     def __init__(self, run: str) -> None:
-        self._run = run
-        self._files: dict[str, list[ds.Fragment]] = defaultdict(list)
-        weights: set[str] = set()
-        init: set[str] = set()
-        for file in open_masks(run).get_fragments():
-            schema = self._schema(file)
-            if "video_id" not in schema.names:
-                raise ResultsError(f"{file.path} is no masks table: it has no column video_id")
-            table = self._table(file, [name for name in ("video_id", "init") if name in schema.names])
-            for video_id in table["video_id"].unique().to_pylist():
-                self._files[video_id].append(file)
-            init.update(table["init"].unique().to_pylist() if "init" in schema.names else [])
-            weights.add((schema.metadata or {}).get(b"rts_batch.weights", b"").decode())
-        self.weights = tuple(sorted(weights - {""}))
+        self._videos: dict[str, VideoMasks] = {}
+        init: set[str | None] = set()
+        for video in Masks(run):
+            self._videos[video.video_id] = video
+            for table in video.tables(["init"]) if "init" in video.schema.names else ():
+                init.update(table["init"].unique().to_pylist())
+        self.weights = tuple(sorted({video.weights for video in self._videos.values()} - {""}))
         """Fingerprints of the weights."""
         self.init = next(iter(init)) if len(init) == 1 else None
         """What the tracker was given, `mask` or `box`, where the manifest said so (`evaluate prepare` does)."""
@@ -54,7 +45,7 @@ class Predictions:
     @property
     def video_ids(self) -> frozenset[str]:
         """The finished videos."""
-        return frozenset(self._files)
+        return frozenset(self._videos)
 
     def boxes(self, video_id: str, *, start: int, frames: int | None) -> NDArray[np.float64]:
         """The boxes [N, 4] of object 1, x, y, w, h in pixels; NaN where there is none.
@@ -88,21 +79,10 @@ class Predictions:
                 yield row["frame"], decode_rle(row["rle"], row["height"], row["width"])
 
     def _rows(self, video_id: str, object_id: int, columns: list[str]) -> pa.Table:
-        condition = (pc.field("video_id") == video_id) & (pc.field("object_id") == object_id)
-        tables = [self._table(file, columns, condition) for file in self._files[video_id]]
-        return pa.concat_tables(tables).sort_by("frame")
-
-    def _schema(self, file: ds.Fragment) -> pa.Schema:
-        try:
-            return file.physical_schema
-        except (pa.ArrowException, OSError) as error:
-            raise ResultsError(f"the masks of {self._run} cannot be read: {error}") from error
-
-    def _table(self, file: ds.Fragment, columns: list[str], condition: pc.Expression | None = None) -> pa.Table:
-        try:
-            return file.to_table(columns=columns, filter=condition)
-        except (pa.ArrowException, OSError) as error:
-            raise ResultsError(f"the masks of {self._run} cannot be read: {error}") from error
+        video = self._videos[video_id]
+        with contextlib.closing(video):  # thousands of videos are asked, one after another
+            tables = list(video.tables(columns, object_id=object_id))
+            return pa.concat_tables(tables or [video.schema.empty_table()])
 
     def _check(self, table: pa.Table, video_id: str, object_id: int, start: int, frames: int | None) -> None:
         have = table["frame"].to_numpy()

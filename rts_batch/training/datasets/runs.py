@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import TrainingError
 from rts_batch.io import storage
+from rts_batch.io.masks_file import MasksFile
 from rts_batch.io.video import open_video
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import Box, decode_rle
@@ -134,23 +136,28 @@ class RunMasks:
         ]
 
     def masks(self, index: int, frames: Sequence[int]) -> list[NDArray[np.bool_]]:
-        """Returns masks `[H, W]` of a target, without filter; raises `TrainingError` where a frame has no row."""
-        target = self.targets[index]
-        wanted = [("object_id", "=", target.object_id), ("frame", "in", sorted(set(frames)))]
-        rows = self._rows(target, ["frame", "height", "width", "rle"], wanted).to_pylist()
-        found = {row["frame"]: decode_rle(row["rle"], row["height"], row["width"]) for row in rows}
-        missing = sorted(set(frames) - set(found))
-        if missing:
-            raise TrainingError(f"{self.label(index)}: no mask on frame {missing[0]}")
-        return [found[frame] for frame in frames]
+        """Returns masks `[H, W]` of a target, without filter.
 
-    def _rows(self, target: _Target, columns: list[str], filters: list[Any]) -> pa.Table:
-        path = storage.join(self.folder, "masks", f"{target.key}.parquet")
-        filesystem, inner = storage.open_filesystem(path)
-        try:
-            return pq.read_table(inner, columns=columns, filters=filters, filesystem=filesystem)
-        except (OSError, pa.ArrowException) as error:
-            raise TrainingError(f"{path} cannot be read ({error})") from error
+        Raises:
+            TrainingError: a frame has no row.
+            ResultsError: the masks file cannot be read.
+        """
+        target = self.targets[index]
+        with contextlib.closing(self._file(target)) as file:
+            rows = _read_rows(file, ["object_id", "frame"])
+            (places,) = np.nonzero(rows["object_id"].to_numpy() == target.object_id)
+            place_of = dict(zip(rows["frame"].to_numpy()[places].tolist(), places.tolist(), strict=True))
+            missing = sorted(set(frames) - set(place_of))
+            if missing:
+                raise TrainingError(f"{self.label(index)}: no mask on frame {missing[0]}")
+            masks = {}
+            for frame in sorted(set(frames)):
+                (row,) = _read_rows(file, ["height", "width", "rle"], place_of[frame], place_of[frame] + 1).to_pylist()
+                masks[frame] = decode_rle(row["rle"], row["height"], row["width"])
+        return [masks[frame] for frame in frames]
+
+    def _file(self, target: _Target) -> MasksFile:
+        return MasksFile(storage.join(self.folder, "masks", f"{target.key}.parquet"))
 
     @cached_property
     def _by_video(self) -> dict[str, int]:
@@ -158,8 +165,9 @@ class RunMasks:
 
     def _read_usable(self, index: int) -> NDArray[np.bool_]:
         target = self.targets[index]
-        columns = ["frame", "area", "state", "score", "confidence"]
-        rows = self._rows(target, columns, [("object_id", "=", target.object_id)])
+        with contextlib.closing(self._file(target)) as file:
+            rows = _read_rows(file, ["object_id", "frame", "area", "state", "score", "confidence"])
+        rows = rows.filter(pc.equal(rows["object_id"], target.object_id))
         frames = rows["frame"].to_numpy()
         usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
         usable[frames] = self.keep.keeps(rows)
@@ -168,6 +176,11 @@ class RunMasks:
             boxed[[frame for frame in self.prompts[target.key, target.object_id] if frame < len(boxed)]] = True
             usable &= boxed
         return usable
+
+
+def _read_rows(file: MasksFile, columns: list[str], first: int = 0, stop: int | None = None) -> pa.Table:
+    tables = list(file.tables(first, file.rows if stop is None else stop, columns))
+    return pa.concat_tables(tables or [file.schema.empty_table()])
 
 
 def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
