@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: install test test-slow chromium lint demo chaos davis-dev train-mini clean
 .PHONY: bench bench-gpu bench-profiles bench-io bench-measures bench-pipeline bench-scale bench-features bench-workers
+.PHONY: bench-training
 
 install: $(INSTALLED)
 
@@ -106,6 +107,10 @@ STILLS ?= ../shared/data/train-pack/index.csv
 SEED ?= 0
 train-mini: $(INSTALLED)
 	$(BIN)/python -m rts_batch.training.make_mini $(STILLS) build/train-mini/$(SEED) --seed $(SEED) $(TRAIN_MINI)
+
+# What a step of that training costs on this CPU, and where it goes; two minutes.
+bench-training: $(INSTALLED)
+	$(BIN)/python -m benchmarks.training_step $(STILLS) --out benchmarks/results/training_step.json
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

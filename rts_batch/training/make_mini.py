@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -113,6 +113,23 @@ def train_stage(
         device: to train on.
         loaders: processes that make clips; the clips do not depend on how many.
     """
+    trainer = Trainer(initial_network(settings, features, start, device=device), settings, device=device)
+    source = training_clips(settings, stills, loaders=loaders)
+    held_out = clips_of(settings)(read_index(stills, split="held-out"), crop_size=TRACKER_RTS_MINI.crop_size)
+    stream = ClipStream(held_out, batch=settings.batch, seed=VALIDATION_SEED).batches(0)
+    batches = [batch.to(device) for batch in islice(stream, VALIDATION_BATCHES)]
+    train(trainer, source, folder, evaluate=partial(evaluate_batches, settings=settings, batches=batches))
+    return best_network(settings, folder)
+
+
+def initial_network(
+    settings: TrainSettings,
+    features: Path,
+    start: Mapping[str, Tensor] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> RTS | STA:
+    """Returns the network that a stage begins with: as `train_stage`, with BatchNorm folded."""
     torch.manual_seed(settings.seed)
     network = build_network(settings)
     load_imagenet_features(network, features)
@@ -124,19 +141,21 @@ def train_stage(
     if torch.device(device).type == "cpu":
         # Not on a GPU, whose float32 kernels for depthwise convolutions want the usual layout.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if isinstance(network, STA):
-        clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.sta_search_area_scale, frames=1)
-    else:
-        clips = partial(StillClips, search_area_scale=TRACKER_RTS_MINI.search_area_scale, frames=FRAMES)
-    whole = TRACKER_RTS_MINI.crop_size
-    seen = clips(read_index(stills), crop_size=SMALL_CROP if settings.name == MINI_HEADS.name else whole)
-    source = ClipStream(seen, batch=settings.batch, seed=settings.seed, loaders=loaders)
-    unseen = clips(read_index(stills, split="held-out"), crop_size=whole)
-    held_out = ClipStream(unseen, batch=settings.batch, seed=VALIDATION_SEED).batches(0)
-    batches = [batch.to(device) for batch in islice(held_out, VALIDATION_BATCHES)]
-    evaluate = partial(evaluate_batches, settings=settings, batches=batches)
-    train(Trainer(network, settings, device=device), source, folder, evaluate=evaluate)
-    return best_network(settings, folder)
+    return network
+
+
+def training_clips(settings: TrainSettings, stills: Path, *, loaders: int = 1) -> ClipStream:
+    """Returns the clips that a stage trains on."""
+    crop_size = SMALL_CROP if settings.name == MINI_HEADS.name else TRACKER_RTS_MINI.crop_size
+    clips = clips_of(settings)(read_index(stills), crop_size=crop_size)
+    return ClipStream(clips, batch=settings.batch, seed=settings.seed, loaders=loaders)
+
+
+def clips_of(settings: TrainSettings) -> Callable[..., StillClips]:
+    """Returns what makes a stage's clips of stills: the box head's have one frame."""
+    if settings.name == MINI_STA.name:
+        return partial(StillClips, search_area_scale=TRACKER_RTS_MINI.sta_search_area_scale, frames=1)
+    return partial(StillClips, search_area_scale=TRACKER_RTS_MINI.search_area_scale, frames=FRAMES)
 
 
 def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
