@@ -29,7 +29,7 @@ from rts_batch.training.make_mini import fetch_imagenet_features, initial_networ
 from rts_batch.training.settings import TrainSettings
 
 KINDS = {
-    "convolutions, forward": ("mkldnn_convolution", "_slow_conv2d_forward", "convolution_overrideable"),
+    "convolutions, forward": ("mkldnn_convolution", "_slow_conv2d_forward"),
     "convolutions, backward": ("convolution_backward", "_slow_conv2d_backward"),
     "matrix products": ("bmm", "mm", "addmm", "baddbmm", "im2col", "col2im"),
     "copies": ("copy_", "cat", "fill_", "zero_", "flip"),

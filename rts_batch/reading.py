@@ -187,16 +187,16 @@ class VideoMasks:
             row += len(ids)
         return found
 
-    def tables(self, columns: Sequence[str] | None = None, *, object_id: int | None = None) -> Iterator[pa.Table]:
-        """The rows, of one target or of all, as Arrow tables of bounded size, sorted by object and frame.
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows as Arrow tables of bounded size, sorted by object and frame."""
+        first = self._entry.first_row
+        return self._file.tables(first, first + self._entry.rows, columns)
 
-        A target that the video does not have gives none.
-        """
-        first, rows = self._entry.first_row, self._entry.rows
-        if object_id is not None:
-            target = self.targets.get(object_id)
-            first, rows = (first + target.first_row, target.rows) if target else (first, 0)
-        return self._file.tables(first, first + rows, columns)
+    def table(self, object_id: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of one target in memory, sorted by frame; none where the video does not have it."""
+        target = self.targets.get(object_id)
+        first = self._entry.first_row + (target.first_row if target else 0)
+        return self._file.table(first, first + (target.rows if target else 0), columns)
 
     def rows(self, object_ids: Collection[int] | None = None) -> Iterator[MaskRow]:
         """The rows sorted by object and frame, of all targets or of some."""

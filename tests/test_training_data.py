@@ -242,6 +242,21 @@ def test_wrong_annotations_are_named(tmp_path: Path, text: str) -> None:
         got10k(tmp_path / "got", masks=tmp_path).visible(0)
 
 
+def test_a_damaged_masks_file_of_a_run_is_named(tmp_path: Path) -> None:
+    data = RunMasks(write_run(tmp_path / "run"))
+    (file,) = (tmp_path / "run" / "masks").iterdir()
+    file.write_bytes(file.read_bytes()[:500])
+    for read in (lambda: data.visible(0), lambda: data.masks(0, [1])):
+        with pytest.raises(TrainingError, match=rf"{file.name} cannot be read \("):
+            read()
+
+
+def test_a_frame_without_a_mask_is_named(tmp_path: Path) -> None:
+    data = RunMasks(write_run(tmp_path / "run"))
+    with pytest.raises(TrainingError, match="video a, object 1: no mask on frame 16"):
+        data.masks(0, [3, 16])
+
+
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", videos=("a",))
     with pytest.raises(TrainingError, match="none of the 1 videos of this run is finished"):

@@ -81,8 +81,7 @@ class Predictions:
     def _rows(self, video_id: str, object_id: int, columns: list[str]) -> pa.Table:
         video = self._videos[video_id]
         with contextlib.closing(video):  # thousands of videos are asked, one after another
-            tables = list(video.tables(columns, object_id=object_id))
-            return pa.concat_tables(tables or [video.schema.empty_table()])
+            return video.table(object_id, columns)
 
     def _check(self, table: pa.Table, video_id: str, object_id: int, start: int, frames: int | None) -> None:
         have = table["frame"].to_numpy()

@@ -95,6 +95,13 @@ class MasksFile:
             yield self._group(group, columns).slice(first - start, end - first)
             first, group = end, group + 1
 
+    def table(self, first: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows from `first` to `stop` (exclusive) as one table."""
+        parts = list(self.tables(first, stop, columns))
+        if parts:
+            return pa.concat_tables(parts)
+        return self.schema.empty_table().select(columns or self.schema.names)
+
     def _group(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         wanted = (group, None if columns is None else tuple(columns))
         if wanted not in self._cached:  # short videos of a compacted file share row groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rts_batch.errors import TrainingError
+from rts_batch.errors import ResultsError, TrainingError
 from rts_batch.io import storage
 from rts_batch.io.masks_file import MasksFile
 from rts_batch.io.video import open_video
@@ -139,25 +139,33 @@ class RunMasks:
         """Returns masks `[H, W]` of a target, without filter.
 
         Raises:
-            TrainingError: a frame has no row.
-            ResultsError: the masks file cannot be read.
+            TrainingError: a frame has no row, or the masks file cannot be read.
         """
         target = self.targets[index]
-        with contextlib.closing(self._file(target)) as file:
-            rows = _read_rows(file, ["object_id", "frame"])
+        wanted = sorted(set(frames))
+        with self._open(target) as file:
+            rows = file.table(0, file.rows, ["object_id", "frame"])
             (places,) = np.nonzero(rows["object_id"].to_numpy() == target.object_id)
             place_of = dict(zip(rows["frame"].to_numpy()[places].tolist(), places.tolist(), strict=True))
-            missing = sorted(set(frames) - set(place_of))
+            missing = [frame for frame in wanted if frame not in place_of]
             if missing:
                 raise TrainingError(f"{self.label(index)}: no mask on frame {missing[0]}")
             masks = {}
-            for frame in sorted(set(frames)):
-                (row,) = _read_rows(file, ["height", "width", "rle"], place_of[frame], place_of[frame] + 1).to_pylist()
+            for frame in wanted:
+                place = place_of[frame]
+                (row,) = file.table(place, place + 1, ["height", "width", "rle"]).to_pylist()
                 masks[frame] = decode_rle(row["rle"], row["height"], row["width"])
         return [masks[frame] for frame in frames]
 
-    def _file(self, target: _Target) -> MasksFile:
-        return MasksFile(storage.join(self.folder, "masks", f"{target.key}.parquet"))
+    @contextlib.contextmanager
+    def _open(self, target: _Target) -> Iterator[MasksFile]:
+        file = MasksFile(storage.join(self.folder, "masks", f"{target.key}.parquet"))
+        try:
+            yield file
+        except ResultsError as error:  # what is wrong with one sequence is stepped over
+            raise TrainingError(f"{file.uri} cannot be read ({error})") from error
+        finally:
+            file.close()
 
     @cached_property
     def _by_video(self) -> dict[str, int]:
@@ -165,8 +173,8 @@ class RunMasks:
 
     def _read_usable(self, index: int) -> NDArray[np.bool_]:
         target = self.targets[index]
-        with contextlib.closing(self._file(target)) as file:
-            rows = _read_rows(file, ["object_id", "frame", "area", "state", "score", "confidence"])
+        with self._open(target) as file:
+            rows = file.table(0, file.rows, ["object_id", "frame", "area", "state", "score", "confidence"])
         rows = rows.filter(pc.equal(rows["object_id"], target.object_id))
         frames = rows["frame"].to_numpy()
         usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
@@ -176,11 +184,6 @@ class RunMasks:
             boxed[[frame for frame in self.prompts[target.key, target.object_id] if frame < len(boxed)]] = True
             usable &= boxed
         return usable
-
-
-def _read_rows(file: MasksFile, columns: list[str], first: int = 0, stop: int | None = None) -> pa.Table:
-    tables = list(file.tables(first, file.rows if stop is None else stop, columns))
-    return pa.concat_tables(tables or [file.schema.empty_table()])
 
 
 def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
