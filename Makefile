@@ -35,7 +35,7 @@ test: lint chromium
 test-slow: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,slow]'
 	$(BIN)/pytest -m slow
-	RTS_BATCH_TEST_S3=seaweedfs $(BIN)/pytest tests/test_storage.py tests/test_streaming.py tests/test_faults.py
+	RTS_BATCH_TEST_S3=seaweedfs $(BIN)/pytest tests/io/storage/test_files.py tests/io/storage/test_ranges.py tests/whole/test_faults.py
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/fetch_clips.py demo
@@ -86,7 +86,7 @@ SEEDS ?= 0 1 2 3 4 5 6 7 8 9
 LANES ?= 1
 CHAOS := benchmarks/results/chaos$(if $(filter-out 1,$(LANES)),-lanes).md
 chaos: $(INSTALLED)
-	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --lanes $(LANES) --out $(CHAOS)
+	$(BIN)/python -m tests.support.chaos --seeds $(SEEDS) --lanes $(LANES) --out $(CHAOS)
 
 # Tracks DAVIS's development half through the whole pipeline, once for each flag; some 20 minutes on one core.
 davis-dev: $(INSTALLED)
@@ -106,7 +106,7 @@ bench-measures: $(INSTALLED)
 STILLS ?= ../shared/data/train-pack/index.csv
 SEED ?= 0
 train-mini: $(INSTALLED)
-	$(BIN)/python -m rts_batch.training.make_mini $(STILLS) build/train-mini/$(SEED) --seed $(SEED) $(TRAIN_MINI)
+	$(BIN)/python -m rts_batch.training.mini.make $(STILLS) build/train-mini/$(SEED) --seed $(SEED) $(TRAIN_MINI)
 
 # What a step of that training costs on this CPU, and where it goes; two minutes.
 bench-training: $(INSTALLED)

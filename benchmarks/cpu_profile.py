@@ -26,11 +26,11 @@ import torch
 
 from benchmarks.cpu_tracker import CALIBRATION_GFLOP, calibration, processor
 from rts_batch.config import TRACKER_RTS50
-from rts_batch.model.fast import fast
-from rts_batch.model.weights import build_model, load_weights
+from rts_batch.model.fast.networks import fast
 from rts_batch.tracking import tracker as tracker_module
 from rts_batch.tracking.fast import FastTracker
-from tests.parity_data import parity_model, read_davis, read_davis_mask
+from rts_batch.weights.registry import build_model, load_weights
+from tests.support.parity_data import parity_model, read_davis, read_davis_mask
 
 SIZES = {"rts-mini": (640, 272), "rts50": (854, 480)}
 """Width and height of the frames that each network is measured on."""

@@ -25,10 +25,10 @@ import torch
 from torch.nn import functional
 
 from rts_batch.config import TRACKER_RTS50
-from rts_batch.model.fast import fast
+from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.fast import FastTracker
 from rts_batch.tracking.tracker import Tracker
-from tests.parity_data import parity_model, read_davis, read_davis_mask
+from tests.support.parity_data import parity_model, read_davis, read_davis_mask
 
 CALIBRATION_GFLOP = 29.4
 NETWORKS = ("plain", "fast")

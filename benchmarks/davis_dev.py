@@ -25,11 +25,11 @@ from typing import Any
 import torch
 
 import rts_batch
-from rts_batch.evaluation.mask_layouts import davis_sequences
-from rts_batch.evaluation.sequences import MaskSequence, read_labels
-from rts_batch.io.results import ResultsWriter
+from rts_batch.evaluation.layouts.masks import davis_sequences
+from rts_batch.evaluation.layouts.sequences import MaskSequence, read_labels
+from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.masks import encode_rle, mask_box
-from rts_batch.model.weights import load_weights
+from rts_batch.weights.registry import load_weights
 
 BENCHMARK = "davis2016"
 

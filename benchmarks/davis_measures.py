@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.evaluation.mask_layouts import davis_sequences
-from rts_batch.evaluation.measures import boundary_accuracy, region_similarity
-from rts_batch.evaluation.sequences import read_labels
+from rts_batch.evaluation.layouts.masks import davis_sequences
+from rts_batch.evaluation.layouts.sequences import read_labels
+from rts_batch.evaluation.measures.curves import boundary_accuracy, region_similarity
 
 Mask = NDArray[np.bool_]
 ROUNDS = 3

@@ -24,12 +24,12 @@ import torch
 
 from benchmarks.cpu_tracker import processor
 from benchmarks.rts_mini import ABLATIONS
-from rts_batch.model.fast import fast_networks
-from rts_batch.model.weights import build_model, load_weights
+from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
 from rts_batch.tracking.scene import Scene, TargetPrompt
 from rts_batch.tracking.tracker import Tracker
-from tests.parity_data import synthetic_frame
+from rts_batch.weights.registry import build_model, load_weights
+from tests.support.parity_data import synthetic_frame
 
 LEARNING = range(5, 102)
 """Frames, counted from 1, of the phase in which the models learn on every frame; the memory is still short before."""

@@ -30,18 +30,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import MODELS, Profile, TrackerConfig
-from rts_batch.io.decoding import DecodingProcess
-from rts_batch.model.fast import fast, set_precision
-from rts_batch.model.layout import network_layout
+from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
-from rts_batch.model.untrained import untrained_state
-from rts_batch.model.weights import BUILT_IN, build_model, load_weights
-from rts_batch.tracking.device import DeviceTracker
-from rts_batch.tracking.lanes import LaneNetwork
-from rts_batch.tracking.opening import SceneOpener
+from rts_batch.tracking.gpu.batch import LaneNetwork
+from rts_batch.tracking.gpu.tracker import DeviceTracker
+from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import TargetPrompt
 from rts_batch.tracking.tracker import TrackedFrame, Tracker
-from tests.parity_data import synthetic_frame
+from rts_batch.weights.layout import network_layout
+from rts_batch.weights.registry import BUILT_IN, build_model, load_weights
+from rts_batch.weights.untrained import untrained_state
+from tests.support.parity_data import synthetic_frame
 
 CALIBRATION_FLOP = 2 * 9 * 256 * 256 * 120 * 208
 DENSE = 101

@@ -34,9 +34,9 @@ import psutil
 from av.video.reformatter import VideoReformatter
 from pycocotools import mask as coco
 
-from rts_batch.io.decoding import REUSE, DecodingProcess
+from rts_batch.io.video.isolated.process import REUSE, DecodingProcess
 from rts_batch.masks import encode_rle
-from tests.videos import make_video
+from tests.support.videos import make_video
 
 CLIPS = {
     "480p, 200 frames": ((854, 480), 200),

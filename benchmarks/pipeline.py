@@ -39,11 +39,11 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     import cv2
     import torch
 
-    from rts_batch.io.video import open_video
-    from rts_batch.model.fast import fast_networks
-    from rts_batch.model.weights import load_weights
+    from rts_batch.io.video.opening import open_video
+    from rts_batch.model.fast.networks import fast_networks
     from rts_batch.tracking.fast import FastTracker
     from rts_batch.tracking.scene import Scene, TargetPrompt
+    from rts_batch.weights.registry import load_weights
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
@@ -62,7 +62,17 @@ def bare(video: Path, mask: Path, threads: int) -> float:
 def submitted(manifest: Path, out: Path, options: dict[str, Any]) -> dict[str, Any]:
     """How a submission ended: its summary. `options` are those of the command, by their names without dashes."""
     words = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "rts_batch.cli", "submit", str(manifest), "--out", str(out), "--weights", WEIGHTS]
+    command = [
+        sys.executable,
+        "-m",
+        "rts_batch.cli",
+        "submit",
+        str(manifest),
+        "--out",
+        str(out),
+        "--weights",
+        WEIGHTS,
+    ]
     subprocess.run([*command, *words], check=True, capture_output=True)
     content: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return content
@@ -87,7 +97,7 @@ def main() -> None:
     if options.bare:
         print(bare(Path(options.bare[0]), Path(options.bare[1]), options.threads))
         return
-    from tests.videos import make_video
+    from tests.support.videos import make_video
 
     pairs = []
     with tempfile.TemporaryDirectory(prefix="pipeline-") as name:

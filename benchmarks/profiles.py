@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import Profile
-from rts_batch.model.fast import fast_networks, set_precision
-from rts_batch.model.weights import load_weights
-from rts_batch.tracking.device import DeviceTracker
+from rts_batch.model.fast.networks import fast_networks, set_precision
 from rts_batch.tracking.fast import FastTracker
-from tests.parity_data import iou, read_davis, read_davis_mask
+from rts_batch.tracking.gpu.tracker import DeviceTracker
+from rts_batch.weights.registry import load_weights
+from tests.support.parity_data import iou, read_davis, read_davis_mask
 
 GATES: dict[Profile, float] = {"tf32": 0.995, "bf16": 0.99}
 FREE_RUN = 0.005

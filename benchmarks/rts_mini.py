@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 
 from rts_batch.config import TrackerConfig
-from rts_batch.model.fast import fast_networks
-from rts_batch.model.weights import Weights, load_weights
+from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
-from rts_batch.training.heldout import held_out_clips, jaccard, track_clip
-from rts_batch.training.stills import read_index
+from rts_batch.training.clips.stills.stills import read_index
+from rts_batch.training.mini.heldout import held_out_clips, jaccard, track_clip
+from rts_batch.weights.registry import Weights, load_weights
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "mask": {},

@@ -2,7 +2,7 @@
 
     python -m benchmarks.rts_mini_seeds STILLS_INDEX DAVIS_FOLDER WORK_FOLDER --out OUT TRAINING [TRAINING…]
 
-Each TRAINING is a folder that `rts_batch.training.make_mini` has filled, named after its seed. Which one ships is
+Each TRAINING is a folder that `rts_batch.training.mini.make` has filled, named after its seed. Which one ships is
 decided by synthetic clips of held-out pictures, tracked from their first mask and from its box; DAVIS is scored once
 for each through `rts-batch submit`, from the first mask and from the first box, and decides nothing.
 
@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.davis_dev import ROWS, tracked
 from benchmarks.rts_mini import synthetic
-from rts_batch.model.weights import load_weights
-from rts_batch.training.mini import MINI, MINI_HEADS, MINI_STA
+from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_STA
+from rts_batch.weights.registry import load_weights
 
 STARTS = ("mask", "box")
 STAGES = (MINI_HEADS.name, MINI.name, MINI_STA.name)

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rts_batch.io import storage
+from rts_batch.io.storage import files as storage
 
 ROWS = 1_000_000
 VIDEOS = 10_000
@@ -31,7 +31,7 @@ def plan(manifest: str, out: str) -> dict[str, Any]:
     """Plans as `rts-batch plan` does, and counts what it asks of storage."""
     from rts_batch.actors.submit import look
     from rts_batch.config import RunSettings
-    from rts_batch.runs import expected_lengths
+    from rts_batch.runs.folder import expected_lengths
 
     calls = 0
     opened = storage.open_filesystem
@@ -43,7 +43,7 @@ def plan(manifest: str, out: str) -> dict[str, Any]:
 
     storage.open_filesystem = counting
     started, cpu = time.monotonic(), time.process_time()
-    _, found = look(manifest, out, RunSettings(tracker="tests.stub_tracker:Stub"))
+    _, found = look(manifest, out, RunSettings(tracker="tests.support.stub_tracker:Stub"))
     lengths = expected_lengths(found.left)
     return {
         "videos": len(lengths),
@@ -70,7 +70,7 @@ def run(manifest: str, out: str) -> dict[str, Any]:
                 memory.append((progress.done, psutil.Process().memory_info().rss / 2**20))
 
     started, cpu = time.monotonic(), time.process_time()
-    settings = RunSettings(tracker="tests.stub_tracker:Stub", workers=2, threads_per_worker=1)
+    settings = RunSettings(tracker="tests.support.stub_tracker:Stub", workers=2, threads_per_worker=1)
     summary = submit(manifest, out, settings, display=Watching())
     used = time.process_time() - cpu
     assert summary.done == summary.videos
@@ -110,7 +110,7 @@ def main() -> None:
                     )
             results["plan"] = _inside("plan", folder)
         if options.only != "plan":
-            from tests.videos import make_video
+            from tests.support.videos import make_video
 
             make_video(folder / "tiny.mp4", 4, size=(64, 48))
             with open(folder / "run.csv", "w") as file:

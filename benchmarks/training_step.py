@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.training.loop import Trainer
-from rts_batch.training.make_mini import fetch_imagenet_features, initial_network, stages, training_clips
+from rts_batch.training.mini.make import fetch_imagenet_features, initial_network, stages, training_clips
 from rts_batch.training.settings import TrainSettings
 
 KINDS = {

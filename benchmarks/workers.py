@@ -25,7 +25,7 @@ import torch
 from benchmarks.cpu_tracker import processor
 from benchmarks.pipeline import submitted
 from rts_batch.actors.cluster import usable_cores
-from tests.videos import make_video
+from tests.support.videos import make_video
 
 
 def settings(cores: int) -> list[dict[str, int]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-from rts_batch.cli import main
+from rts_batch.cli.app import main
 
 if __name__ == "__main__":
     sys.argv[1:] = ["submit", "--address", "auto", *sys.argv[1:]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rts_batch.reading import read_masks as read_masks
+    from rts_batch.runs.reading import read_masks as read_masks
 
 __all__ = ["__version__", "read_masks"]
 
@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "read_masks":  # late, because the command line shall not wait for pyarrow
-        from rts_batch.reading import read_masks
+        from rts_batch.runs.reading import read_masks
 
         return read_masks
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

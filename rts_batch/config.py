@@ -233,7 +233,7 @@ class RunSettings:
     """Name, path or URI; None takes the weights that the package ships."""
     tracker_options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrackerConfig` to be set otherwise than the weights' own configuration says."""
-    tracker: str = "rts_batch.actors.rts:RtsFactory"
+    tracker: str = "rts_batch.worker.rts:RtsFactory"
     """Import path of the tracker; another one is for tests."""
     device: DeviceName = "auto"
     profile: Profile = "exact"

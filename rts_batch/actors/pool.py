@@ -23,12 +23,12 @@ from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import InHand, Member, draining_nodes, failed_in_init, failure_of, reason
 from rts_batch.actors.metrics import RunMetrics
 from rts_batch.actors.progress import Advanced, Display, Event, Failed, Finished, Opened, RunProgress, VideoProgress
-from rts_batch.actors.video_worker import WorkerSettings
-from rts_batch.actors.worker_actor import CONTROL, Welcome, WorkerActor
-from rts_batch.actors.worker_process import TRANSFER_PATIENCE, Job
+from rts_batch.actors.worker import CONTROL, Welcome, WorkerActor
 from rts_batch.errors import ClusterError
-from rts_batch.io import storage
+from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask
+from rts_batch.worker.lane import WorkerSettings
+from rts_batch.worker.process import TRANSFER_PATIENCE, Job
 
 POLL_SECONDS = 0.2
 START_ATTEMPTS = 5

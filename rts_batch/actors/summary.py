@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rts_batch.actors.steps import efficiency
 from rts_batch.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
-from rts_batch.io import storage
+from rts_batch.io.storage import files as storage
+from rts_batch.worker.timing import efficiency
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from PIL import Image
 
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.benchmarks import BoxBenchmark, VotBenchmark, find_benchmark
-from rts_batch.evaluation.boxes import fill_missing
+from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence, image_names
+from rts_batch.evaluation.measures.boxes import fill_missing
 from rts_batch.evaluation.predictions import Predictions
-from rts_batch.evaluation.sequences import BoxSequence, MaskSequence, image_names
-from rts_batch.io import storage
+from rts_batch.io.storage import files as storage
 
 __all__ = ["label_palette", "write_archive"]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rts_batch.errors import UsageError
-from rts_batch.evaluation import box_layouts, mask_layouts
-from rts_batch.evaluation.boxes import LASOT, OTB, TRACKINGNET, Protocol
-from rts_batch.evaluation.sequences import BoxSequence, MaskSequence
-from rts_batch.evaluation.vot_layout import VotSequence, vot_sequences
+from rts_batch.evaluation.layouts import boxes as box_layouts
+from rts_batch.evaluation.layouts import masks as mask_layouts
+from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence
+from rts_batch.evaluation.layouts.vot import VotSequence, vot_sequences
+from rts_batch.evaluation.measures.boxes import LASOT, OTB, TRACKINGNET, Protocol
 
 __all__ = ["BENCHMARKS", "Benchmark", "BoxBenchmark", "MaskBenchmark", "VotBenchmark", "find_benchmark"]
 

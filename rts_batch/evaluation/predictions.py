@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
 from rts_batch.masks import decode_rle
-from rts_batch.reading import Masks, VideoMasks
+from rts_batch.runs.reading import Masks, VideoMasks
 
 __all__ = ["Predictions"]
 

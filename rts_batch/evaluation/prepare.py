@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import UsageError
 from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
-from rts_batch.evaluation.sequences import BoxSequence, MaskSequence, read_labels
-from rts_batch.evaluation.vot_layout import VotSequence
-from rts_batch.io import storage
+from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence, read_labels
+from rts_batch.evaluation.layouts.vot import VotSequence
+from rts_batch.io.storage import files as storage
 from rts_batch.masks import encode_rle, mask_box
 
 __all__ = ["Prepared", "prepare"]

@@ -14,7 +14,10 @@ from PIL import Image
 
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
-from rts_batch.evaluation.boxes import (
+from rts_batch.evaluation.layouts.masks import seen_categories
+from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskObject, MaskSequence, image_names, read_labels
+from rts_batch.evaluation.layouts.vot import VotSequence
+from rts_batch.evaluation.measures.boxes import (
     OVERLAP_THRESHOLDS,
     Protocol,
     box_curves,
@@ -22,13 +25,10 @@ from rts_batch.evaluation.boxes import (
     mean_curves,
     overlap_scores,
 )
-from rts_batch.evaluation.davis import ObjectScores, davis_scores, score_object
-from rts_batch.evaluation.mask_layouts import seen_categories
-from rts_batch.evaluation.measures import region_similarity
+from rts_batch.evaluation.measures.curves import region_similarity
+from rts_batch.evaluation.measures.davis import ObjectScores, davis_scores, score_object
+from rts_batch.evaluation.measures.vot import score_sequence, vot_scores
 from rts_batch.evaluation.predictions import Predictions
-from rts_batch.evaluation.sequences import BoxSequence, MaskObject, MaskSequence, image_names, read_labels
-from rts_batch.evaluation.vot import score_sequence, vot_scores
-from rts_batch.evaluation.vot_layout import VotSequence
 
 __all__ = ["Curve", "Report", "score"]
 

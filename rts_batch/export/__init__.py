@@ -12,17 +12,17 @@ from typing import Final, get_args
 from rts_batch.config import ExportName
 from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, RowFilter, Written
-from rts_batch.export.boxes import Got10k, Lasot
-from rts_batch.export.burst import Burst
-from rts_batch.export.coco import Coco
-from rts_batch.export.cvat import Cvat
-from rts_batch.export.fiftyone import FiftyOne
-from rts_batch.export.label_maps import DavisPng, MotsPng
-from rts_batch.export.mots_txt import MotsTxt
+from rts_batch.export.formats.boxes import Got10k, Lasot
+from rts_batch.export.formats.burst import Burst
+from rts_batch.export.formats.coco import Coco
+from rts_batch.export.formats.cvat import Cvat
+from rts_batch.export.formats.fiftyone import FiftyOne
+from rts_batch.export.formats.label_maps import DavisPng, MotsPng
+from rts_batch.export.formats.mots_txt import MotsTxt
+from rts_batch.export.formats.sav import SaV
+from rts_batch.export.formats.yolo import YoloSeg
+from rts_batch.export.formats.youtube_vis import YoutubeVis
 from rts_batch.export.run import ExportSummary, export_videos
-from rts_batch.export.sav import SaV
-from rts_batch.export.yolo import YoloSeg
-from rts_batch.export.youtube_vis import YoutubeVis
 
 __all__ = [
     "FORMATS",

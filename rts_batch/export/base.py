@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rts_batch.errors import UsageError
-from rts_batch.io.masks_table import STATES, State
-from rts_batch.reading import MaskRow, Target, VideoMasks
+from rts_batch.io.results.schema import STATES, State
+from rts_batch.runs.reading import MaskRow, Target, VideoMasks
 
 __all__ = [
     "NO_CATEGORY",

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.io.frames import FrameSource
-from rts_batch.reading import VideoMasks
+from rts_batch.io.video.frames import FrameSource
+from rts_batch.runs.reading import VideoMasks
 
 __all__ = ["JPEG_QUALITY", "write_frames"]
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 from rts_batch.errors import ResultsError, StorageError, VideoError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, RowFilter
 from rts_batch.export.frames import write_frames
-from rts_batch.io import storage
-from rts_batch.io.parquet import open_parquet
-from rts_batch.io.staging import staged_folder
-from rts_batch.io.video import FrameSource, open_video
-from rts_batch.reading import Masks, read_masks
-from rts_batch.sources import VideoSources
+from rts_batch.io.storage import files as storage
+from rts_batch.io.storage.parquet import open_parquet
+from rts_batch.io.storage.staging import staged_folder
+from rts_batch.io.video.opening import FrameSource, open_video
+from rts_batch.runs.reading import Masks, read_masks
+from rts_batch.runs.sources import VideoSources
 
 __all__ = ["ExportSummary", "export_videos"]
 

@@ -4,7 +4,7 @@
 `model` holds what comes out. docs/manifest.md is the user's description.
 """
 
-from rts_batch.manifest.model import Direction, Manifest, Prompt, PromptKind, Target, VideoTask
-from rts_batch.manifest.tasks import read_manifest
+from rts_batch.manifest.reader import read_manifest
+from rts_batch.manifest.task import Direction, Manifest, Prompt, PromptKind, Target, VideoTask
 
 __all__ = ["Direction", "Manifest", "Prompt", "PromptKind", "Target", "VideoTask", "read_manifest"]

@@ -14,10 +14,10 @@ import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rts_batch.errors import ManifestError, ResultsError, StorageError
-from rts_batch.io import storage
-from rts_batch.io.results import RESULT_COLUMNS
-from rts_batch.manifest.files import Problem, RawRows
-from rts_batch.manifest.model import Direction, PromptKind
+from rts_batch.io.results.writer import RESULT_COLUMNS
+from rts_batch.io.storage import files as storage
+from rts_batch.manifest.formats import Problem, RawRows
+from rts_batch.manifest.task import Direction, PromptKind
 from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
 
 __all__ = ["COLUMNS", "Columns", "check_columns", "rle_of"]

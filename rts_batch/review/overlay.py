@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError, RtsBatchError
-from rts_batch.io import storage
-from rts_batch.io.results import read_masks
-from rts_batch.io.video import open_video
+from rts_batch.io.results.writer import read_masks
+from rts_batch.io.storage import files as storage
+from rts_batch.io.video.opening import open_video
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.masks import decode_rle
 from rts_batch.review.painting import choose_colours, paint

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.io import storage
-from rts_batch.io.frames import Frame
-from rts_batch.reading import FrameMasks, VideoMasks
+from rts_batch.io.storage import files as storage
+from rts_batch.io.video.frames import Frame
 from rts_batch.review.painting import choose_colours, paint_caption, paint_rows
-from rts_batch.sources import VideoSources
+from rts_batch.runs.reading import FrameMasks, VideoMasks
+from rts_batch.runs.sources import VideoSources
 
 __all__ = ["write_overlay_video"]
 

@@ -12,17 +12,17 @@ from typing import Any, Final
 import numpy as np
 
 from rts_batch.errors import ResultsError
-from rts_batch.io import storage
-from rts_batch.io.masks_table import STATES
-from rts_batch.manifest.model import task_digest, task_key
-from rts_batch.reading import VideoMasks
-from rts_batch.review.facts import texts
+from rts_batch.io.results.schema import STATES
+from rts_batch.io.storage import files as storage
+from rts_batch.manifest.task import task_digest, task_key
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures
 from rts_batch.review.tracks import SEVERITY, Strip, Track, VideoTrack, draw_line, draw_strip, read_tracks, shrink
-from rts_batch.sources import VideoSources
-from rts_batch.summaries import Statistics
+from rts_batch.runs.reading import VideoMasks
+from rts_batch.runs.reports import texts
+from rts_batch.runs.sources import VideoSources
+from rts_batch.runs.statistics import Statistics
 
 __all__ = ["LINE", "SPARK", "Page", "Row", "Shares", "make_page", "make_row", "overlay_name"]
 

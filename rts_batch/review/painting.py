@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.reading import MaskRow
+from rts_batch.runs.reading import MaskRow
 
 __all__ = ["COLOURS", "Colour", "choose_colours", "describe", "paint", "paint_caption", "paint_rows"]
 

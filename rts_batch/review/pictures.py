@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.reading import MaskRow, VideoMasks
 from rts_batch.review.painting import Colour, choose_colours, paint_rows
-from rts_batch.sources import VideoSources
+from rts_batch.runs.reading import MaskRow, VideoMasks
+from rts_batch.runs.sources import VideoSources
 
 __all__ = ["Picture", "Pictures", "paint_pictures"]
 

@@ -23,14 +23,14 @@ from markupsafe import Markup
 
 import rts_batch
 from rts_batch.errors import ResultsError, RtsBatchError
-from rts_batch.io import storage
-from rts_batch.io.masks_table import STATES
-from rts_batch.reading import Masks, VideoMasks, read_masks
-from rts_batch.review.facts import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
+from rts_batch.io.results.schema import STATES
+from rts_batch.io.storage import files as storage
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
-from rts_batch.sources import VideoSources
-from rts_batch.summaries import Statistics
+from rts_batch.runs.reading import Masks, VideoMasks, read_masks
+from rts_batch.runs.reports import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
+from rts_batch.runs.sources import VideoSources
+from rts_batch.runs.statistics import Statistics
 
 __all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]
 

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.masks_table import STATES
-from rts_batch.reading import Target, VideoMasks
-from rts_batch.summaries import Statistics
+from rts_batch.io.results.schema import STATES
+from rts_batch.runs.reading import Target, VideoMasks
+from rts_batch.runs.statistics import Statistics
 
 __all__ = ["SEVERITY", "Strip", "Track", "VideoTrack", "draw_line", "draw_strip", "read_tracks", "shrink"]
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from rts_batch.config import TrackerConfig
 from rts_batch.model.instance_model import labels_in_crop
 from rts_batch.model.rts import RTS
-from rts_batch.tracking import initialise
-from rts_batch.tracking.crop import SearchRegion, sample_mask
-from rts_batch.tracking.localization import Localisation
+from rts_batch.tracking import first_frame
+from rts_batch.tracking.localisation import Localisation
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import moments, scale_of_target
+from rts_batch.tracking.region import SearchRegion, sample_mask
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.warps import warped_crops
 
@@ -83,7 +83,7 @@ class SegmentationBranch(Branch):
 
     def start(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns τ from zero on the first frame, image `[3, H, W] uint8` and mask `[H, W] float32`."""
-        crops = initialise.segmentation_crops(state, image, mask, self.config)
+        crops = first_frame.segmentation_crops(state, image, mask, self.config)
         warped = warped_crops(crops.images[:1], crops.masks[0], self.config.initial_warps)
         features = self.model.segmentation_features(torch.cat([crops.images, warped[0]]))
         labels, weights = self.model.label_encoder(torch.cat([crops.masks, warped[1]])[:, None])
@@ -94,7 +94,7 @@ class SegmentationBranch(Branch):
 
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns a further prompt from the present τ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
-        crops = initialise.segmentation_crops(state, image, mask, self.config)
+        crops = first_frame.segmentation_crops(state, image, mask, self.config)
         features = self.model.segmentation_features(crops.images[:1])
         label, weight = self.model.label_encoder(crops.masks[:1, None])
         self.memory.anchor(self._sample(features, label[0], weight[0]))
@@ -163,11 +163,11 @@ class LocalisationBranch(Branch):
 
     def start(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns κ on the first frame's five samples (§5), image `[3, H, W] uint8`, mask `[H, W] float32`."""
-        crops = initialise.localisation_crops(state, image, mask, self.config)
+        crops = first_frame.localisation_crops(state, image, mask, self.config)
         features = self.model.localisation_features(crops.images)
-        centres = initialise.first_label_centres(state, crops, self.config)
+        centres = first_frame.first_label_centres(state, crops, self.config)
         labels = self._labels(centres, features)
-        boxes = initialise.first_boxes(state, centres, self.config).to(features.device)
+        boxes = first_frame.first_boxes(state, centres, self.config).to(features.device)
         kappa = self.model.classifier.filter_initializer(features[:, None], boxes[:, None])
         self.memory.start({"features": features, "labels": labels})
         self.last_update = 1
@@ -176,9 +176,9 @@ class LocalisationBranch(Branch):
 
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
         """Learns a further prompt from the present κ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
-        crops = initialise.localisation_crops(state, image, mask, self.config)
+        crops = first_frame.localisation_crops(state, image, mask, self.config)
         features = self.model.localisation_features(crops.images[:1])
-        labels = self._labels(initialise.first_label_centres(state, crops, self.config)[:1], features)
+        labels = self._labels(first_frame.first_label_centres(state, crops, self.config)[:1], features)
         self.memory.anchor({"features": features[0], "labels": labels[0]})
         self.last_update = state.frame_number
         self._learn(self.config.localisation_init_iterations)
@@ -233,7 +233,7 @@ class LocalisationBranch(Branch):
         too_small = state.mask_too_small and config.rules == "code"
         if tight is not None and not state.lost_mask and not too_small:
             x, y, w, h = tight
-            state.clf_position, state.clf_target_size = initialise.target_of_box((x, y, w, h))
+            state.clf_position, state.clf_target_size = first_frame.target_of_box((x, y, w, h))
             state.clf_scale = scale_of_target(state.clf_target_size, config.search_area_scale, config.crop_size)
         elif found.flag != "not_found":
             low, high = state.clf_scale_bounds

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
-from rts_batch.model.fast_learner import border, fit, scores_of
+from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.branches import SegmentationBranch

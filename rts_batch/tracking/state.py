@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rts_batch.tracking.crop import SearchRegion
+from rts_batch.tracking.region import SearchRegion
 
 
 @dataclass

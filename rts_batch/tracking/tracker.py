@@ -19,11 +19,11 @@ from rts_batch.errors import CheckpointError, PromptError
 from rts_batch.masks import Box, Region, mask_box
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking import initialise
+from rts_batch.tracking import first_frame
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
-from rts_batch.tracking.crop import SearchRegion, paste_scores, place_region, sample_image, sample_mask
-from rts_batch.tracking.localization import localise
+from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.motion import update_search_state
+from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.state import TrackerState
 
 TargetState = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
@@ -118,7 +118,7 @@ class Tracker:
         """`start` without reading the mask back; what a scene of several targets needs."""
         image = self._upload(frame)
         mask_map, box = self._read_prompt(image, mask, box)
-        self._state = initialise.first_state(self.config, mask_map, box)
+        self._state = first_frame.first_state(self.config, mask_map, box)
         self.segmentation.start(self._state, image, mask_map)
         self.localisation.start(self._state, image, mask_map)
         return prompt_result(mask_map, box, too_small=self._state.mask_too_small)
@@ -131,7 +131,7 @@ class Tracker:
         frame_number = self.state.frame_number + 1
         image = self._upload_next(frame)
         mask_map, box = self._read_prompt(image, mask, box)
-        self._state = initialise.first_state(self.config, mask_map, box)
+        self._state = first_frame.first_state(self.config, mask_map, box)
         self._state.frame_number = frame_number
         if mask_map.any():  # a box whose mask is empty says where the target is, but nothing of how it looks
             self.segmentation.correct(self._state, image, mask_map)
@@ -229,14 +229,14 @@ class Tracker:
         if mask is None:
             if box is None:
                 raise PromptError("a target needs a mask or a box to start from; the prompt has neither")
-            mask_map = initialise.mask_from_box(self.sta, image, box, self.config)
+            mask_map = first_frame.mask_from_box(self.sta, image, box, self.config)
         else:
-            initialise.check_mask(mask, size)
+            first_frame.check_mask(mask, size)
             tight = mask_box(mask)
             assert tight is not None
             box = box if box is not None else (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
             mask_map = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
-        initialise.check_box(box, size)
+        first_frame.check_box(box, size)
         return mask_map, box
 
     def _place_region(self, image: Tensor) -> SearchRegion:

@@ -15,7 +15,7 @@ from rts_batch.config import Rules
 from rts_batch.model.instance_model import labels_in_crop
 from rts_batch.model.rts import RTS, Features
 from rts_batch.model.sta import STA
-from rts_batch.training.batches import Batch
+from rts_batch.training.clips.batches import Batch
 from rts_batch.training.settings import Localisation
 
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from rts_batch.errors import WeightsError
-from rts_batch.model.checkpoints import open_checkpoint
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.model.weights import load_sta, load_weights
 from rts_batch.training.checkpoints import TrainingState
 from rts_batch.training.detectron import is_plain_pickle, read_blobs
+from rts_batch.weights.official import open_checkpoint
+from rts_batch.weights.registry import load_sta, load_weights
 
 LOCALISATION: Final = ("clf_encoder.", "classifier.")
 """What an LWL checkpoint does not have (spec rts-network §13)."""

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from rts_batch.errors import TrainingError
-from rts_batch.training.batches import Batch, BatchSource
 from rts_batch.training.checkpoints import (
     TrainingState,
     check_settings,
@@ -30,6 +29,7 @@ from rts_batch.training.checkpoints import (
     state_files,
     write_atomically,
 )
+from rts_batch.training.clips.batches import Batch, BatchSource
 from rts_batch.training.curves import Curve
 from rts_batch.training.distributed import Workers
 from rts_batch.training.objectives import Objective, objective_of

@@ -16,7 +16,7 @@ from rts_batch.config import ModelConfig
 from rts_batch.errors import SettingsError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.training.batches import Batch
+from rts_batch.training.clips.batches import Batch
 from rts_batch.training.distributed import Workers
 from rts_batch.training.forward import Prediction, rts_forward, sta_forward
 from rts_batch.training.losses import localisation_loss, lovasz_sigmoid, mask_jaccard, peak_accuracy

@@ -36,16 +36,16 @@ from pathlib import Path
 from typing import Any
 
 from rts_batch.errors import SettingsError, TrainingError
-from rts_batch.model.weights import BUILT_IN
-from rts_batch.training.batches import ClipMaker
 from rts_batch.training.checkpoints import plain
-from rts_batch.training.datasets import RunMasks, davis, got10k, lasot, youtube_vos
-from rts_batch.training.datasets.runs import MaskFilter
-from rts_batch.training.mini import MINI, MINI_HEADS, MINI_STA
-from rts_batch.training.sampling import MixedClips, VideoClips
+from rts_batch.training.clips.batches import ClipMaker
+from rts_batch.training.clips.datasets import RunMasks, davis, got10k, lasot, youtube_vos
+from rts_batch.training.clips.datasets.runs import MaskFilter
+from rts_batch.training.clips.sampling import MixedClips, VideoClips
+from rts_batch.training.clips.stills.stills import read_index
+from rts_batch.training.clips.stills.synthetic import StillClips
+from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_STA
 from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
-from rts_batch.training.stills import read_index
-from rts_batch.training.synthetic import StillClips
+from rts_batch.weights.registry import BUILT_IN
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,15 +15,15 @@ from rts_batch.config import MODELS, TRACKER_RTS50, ModelConfig, StaConfig, Trac
 from rts_batch.errors import TrainingError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.model.weights import StaWeights, Weights, make_weights
-from rts_batch.training.batches import ClipStream
 from rts_batch.training.checkpoints import load_state, state_files
+from rts_batch.training.clips.batches import ClipStream
 from rts_batch.training.distributed import Workers
 from rts_batch.training.initial import load_backbone, load_network
 from rts_batch.training.loop import Evaluate, Outcome, Trainer, train
 from rts_batch.training.objectives import build_network, objective_of
 from rts_batch.training.recipe import Recipe
 from rts_batch.training.settings import TrainSettings
+from rts_batch.weights.registry import StaWeights, Weights, make_weights
 
 VALIDATION_SEED = 1_000_003
 """Added to the seed, so that validation clips are not those of the training."""

@@ -1,0 +1,185 @@
+"""The Ray actor: it keeps a worker's process, and has the next video fetched while that process tracks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+
+from rts_batch.actors.notices import Notice, drain_node, watch
+from rts_batch.actors.progress import Event, Failed, Finished
+from rts_batch.errors import RtsBatchError
+from rts_batch.io.video.spool import bring
+from rts_batch.manifest import VideoTask
+from rts_batch.worker.lane import WorkerSettings
+from rts_batch.worker.process import Job, StartLost, WorkerProcess
+
+CONTROL = "control"
+"""The concurrency group of the methods that answer while a video is being tracked."""
+
+
+START_ATTEMPTS = 5
+"""Processes in a row that may be lost before they are ready."""
+
+LISTEN_SECONDS = 0.5
+"""An answer to the pool waits no longer, unless a video ends: free lanes can then be given further videos."""
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Where a worker that is ready runs."""
+
+    name: str
+    """`host:process`."""
+    node: str
+    """Ray's id of the node."""
+
+
+class WorkerActor:
+    """One worker of the pool. Ray restarts and retries nothing of it.
+
+    Args:
+        settings: what the worker is told.
+        stall_seconds: without progress for so long, a video counts as hung.
+
+    Raises:
+        ClusterError: the model cannot be loaded.
+    """
+
+    def __init__(self, settings: WorkerSettings, stall_seconds: float) -> None:
+        self._settings = settings
+        self._stall_seconds = stall_seconds
+        self._process = self._start()
+        self._ahead = FetchedAhead(settings)
+        self._coming: list[Job] = []
+        """Videos that are still being fetched."""
+        self._held: dict[str, contextlib.ExitStack] = {}
+        """What to let go when a video in hand ends, by its key."""
+        if settings.watch_notices:
+            threading.Thread(target=self._watch_notices, name="notices", daemon=True).start()
+        with contextlib.suppress(ValueError):  # raised elsewhere than in the main thread
+            signal.signal(signal.SIGTERM, lambda number, frame: self._terminate())
+
+    def ready(self) -> Welcome:
+        """Answers once the model is loaded."""
+        return Welcome(self._process.name, ray.get_runtime_context().get_node_id())
+
+    def work(self, jobs: Sequence[Job]) -> list[Event]:
+        """Begins these videos in free lanes, goes on with those in hand, and returns what has happened to either.
+
+        Comes back when a video has ended or a moment has passed; the pool then calls again. Calls that return are what
+        Ray's client (`ray://`) can do as well, a stream is not.
+        """
+        self._coming += jobs
+        if not self._process.busy and all(self._ahead.is_fetching(job.task) for job in self._coming):
+            self._ahead.wait(LISTEN_SECONDS)
+        for job in [job for job in self._coming if not self._ahead.is_fetching(job.task)]:
+            self._begin(job)
+        events = self._process.events(LISTEN_SECONDS)
+        for event in events:
+            if isinstance(event, Finished | Failed):
+                self._held.pop(event.key).close()
+        if self._process.spoiled and not self._process.busy:
+            self._process.close()
+        return events
+
+    def _begin(self, job: Job) -> None:
+        process = self._process
+        if not process.busy and (not process.alive or (job.suspect and process.used)):
+            process.close()
+            self._process = self._start()
+        held = self._held[job.task.key] = contextlib.ExitStack()
+        fetched = held.enter_context(self._ahead.taken(job.task))
+        self._process.begin(replace(job, fetched=fetched))
+        self._coming.remove(job)
+
+    def fetch(self, task: VideoTask) -> None:
+        """Begins to fetch the video that will probably be the next."""
+        self._ahead.begin(task)
+
+    def leave(self) -> None:
+        """Has the process stop after the frames in hand: this machine is about to go."""
+        self._process.leave()
+
+    def _watch_notices(self) -> None:
+        context = ray.get_runtime_context()
+
+        def told(notice: Notice) -> None:
+            self.leave()
+            drain_node(context.get_node_id(), address=context.gcs_address, notice=notice)
+
+        watch(told, stopped=threading.Event())
+
+    def _terminate(self) -> None:
+        """SIGTERM: leave after the frames in hand; without any, at once. The pool ends an actor that has left."""
+        if not self._process.busy:
+            os._exit(128 + signal.SIGTERM)
+        self.leave()
+
+    def _start(self) -> WorkerProcess:
+        for _ in range(START_ATTEMPTS - 1):
+            with contextlib.suppress(StartLost):
+                return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
+        return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
+
+
+class FetchedAhead:
+    """One video that is fetched before its turn, in a folder of its own until it ends."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._key: str | None = None
+        self._folder: Path | None = None
+        self._path: Path | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, task: VideoTask) -> None:
+        self._drop()
+        self._key = task.key
+        self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._settings.scratch))
+        self._thread = threading.Thread(target=self._fetch, args=(task.uri, self._folder), daemon=True)
+        self._thread.start()
+
+    def is_fetching(self, task: VideoTask) -> bool:
+        """Whether this video is on its way."""
+        return self._key == task.key and self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        """Waits until no video is on its way, but no longer than that."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    @contextlib.contextmanager
+    def taken(self, task: VideoTask) -> Iterator[str | None]:
+        """Gives the path of the video if it is here, or None; what is here is removed afterwards."""
+        folder = None
+        if self._key == task.key and self._thread is not None:
+            self._thread.join()
+            folder, self._folder = self._folder, None
+        try:
+            yield str(self._path) if folder is not None and self._path is not None else None
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch(self, uri: str, folder: Path) -> None:
+        self._path = None
+        # The worker will fetch it again and tell the trouble.
+        with contextlib.suppress(RtsBatchError, OSError):
+            found = bring(uri, folder, self._settings.spool, decoder=self._settings.decoder)
+            self._path = found if isinstance(found, Path) else None  # what is streamed needs no fetching
+
+    def _drop(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._key = self._folder = self._path = self._thread = None

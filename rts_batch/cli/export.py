@@ -1,0 +1,74 @@
+"""`rts-batch export`: the masks of a run in the formats of other tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Literal, cast
+
+import typer
+
+from rts_batch.cli.read import JsonOption, RunArgument, reported
+from rts_batch.config import ExportName
+from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
+
+FramesMode = Literal["reference", "extract"]
+
+# The command imports pyarrow and OpenCV itself: `rts-batch --help` shall not wait for them.
+
+
+def export(
+    run: RunArgument,
+    format: Annotated[ExportName, typer.Option(help="What to write.")],
+    out: Annotated[str, typer.Option(help="The folder to write, path or URI; it must not exist or be empty.")],
+    frames: Annotated[
+        FramesMode, typer.Option(help="reference names the frames; extract also writes them as JPEG.")
+    ] = "reference",
+    min_score: Annotated[float | None, typer.Option(help="Least score of the target's score map.")] = None,
+    min_confidence: Annotated[float | None, typer.Option(help="Least mean probability inside the mask.")] = None,
+    min_area: Annotated[int, typer.Option(min=0, help="Least size of a mask in pixels.")] = 0,
+    states: Annotated[
+        str | None, typer.Option(help="States to take, as prompt,tracked. [default: all]", metavar="STATE,…")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="K", help="Only frames whose index is a multiple of K.")] = 1,
+    objects: Annotated[
+        str | None, typer.Option(help="Object ids to take, as 1,2. [default: all]", metavar="ID,…")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the masks of a run as COCO, YouTube-VIS, DAVIS, YOLO, CVAT and so on."""
+    with reported(as_json):
+        from rts_batch.export import RowFilter, export_run
+        from rts_batch.io.results.schema import State
+
+        row_filter = RowFilter(
+            min_score=min_score,
+            min_confidence=min_confidence,
+            min_area=min_area,
+            states=None if states is None else frozenset(cast("list[State]", _listed(states))),
+            every=every,
+            objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
+        )
+        summary = export_run(run, out, format, row_filter=row_filter, extract_frames=frames == "extract")
+    if as_json:
+        print(json.dumps({"event": "summary", "format": format, **summary.to_dict()}, ensure_ascii=False))
+    else:
+        images = f", {summary.images} images" if frames == "extract" else ""
+        print(f"{summary.out}: {summary.masks} masks of {summary.targets} targets in {summary.videos} videos{images}")
+        for problem in summary.left_out:
+            print(f"left out {problem}")
+        for warning in summary.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    if summary.left_out:
+        raise typer.Exit(EXIT_SOME_FAILED if summary.videos else EXIT_FAILED)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _object_id(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--objects: {text!r} is not an object id; give whole numbers, as 1,2") from None

@@ -1,0 +1,149 @@
+"""`rts-batch show` and `rts-batch compact`: looking at a run's masks, and merging its files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rts_batch.errors import RtsBatchError
+
+if TYPE_CHECKING:
+    from rts_batch.runs.statistics import Statistics
+
+# The commands import pyarrow themselves: `rts-batch --help` shall not wait for it.
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's or a compacted folder; path or URI.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+
+def show(
+    run: RunArgument,
+    video: Annotated[str | None, typer.Argument(metavar="[VIDEO]", help="A video_id: shows its targets.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Videos to list; 0 lists all. --json always does.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how many frames are in each state, and the scores: of a run, or of one video's targets."""
+    with reported(as_json):
+        if video is None:
+            _show_run(run, limit, as_json)
+        else:
+            _show_video(run, video, as_json)
+
+
+def compact(
+    run: RunArgument,
+    output: Annotated[str, typer.Option("--output", "-o", help="The folder to write; it must not exist or be empty.")],
+    rows_per_file: Annotated[int, typer.Option(min=1, help="Rows after which a file is closed.")] = 1_000_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge the masks files of a run into few large ones elsewhere; the run's folder stays as it is."""
+    with reported(as_json):
+        from rts_batch.runs.compaction import compact as merge
+
+        summary = merge(run, output, rows_per_file=rows_per_file)
+    if as_json:
+        _print_json("summary", summary.to_dict())
+    else:
+        print(f"{output}: {summary.rows} rows of {summary.videos} videos in {summary.files} files")
+
+
+@contextmanager
+def reported(as_json: bool) -> Iterator[None]:
+    """Turns an error of ours into its message on standard error and its exit code."""
+    try:
+        yield
+    except RtsBatchError as error:
+        if as_json:
+            _print_json("error", {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+
+
+def _show_run(run: str, limit: int, as_json: bool) -> None:
+    from rts_batch.io.results.schema import STATES
+    from rts_batch.runs.reading import read_masks
+    from rts_batch.runs.statistics import Statistics, summarize_video
+
+    total, videos, targets, frames = Statistics(), 0, 0, 0
+    lines = [["video", "targets", "frames", *STATES, "score"]]
+    for masks in read_masks(run):
+        found = summarize_video(masks)
+        total.merge(found.statistics)
+        videos, targets, frames = videos + 1, targets + found.targets, frames + found.frames
+        if as_json:
+            _print_json("video", found.to_dict())
+        elif not limit or videos <= limit:
+            counts = [str(found.statistics.states[state]) for state in STATES]
+            score = _decimals(found.statistics.mean_score)
+            lines.append([_printable(found.video_id), str(found.targets), str(found.frames), *counts, score])
+    if as_json:
+        _print_json("summary", {"videos": videos, "targets": targets, "frames": frames, **total.to_dict()})
+        return
+    print(f"{videos} videos, {targets} targets, {frames} frames, {total.rows} rows\n")
+    _print_states(total)
+    print()
+    _print_columns(lines)
+    if limit and videos > limit:
+        print(f"… and {videos - limit} more videos; --limit 0 lists all")
+
+
+def _show_video(run: str, video: str, as_json: bool) -> None:
+    from rts_batch.runs.reading import read_masks
+    from rts_batch.runs.statistics import Statistics, summarize_targets
+
+    masks = read_masks(run).video(video)
+    height, width = masks.size
+    total = Statistics()
+    lines = [["object", "category", "frames", "state", "count"]]
+    for target in summarize_targets(masks):
+        total.merge(target.statistics)
+        if as_json:
+            _print_json("target", target.to_dict())
+            continue
+        for place, (state, first, last) in enumerate(target.stretches):
+            name = [str(target.object_id), _printable(target.category or "")] if place == 0 else ["", ""]
+            lines.append([*name, f"{first}–{last}" if last > first else str(first), state, str(last - first + 1)])
+    if as_json:
+        return
+    print(f"{_printable(masks.video_id)}: {width}×{height}, {masks.frames_total} frames, {masks.rows_total} rows")
+    print(f"video    {_printable(masks.uri or 'unknown')}\nfile     {masks.file}\nweights  {masks.weights}\n")
+    _print_states(total)
+    print()
+    _print_columns(lines)
+
+
+def _print_states(statistics: Statistics) -> None:
+    content = statistics.to_dict()
+    lines = [["state", "rows", "share"]]
+    for state, count in content["states"].items():
+        lines.append([state, str(count), f"{100 * count / max(1, statistics.rows):.1f}%"])
+    _print_columns(lines)
+    print(f"\nmean score {_decimals(statistics.mean_score)}, confidence {_decimals(statistics.mean_confidence)}")
+
+
+def _print_columns(lines: Sequence[Sequence[str]]) -> None:
+    """Prints a table: words to the left, numbers to the right. Nothing is cut off, as it may be piped."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(value[:1].isdigit() or value in ("", "-") for value in column[1:]) for column in columns]
+    for line in lines:
+        cells = zip(line, widths, numeric, strict=True)
+        print("  ".join(cell.rjust(w) if right else cell.ljust(w) for cell, w, right in cells).rstrip())
+
+
+def _decimals(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _printable(text: str) -> str:
+    """Text from a manifest must not steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _print_json(event: str, content: dict[str, Any]) -> None:
+    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)

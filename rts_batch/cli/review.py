@@ -1,0 +1,72 @@
+"""`rts-batch review`: a report of a run to look at, and videos with the masks on them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from rts_batch.cli.read import JsonOption, RunArgument, reported
+from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
+
+# The command imports pyarrow, OpenCV and jinja2 itself: `rts-batch --help` shall not wait for them.
+
+
+def review(
+    run: RunArgument,
+    out: Annotated[
+        str | None, typer.Option(help="The folder to write report.html and overlays/ to. [default: RUN]")
+    ] = None,
+    videos: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Videos that get a page: those that most ask for a look.")
+    ] = 100,
+    key_frames: Annotated[
+        int, typer.Option(min=0, max=50, metavar="K", help="Pictures on each page; with 0 no video is opened.")
+    ] = 6,
+    overlay: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIDEO", help="Also write this video with its masks, as mp4; may be given several times."),
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Only the overlay videos.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an HTML report of a run: scores, failures, key frames; and overlay videos of chosen videos."""
+    with reported(as_json):
+        if no_report and not overlay:
+            raise UsageError("--no-report leaves nothing to do; choose videos with --overlay VIDEO")
+        from rts_batch.review.report import review_run
+
+        summary = review_run(
+            run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=_watch
+        )
+    if as_json:
+        print(json.dumps({"event": "summary", **summary.to_dict()}, ensure_ascii=False))
+    else:
+        for uri in summary.overlays:
+            print(f"overlay  {uri}")
+        if summary.report:
+            print(f"report   {summary.report}")
+            print(
+                f"         {summary.videos} videos, {summary.pages} with a page, {summary.pictures} key frames, "
+                f"{summary.bytes / 1e6:.1f} MB"
+            )
+        for problem in summary.left_out:
+            print(f"left out {problem}")
+        for warning in summary.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    if summary.left_out:
+        raise typer.Exit(EXIT_SOME_FAILED if summary.overlays or summary.report else EXIT_FAILED)
+
+
+def _watch(things: Iterable[Any], name: str) -> Iterable[Any]:
+    """A progress bar on standard error, on a terminal only."""
+    if not sys.stderr.isatty():
+        return things
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(things) if isinstance(things, range) else None
+    return track(things, description=name, total=total, console=Console(stderr=True), transient=True)

@@ -1,0 +1,107 @@
+"""An object of a store brought onto local disk: in parallel ranges, and checked to be one version of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from rts_batch.errors import StorageError
+from rts_batch.io.storage.retries import retried
+
+__all__ = ["RESERVE_BYTES", "download", "knows_ranges", "version_of"]
+
+PART_BYTES: Final = 8 << 20
+"""Of one request; a store answers larger ones hardly faster, and each part is in memory once."""
+
+PARTS_AT_ONCE: Final = 4
+
+RESERVE_BYTES: Final = 64 << 20
+"""Disk that stays free for what else a worker writes."""
+
+_VERSIONS: Final = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5")
+
+
+def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -> None:
+    """Writes an object to `target`, which must not exist.
+
+    Args:
+        info: what the file system said of the object; it must still be that version in the end.
+
+    Raises:
+        StorageError: not enough disk, or the object changed meanwhile (both worth trying again), or fewer bytes came.
+        Exception: whatever the file system raises.
+    """
+    size = info.get("size")
+    if size is not None:
+        _check_disk(target.parent, size)
+    if size is None or size <= PART_BYTES or not knows_ranges(filesystem, remote):
+        retried(lambda: filesystem.get_file(remote, str(target)))
+    else:
+        _in_parts(filesystem, remote, target, size)
+    arrived = target.stat().st_size
+    if size is not None and arrived != size:
+        raise OSError(f"{arrived} of {size} bytes arrived")
+    filesystem.invalidate_cache()
+    after = retried(lambda: filesystem.info(remote))
+    if version_of(after) != version_of(info):
+        raise StorageError(f"{remote} changed while it was fetched", transient=True)
+
+
+def knows_ranges(filesystem: Any, remote: str) -> bool:
+    """Stores do; a web server that does not would send the whole file for each range, so it is asked for one byte."""
+    if "http" not in filesystem.protocol:
+        return True
+
+    def ask() -> bool:
+        with filesystem.open(remote, cache_type="none") as file:
+            file.seek(1)
+            return len(file.read(1)) == 1
+
+    try:
+        return retried(ask)
+    except ValueError:  # what fsspec makes of an answer with everything
+        return False
+
+
+def _in_parts(filesystem: Any, remote: str, target: Path, size: int) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+    def fetch(start: int) -> None:
+        end = min(start + PART_BYTES, size)
+
+        def read() -> bytes:
+            data: bytes = filesystem.cat_file(remote, start=start, end=end)
+            if len(data) != end - start:  # a body that broke off, or a server that knows no ranges
+                raise OSError(f"{len(data)} of {end - start} bytes arrived")
+            return data
+
+        os.pwrite(descriptor, retried(read), start)
+
+    try:
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+            futures = [pool.submit(fetch, start) for start in range(0, size, PART_BYTES)]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        os.close(descriptor)
+
+
+def _check_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size + RESERVE_BYTES > free:
+        raise StorageError(
+            f"{folder} has {free >> 20} MiB free, the object needs {size >> 20} MiB and {RESERVE_BYTES >> 20} to spare",
+            transient=True,
+        )
+
+
+def version_of(info: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a file system's `info` tells one version of an object from another."""
+    return (info.get("size"), *(info.get(name) for name in _VERSIONS))

@@ -1,0 +1,48 @@
+"""A folder of files that appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rts_batch.errors import StorageError, UsageError
+from rts_batch.io.storage import files as storage
+
+__all__ = ["staged_folder"]
+
+
+@contextlib.contextmanager
+def staged_folder(uri: str) -> Iterator[Path]:
+    """Gives an empty local folder to write to; leaving the block without an error puts it at `uri`.
+
+    Locally it is a hidden neighbour that is renamed, so files are never copied. For an object store it is a temporary
+    folder whose files are then uploaded one by one: the local disk holds them all for a while.
+
+    Raises:
+        UsageError: `uri` exists and is not an empty folder.
+        StorageError: the folder cannot be written.
+    """
+    target = storage.local_path(uri)
+    if target is None:
+        if storage.list_names(uri):
+            raise UsageError(f"{storage.safe_uri(uri)} holds files already; give a new folder")
+        with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
+            yield Path(scratch)
+            for path in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
+                storage.put_file(path, storage.join(uri, path.relative_to(scratch).as_posix()))
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already; give a new folder")
+    stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}{storage.TEMPORARY_SUFFIX}")
+    try:
+        stage.mkdir(parents=True)
+        yield stage
+        stage.replace(target)
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error}", transient=True) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)

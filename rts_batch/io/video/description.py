@@ -1,0 +1,68 @@
+"""What a video is and who would read it, in words: `rts-batch probe`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from rts_batch.errors import VideoError
+from rts_batch.io.video.opening import DECODE_MEMORY, open_video
+from rts_batch.io.video.probe import Probe, probe_file, unsuitable_for_decord
+
+__all__ = ["describe_video"]
+
+
+def describe_video(path: str, *, decode_memory: int = DECODE_MEMORY) -> dict[str, Any]:
+    """Looks at a local video file or folder of images; reads all packets of a file but decodes its first frame only.
+
+    Returns:
+        Plain values: `kind`, `decoder` (who reads it under `auto`), `reason` (why not decord, None where it does),
+        `height`, `width`, `frames`, `fps`, `duration`, and of a file `container`, `codec`, `pixels`, `turned`,
+        `mirrored`, `interlaced`, `video_streams`, `announced_frames`, `frames_in_file`, `first_time`,
+        `damaged_packets`, `cut_off_packets` and `decoded_mib`.
+
+    Raises:
+        VideoError: it is no video that can be read.
+    """
+    if not os.path.exists(path):
+        raise VideoError(f"{path} does not exist")
+    if not os.path.isfile(path):
+        with open_video(path) as source:
+            return {"kind": "images", "decoder": "images", "reason": None, **_sizes(asdict(source.info))}
+    if os.path.getsize(path) == 0:
+        raise VideoError(f"{path} is empty")
+    probe = probe_file(path, packets=True)
+    reason = unsuitable_for_decord(probe, decode_memory)
+    return {
+        "kind": "file",
+        "decoder": "pyav" if reason else "decord",
+        "reason": reason,
+        **_sizes(asdict(probe.info)),
+        **_details(probe),
+    }
+
+
+def _sizes(info: dict[str, Any]) -> dict[str, Any]:
+    return {name: info[name] for name in ("height", "width", "frames", "fps", "duration")}
+
+
+def _details(probe: Probe) -> dict[str, Any]:
+    times = [] if probe.times is None else probe.times.tolist()
+    orientation = probe.orientation
+    quarter = 2 * orientation.flip_rows if not orientation.transposed else 3 if orientation.flip_rows else 1
+    return {
+        "container": ", ".join(sorted(probe.containers)),
+        "codec": probe.codec,
+        "pixels": probe.pixels,
+        "turned": 90 * quarter,
+        "mirrored": orientation.mirrored,
+        "interlaced": probe.interlaced,
+        "video_streams": probe.video_streams,
+        "announced_frames": probe.announced,
+        "frames_in_file": len(times),
+        "first_time": times[0] if times else None,
+        "damaged_packets": probe.damaged_packets,
+        "cut_off_packets": probe.discarded_packets,
+        "decoded_mib": probe.decoded_size >> 20,
+    }

@@ -1,0 +1,207 @@
+"""Video files through PyAV and decord, which give the same frames wherever `unsuitable_for_decord` has no objection."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+from rts_batch.io.video import decoder_log
+from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, Report
+from rts_batch.io.video.mpegts import TransportCheck, lost_transport_packets
+from rts_batch.io.video.probe import Probe, count_errors, decode_stream, open_container
+
+__all__ = ["DecordSource", "PyavSource"]
+
+BURST_FRAMES: Final = 16
+BURST_BYTES: Final = 48 << 20
+"""What a decord that is kept from decoding ahead reads at once; at least one frame."""
+
+
+class PyavSource(FrameSource):
+    """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
+
+    seeks = False
+
+    def __init__(self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report) -> None:
+        super().__init__(probe.path, probe.info, wanted)
+        self._probe = probe
+        self._tell = report
+        self._transport = TransportCheck() if "mpegts" in probe.containers else None
+        content = probe.content
+        if content is not None and self._transport is not None:  # checked in passing, to read it only once
+            content = functools.partial(_watched, content, self._transport)
+        self._container, self._stream = open_container(probe.path, threads, content=content, seeks=self.seeks)
+
+    def frames(self) -> Iterator[Frame]:
+        return (finish() for finish in self.unfinished())
+
+    def unfinished(self) -> Iterator[Callable[[], Frame]]:
+        reformatter = VideoReformatter()
+        index, time = -1, None
+        for index, frame in enumerate(decode_stream(self._container, self._stream, self.damage, self._tell)):
+            if self.wanted.is_past(index):
+                self._report(None)
+                return
+            time = frame.time
+            if self.wanted.has(index):
+                yield functools.partial(self._finish, frame, index, reformatter)
+        self._report((index + 1, time))
+
+    def _finish(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> Frame:
+        plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
+        stored = lines[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
+        image: NDArray[np.uint8] = self._probe.orientation.apply(stored)
+        if image.shape != (self.info.height, self.info.width, 3):
+            height, width, _ = image.shape
+            raise VideoError(
+                f"{self.path}: frame {index} is {width}×{height} pixels, the video began with "
+                f"{self.info.width}×{self.info.height}; cut it where its size changes"
+            )
+        return Frame(index, frame.time, image)
+
+    def _report(self, end: tuple[int, float | None] | None) -> None:
+        """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
+        if self._transport is not None:
+            streamed = self._probe.content is not None
+            self.damage.lost_packets += self._transport.lost() if streamed else lost_transport_packets(self.path)
+        if end is not None:
+            self.damage.missing_frames = self._probe.missing_frames(*end, self.damage.cut_off_packets)
+        self.warnings += self.damage.warnings()
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class DecordSource(FrameSource):
+    """Frames through decord; times come from the container, as decord rounds them to 32 bits.
+
+    Args:
+        fallback: opens the same frames with PyAV, when decord fails; None lets the failure out.
+        bursts: read a few frames at a time and seek back to the beginning after each, which empties decord's queue.
+            Otherwise decord decodes as far ahead as its reader lets it, up to the whole video. Each burst decodes again
+            from the last key frame on.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        wanted: FrameRange,
+        *,
+        threads: int,
+        fallback: Callable[[], FrameSource] | None,
+        bursts: bool = False,
+    ) -> None:
+        if probe.times is None:
+            raise ValueError("decord needs a probe with the packets' times")
+        self._times = probe.times
+        self._fallback = fallback
+        self._bursts = bursts
+        self._reader = _open_decord(probe.path, threads)
+        frames = len(self._reader)
+        super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), wanted)
+        if frames != len(self._times):
+            self.warnings.append(f"decord counts {frames} frames, the file has {len(self._times)}")
+            self.damage.missing_frames = max(0, len(self._times) - frames)
+
+    def frames(self) -> Iterator[Frame]:
+        indices = self.wanted.of(len(self._reader))
+        if not indices:
+            return
+        decoder_log.take()
+        index = indices.start
+        try:
+            for image in self._images(indices):
+                if image.shape != (self.info.height, self.info.width, 3):
+                    raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
+                yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
+                index += indices.step
+            count_errors(self.damage)
+            self.warnings += self.damage.warnings()
+            return
+        except MemoryError:
+            raise
+        except Exception as error:  # decord's own class among them
+            reason = f"decord failed at frame {index}: {_short(error)}"
+            if self._fallback is None:
+                raise VideoError(f"{self.path}: {reason}") from error
+            self.warnings.append(f"{reason}; PyAV went on from there")
+        self.close()
+        done = index - indices.step
+        time = float(self._times[done]) if indices.start <= done < len(self._times) else None
+        with self._fallback() as source:
+            self.info = source.info
+            for frame in source.frames():
+                # By time and not by index, since in a damaged file the two may not count alike.
+                if time is None or (frame.time is not None and frame.time > time):
+                    yield replace(frame, index=index)
+                    index += indices.step
+            self.warnings += source.warnings
+            self.damage = source.damage
+
+    def _images(self, indices: range) -> Iterator[NDArray[np.uint8]]:
+        if not self._bursts:
+            if indices.start:
+                self._reader.skip_frames(indices.start)
+            for _ in indices:
+                yield _view(self._reader.next())
+                if indices.step > 1:
+                    self._reader.skip_frames(indices.step - 1)
+            return
+        length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
+        for first in range(0, len(indices), length):
+            burst: list[NDArray[np.uint8]] = []
+            for index in indices[first : first + length]:
+                if indices.step > 1 or not burst:
+                    self._reader.seek_accurate(index)
+                burst.append(_view(self._reader.next()))
+            self._reader.seek(0)
+            while burst:  # a frame that is given out shall not stay here while the next ones are read
+                yield burst.pop(0)
+
+    def close(self) -> None:
+        self._reader = None
+
+
+def _watched(content: Content, check: TransportCheck) -> Any:
+    return check.watching(content())
+
+
+def _open_decord(path: str, threads: int) -> Any:
+    try:
+        import decord
+    except ImportError as error:
+        raise VideoError(f"decord is not installed on this machine ({error}); use --decoder auto or pyav") from None
+    decord.logging.set_level(decord.logging.INFO if decoder_log.enabled() else decord.logging.QUIET)
+    try:
+        return decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=threads)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise VideoError(f"decord cannot read {path}: {_short(error)}") from error
+
+
+def _view(array: Any) -> NDArray[np.uint8]:
+    """One of decord's arrays [H, W, 3] without the copy that its `asnumpy` makes, a tenth of what decoding costs."""
+    memory = array.handle.contents
+    buffer = (ctypes.c_uint8 * math.prod(array.shape)).from_address(memory.data + memory.byte_offset)
+    buffer.owner = array  # decord fills the memory anew once its own array is gone
+    return np.frombuffer(buffer, np.uint8).reshape(array.shape)
+
+
+def _short(error: Exception) -> str:
+    """What decord says, without the places in its source and the stack behind it."""
+    text = re.sub(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", str(error))
+    return " ".join(text.split("Stack trace")[0].split())[:300] or type(error).__name__

@@ -1,0 +1,180 @@
+"""What every source of frames gives: `VideoInfo`, `Frame` and the `FrameSource` that yields them in order."""
+
+from __future__ import annotations
+
+import abc
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+
+__all__ = ["Content", "Damage", "Frame", "FrameRange", "FrameSource", "Report", "VideoInfo"]
+
+Report = Callable[[str | None], None]
+"""Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
+
+
+Content = Callable[[], io.BufferedReader]
+"""Opens the bytes of a video that is no local file, to read and to seek in."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    height: int
+    """Of the frames as they are given, that is after rotation, in pixels."""
+    width: int
+    frames: int | None
+    """Length of the whole video as the file announces it; the frames that come may be fewer. None: it does not say."""
+    fps: float | None
+    """Average frames per second."""
+    duration: float | None
+    """Seconds."""
+    decoder: Literal["decord", "pyav", "images"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRange:
+    """Which frames of a video are wanted: from `start` to `end` (exclusive; None is the video's end) by `stride`."""
+
+    start: int = 0
+    end: int | None = None
+    stride: int = 1
+
+    def has(self, index: int) -> bool:
+        return index >= self.start and not self.is_past(index) and (index - self.start) % self.stride == 0
+
+    def is_past(self, index: int) -> bool:
+        return self.end is not None and index >= self.end
+
+    def of(self, frames: int) -> range:
+        """The wanted indices of a video of so many frames."""
+        return range(self.start, frames if self.end is None else min(self.end, frames), self.stride)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    index: int
+    """Counted from the video's first frame, whichever are wanted."""
+    time: float | None
+    """Presentation time in seconds, from the stream's own time base; None for images."""
+    image: NDArray[np.uint8]
+    """[H, W, 3] RGB."""
+
+
+@dataclass
+class Damage:
+    """What is wrong with a video that could be read all the same."""
+
+    missing_frames: int = 0
+    """Fewer frames than the file announces; an estimate where it announces only its duration."""
+    corrupt_frames: int = 0
+    """Frames that the decoder marks as corrupt."""
+    first_corrupt: int | None = None
+    """Index of the first of them."""
+    lost_packets: int = 0
+    """Packets that gave an error instead of frames, and of transport streams those that are broken or missing."""
+    decoder_errors: int = 0
+    """Lines in which the decoder's log tells of errors; those inside frames it patches over. They are counted in the
+    decoding process alone (`rts_batch.io.video.isolated.process`)."""
+    first_error: str = ""
+    """What the log says first."""
+    stopped: str = ""
+    """Why the file could not be read to its end."""
+    cut_off_packets: int = 0
+    """Packets that an edit list cuts off; no damage, but the header counts them."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.missing_frames or self.corrupt_frames or self.lost_packets or self.decoder_errors or self.stopped
+        )
+
+    def warnings(self) -> list[str]:
+        """One sentence for each kind."""
+        texts = {
+            f"{self.missing_frames} frames fewer than the file announces": self.missing_frames,
+            f"{self.corrupt_frames} corrupt frames, the first of them frame {self.first_corrupt}": self.corrupt_frames,
+            f"{self.lost_packets} packets are lost or could not be decoded": self.lost_packets,
+            f"the decoder tells of errors {self.decoder_errors} times, first: {self.first_error}": self.decoder_errors,
+            f"the file breaks off: {self.stopped}": self.stopped,
+        }
+        return [text for text, holds in texts.items() if holds]
+
+
+class FrameSource(abc.ABC):
+    """The wanted frames of one video, once, in order of presentation.
+
+    ::
+
+        with open_video("clip.mp4") as source:
+            for frame in source:
+                ...
+    """
+
+    info: VideoInfo
+    warnings: list[str]
+    """What was wrong with the video but did not stop it; complete once the frames have been read."""
+    damage: Damage
+    """The same in numbers, as far as it can be counted."""
+    lends = False
+    """Whether what `frames` gives is overwritten when the next frame is taken."""
+
+    def __init__(self, path: str, info: VideoInfo, wanted: FrameRange) -> None:
+        self.path = path
+        self.info = info
+        self.warnings = []
+        self.damage = Damage()
+        self.wanted = wanted
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yields the frames, whose images are the taker's own.
+
+        Raises:
+            VideoError: the video cannot be decoded any further, or has no frame at `start`.
+        """
+        for frame in self.lent():
+            flags = frame.image.flags
+            own = flags.c_contiguous and flags.writeable and not self.lends
+            yield frame if own else replace(frame, image=frame.image.copy())
+
+    def lent(self) -> Iterator[Frame]:
+        """Yields the frames as iterating does, but uncopied, for who is done with one before taking the next.
+
+        By then, and once the source is closed, an image may hold another picture; it may be turned, padded or
+        read-only.
+        """
+        last: Frame | None = None
+        for last in self.frames():
+            yield last
+        if last is None:
+            length = f"{self.info.frames} frames" if self.info.frames is not None else "too few frames"
+            raise VideoError(f"{self.path} has no frame {self.wanted.start} to start from: it has {length}")
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """Yields the frames as `lent` does, but none where the video ends before the first that is wanted."""
+
+    def unfinished(self) -> Iterator[Callable[[], Frame]]:
+        """Yields for each of `frames` what is left to be done, which another thread may do while this one goes on."""
+        for frame in self.frames():
+
+            def whole(frame: Frame = frame) -> Frame:
+                return frame
+
+            yield whole
+
+    def close(self) -> None:  # noqa: B027
+        """Gives back what the source holds; it can be called twice."""

@@ -1,0 +1,168 @@
+"""A video whose frames come from the decoding process, as its owner sees it: the frames, and going on after a death.
+
+The images are the ring's own slots, lent until the next frame is taken; nothing is copied on this side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+from rts_batch.io.storage.ranges import RangedObject
+from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource, VideoInfo
+
+if TYPE_CHECKING:
+    from rts_batch.io.video.isolated.process import DecodingProcess
+
+__all__ = ["Died", "RemoteSource"]
+
+STOP_SECONDS = 5.0
+"""How long a process may take to leave a video that nobody wants any more; then it is replaced."""
+
+
+class Died(Exception):
+    """The decoding process is gone. `name` says of what; `outside` is true where it was killed and did not crash."""
+
+    def __init__(self, name: str, *, outside: bool = False) -> None:
+        self.outside = outside
+        super().__init__(name)
+
+
+class RemoteSource(FrameSource):
+    """A video whose frames come from the decoding process."""
+
+    lends = True
+
+    def __init__(self, process: DecodingProcess, request: dict[str, Any], stored: RangedObject | None) -> None:
+        # `info` is known once `begin` has heard from the process.
+        super().__init__(
+            request["path"],
+            VideoInfo(0, 0, None, None, None, "pyav"),
+            FrameRange(request["start"], request["end"], request["stride"]),
+        )
+        self._process = process
+        self._request = request
+        self._stored = stored
+        self._backward: bool = request["backward"]
+        self._next: int | None = self.wanted.end if self._backward else self.wanted.start
+        """Where to go on: the next frame's index, read backward the last one's."""
+        self._trying = ""
+        self._restarts = 0
+        self._slots: NDArray[np.uint8] = np.zeros((0, 0, 0, 0), np.uint8)
+        self._under_way = False
+
+    def begin(self) -> None:
+        """Has the process open the video."""
+        while not self._under_way:
+            try:
+                with self._nonsense():
+                    self._begin()
+            except Died as death:  # noqa: PERF203 - it happens a few times at most
+                self._recover(death)
+
+    def _begin(self) -> None:
+        self._process.start()
+        self._process.serve(self._stored)
+        self._process.tell({"do": "open", **self._request})
+        message = self._hear()
+        self.info = VideoInfo(**message["info"])
+        shape = (message["slots"], self.info.height, self.info.width, 3)
+        self._slots = self._process.ring(math.prod(shape)).reshape(shape)
+        self._under_way = True
+
+    def frames(self) -> Iterator[Frame]:
+        given = freed = 0
+        while True:
+            try:
+                with self._nonsense():
+                    message = self._hear()
+                    if message["is"] == "end":
+                        self._under_way = False
+                        self.info = VideoInfo(**message["info"])
+                        self.warnings += message["warnings"]
+                        self.damage = Damage(**message["damage"])
+                        return
+                    ready = [(int(index), time) for index, time in message["frames"]]
+            except Died as death:
+                self._recover(death)
+                self.begin()
+                given = freed = 0
+                continue
+            for index, time in ready:
+                self._next = index if self._backward else index + self.wanted.stride
+                yield Frame(index, time, self._slots[given % len(self._slots)])
+                given += 1
+                if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
+                    self._process.tell({"do": "free", "slots": given - freed})
+                    freed = given
+
+    def _hear(self) -> dict[str, Any]:
+        """The next message that says something about the video."""
+        while True:
+            message = self._process.hear()
+            if message.get("is") in ("error", "end"):
+                self._check_contents()
+            match message.get("is"):
+                case "alive":
+                    pass
+                case "trying":
+                    self._trying = str(message["decoder"])
+                case "error" if message["error"] == "VideoError":
+                    self._under_way = False
+                    raise VideoError(message["message"])
+                case "error":
+                    self._process.kill()  # an unexpected error may have left it in any state
+                    raise Died(f"failed with {message['error']} ({message['message']})")
+                case "opened" | "frames" | "end":
+                    return message
+                case other:
+                    raise ValueError(other)
+
+    def _check_contents(self) -> None:
+        """A video whose bytes did not come is not to blame for how it ended."""
+        try:
+            self._process.check_contents()
+        except Exception:
+            self._under_way = False
+            raise
+
+    @contextlib.contextmanager
+    def _nonsense(self) -> Iterator[None]:
+        """Takes a message that cannot be for the end of the process that sent it."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError) as error:
+            self._process.kill()
+            raise Died(f"sent a message that cannot be ({error!r})") from None
+
+    def _recover(self, death: Died) -> None:
+        """Prepares another try from the frame reached, or raises VideoError where there is none."""
+        self._under_way = False
+        where = "the beginning" if self._next is None else f"frame {self._next}"
+        reason = f"{self._trying or 'the decoder'} {death} at {where}"
+        if death.outside and self._restarts < self._process.limits.restarts:
+            self._restarts += 1
+            self.warnings.append(f"the decoding process was killed at {where}; another one went on from there")
+        elif self._trying == "decord" and self._request["decoder"] == "auto":
+            self._request["decoder"] = "pyav"
+            self.warnings.append(f"{reason}; PyAV went on from there")
+        else:
+            raise VideoError(f"{self.path}: {reason}") from None
+        if self._next is not None:
+            self._request |= {"end" if self._backward else "start": self._next, "last_time": None}
+
+    def close(self) -> None:
+        if self._under_way:
+            self._under_way = False
+            with contextlib.suppress(Died), self._nonsense():
+                self._process.tell({"do": "stop"})
+                while self._process.hear(STOP_SECONDS).get("is") != "stopped":
+                    pass
+        self._slots = np.zeros((0, 0, 0, 0), np.uint8)
+        self._process.released()

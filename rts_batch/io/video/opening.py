@@ -1,0 +1,101 @@
+"""The frames of a video, whatever it is: a file through decord or PyAV, or a folder of images."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from rts_batch.config import DecoderName, DecodingLimits
+from rts_batch.errors import VideoError
+from rts_batch.io.video.backward import BackwardSource
+from rts_batch.io.video.files import DecordSource, PyavSource
+from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
+from rts_batch.io.video.images import ImagesSource, is_archive
+from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
+
+__all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
+
+DECODE_MEMORY: Final = DecodingLimits.decode_memory
+
+
+def open_video(
+    path: str,
+    *,
+    decoder: DecoderName = "auto",
+    start: int = 0,
+    end: int | None = None,
+    stride: int = 1,
+    backward: bool = False,
+    last_time: float | None = None,
+    decode_memory: int = DECODE_MEMORY,
+    threads: int = 1,
+    content: Content | None = None,
+    report: Report = lambda decoder: None,
+) -> FrameSource:
+    """Opens a local video file, or a folder or archive (zip, tar) of images.
+
+    Videos are decoded in this very process; for files that nobody vouches for see
+    `rts_batch.io.video.isolated.process`.
+
+    Args:
+        path: a local path.
+        decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
+        start: first frame to give, counted from 0.
+        end: frame before which to stop; None is the video's end.
+        stride: give the frame at `start` and every so-manieth after it; they keep their indices.
+        backward: give the frames from the one before `end` down to `start`. PyAV reads them, whatever `decoder` says;
+            `rts_batch.io.video.backward` says what that costs.
+        last_time: seconds; reading backward begins no earlier than with the frame that shows then.
+        decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
+            ones in bursts.
+        threads: of the decoder.
+        content: opens the bytes of a video that is no local file, which PyAV reads, whatever `decoder` says; `path` is
+            only its name then.
+        report: is told of progress.
+
+    Raises:
+        VideoError: the path does not exist, is no video, or has no frame that can be decoded.
+    """
+    wanted = FrameRange(start, end, stride)
+    if content is not None:
+        decoder = "pyav"
+    elif not os.path.exists(path):
+        raise VideoError(f"{path} does not exist")
+    elif os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) and is_archive(path)):
+        return ImagesSource(path, wanted, backward=backward)
+    elif not os.path.isfile(path):
+        raise VideoError(f"{path} is neither a file nor a folder")
+    elif os.path.getsize(path) == 0:
+        raise VideoError(f"{path} is empty")
+
+    report("pyav")
+    if backward:
+        return BackwardSource(
+            probe_file(path, report=report, content=content),
+            wanted,
+            last_time=last_time,
+            threads=threads,
+            report=report,
+        )
+    probe = probe_file(path, packets=decoder == "decord", report=report, content=content)
+
+    def with_pyav() -> FrameSource:
+        report("pyav")
+        return PyavSource(probe, wanted, threads=threads, report=report)
+
+    if decoder == "decord":
+        report("decord")
+        bursts = probe.decoded_size > decode_memory
+        return DecordSource(probe, wanted, threads=threads, fallback=None, bursts=bursts)
+    if decoder == "pyav" or unsuitable_for_decord(probe, decode_memory):
+        return with_pyav()
+    probe = read_packets(probe, report)
+    if unsuitable_for_decord(probe, decode_memory):
+        return with_pyav()
+    report("decord")
+    try:
+        return DecordSource(probe, wanted, threads=threads, fallback=with_pyav)
+    except VideoError as error:
+        source = with_pyav()
+        source.warnings.append(f"{error}; PyAV read it instead")
+        return source

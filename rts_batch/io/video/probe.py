@@ -1,0 +1,351 @@
+"""What a video file is: its format, its first frame and its packets, and whether decord would read it rightly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+from rts_batch.io.video import decoder_log
+from rts_batch.io.video.frames import Content, Damage, Report, VideoInfo
+
+__all__ = [
+    "Probe",
+    "count_errors",
+    "decode_stream",
+    "open_container",
+    "probe_file",
+    "read_packets",
+    "unsuitable_for_decord",
+]
+
+_CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
+_CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
+_PIXELS: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+
+# What may be opened at all. FFmpeg knows several hundred formats and codecs, among them playlists that name other files
+# and hosts, and many that nobody has looked at for years.
+_DEMUXERS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vvc",
+    "av1", "obu", "ivf", "gif", "apng", "flv", "asf", "ogg", "mxf", "dv", "mjpeg", "rawvideo", "yuv4mpegpipe", "nut",
+)  # fmt: skip
+_DECODERS: Final = (
+    "h264", "hevc", "vvc", "vp8", "vp9", "libvpx", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "mpeg4", "mpeg1video",
+    "mpeg2video", "mpegvideo", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "msmpeg4v3", "h263", "h263p", "flv", "flv1", "wmv1",
+    "wmv2", "wmv3", "vc1", "mjpeg", "mjpegb", "prores", "dnxhd", "cfhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff",
+    "utvideo", "theora", "gif", "apng", "png", "qtrle", "rawvideo", "v210", "jpeg2000", "webp",
+)  # fmt: skip
+
+
+def _silent(decoder: str | None) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How the stored picture has to be turned: first transposed, then flipped."""
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    @property
+    def mirrored(self) -> bool:
+        return self.transposed ^ self.flip_rows ^ self.flip_columns
+
+    def apply(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Returns a view of an image [H, W, 3]."""
+        turned = image.swapaxes(0, 1) if self.transposed else image
+        return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look at a file's header, its first frame and, if asked for, its packets says."""
+
+    path: str
+    containers: frozenset[str]
+    """FFmpeg's names of the format: one family, `{"mov", "mp4", …}` for example."""
+    codec: str
+    pixels: str
+    video_streams: int
+    orientation: Orientation
+    interlaced: bool
+    info: VideoInfo
+    """As PyAV will give the video."""
+    announced: int | None
+    """Frames that the header promises."""
+    times: NDArray[np.float64] | None = None
+    """Presentation times in seconds of all frames, in order; None where the packets were not read."""
+    damaged_packets: int = 0
+    discarded_packets: int = 0
+    """Packets that an edit list cuts off."""
+    content: Content | None = field(default=None, compare=False)
+    """Opens the bytes of a video that is no local file."""
+
+    @property
+    def decoded_size(self) -> int:
+        """Bytes of all frames as RGB, as far as the header can say; 0 where it says nothing."""
+        frames = len(self.times) if self.times is not None else self.info.frames
+        if frames is None and self.info.fps and self.info.duration:
+            frames = round(self.info.fps * self.info.duration)
+        return (frames or 0) * self.info.height * self.info.width * 3
+
+    def missing_frames(self, frames: int, last: float | None, cut_off: int) -> int:
+        """How many frames fewer came than the header promises; 0 where it promises nothing.
+
+        Args:
+            frames: that came.
+            last: presentation time of the last of them.
+            cut_off: packets that an edit list cuts off.
+        """
+        info = self.info
+        if self.announced is not None:
+            return max(0, self.announced - cut_off - frames)
+        if last is not None and info.duration and info.fps and info.duration - last > max(0.5, 3 / info.fps):
+            return max(1, round((info.duration - last) * info.fps))
+        return 0
+
+
+def probe_file(path: str, *, packets: bool = False, report: Report = _silent, content: Content | None = None) -> Probe:
+    """Opens a file and decodes its first frame; with `packets`, reads (but does not decode) all of it.
+
+    Raises:
+        VideoError: not a video, or one without a frame that can be decoded.
+    """
+    container, stream = open_container(path, content=content, quick=True)
+    with container:
+        first = next(decode_stream(container, stream, Damage(), report), None)
+        if first is None:
+            raise VideoError(f"{path} holds a video stream without a frame that can be decoded")
+        orientation = _orientation(first)
+        height, width = (first.width, first.height) if orientation.transposed else (first.height, first.width)
+        rate = stream.average_rate
+        probe = Probe(
+            path=path,
+            containers=frozenset(container.format.name.split(",")),
+            codec=stream.codec_context.codec.canonical_name,
+            pixels=first.format.name,
+            video_streams=len(container.streams.video),
+            orientation=orientation,
+            interlaced=first.interlaced_frame,
+            info=VideoInfo(
+                height=height,
+                width=width,
+                frames=stream.frames or None,
+                fps=float(rate) if rate else None,
+                duration=_duration(container, stream),
+                decoder="pyav",
+            ),
+            announced=stream.frames or None,
+            content=content,
+        )
+    return read_packets(probe, report) if packets else probe
+
+
+def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
+    """Why decord would read this file wrongly or take more than `memory` bytes; None where it is fit.
+
+    Without `probe.times` only the header has been asked.
+    """
+    info = probe.info
+    family = ", ".join(sorted(probe.containers))
+    odd_height = (info.width if probe.orientation.transposed else info.height) % 2 == 1
+    times = probe.times
+    missing = 0
+    if times is not None:
+        last = float(times[-1]) if len(times) else None
+        missing = probe.missing_frames(len(times), last, probe.discarded_packets)
+    reasons = {
+        f"the container is {family}": not probe.containers & _CONTAINERS,
+        f"the codec is {probe.codec}": probe.codec not in _CODECS,
+        f"the pixels are {probe.pixels}": probe.pixels not in _PIXELS,
+        f"it has {probe.video_streams} video streams": probe.video_streams > 1,
+        "it is interlaced": probe.interlaced,
+        "it is mirrored": probe.orientation.mirrored,
+        "decord does not turn this container": probe.orientation != Orientation() and "mp4" not in probe.containers,
+        "decord pads narrow pictures": min(info.height, info.width) < 32,
+        "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
+        "an edit list cuts off frames": probe.discarded_packets > 0,
+        "some packets are damaged": probe.damaged_packets > 0,
+        f"it has {missing} frames fewer than it announces": missing > 0,
+        f"its frames take {probe.decoded_size >> 20} MiB": probe.decoded_size > memory,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+_OPTIONS: Final = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_DEMUXERS),
+    # Sound is never decoded; its decoders are only named so that the search for the streams' parameters may use them.
+    "codec_whitelist": ",".join(_DECODERS),
+}
+
+
+def open_container(
+    path: str, threads: int = 1, *, content: Content | None = None, seeks: bool = False, quick: bool = False
+) -> tuple[InputContainer, VideoStream]:
+    """Opens a video file.
+
+    FFmpeg decodes a frame to find out what the stream is, which takes as long as ten others where it is a key frame of
+    1080p. Where its packets' times do not depend on that, `quick` leaves it out; the pixels' format is not known then.
+
+    Args:
+        path: a local path, or only the name of what `content` opens.
+        threads: of the decoder.
+        content: opens the bytes of a video that is no local file.
+        seeks: whether the container will be sought in.
+        quick: for who only looks at a video.
+    """
+    try:
+        # An absolute path, so that no file name is taken for a protocol, and no file may name another host.
+        file: Any = os.path.abspath(path) if content is None else content()
+        # FFmpeg looks for all fragments of a fragmented mp4 when it opens one, to seek in it later. That would read all
+        # of an object, so without seeking they are taken as they come.
+        as_they_come = content is not None and not seeks and file.peek(8)[4:8] == b"ftyp"
+        look_only = quick and content is None and _is_mp4(path)
+        options = _OPTIONS | ({"fflags": "+ignidx"} if as_they_come else {"skip_frame": "all"} if look_only else {})
+        container = av.open(file, metadata_errors="replace", options=options)
+    except MemoryError:  # also FFmpeg's; says nothing about the file
+        raise
+    except av.error.ArgumentError as error:  # FFmpeg's word for what is not on the list
+        raise VideoError(f"{path} is not a video of a format that is read here: {_text(error)}") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path} is not a video that can be read: {_text(error)}") from error
+    try:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            kinds = " and ".join(sorted({str(stream.type) for stream in container.streams})) or "nothing"
+            raise VideoError(f"{path} holds no video, only {kinds}")
+        if stream.codec_context is None:
+            raise VideoError(f"{path} holds a video whose codec is not known")
+        if stream.codec_context.codec.name not in _DECODERS:
+            raise VideoError(f"{path}: videos of the codec {stream.codec_context.codec.name} are not read here")
+    except BaseException:
+        container.close()
+        raise
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    return container, stream
+
+
+def _is_mp4(path: str) -> bool:
+    """mp4 and mov alone say all of a stream, and of each packet's times, without decoding."""
+    with open(path, "rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
+def decode_stream(
+    container: InputContainer, stream: VideoStream, damage: Damage, report: Report = _silent
+) -> Iterator[VideoFrame]:
+    """Decodes to the end whatever happens, and counts in `damage` what was wrong."""
+    index = 0
+    packets = container.demux(stream)
+    at_end = False
+    decoder_log.take()  # of whatever was read before
+    while not at_end:
+        packet = None
+        report(None)
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            damage.stopped = _text(error)
+        # The last packet is empty: it takes out of the decoder what it still holds, as None does after an error.
+        at_end = packet is None or not packet.size
+        damage.cut_off_packets += packet is not None and packet.is_discard
+        try:
+            frames = stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OSError):
+            damage.lost_packets += 1
+            decoder_log.take()  # says the same
+            continue
+        count_errors(damage)
+        for frame in frames:
+            if frame.is_corrupt:
+                damage.corrupt_frames += 1
+                damage.first_corrupt = index if damage.first_corrupt is None else damage.first_corrupt
+            yield frame
+            index += 1
+
+
+def count_errors(damage: Damage) -> None:
+    """Adds what the decoders have logged since the last time."""
+    errors = decoder_log.take()
+    damage.decoder_errors += len(errors)
+    damage.first_error = damage.first_error or next(iter(errors), "")
+
+
+def read_packets(probe: Probe, report: Report = _silent) -> Probe:
+    """The probe with what all packets say."""
+    container, stream = open_container(probe.path, content=probe.content, quick=True)
+    times: list[int] = []
+    damaged = discarded = 0
+    with container:
+        try:
+            for packet in container.demux(stream):
+                report(None)
+                if not packet.size:
+                    continue
+                damaged += packet.is_corrupt or packet.pts is None
+                discarded += packet.is_discard
+                if packet.pts is not None and not packet.is_discard:
+                    times.append(packet.pts)
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OSError):
+            damaged += 1
+        base = stream.time_base
+    numbers = np.sort(np.array(times, np.int64)).astype(np.float64)
+    seconds = numbers * base.numerator / base.denominator if base else numbers
+    # What an edit list cuts off is announced too, but never shown.
+    frames = len(times) if probe.announced is None else probe.announced - discarded
+    return replace(
+        probe,
+        info=replace(probe.info, frames=frames),
+        times=seconds,
+        damaged_packets=damaged,
+        discarded_packets=discarded,
+    )
+
+
+def _orientation(frame: VideoFrame) -> Orientation:
+    """To the nearest quarter turn, from the display matrix, whose (a, b, c, d) take x, y to ax + cy, bx + dy."""
+    side_data: Any = frame.side_data
+    for data in side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+            if abs(c) > abs(a):
+                return Orientation(transposed=True, flip_rows=b < 0, flip_columns=c < 0)
+            return Orientation(flip_rows=d < 0, flip_columns=a < 0)
+    return Orientation()
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds; of the stream itself if it says so, else of the file where the video is all there is."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if text := stream.metadata.get("DURATION"):  # Matroska's tag, 00:00:01.000000000
+        try:
+            hours, minutes, seconds = text.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return None
+    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

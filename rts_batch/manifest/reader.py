@@ -1,0 +1,226 @@
+"""Puts a manifest's rows together into videos, targets and prompts."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import posixpath
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from rts_batch.errors import ManifestError
+from rts_batch.io.results.writer import EXTRA_TYPES
+from rts_batch.io.storage import files as storage
+from rts_batch.manifest.columns import COLUMNS, Columns, check_columns, rle_of
+from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
+from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
+
+__all__ = ["read_manifest"]
+
+_DEFAULTS: Final = {"object_id": 1, "start": 0, "direction": "forward", "prompt_kind": "correct"}
+
+_VIDEO_FIELDS: Final = ("video", "start", "end", "direction", "frames")
+"""What all rows of one video must agree on, beside `prompt_kind`."""
+
+_PROMPT_FIELDS: Final = ("frame", "time", "x", "y", "w", "h", "mask", "prompt_kind")
+
+
+def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
+    """Reads and checks a manifest.
+
+    Args:
+        uri: a path or URI of CSV, JSON lines or Parquet. Relative paths in it belong to its own folder.
+        skip_invalid: leave out the rows that are wrong, and report them in `Manifest.invalid`.
+
+    Raises:
+        ManifestError: with every problem of every row; also a manifest without any (valid) row.
+        StorageError: the file cannot be read.
+    """
+    with _paused_garbage_collection():
+        raw = read_rows(storage.read_bytes(uri), uri)
+        columns = check_columns(raw, uri)
+        _fill_defaults(columns)
+        _Checks(raw, columns).run()
+        problems = tuple(problem.text for problem in sorted([*raw.problems, *columns.problems]))
+        if problems and not skip_invalid:
+            wrong = len(columns.bad) + len(raw.problems)
+            raise ManifestError(
+                f"{uri}: {wrong} of {len(raw.lines) + len(raw.problems)} rows cannot be used; correct them, or leave "
+                "them out with --skip-invalid",
+                problems,
+            )
+        good = [row for row in range(len(raw.lines)) if row not in columns.bad]
+        if not good:
+            raise ManifestError(f"{uri} has no row that can be used" if problems else f"{uri} has no rows", problems)
+        folder = raw.folder or _folder_of(uri)
+        tasks = tuple(_tasks(raw, columns, good, folder))
+        return Manifest(tasks, _table(columns, good, folder), problems, columns.extra_types)
+
+
+def _folder_of(uri: str) -> str:
+    path = storage.local_path(uri)
+    return str(path.absolute().parent) if path is not None else posixpath.dirname(uri.split("?")[0])
+
+
+def _fill_defaults(columns: Columns) -> None:
+    known = columns.known
+    for name, default in _DEFAULTS.items():
+        known[name] = [default if value is None else value for value in known[name]]
+    known["video_id"] = [
+        name if name is not None or video is None else storage.safe_uri(video)
+        for name, video in zip(known["video_id"], known["video"], strict=True)
+    ]
+    known["frame"] = [
+        start if frame is None and time is None else frame
+        for frame, time, start in zip(known["frame"], known["time"], known["start"], strict=True)
+    ]
+    for row, box in enumerate(known["box"]):
+        if box is not None and all(known[name][row] is None for name in "xywh"):
+            for name, value in zip("xywh", box, strict=True):
+                known[name][row] = value
+            known["box"][row] = None
+
+
+class _Checks:
+    """What is wrong within single rows, and between rows."""
+
+    def __init__(self, raw: RawRows, columns: Columns) -> None:
+        self.raw = raw
+        self.columns = columns
+        self.known = columns.known
+
+    def run(self) -> None:
+        """Adds what it finds to the columns' problems."""
+        known = self.known
+        first_of_video: dict[str, int] = {}
+        first_of_target: dict[tuple[str, int], int] = {}
+        first_of_prompt: dict[tuple[Any, ...], int] = {}
+        names = ("video_id", "object_id", "frame", "time")
+        for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
+            if row in self.columns.bad:
+                continue
+            found = [*self._mark(row), *self._span(row)]
+            first = first_of_video.setdefault(prompt[0], row)
+            if first != row:
+                found += self._differing(
+                    row, first, {name: known[name] for name in (*_VIDEO_FIELDS, "prompt_kind")}, "video_id"
+                )
+            first = first_of_target.setdefault(prompt[:2], row)
+            if first_of_prompt.setdefault(prompt, row) != row:
+                found.append(
+                    f"the same video_id, object_id and frame as {self._place(first_of_prompt[prompt])}; remove one of "
+                    "the two, or give them different object_ids"
+                )
+            elif first != row:
+                carried = {"category": known["category"], **self.columns.extras}
+                found += self._differing(row, first, carried, "target")
+            for text in found:
+                self.columns.problems.append(Problem(self.raw.lines[row], f"{self._place(row)}: {text}"))
+                self.columns.bad.add(row)
+
+    def _mark(self, row: int) -> Iterator[str]:
+        known = self.known
+        missing = [name for name in "xywh" if known[name][row] is None]
+        if known["box"][row] is not None:
+            yield "a box and the columns x, y, w, h; give one of the two"
+        elif missing and len(missing) < 4:
+            yield f"a box without {', '.join(missing)}; fill x, y, w and h or none of them"
+        elif missing and known["mask"][row] is None:
+            yield "no target is marked; fill box (x,y,w,h in pixels) or mask"
+
+    def _span(self, row: int) -> Iterator[str]:
+        known = self.known
+        frame, time, start, end = (known[name][row] for name in ("frame", "time", "start", "end"))
+        if frame is not None and time is not None:
+            yield f"frame {frame} and time {time}; give one of the two"
+        if end is not None and end <= start:
+            yield f"column end: {end} is not after start, which is {start}"
+        elif frame is not None and frame < start:
+            yield f"column frame: {frame} comes before start, which is {start}"
+        elif frame is not None and end is not None and frame >= end:
+            yield f"column frame: {frame} is not before end, which is {end}"
+
+    def _differing(self, row: int, first: int, columns: dict[str, list[Any]], what: str) -> Iterator[str]:
+        for name, values in columns.items():
+            if values[row] != values[first]:
+                ours, theirs = (
+                    repr(storage.safe_uri(value) if name == "video" else value)
+                    for value in (values[row], values[first])
+                )
+                yield (
+                    f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same "
+                    f"{what}; correct one of the two, or tell them apart by their {what.removesuffix('_id')} ids"
+                )
+
+    def _place(self, row: int) -> str:
+        return f"{self.raw.place} {self.raw.lines[row]}"
+
+
+def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> Iterator[VideoTask]:
+    """The rows, grouped by video and then by target, each in the order of the prompts' frames."""
+    known = columns.known
+    by_video: dict[str, dict[int, list[int]]] = {}
+    for row in rows:
+        by_video.setdefault(known["video_id"][row], {}).setdefault(known["object_id"][row], []).append(row)
+    prompt_columns = [known[name] for name in _PROMPT_FIELDS]
+    for video_id, by_target in by_video.items():
+        targets = []
+        written = []
+        for object_id, members in sorted(by_target.items()):
+            members.sort(key=lambda row: (known["time"][row] or 0.0, known["frame"][row] or 0))
+            category = known["category"][members[0]]
+            extras = {name: values[members[0]] for name, values in columns.extras.items()}
+            values = [[column[row] for column in prompt_columns] for row in members]
+            lines = [raw.lines[row] for row in members]
+            prompts = tuple(_prompt(line, fields, folder) for line, fields in zip(lines, values, strict=True))
+            targets.append(Target(object_id, prompts, category, extras))
+            written.append([object_id, category, extras, values])
+        video, start, end, direction, frames = (known[name][members[0]] for name in _VIDEO_FIELDS)
+        digest = task_digest([video_id, video, start, end, direction, frames, written])
+        yield VideoTask(
+            video_id=video_id,
+            uri=storage.resolve(video, folder),
+            targets=tuple(targets),
+            start=start,
+            end=end,
+            direction=direction,
+            frames=frames,
+            digest=digest,
+            key=task_key(video_id, digest),
+        )
+
+
+def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:
+    frame, time, x, y, w, h, mask, kind = fields
+    rle = rle_of(mask)
+    return Prompt(
+        frame=frame,
+        time=time,
+        box=(x, y, w, h) if mask is None else None,
+        mask_uri=storage.resolve(mask, folder) if mask is not None and rle is None else None,
+        mask_rle=rle,
+        kind=kind,
+        line=line,
+    )
+
+
+def _table(columns: Columns, rows: Sequence[int], folder: str) -> pa.Table:
+    types = {name: column.type for name, column in COLUMNS.items() if name != "box"}
+    types |= {name: EXTRA_TYPES[kind] for name, kind in columns.extra_types.items()}
+    values = {**columns.known, **columns.extras}
+    arrays = {name: pa.array([values[name][row] for row in rows], kind) for name, kind in types.items()}
+    return pa.table(arrays).replace_schema_metadata({FOLDER_KEY: folder.encode()})
+
+
+@contextlib.contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """A million rows are many objects and no cycles: looking for those takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

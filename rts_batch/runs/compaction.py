@@ -1,0 +1,153 @@
+"""Merges the small masks files of a run into few large ones, elsewhere.
+
+A run of a million short videos has a million files, and listing and opening them takes longer than reading them. The
+merged folder is read by the same commands and queries. It is a copy to read from: a run goes on in its own folder.
+
+::
+
+    masks/part-00000.parquet    the rows of many videos, whole videos one after another
+    videos/part-00000.parquet   which rows are whose, and what each video's own file said in its metadata
+    run.json, manifest.parquet  as in the run's folder
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import rts_batch
+from rts_batch.errors import UsageError
+from rts_batch.io.results.file import INDEX_FOLDER, INDEX_SCHEMA, LAYOUT
+from rts_batch.io.results.schema import SCHEMA_VERSION
+from rts_batch.io.results.writer import VARIED_COLUMNS
+from rts_batch.io.storage import files as storage
+from rts_batch.io.storage.staging import staged_folder
+from rts_batch.runs.reading import VideoMasks, read_masks
+
+__all__ = ["ROWS_PER_FILE", "CompactSummary", "compact"]
+
+ROWS_PER_FILE: Final = 1_000_000
+"""Roughly 100 to 500 MB."""
+
+ROW_GROUP_ROWS: Final = 2000
+
+
+@dataclass
+class CompactSummary:
+    out: str
+    videos: int = 0
+    rows: int = 0
+    files: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) -> CompactSummary:
+    """Merges the finished videos of a run into `out`, which must not exist or be empty.
+
+    Args:
+        rows_per_file: rows after which a file is closed; a video is never divided.
+
+    Raises:
+        UsageError: `out` is not empty, or lies within the run's masks.
+        ResultsError: no masks, or a file in `masks/` that is none of ours.
+        StorageError: a folder cannot be read or written.
+    """
+    if rows_per_file < 1:
+        raise UsageError(f"a file cannot hold {rows_per_file} rows")
+    if f"{_plain(out)}/".startswith(f"{_plain(storage.join(run_folder, 'masks'))}/"):
+        raise UsageError(f"{out} lies within the run's masks/, which compact leaves alone; give another folder")
+    masks = read_masks(run_folder)
+    summary = CompactSummary(out)
+    with staged_folder(out) as folder:
+        for name in ("run.json", "manifest.parquet"):
+            uri = storage.join(run_folder, name)
+            if storage.exists(uri):
+                (folder / name).write_bytes(storage.read_bytes(uri))
+        part: _Part | None = None
+        for video in masks:
+            if part is not None and (part.rows >= rows_per_file or not part.holds(video)):
+                part.close()
+                part = None
+            if part is None:
+                part = _Part(folder, f"part-{summary.files:05d}.parquet", video)
+                summary.files += 1
+            part.add(video)
+            summary.videos += 1
+            summary.rows += video.rows_total
+        if part is not None:
+            part.close()
+    return summary
+
+
+class _Part:
+    """One large file, and the list of its videos."""
+
+    def __init__(self, folder: Path, name: str, first: VideoMasks) -> None:
+        self.rows = 0
+        self._entries: list[dict[str, Any]] = []
+        self._index = folder / INDEX_FOLDER / name
+        self._index.parent.mkdir(exist_ok=True)
+        path = folder / "masks" / name
+        path.parent.mkdir(exist_ok=True)
+        metadata = {"schema_version": SCHEMA_VERSION, "package_version": rts_batch.__version__, "layout": LAYOUT}
+        next(first.tables(), None)  # opens the file
+        self._schema = first.schema.with_metadata({f"rts_batch.{key}": value for key, value in metadata.items()})
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name in self._schema.names if name not in VARIED_COLUMNS],
+            write_statistics=[name for name in self._schema.names if name != "rle"],
+        )
+
+    def holds(self, video: VideoMasks) -> bool:
+        """Whether the video has the columns of this file; those carried from a manifest may change as it grows."""
+        next(video.tables(), None)
+        return bool(video.schema.equals(self._schema))
+
+    def add(self, video: VideoMasks) -> None:
+        entry = asdict(video.entry)
+        entry["task"] = json.dumps(entry["task"], sort_keys=True, ensure_ascii=False)
+        self._entries.append({**entry, "first_row": self.rows})
+        self.rows += video.rows_total
+        for table in video.tables():
+            self._waiting.append(table)
+            self._waiting_rows += table.num_rows
+            if self._waiting_rows >= ROW_GROUP_ROWS:
+                for group in self._groups():
+                    self._writer.write_table(group)
+
+    def close(self) -> None:
+        if self._waiting_rows:
+            self._writer.write_table(self._joined())
+        self._writer.close()
+        index = pa.Table.from_pylist(self._entries, INDEX_SCHEMA)
+        pq.write_table(index, self._index, compression="zstd", row_group_size=10_000)
+
+    def _groups(self) -> Iterator[pa.Table]:
+        table = self._joined()
+        whole = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
+        for start in range(0, whole, ROW_GROUP_ROWS):
+            yield table.slice(start, ROW_GROUP_ROWS)
+        self._waiting = [table.slice(whole)]
+        self._waiting_rows = table.num_rows - whole
+
+    def _joined(self) -> pa.Table:
+        table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        return table.replace_schema_metadata(self._schema.metadata)
+
+
+def _plain(uri: str) -> str:
+    path = storage.local_path(uri)
+    return uri.rstrip("/") if path is None else str(path.resolve())

@@ -1,0 +1,306 @@
+"""The masks of a run for programs: video by video or frame by frame, decoded to arrays, in bounded memory.
+
+::
+
+    import rts_batch
+
+    for video in rts_batch.read_masks("out"):
+        for frame in video.frames():
+            for object_id, mask in frame.masks().items():   # bool [H, W]
+                ...
+
+It reads a run's folder and one that `rts-batch compact` wrote, on disk or in an object store, and needs neither
+PyTorch nor Ray.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from rts_batch.errors import ResultsError
+from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
+from rts_batch.io.results.reading import open_masks
+from rts_batch.io.results.reading import read_masks as read_table
+from rts_batch.io.results.schema import State
+from rts_batch.io.storage import files as storage
+from rts_batch.masks import Box, decode_rle, parse_rle
+from rts_batch.runs.sources import VideoSources
+
+__all__ = ["FrameMasks", "MaskRow", "Masks", "Target", "VideoMasks", "read_masks"]
+
+ROWS_IN_MEMORY: Final = 20_000
+"""Rows that `VideoMasks.frames` holds at most, roughly 20 to 50 MB."""
+
+
+class MaskRow(NamedTuple):
+    """One target on one frame: a row of the masks table (docs/results.md), without the carried columns."""
+
+    video_id: str
+    object_id: int
+    frame: int
+    time: float | None
+    height: int
+    width: int
+    rle: bytes
+    x: float | None
+    y: float | None
+    w: float | None
+    h: float | None
+    area: int
+    score: float | None
+    confidence: float | None
+    state: State
+    category: str | None
+
+    @property
+    def box(self) -> Box | None:
+        """x, y, w, h in pixels; None where the tracker gave none."""
+        return None if self.x is None else cast(Box, (self.x, self.y, self.w, self.h))
+
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask, bool [height, width].
+
+        Raises:
+            ResultsError: the RLE is damaged.
+        """
+        try:
+            return decode_rle(self.rle, self.height, self.width)
+        except ResultsError as error:
+            raise self._located(error) from error
+
+    def runs(self) -> NDArray[np.int64]:
+        """The lengths of the mask's runs down its columns, zeros first, [N] int64; cheaper than the mask.
+
+        Raises:
+            ResultsError: the RLE is damaged.
+        """
+        try:
+            return parse_rle(self.rle, self.height, self.width)
+        except ResultsError as error:
+            raise self._located(error) from error
+
+    def _located(self, error: ResultsError) -> ResultsError:
+        return ResultsError(f"video {self.video_id!r}, object {self.object_id}, frame {self.frame}: {error}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target of a video; its rows are `rows` of the video from `first_row` on, one for each frame."""
+
+    object_id: int
+    category: str | None
+    first_frame: int
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """All targets on one frame of a video."""
+
+    index: int
+    """Counted from the video's first frame."""
+    rows: tuple[MaskRow, ...]
+    """In order of object_id; targets whose first prompt is on a later frame have none."""
+
+    def masks(self) -> dict[int, NDArray[np.bool_]]:
+        """Each target's mask, bool [H, W], by object_id; all False where the target is lost."""
+        return {row.object_id: row.mask() for row in self.rows}
+
+
+class VideoMasks:
+    """The masks of one finished video. Nothing is read before it is asked for."""
+
+    def __init__(self, file: MasksFile, entry: VideoEntry, sources: VideoSources) -> None:
+        self._file = file
+        self._entry = entry
+        self._sources = sources
+        self.file = file.uri
+        self.video_id = entry.video_id
+        self.key: str | None = entry.task.get("key")
+        self.rows_total = entry.rows
+        self.frames_total = entry.frames
+        """The index after the video's last frame."""
+        self.fps = entry.fps
+        self.duration = entry.duration
+        self.weights = entry.weights
+        self.profile = entry.profile
+
+    @property
+    def entry(self) -> VideoEntry:
+        """Everything that the file's metadata says of the video."""
+        return self._entry
+
+    @property
+    def uri(self) -> str | None:
+        """Where the video is, path or URI; None where the folder's manifest does not say."""
+        return self._sources.uri(self.video_id)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of `tables`, the manifest's carried columns included."""
+        return self._file.schema
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels; 0, 0 without rows."""
+        for table in self.tables(["height", "width"]):
+            return table["height"][0].as_py(), table["width"][0].as_py()
+        return 0, 0
+
+    @cached_property
+    def targets(self) -> dict[int, Target]:
+        """The video's targets by object_id, in the order of the rows.
+
+        Raises:
+            ResultsError: the rows are not sorted by object and frame, so the file is not as a run wrote it.
+        """
+        found: dict[int, Target] = {}
+        row = 0
+        for table in self.tables(["object_id", "frame", "category"]):
+            ids = table["object_id"].to_numpy()
+            starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
+            for start, stop in itertools.pairwise([*starts.tolist(), len(ids)]):
+                object_id = int(ids[start])
+                known = found.get(object_id)
+                if known is None:
+                    category, frame = (table[name][start].as_py() for name in ("category", "frame"))
+                    known = Target(object_id, category, frame, row + start, 0)
+                elif known.first_row + known.rows != row + start:
+                    raise ResultsError(
+                        f"{self.file}: the rows of object {object_id} are not together; it was rewritten"
+                    )
+                found[object_id] = Target(
+                    object_id, known.category, known.first_frame, known.first_row, known.rows + stop - start
+                )
+            row += len(ids)
+        return found
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows as Arrow tables of bounded size, sorted by object and frame."""
+        first = self._entry.first_row
+        return self._file.tables(first, first + self._entry.rows, columns)
+
+    def table(self, object_id: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of one target in memory, sorted by frame; none where the video does not have it."""
+        target = self.targets.get(object_id)
+        first = self._entry.first_row + (target.first_row if target else 0)
+        return self._file.table(first, first + (target.rows if target else 0), columns)
+
+    def rows(self, object_ids: Collection[int] | None = None) -> Iterator[MaskRow]:
+        """The rows sorted by object and frame, of all targets or of some."""
+        if object_ids is None:
+            yield from self._rows(0, self._entry.rows)
+            return
+        for target in self.targets.values():
+            if target.object_id in object_ids:
+                yield from self._rows(target.first_row, target.first_row + target.rows)
+
+    def frames(self, object_ids: Collection[int] | None = None) -> Iterator[FrameMasks]:
+        """The frames in order, each with its targets: those from the first prompt on, to the video's end."""
+        chosen = [target for target in self.targets.values() if object_ids is None or target.object_id in object_ids]
+        place = attrgetter("frame", "object_id")
+        ordered: Iterator[MaskRow]
+        if sum(target.rows for target in chosen) <= ROWS_IN_MEMORY:
+            ordered = iter(sorted(self.rows(object_ids), key=place))
+        else:
+            at_once = max(50, ROWS_IN_MEMORY // len(chosen))
+            ordered = heapq.merge(*(self._in_pieces(target, at_once) for target in chosen), key=place)
+        for index, rows in itertools.groupby(ordered, key=attrgetter("frame")):
+            yield FrameMasks(index, tuple(rows))
+
+    def close(self) -> None:
+        """Closes the file, which opens itself again when it is read."""
+        self._file.close()
+
+    def _in_pieces(self, target: Target, at_once: int) -> Iterator[MaskRow]:
+        """One target's rows; of a row group no more than `at_once` rows outlive the reading of it."""
+        stop = target.first_row + target.rows
+        for first in range(target.first_row, stop, at_once):
+            yield from list(self._rows(first, min(first + at_once, stop)))
+
+    def _rows(self, first: int, stop: int) -> Iterator[MaskRow]:
+        offset = self._entry.first_row
+        for table in self._file.tables(offset + first, offset + stop, MaskRow._fields):
+            columns = [table[name].to_pylist() for name in MaskRow._fields]
+            yield from map(MaskRow._make, zip(*columns, strict=True))
+            del columns, table  # or two row groups would be in memory while the next one is read
+
+
+class Masks:
+    """The masks of a run, of which any part may be finished. Iterating gives one `VideoMasks` after another."""
+
+    def __init__(self, run_folder: str) -> None:
+        self.folder = run_folder
+        self.sources = VideoSources(run_folder)
+        """Where the videos are."""
+        folder = storage.join(run_folder, "masks")
+        self.files = tuple(
+            storage.join(folder, name) for name in storage.list_names(folder) if name.endswith(".parquet")
+        )
+        if not self.files:
+            raise ResultsError(f"{folder} holds no masks: no video is finished, or {run_folder} is not a run's folder")
+
+    def __iter__(self) -> Iterator[VideoMasks]:
+        return self.videos()
+
+    def videos(self, video_ids: Collection[str] | None = None) -> Iterator[VideoMasks]:
+        """The finished videos in order of their files, all of them or some.
+
+        Raises:
+            ResultsError: a file that is no masks file, or, after the last video, an id that the run does not have.
+        """
+        left = None if video_ids is None else set(video_ids)
+        for uri in self.files:
+            file = MasksFile(uri)
+            try:
+                for entry in video_entries(file, self.folder):
+                    if left is None or entry.video_id in left:
+                        yield VideoMasks(file, entry, self.sources)
+                        if left is not None:
+                            left.remove(entry.video_id)
+            finally:
+                file.close()
+            if left is not None and not left:
+                return
+        if left:
+            names = ", ".join(repr(name) for name in sorted(left)[:5])
+            raise ResultsError(f"{self.folder} has no finished video {names}; `rts-batch show` lists those it has")
+
+    def video(self, video_id: str) -> VideoMasks:
+        """One video.
+
+        Raises:
+            ResultsError: the run has no finished video of this id.
+        """
+        (found,) = self.videos([video_id])
+        return found
+
+    def dataset(self) -> ds.Dataset:
+        """All rows as a pyarrow dataset, to be filtered and read in pieces."""
+        return open_masks(self.folder)
+
+    def table(self, **conditions: Any) -> pa.Table:
+        """Rows in memory; takes `video_ids`, `object_ids` and `columns`."""
+        return read_table(self.folder, **conditions)
+
+
+def read_masks(run_folder: str) -> Masks:
+    """Opens the masks of a run's folder, or of one that `rts-batch compact` wrote; path or URI.
+
+    Raises:
+        ResultsError: there are none.
+        StorageError: the folder cannot be listed.
+    """
+    return Masks(str(run_folder))

@@ -1,0 +1,120 @@
+"""What a run's masks amount to: frames in each state and mean scores, by run, video and target."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rts_batch.io.results.schema import STATES
+from rts_batch.runs.reading import VideoMasks
+
+__all__ = ["Statistics", "TargetSummary", "VideoSummary", "summarize_targets", "summarize_video"]
+
+
+@dataclass
+class Statistics:
+    """Sums over rows of the masks table."""
+
+    rows: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    scores: int = 0
+    score_sum: float = 0.0
+    confidences: int = 0
+    confidence_sum: float = 0.0
+
+    def add(self, table: pa.Table) -> None:
+        self.rows += table.num_rows
+        for entry in pc.value_counts(table["state"].cast(pa.string())).to_pylist():
+            self.states[entry["values"]] += entry["counts"]
+        self.scores += table.num_rows - table["score"].null_count
+        self.score_sum += pc.sum(table["score"]).as_py() or 0.0
+        self.confidences += table.num_rows - table["confidence"].null_count
+        self.confidence_sum += pc.sum(table["confidence"]).as_py() or 0.0
+
+    def merge(self, other: Statistics) -> None:
+        self.rows += other.rows
+        self.states.update(other.states)
+        self.scores += other.scores
+        self.score_sum += other.score_sum
+        self.confidences += other.confidences
+        self.confidence_sum += other.confidence_sum
+
+    @property
+    def mean_score(self) -> float | None:
+        """Over the rows that have a score: prompts have none."""
+        return self.score_sum / self.scores if self.scores else None
+
+    @property
+    def mean_confidence(self) -> float | None:
+        return self.confidence_sum / self.confidences if self.confidences else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "states": {state: self.states[state] for state in STATES},
+            "mean_score": self.mean_score,
+            "mean_confidence": self.mean_confidence,
+        }
+
+
+@dataclass
+class VideoSummary:
+    video_id: str
+    targets: int
+    frames: int
+    """Frames that a target covers."""
+    statistics: Statistics
+
+    def to_dict(self) -> dict[str, Any]:
+        about = {"video_id": self.video_id, "targets": self.targets, "frames": self.frames}
+        return {**about, **self.statistics.to_dict()}
+
+
+@dataclass
+class TargetSummary:
+    object_id: int
+    category: str | None
+    stretches: list[tuple[str, int, int]]
+    """State, first and last frame of each stretch of frames in one state."""
+    statistics: Statistics
+
+    def to_dict(self) -> dict[str, Any]:
+        stretches = [{"state": state, "first": first, "last": last} for state, first, last in self.stretches]
+        about = {"object_id": self.object_id, "category": self.category, "stretches": stretches}
+        return {**about, **self.statistics.to_dict()}
+
+
+def summarize_video(video: VideoMasks) -> VideoSummary:
+    statistics = Statistics()
+    for table in video.tables(["state", "score", "confidence"]):
+        statistics.add(table)
+    targets = video.targets
+    first = min((target.first_frame for target in targets.values()), default=video.frames_total)
+    return VideoSummary(video.video_id, len(targets), video.frames_total - first, statistics)
+
+
+def summarize_targets(video: VideoMasks) -> Iterator[TargetSummary]:
+    tables = video.tables(["frame", "state", "score", "confidence"])
+    row, table = 0, next(tables, None)
+    for target in video.targets.values():
+        statistics = Statistics()
+        stretches: list[tuple[str, int, int]] = []
+        left = target.rows
+        while left and table is not None:
+            piece = table.slice(row, left)
+            statistics.add(piece)
+            for frame, state in zip(piece["frame"].to_pylist(), piece["state"].to_pylist(), strict=True):
+                if stretches and stretches[-1][0] == state:
+                    stretches[-1] = (state, stretches[-1][1], frame)
+                else:
+                    stretches.append((state, frame, frame))
+            left -= piece.num_rows
+            row += piece.num_rows
+            if row == table.num_rows:
+                row, table = 0, next(tables, None)
+        yield TargetSummary(target.object_id, target.category, stretches, statistics)

@@ -1,0 +1,114 @@
+"""Where a run stands, from its folder alone; and how to ask the process that holds it to stop."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+
+from rts_batch.config import Shard
+from rts_batch.errors import RunFolderError
+from rts_batch.io.storage import files as storage
+from rts_batch.io.storage.parquet import read_parquet
+from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.lease import holder_of
+
+__all__ = ["RunStatus", "Submission", "ask_to_stop", "read_status"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One process that works on the run, or did: the whole of it, or a shard."""
+
+    shard: str | None
+    """`i-of-n`."""
+    holder: Literal["nobody", "alive", "dead", "unknown"]
+    """Whether its process lives; `unknown`: it runs on another host, where only the status' age tells."""
+    process: str
+    status: dict[str, Any]
+    """What it wrote last into its `status.json`."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.holder in ("alive", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    out: str
+    videos: int
+    """In the folder's manifest."""
+    done: int
+    failed: int
+    submissions: tuple[Submission, ...]
+
+    @property
+    def is_running(self) -> bool:
+        return any(submission.is_running for submission in self.submissions)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "out": self.out,
+            "videos": self.videos,
+            "done": self.done,
+            "failed": self.failed,
+            "left": self.videos - self.done - self.failed,
+            "running": self.is_running,
+            "submissions": [
+                {"shard": one.shard, "holder": one.holder, "process": one.process, "status": one.status}
+                for one in self.submissions
+            ],
+        }
+
+
+def read_status(out: str) -> RunStatus:
+    """Reads a run's folder.
+
+    Raises:
+        RunFolderError: it is no run's folder.
+    """
+    folder = RunFolder(out)
+    if folder.record() is None:
+        raise RunFolderError(f"{folder.uri} is not a run's folder: it has no run.json")
+    names = storage.list_names(folder.uri)
+    submissions = [_read_submission(folder.uri, shard, names) for shard in _shards(names)]
+    return RunStatus(
+        out=folder.uri,
+        videos=_count_videos(folder.uri),
+        done=len(folder.done()),
+        failed=len(folder.failed()),
+        submissions=tuple(submissions),
+    )
+
+
+def ask_to_stop(out: str, *, now: bool) -> list[Submission]:
+    """Asks every submission that is at work on the run to stop; returns them."""
+    found = [submission for submission in read_status(out).submissions if submission.is_running]
+    for submission in found:
+        shard = Shard.parse(submission.shard.replace("-of-", "/")) if submission.shard else None
+        RunFolder(out, shard).ask_to_stop(now=now)
+    return found
+
+
+def _shards(names: list[str]) -> list[str | None]:
+    """Which submissions the folder knows of: None for the whole run, then `i-of-n`."""
+    found = {match[1] for name in names if (match := re.fullmatch(r"(?:lease|status)(?:-(\d+-of-\d+))?\.json", name))}
+    return sorted(found, key=lambda shard: [int(part) for part in re.findall(r"\d+", shard or "")])
+
+
+def _read_submission(out: str, shard: str | None, names: list[str]) -> Submission:
+    suffix = f"-{shard}.json" if shard else ".json"
+    status = {}
+    if f"status{suffix}" in names:
+        status = json.loads(storage.read_bytes(storage.join(out, f"status{suffix}")))
+    holder, process = holder_of(storage.join(out, f"lease{suffix}"))
+    return Submission(shard=shard, holder=holder, process=process, status=status)
+
+
+def _count_videos(out: str) -> int:
+    data = storage.read_bytes(storage.join(out, "manifest.parquet"))
+    table = read_parquet(data, columns=["video_id"])
+    return int(pc.count_distinct(table["video_id"]).as_py())

@@ -1,0 +1,169 @@
+"""The stages of a lane in Triton kernels.
+
+Identical to `lane_steps.py` up to rounding, with a few launches where that has hundreds: on a GPU the time of a frame
+outside the network is launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rts_batch.tracking.gpu.batch import Lane
+from rts_batch.tracking.gpu.kernels import common as kernels
+from rts_batch.tracking.gpu.kernels import judge as kernels_judge
+from rts_batch.tracking.gpu.kernels import search as kernels_search
+from rts_batch.tracking.gpu.kernels.common import TILE_COLUMNS, TILE_ROWS, launch
+from rts_batch.tracking.gpu.memory import DeviceMemory
+from rts_batch.tracking.gpu.state import BOUNDS, HISTORY, LOST_FRAMES, NUMBERS, PLACEMENT, VECTORS
+from rts_batch.tracking.gpu.steps import LaneSteps
+from rts_batch.tracking.memory import SampleMemory
+from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN
+
+if TYPE_CHECKING:
+    from rts_batch.tracking.gpu.tracker import DeviceTracker
+
+BLOCK = 512
+TARGET_SCALE = 2 * len(VECTORS) + NUMBERS.index("target_scale")
+CLF_SCALE = 2 * len(VECTORS) + NUMBERS.index("clf_scale")
+
+
+def _next_power(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _tiles(length: int, tile: int) -> int:
+    return -(-length // tile)
+
+
+def _bytes(flags: Tensor) -> Tensor:
+    return flags.view(torch.int8)
+
+
+class KernelMemory(DeviceMemory):
+    """Identical to the parent; the bookkeeping is one kernel, and so is each tensor of a sample."""
+
+    def __init__(self, memory: SampleMemory, device: torch.device) -> None:
+        super().__init__(memory, device)
+        self.slot = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def insert(self, sample: Mapping[str, Tensor], gate: Tensor) -> None:
+        launch(
+            kernels.weigh,
+            (1,),
+            *(self.weights, self.age, _bytes(self.protected), self.prompt_weights, self.counters, self.slot),
+            *(_bytes(gate), self.capacity, self.learning_rate, 1 - self.learning_rate, self.minimum or 0.0),
+            GUARDED=self.minimum is not None,
+            BLOCK=_next_power(self.capacity),
+            warps=1,
+        )
+        for name, values in sample.items():
+            size = values.numel()
+            launch(
+                kernels.keep,
+                (_tiles(size, 1024),),
+                *(self.slots[name], values.contiguous(), self.slot, _bytes(gate), size),
+                BLOCK=1024,
+            )
+
+
+class KernelSteps(LaneSteps):
+    """Identical to the parent but for rounding; each override is one kernel or two."""
+
+    memory = KernelMemory
+
+    def __init__(self, lane: Lane, tracker: DeviceTracker, image_size: tuple[int, int]) -> None:
+        super().__init__(lane, tracker, image_size)
+        height, width = image_size
+        self._down, self._across = _tiles(height, TILE_ROWS), _tiles(width, TILE_COLUMNS)
+        device = self.network.device
+        self._rows = torch.zeros(self._across, height, device=device)
+        self._columns = torch.zeros(self._down, width, device=device)
+        self._partial = torch.zeros(self._down * self._across, 8, device=device)
+        self._crop = {"CROP_HEIGHT": self.config.crop_size[0], "CROP_WIDTH": self.config.crop_size[1]}
+        self._tile = {"TILE_ROWS": TILE_ROWS, "TILE_COLUMNS": TILE_COLUMNS}
+
+    def _remember(self) -> None:
+        state = self.state
+        launch(
+            kernels_search.remember,
+            (_tiles(self.remembered.numel(), BLOCK),),
+            *(state.previous, state.places, _bytes(state.inside), self.remembered, self.image_size[1]),
+            **self._crop,
+            BLOCK=BLOCK,
+        )
+
+    def _look(self) -> None:
+        state, config = self.state, self.config
+        height, width = self.image_size
+        maps = (self._rows, self._columns)
+        launch(
+            kernels_search.profiles,
+            (self._down, self._across),
+            *(state.previous, *maps, height, width, config.moment_threshold),
+            **self._tile,
+        )
+        odd = [(size // 16 + self.model.config.target_filter_size) % 2 for size in config.crop_size]
+        launch(
+            kernels_search.search,
+            (1,),
+            *(state.values, _bytes(state.flags), *maps, state.places, _bytes(state.inside)),
+            *(height, width, self._across, self._down),
+            *(config.search_area_scale, *config.max_scale_change, float(odd[0]), float(odd[1])),
+            **self._crop,
+            FALLBACK=config.localisation_fallback,
+            BLOCK=_next_power(max(height, width)),
+            CROP_BLOCK=_next_power(sum(config.crop_size)),
+            TARGET_SCALE=TARGET_SCALE,
+            LOST_FRAMES=LOST_FRAMES,
+            PLACEMENT=PLACEMENT,
+            HISTORY=HISTORY,
+            LENGTH=LOST_HISTORY,
+            FEWEST=LOST_MEAN[0],
+            MOST=LOST_MEAN[1],
+        )
+        launch(
+            kernels_search.cut,
+            (_tiles(self.remembered.numel(), BLOCK),),
+            *(self.frame, state.placement, self.crop, state.previous, self.previous_mask),
+            *(state.places, _bytes(state.inside), _bytes(state.flags), width),
+            **self._crop,
+            PREVIOUS=self.model.config.previous_mask,
+            BLOCK=BLOCK,
+        )
+
+    def _judge(self) -> None:
+        state, config = self.state, self.config
+        height, width = self.image_size
+        launch(
+            kernels_judge.paste,
+            (self._down, self._across),
+            *(self.logits, state.placement, self.scores, state.probabilities, state.previous, _bytes(self.mask)),
+            *(self._partial, height, width, self._across),
+            **self._crop,
+            **self._tile,
+        )
+        features = (self.x_c.shape[-2], self.x_c.shape[-1])
+        rows, columns = self.score_map.shape
+        factor = config.localisation_sigma_factor / config.search_area_scale
+        launch(
+            kernels_judge.judge,
+            (1,),
+            *(state.values, _bytes(state.flags), self._partial, self.score_map, self.label, self.numbers),
+            *(height, width, self._down * self._across, config.not_found_threshold, config.min_mask_area),
+            *(config.search_area_scale, config.target_inside_ratio - 0.5),
+            *(factor**2 * features[0] * features[1], 0.0 if self.model.config.localisation_filter_size % 2 else 0.5),
+            **self._crop,
+            MAP_ROWS=rows,
+            MAP_COLUMNS=columns,
+            FEATURE_ROWS=features[0],
+            FEATURE_COLUMNS=features[1],
+            TILES=_next_power(self._down * self._across),
+            MAP_BLOCK=_next_power(rows * columns),
+            CLF_SCALE=CLF_SCALE,
+            BOUNDS=BOUNDS,
+            PLACEMENT=PLACEMENT,
+        )

@@ -1,0 +1,275 @@
+"""The stages of a lane: what happens to one target before and after the network, without the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rts_batch.masks import Box
+from rts_batch.model.fast.learner import border, fit, scores_of
+from rts_batch.tracking.branches import localisation_labels, trains_on
+from rts_batch.tracking.gpu.batch import Lane, Stage
+from rts_batch.tracking.gpu.memory import DeviceMemory
+from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
+from rts_batch.tracking.state import TrackerState
+from rts_batch.tracking.tracker import StepResult, TrackedFrame, centred_box, target_state
+
+if TYPE_CHECKING:
+    from rts_batch.tracking.gpu.tracker import DeviceTracker
+
+
+class Reading:
+    """One target's result on its way to the host: a mask and 19 numbers."""
+
+    def __init__(self, numbers: Tensor, mask: Tensor, steps: LaneSteps) -> None:
+        # Into pinned memory on CUDA, without waiting.
+        self._numbers = numbers.to("cpu", non_blocking=True, copy=True)
+        self._mask = mask.to("cpu", non_blocking=True, copy=True)
+        self._steps = steps
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.device.type == "cuda":
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def frame(self) -> TrackedFrame:
+        """The frame of a target that is alone in its video."""
+        result, area, confidence_sum = self._read()
+        return TrackedFrame(
+            mask=self._mask.numpy(),
+            region=result.region,
+            box=result.box,
+            area=area,
+            score=result.score,
+            confidence=confidence_sum / area if area else None,
+            state=target_state(area, result),
+        )
+
+    def scores(self) -> StepResult:
+        """The result before any merging with other targets; the scores are valid until the tracker's next step."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[StepResult, int, float]:
+        """Waits for the numbers; beside the result, the mask's area and the sum of probabilities inside it."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        score, probability_sum, confidence_sum, area, *others = self._numbers.tolist()
+        lost_mask, too_small, lost_localisation = (bool(value) for value in others[:3])
+        x, y, w, h = others[3:7]
+        box: Box = (x, y, w, h)
+        if (lost_mask or too_small) and self._steps.network.config.localisation_fallback:
+            box = centred_box(others[7:9], others[9:11])
+        y0, x0, y1, x1 = (int(value) for value in others[11:15])
+        result = StepResult(
+            scores=self._steps.scores,
+            region=(y0, x0, y1, x1),
+            box=box,
+            score=score,
+            localised=not lost_localisation,
+            mask_too_small=too_small,
+            probability_sum=probability_sum,
+        )
+        return result, int(area), confidence_sum
+
+
+class LaneSteps:
+    """The stages of one lane for images of one size; `load` puts a tracker's state into them."""
+
+    memory: type[DeviceMemory] = DeviceMemory
+
+    def __init__(self, lane: Lane, tracker: DeviceTracker, image_size: tuple[int, int]) -> None:
+        network = lane.network
+        self.network = network
+        self.model, self.config = network.model, network.config
+        self.lane, self.image_size = lane, image_size
+        number, device = lane.number, network.device
+        self.crop, self.previous_mask = network.crops[number], network.previous_masks[number]
+        self.tau, self.kappa = network.tau[number : number + 1], network.kappa[number : number + 1]
+        self.x_s, self.x_c = network.segmentation_features[number], network.localisation_features[number]
+        self.score_map, self.logits = network.score_maps[number], network.logits[number]
+        self.grid = Grid(self.config.crop_size, image_size, device)
+        self.state = DeviceState(self.grid, self.x_s)
+        if lane.segmentation is None or lane.localisation is None:
+            lane.segmentation = self.memory(tracker.segmentation.memory, device)
+            lane.localisation = self.memory(tracker.localisation.memory, device)
+        self.segmentation, self.localisation = lane.segmentation, lane.localisation
+        self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
+        self.scores = torch.zeros(image_size, device=device)
+        self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
+        self.numbers = torch.zeros(19, device=device)
+        self.gate = torch.zeros((), dtype=torch.bool, device=device)
+        """Whether the last frame is one to learn from."""
+        self.remembered = torch.zeros(self.config.crop_size, device=device)
+        """The last frame's probabilities in its own crop, `[h, w]`."""
+        self.label = torch.zeros_like(self.score_map)
+        """The Gaussian label of the last frame's target, `[h', w']`."""
+        self.frame_number = 1
+        self.has_previous = False
+        self.stages: dict[str, Stage] = {}
+
+    def load(self, tracker: DeviceTracker, state: TrackerState) -> None:
+        """Takes a tracker's state from the host."""
+        self.lane.catch_up()
+        self.frame_number, self.has_previous = state.frame_number, state.region is not None
+        self.state.load(state)
+        self.segmentation.load(tracker.segmentation.memory)
+        self.localisation.load(tracker.localisation.memory)
+        self.tau.copy_(tracker.segmentation.tau)
+        self.kappa.copy_(tracker.localisation.kappa)
+        self.lane.wait_for_caller()
+
+    def save(self, tracker: DeviceTracker, state: TrackerState) -> None:
+        """Writes it back."""
+        self.lane.catch_up()
+        state.frame_number = self.frame_number
+        if self.has_previous:
+            self.state.save(state)
+        self.segmentation.save(tracker.segmentation.memory)
+        self.localisation.save(tracker.localisation.memory)
+        tracker.segmentation.filters = self.tau.clone()
+        tracker.localisation.filters = self.kappa.clone()
+
+    def prepare(self, frame: NDArray[np.uint8], previous: Tensor | None) -> None:
+        """Learns from the last frame and cuts the crop out of the next, `[H, W, 3] uint8`."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frame))
+        if self.network.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        self.frame_number += 1
+        forced = self.frame_number < self.config.dense_frames
+        stores = self.has_previous and self.config.update_target_model
+        due = stores and trains_on(self.frame_number, self.config)
+        if previous is not None:
+            self.lane.wait_for_caller()
+        with self.lane.issue():
+            self.frame.copy_(pixels, non_blocking=True)
+            if previous is not None:
+                self.state.previous.copy_(previous)
+            self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
+        if stores and not due:
+            with self.lane.issue_aside():  # the network need not wait for it
+                self._stage(self._store, stream=self.lane.side_stream)()
+        self.has_previous = True
+
+    def finish(self) -> Reading:
+        """Reads what the network found, and learns to localise from it."""
+        self.lane.join()
+        with self.lane.issue():
+            self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
+            return Reading(self.numbers, self.mask, self)
+
+    def _stage(
+        self, function: Callable[..., None], *, stream: torch.cuda.Stream | None = None, **arguments: bool
+    ) -> Stage:
+        key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
+        if key not in self.stages:
+            self.stages[key] = Stage(lambda: function(**arguments), stream or self.lane.stream, self.lane.pool)
+        return self.stages[key]
+
+    def _prepare(self, stores: bool, forced: bool, due: bool) -> None:
+        if stores:
+            state = self.state
+            self.gate.copy_(state.lost_mask.new_ones(()) if forced else ~(state.lost_mask | state.lost_localisation))
+            self._remember()
+        if due:
+            self._store()
+            self._learn_mask()
+        self._look()
+
+    def _remember(self) -> None:
+        state = self.state
+        self.remembered.copy_(sample_mask(state.previous, state.places, state.inside, self.grid))
+
+    def _store(self) -> None:
+        """`SegmentationBranch.update`: stores the last frame, as `_prepare` left it."""
+        kernel = self.model.config.target_filter_size
+        label, weight = self.model.label_encoder(self.remembered[None, None])
+        sample = {
+            "features": border(self.state.features, kernel).transpose(0, 1),
+            "labels": border(label[0, 0], kernel),
+            "weights": border(weight[0, 0], kernel),
+        }
+        self.segmentation.insert(sample, self.gate)
+
+    def _learn_mask(self) -> None:
+        """Trains τ."""
+        memory, width = self.segmentation, self.config.crop_size[1] // 16
+        features = memory.slots["features"]
+        tau, _ = fit(
+            self.tau,
+            features,
+            memory.slots["labels"],
+            memory.slots["weights"] * memory.weights[:, None, None],
+            scores_of(features, self.tau, width),
+            width=width,
+            reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
+            iterations=self.config.update_iterations,
+        )
+        self.tau.copy_(torch.where(self.gate, tau, self.tau))
+
+    def _look(self) -> None:
+        """Sets the next search region and cuts the crop, and the last mask where the network reads it."""
+        state = self.state
+        state.update_search(self.config)
+        placement = self._place()
+        self.crop.copy_(sample_image(self.frame, placement, self.grid))
+        state.keep_region(placement)
+        if self.model.config.previous_mask:
+            # Zero and one on the first frame, whose map is ±100; nothing once the mask is lost.
+            seen = sample_mask(state.previous.clamp(0, 1), state.places, state.inside, self.grid)
+            self.previous_mask.copy_(torch.where(state.lost_mask, 0.0, seen))
+
+    def _place(self) -> Placement:
+        """`Tracker._place_region`."""
+        state, grid = self.state, self.grid
+        size = state.target_scale * grid.crop
+        cells = torch.div(grid.crop, 16, rounding_mode="floor")
+        odd = torch.remainder(cells + self.model.config.target_filter_size, 2)
+        return place_region(state.position + odd * state.target_scale * grid.crop / (2 * cells), size, grid)
+
+    def _finish(self, due: bool) -> None:
+        self._judge()
+        self.state.features.copy_(self.x_s)
+        if self.config.update_localisation:
+            self._learn_place(due)
+
+    def _judge(self) -> None:
+        """Pastes the logits, follows the target, and writes down what the host will read and learn from."""
+        state, grid, config = self.state, self.grid, self.config
+        placement = Placement.unpack(state.placement)
+        scores, window = paste_scores(self.logits, placement, grid)
+        probabilities = torch.sigmoid(scores)
+        found = localise(self.score_map, placement, grid, config)
+        outcome = outcome_of(scores, probabilities, grid)
+        state.lost_mask.copy_(outcome.lost)
+        state.mask_too_small.copy_(outcome.probability_sum <= config.min_mask_area)
+        state.lost_localisation.copy_(~found.found)
+        state.probabilities.copy_(probabilities)
+        state.previous.copy_(probabilities)
+        state.follow(found, outcome, config)
+        centre = (state.clf_position - placement.position) / found.scale
+        self.label.copy_(localisation_labels(centre[None], self.model, config, self.x_c)[0])
+        self.scores.copy_(scores)
+        self.mask.copy_(scores > 0)
+        measured = torch.stack([found.score, outcome.probability_sum, outcome.confidence_sum, outcome.area])
+        self.numbers.copy_(
+            torch.cat([measured, state.flags.float(), outcome.box, state.clf_position, state.clf_target_size, window])
+        )
+
+    def _learn_place(self, due: bool) -> None:
+        """`LocalisationBranch.update`: stores this frame and trains κ."""
+        memory, gate = self.localisation, ~self.state.lost_localisation
+        memory.insert({"features": self.x_c, "labels": self.label}, gate)
+        if due:
+            kappa = self.model.classifier.learn(
+                self.kappa,
+                memory.slots["features"][:, None],
+                memory.slots["labels"][:, None],
+                iterations=self.config.localisation_update_iterations,
+                sample_weights=memory.weights,
+            )[-1]
+            self.kappa.copy_(torch.where(gate, kappa, self.kappa))

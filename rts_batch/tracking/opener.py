@@ -1,0 +1,84 @@
+"""Opens the scenes of a worker's videos, with the tracker that its device is best served by."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections import deque
+from functools import partial
+
+from rts_batch.config import TrackerConfig
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.gpu.batch import LaneNetwork
+from rts_batch.tracking.gpu.tracker import DeviceTracker, supports
+from rts_batch.tracking.scene import Scene
+from rts_batch.tracking.tracker import Tracker
+
+MOST_LANES = 16
+"""Of one network; a scene of more targets takes several runs of it for a frame."""
+
+
+NETWORKS_KEPT = 2
+"""With all that they hold on the device, for later videos with as many targets."""
+
+
+class SceneOpener:
+    """Opens scenes that share one model.
+
+    On CUDA, videos of one target share a network of `lanes` lanes; the targets of a video with several have a network
+    of their own, so that the batch's size, and with it the last bits of a mask, depends on nothing but the video.
+
+    Args:
+        model: the network, in eval mode.
+        config: the procedure.
+        sta: the box-to-mask network.
+        lanes: videos that are tracked side by side.
+    """
+
+    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None, lanes: int = 1) -> None:
+        self._model = model
+        self._config = config
+        self._sta = sta
+        self._lanes = lanes
+        self._on_device = next(model.parameters()).device.type == "cuda" and supports(config)
+        self._shared: LaneNetwork | None = None
+        self._free: deque[LaneNetwork] = deque(maxlen=NETWORKS_KEPT)
+        """Networks of videos with several targets that are done, the latest last; any thread may add one."""
+        self._lock = threading.Lock()
+
+    def open(self, targets: int) -> Scene:
+        """Returns an empty scene for a video of so many targets."""
+        if not self._on_device:
+            return self._scene(targets, FastTracker)
+        with self._lock:
+            if targets == 1:
+                self._shared = self._shared or self._network(self._lanes)
+                return self._scene(targets, partial(DeviceTracker, network=self._shared))
+            lanes = min(targets, MOST_LANES)
+            network = self._take_free(lanes) or self._network(lanes)
+        scene = self._scene(targets, partial(DeviceTracker, network=network))
+        weakref.finalize(scene, self._free.append, network)
+        return scene
+
+    def _take_free(self, lanes: int) -> LaneNetwork | None:
+        """Takes a free network of so many lanes out; one at a time, so that it is never in two hands."""
+        others: list[LaneNetwork] = []
+        found = None
+        with contextlib.suppress(IndexError):
+            while found is None:
+                network = self._free.pop()
+                if len(network.lanes) == lanes:
+                    found = network
+                else:
+                    others.append(network)
+        self._free.extend(reversed(others))
+        return found
+
+    def _scene(self, targets: int, tracker: partial[DeviceTracker] | type[Tracker]) -> Scene:
+        return Scene(self._model, self._config, sta=self._sta, single=targets == 1, tracker=tracker)
+
+    def _network(self, lanes: int) -> LaneNetwork:
+        return LaneNetwork(self._model, self._config, lanes=lanes)

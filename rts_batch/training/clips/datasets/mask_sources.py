@@ -1,0 +1,63 @@
+"""Masks for data sets that have only boxes: a folder of PNGs, or a run of this pipeline over the very same frames.
+
+A run with one row `prompt_kind=annotate` per annotated box segments every box on its own frame (STA), which is how the
+paper made its masks for LaSOT and GOT-10k. Its `video_id`s are the sequences' names, its videos their frame folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import TrainingError
+from rts_batch.training.clips.datasets.base import read_mask_values
+from rts_batch.training.clips.datasets.runs import MaskFilter, RunMasks
+
+
+class MaskSource(Protocol):
+    def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
+        """Returns for each of a sequence's frames whether it may have a mask worth using; raises `TrainingError`."""
+
+    def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
+        """Returns the masks `[H, W]` (true on the target) of frames counted from 0; raises `TrainingError`."""
+
+
+@dataclass(frozen=True)
+class MaskPictures:
+    """`<folder>/<sequence>/<number>.png`, numbered from 1 with eight digits; the target has the value 1."""
+
+    folder: Path
+
+    def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
+        return np.ones(frames, dtype=bool)
+
+    def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
+        return [read_mask_values(self.folder / sequence / f"{place + 1:08d}.png") == 1 for place in places]
+
+
+@dataclass(frozen=True)
+class MasksOfRun:
+    """The masks that a run gave the same sequences."""
+
+    run: RunMasks
+
+    def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
+        visible = self.run.visible(self.run.find(sequence))[:frames]
+        return np.pad(visible, (0, frames - len(visible)))
+
+    def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
+        return list(self.run.masks(self.run.find(sequence), places))
+
+
+def open_masks_of(place: str | Path, keep: MaskFilter = MaskFilter()) -> MaskSource:  # noqa: B008
+    """Opens a run's folder (it has a `manifest.parquet`), whose rows `keep` filters, or a folder of mask pictures."""
+    if (Path(place) / "manifest.parquet").exists():
+        return MasksOfRun(RunMasks(place, keep=keep))
+    if not Path(place).is_dir():
+        raise TrainingError(f"{place} is missing: expected masks as pictures or a run's folder")
+    return MaskPictures(Path(place))

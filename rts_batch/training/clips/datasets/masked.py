@@ -1,0 +1,145 @@
+"""Data sets with a mask picture per frame and several objects: YouTube-VOS and DAVIS."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import TrainingError
+from rts_batch.training.clips.datasets.base import (
+    MINIMUM_VISIBLE_PIXELS,
+    AnnotatedFrame,
+    Memory,
+    annotated,
+    choose_names,
+    existing,
+    read_image,
+    read_mask_values,
+)
+
+
+@dataclass
+class MaskedFolders:
+    """`<images>/<video>/<frame>.jpg` beside `<masks>/<video>/<frame>.png` with one value per object.
+
+    A sequence is one object of one video; its frames are the video's annotated ones.
+    """
+
+    name: str
+    images: Path
+    masks: Path
+    objects: tuple[tuple[str, int], ...]
+    """(video, value in the masks) of each sequence."""
+    _counts: Memory[NDArray[np.int64]] = field(default_factory=Memory, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def label(self, index: int) -> str:
+        video, value = self.objects[index]
+        return f"{self.name}: {video}, object {value}"
+
+    def visible(self, index: int) -> NDArray[np.bool_]:
+        video, value = self.objects[index]
+        counts = self._counts.get(video, lambda: count_values(self.masks / video))
+        visible: NDArray[np.bool_] = counts[:, value] > MINIMUM_VISIBLE_PIXELS
+        return visible
+
+    def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
+        video, value = self.objects[index]
+        names = frame_names(self.masks / video)
+        return [
+            annotated(
+                read_image(self.images / video / f"{names[frame]}.jpg"),
+                read_mask_values(self.masks / video / f"{names[frame]}.png") == value,
+                None,
+                f"{self.label(index)}, frame {names[frame]}",
+            )
+            for frame in frames
+        ]
+
+
+def count_values(folder: Path) -> NDArray[np.int64]:
+    """Returns how many pixels of each mask of a folder have each value, `[frames, 256]`."""
+    masks = (read_mask_values(folder / f"{name}.png") for name in frame_names(folder))
+    return np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])
+
+
+def frame_names(folder: Path) -> list[str]:
+    """Returns the stems of a folder's PNG files in order; raises `TrainingError` where there are none."""
+    try:
+        names = sorted(entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png"))
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be listed ({error.strerror})") from error
+    if not names:
+        raise TrainingError(f"{folder} holds no mask")
+    return names
+
+
+def youtube_vos(
+    root: str | Path, *, sequences: str | Path | None = None, exclude: Iterable[str] = (), name: str = "youtube-vos"
+) -> MaskedFolders:
+    """Opens YouTube-VOS's `train` folder: `JPEGImages`, `Annotations` and `meta.json`, which names the objects.
+
+    Args:
+        root: the folder with these three.
+        sequences: text file with one video a line; all videos without it.
+        exclude: videos to leave out.
+        name: for messages.
+    """
+    root = Path(root)
+    existing(root / "JPEGImages", "pictures of YouTube-VOS")
+    existing(root / "Annotations", "masks of YouTube-VOS")
+    meta = root / "meta.json"
+    try:
+        videos = json.loads(meta.read_text())["videos"]
+        ids = {video: sorted(int(value) for value in entry["objects"]) for video, entry in videos.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{meta}: expected YouTube-VOS's list of videos and objects ({error!r})") from error
+    chosen = choose_names(ids, listed=_path(sequences), exclude=exclude, where=root)
+    objects = tuple((video, value) for video in chosen for value in ids[video])
+    return MaskedFolders(name, root / "JPEGImages", root / "Annotations", objects)
+
+
+def davis(
+    root: str | Path,
+    *,
+    sequences: str | Path | None = None,
+    exclude: Iterable[str] = (),
+    resolution: str = "480p",
+    name: str = "davis",
+) -> MaskedFolders:
+    """Opens DAVIS: `JPEGImages/<resolution>`, `Annotations/<resolution>`, by default the list of 2017's training.
+
+    The objects of a sequence are those of its first mask, as the data set promises.
+
+    Args:
+        root: the folder with these.
+        sequences: text file with one sequence a line; default `ImageSets/2017/train.txt` where there is one, else all.
+        exclude: sequences to leave out.
+        resolution: `480p` or `Full-Resolution`.
+        name: for messages.
+    """
+    root = Path(root)
+    images = existing(root / "JPEGImages" / resolution, "pictures of DAVIS")
+    masks = existing(root / "Annotations" / resolution, "masks of DAVIS")
+    usual = root / "ImageSets" / "2017" / "train.txt"
+    listed = _path(sequences) or (usual if usual.exists() else None)
+    chosen = choose_names(os.listdir(masks), listed=listed, exclude=exclude, where=root)
+    objects: list[tuple[str, int]] = []
+    for sequence in chosen:
+        first = masks / sequence / f"{frame_names(masks / sequence)[0]}.png"
+        objects.extend((sequence, int(value)) for value in np.unique(read_mask_values(first)) if value)
+    if not objects:
+        raise TrainingError(f"{root}: the first masks of all sequences are empty")
+    return MaskedFolders(name, images, masks, tuple(objects))
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,203 @@
+"""The masks of this pipeline's own runs, filtered by score and state: pseudo-labels for the next model."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rts_batch.errors import ResultsError, TrainingError
+from rts_batch.io.results.file import MasksFile
+from rts_batch.io.storage import files as storage
+from rts_batch.io.video.opening import open_video
+from rts_batch.manifest import read_manifest
+from rts_batch.masks import Box, decode_rle
+from rts_batch.training.clips.datasets.base import MINIMUM_VISIBLE_PIXELS, AnnotatedFrame, Memory, annotated
+
+FrameReader = Callable[[str, Sequence[int]], dict[int, NDArray[np.uint8]]]
+"""Reads frames, `[H, W, 3] uint8` RGB by index, of a video named by path or URI; raises an `RtsBatchError`."""
+
+
+@dataclass(frozen=True)
+class MaskFilter:
+    """Which rows of a run are good enough to train on."""
+
+    states: tuple[str, ...] | None = ("prompt", "tracked")
+    """None keeps every state with a mask."""
+    minimum_score: float | None = None
+    """Of the target's score map; prompts have none and pass."""
+    minimum_confidence: float | None = None
+    """Mean probability inside the mask."""
+    minimum_area: int = MINIMUM_VISIBLE_PIXELS + 1
+
+    def keeps(self, rows: pa.Table) -> NDArray[np.bool_]:
+        """Returns for each row whether it passes."""
+        kept: NDArray[np.bool_] = rows["area"].to_numpy() >= self.minimum_area
+        if self.states is not None:
+            states = rows["state"].cast(pa.string()).to_pylist()
+            kept &= np.array([state in self.states for state in states], dtype=bool)
+        for column, minimum in (("score", self.minimum_score), ("confidence", self.minimum_confidence)):
+            if minimum is not None:
+                values = rows[column].to_numpy(zero_copy_only=False).astype(np.float64)
+                kept &= np.isnan(values) | (values >= minimum)
+        return kept
+
+
+@dataclass(frozen=True)
+class _Target:
+    video_id: str
+    uri: str
+    key: str
+    object_id: int
+
+
+class RunMasks:
+    """The finished videos of a run, one sequence a target. A frame's place is its index in the video.
+
+    Args:
+        folder: of the run, path or URI.
+        keep: the rows to use.
+        boxes: `mask`: the tight box of the mask; `prompt`: the box that the manifest gives on that frame, and only
+            frames that have one (for runs made with `prompt_kind=annotate` from annotated boxes).
+        read_frames: how the videos are read.
+        name: for messages.
+
+    Raises:
+        TrainingError: no video of the run is finished.
+        ManifestError, StorageError: the folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep: MaskFilter = MaskFilter(),
+        boxes: Literal["mask", "prompt"] = "mask",
+        read_frames: FrameReader | None = None,
+        name: str = "run",
+    ) -> None:
+        self.folder, self.keep, self.name = str(folder), keep, name
+        self._usable: Memory[NDArray[np.bool_]] = Memory()
+        self.read_frames = read_frames or read_video_frames
+        tasks = read_manifest(storage.join(self.folder, "manifest.parquet")).tasks
+        done = set(storage.list_names(storage.join(self.folder, "masks")))
+        finished = [task for task in tasks if f"{task.key}.parquet" in done]
+        if not finished:
+            raise TrainingError(f"{folder}: none of the {len(tasks)} videos of this run is finished")
+        self.targets = [
+            _Target(task.video_id, task.uri, task.key, target.object_id) for task in finished for target in task.targets
+        ]
+        self.prompts: dict[tuple[str, int], dict[int, Box]] | None = None
+        if boxes == "prompt":
+            self.prompts = {
+                (task.key, target.object_id): {
+                    prompt.frame: prompt.box
+                    for prompt in target.prompts
+                    if prompt.box is not None and prompt.frame is not None
+                }
+                for task in finished
+                for target in task.targets
+            }
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def label(self, index: int) -> str:
+        target = self.targets[index]
+        return f"{self.name}: video {target.video_id}, object {target.object_id}"
+
+    def find(self, video_id: str) -> int:
+        """Returns the sequence of the first target of a video; raises `TrainingError` where the run has none."""
+        index = self._by_video.get(video_id)
+        if index is None:
+            raise TrainingError(f"{self.folder} has no finished video {video_id!r}")
+        return index
+
+    def visible(self, index: int) -> NDArray[np.bool_]:
+        return self._usable.get(index, lambda: self._read_usable(index))
+
+    def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
+        target = self.targets[index]
+        images = self.read_frames(target.uri, frames)
+        masks = self.masks(index, frames)
+        boxes = self.prompts[target.key, target.object_id] if self.prompts is not None else {}
+        return [
+            annotated(images[frame], mask, boxes.get(frame), f"{self.label(index)}, frame {frame}")
+            for frame, mask in zip(frames, masks, strict=True)
+        ]
+
+    def masks(self, index: int, frames: Sequence[int]) -> list[NDArray[np.bool_]]:
+        """Returns masks `[H, W]` of a target, without filter.
+
+        Raises:
+            TrainingError: a frame has no row, or the masks file cannot be read.
+        """
+        target = self.targets[index]
+        wanted = sorted(set(frames))
+        with self._open(target) as file:
+            rows = file.table(0, file.rows, ["object_id", "frame"])
+            (places,) = np.nonzero(rows["object_id"].to_numpy() == target.object_id)
+            place_of = dict(zip(rows["frame"].to_numpy()[places].tolist(), places.tolist(), strict=True))
+            missing = [frame for frame in wanted if frame not in place_of]
+            if missing:
+                raise TrainingError(f"{self.label(index)}: no mask on frame {missing[0]}")
+            masks = {}
+            for frame in wanted:
+                place = place_of[frame]
+                (row,) = file.table(place, place + 1, ["height", "width", "rle"]).to_pylist()
+                masks[frame] = decode_rle(row["rle"], row["height"], row["width"])
+        return [masks[frame] for frame in frames]
+
+    @contextlib.contextmanager
+    def _open(self, target: _Target) -> Iterator[MasksFile]:
+        file = MasksFile(storage.join(self.folder, "masks", f"{target.key}.parquet"))
+        try:
+            yield file
+        except ResultsError as error:  # what is wrong with one sequence is stepped over
+            raise TrainingError(f"{file.uri} cannot be read ({error})") from error
+        finally:
+            file.close()
+
+    @cached_property
+    def _by_video(self) -> dict[str, int]:
+        return {target.video_id: index for index, target in reversed(list(enumerate(self.targets)))}
+
+    def _read_usable(self, index: int) -> NDArray[np.bool_]:
+        target = self.targets[index]
+        with self._open(target) as file:
+            rows = file.table(0, file.rows, ["object_id", "frame", "area", "state", "score", "confidence"])
+        rows = rows.filter(pc.equal(rows["object_id"], target.object_id))
+        frames = rows["frame"].to_numpy()
+        usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
+        usable[frames] = self.keep.keeps(rows)
+        if self.prompts is not None:
+            boxed = np.zeros_like(usable)
+            boxed[[frame for frame in self.prompts[target.key, target.object_id] if frame < len(boxed)]] = True
+            usable &= boxed
+        return usable
+
+
+def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Decodes a video from the first to the last of `frames`. A remote one is fetched for the call.
+
+    Raises:
+        VideoError, StorageError: it cannot be read.
+        TrainingError: it ends earlier.
+    """
+    wanted = set(frames)
+    with tempfile.TemporaryDirectory() as spool:
+        path = storage.fetch(uri, spool)
+        with open_video(str(path), start=min(wanted), end=max(wanted) + 1) as source:
+            found = {frame.index: frame.image for frame in source if frame.index in wanted}
+    if len(found) < len(wanted):
+        raise TrainingError(f"{storage.safe_uri(uri)} has no frame {min(wanted - set(found))}")
+    return found

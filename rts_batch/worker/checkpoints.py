@@ -1,0 +1,212 @@
+"""The state of long videos under way, in the run's folder: what another worker needs to go on with them.
+
+::
+
+    checkpoints/<key>/<frame>-<attempt>/rows.parquet       rows of the masks table since the checkpoint before
+    checkpoints/<key>/<frame>-<attempt>/state.bin          the tracker's state after that frame
+    checkpoints/<key>/<frame>-<attempt>/checkpoint.json    written last: the checkpoint is complete; names all its rows
+
+The complete one with the highest frame counts. Nothing is ever overwritten, so a worker that was thought dead only adds
+another checkpoint that leads to the same masks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import posixpath
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rts_batch.errors import CheckpointError, StorageError
+from rts_batch.io.storage import files as storage
+from rts_batch.io.storage.parquet import read_parquet
+from rts_batch.io.video.opening import Damage
+from rts_batch.worker.tracker import OpenScene
+
+FORMAT: Final = 2
+
+LEAVING_SHARE: Final = 0.1
+"""A worker that must leave writes a checkpoint if at least this share of the interval would be lost."""
+
+_ROWS = pa.schema(
+    {
+        "object_id": pa.int64(),
+        "frame": pa.int64(),
+        "time": pa.float64(),
+        "rle": pa.binary(),
+        "box": pa.list_(pa.float64()),
+        "area": pa.int64(),
+        "score": pa.float64(),
+        "confidence": pa.float64(),
+        "state": pa.string(),
+    }
+)
+
+Row = Mapping[str, Any]
+"""The arguments of `ResultsWriter.add`, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a video stands after `frame`."""
+
+    frame: int
+    count: int
+    """Frames read so far."""
+    prompts: Mapping[str, Mapping[int, int]]
+    """Which prompts have come (`PromptBook.taken`)."""
+    damage: Mapping[str, Any]
+    """What had been found wrong with the video, the fields of `Damage`."""
+    warnings: tuple[str, ...]
+    state: bytes | None
+    """The tracker's, None as long as no target has appeared."""
+    segments: Mapping[str, str]
+    """All rows so far, in order: URIs with the SHA-256 of what they hold."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the masks table up to and with `frame`, in the order in which they were added."""
+        for uri in self.segments:
+            for row in read_parquet(storage.read_bytes(uri)).to_pylist():
+                yield {**row, "box": None if row["box"] is None else tuple(row["box"])}
+
+
+@dataclass(kw_only=True)
+class Checkpoints:
+    """Writes the checkpoints of one attempt at a video.
+
+    Args:
+        folder: URI of `checkpoints/<key>`.
+        attempt: makes the names of this attempt's checkpoints its own.
+        interval: seconds of work between two; None writes none.
+        segments: the rows that an earlier attempt wrote.
+    """
+
+    folder: str
+    attempt: str
+    interval: float | None
+    segments: Mapping[str, str] = field(default_factory=dict)
+    count: int = 0
+    """Frames tracked so far, those of earlier attempts included."""
+    written: int = 0
+    _rows: list[Row] = field(default_factory=list)
+    _last: float = field(default_factory=time.monotonic)
+    _state: str | None = None
+
+    def note(self, rows: Iterable[Row]) -> None:
+        """Counts a frame and keeps its rows for the next checkpoint; memory is bounded by the interval."""
+        self.count += 1
+        if self.interval is not None:
+            self._rows.extend(rows)
+
+    def due(self, *, leaving: bool) -> bool:
+        """Whether it is time to `write`."""
+        share = LEAVING_SHARE if leaving else 1.0
+        return self.interval is not None and time.monotonic() - self._last >= self.interval * share
+
+    def write(
+        self,
+        *,
+        frame: int,
+        prompts: Mapping[str, Mapping[int, int]],
+        damage: Damage,
+        warnings: tuple[str, ...],
+        snapshot: Callable[[], bytes] | None,
+    ) -> None:
+        """Writes a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
+        folder = storage.join(self.folder, f"{frame:09d}-{self.attempt}")
+        rows_uri, state_uri = storage.join(folder, "rows.parquet"), storage.join(folder, "state.bin")
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in self._rows], _ROWS), sink, compression="zstd")
+        segments = {**self.segments, rows_uri: _digest(sink.getvalue())}
+        state = None if snapshot is None else snapshot()
+        content = {
+            "frame": frame,
+            "count": self.count,
+            "prompts": prompts,
+            "damage": asdict(damage),
+            "warnings": warnings,
+            "state_sha256": None if state is None else _digest(state),
+            "segments": {posixpath.relpath(uri, self.folder): digest for uri, digest in segments.items()},
+        }
+        text = json.dumps(content)
+        written = {"format": FORMAT, "sha256": _digest(text.encode()), "content": text}
+        try:
+            storage.put_bytes(rows_uri, sink.getvalue())
+            if state is not None:
+                storage.put_bytes(state_uri, state)
+            storage.put_bytes(storage.join(folder, "checkpoint.json"), json.dumps(written).encode())
+            earlier, self._state = self._state, state_uri
+            if earlier is not None:
+                storage.delete(earlier)  # the large part of what nobody needs any more
+        except StorageError:
+            return
+        finally:
+            self._last = time.monotonic()
+        self.segments = segments
+        self.written += 1
+        self._rows.clear()
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to go on from, with the tracker's state put back."""
+
+    checkpoint: Checkpoint
+    scene: OpenScene | None
+
+    def add_damage(self, damage: Damage) -> None:
+        """Puts together what both attempts found: a decoder that starts in the middle may, or may not, see the rest."""
+        for name, earlier in self.checkpoint.damage.items():
+            now = getattr(damage, name)
+            setattr(
+                damage, name, max(now, earlier) if isinstance(now, int) and isinstance(earlier, int) else earlier or now
+            )
+
+
+def read_latest(folder: str) -> Checkpoint | None:
+    """The whole checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
+    for name in sorted(storage.list_folders(folder), reverse=True):
+        here = storage.join(folder, name)
+        try:
+            if storage.exists(storage.join(here, "checkpoint.json")):
+                return _read(folder, here)
+        except (StorageError, CheckpointError):
+            continue
+    return None
+
+
+def _read(folder: str, here: str) -> Checkpoint:
+    """Raises CheckpointError where it is another version's or not as it was written."""
+    try:
+        written = json.loads(storage.read_bytes(storage.join(here, "checkpoint.json")))
+        text = written["content"]
+        if written["format"] != FORMAT or written["sha256"] != _digest(text.encode()):
+            raise CheckpointError(f"{here} is another version's, or damaged")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{here} is no checkpoint: {error!r}") from error
+    content = json.loads(text)
+    state = storage.read_bytes(storage.join(here, "state.bin")) if content["state_sha256"] else None
+    segments = {storage.join(folder, name): digest for name, digest in content["segments"].items()}
+    found = {uri: _digest(storage.read_bytes(uri)) for uri in segments}
+    if found != segments or (state is not None and _digest(state) != content["state_sha256"]):
+        raise CheckpointError(f"{here}: its rows or the tracker's state are not as they were written")
+    return Checkpoint(
+        frame=content["frame"],
+        count=content["count"],
+        prompts={name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()},
+        damage=content["damage"],
+        warnings=tuple(content["warnings"]),
+        state=state,
+        segments=segments,
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,154 @@
+"""In which order a video's frames are read, and what is tracked on each: forward, backward, both, or prompts alone.
+
+- `forward`: one pass from `start` on; a target joins on its first prompt's frame, a further prompt corrects it.
+- `backward`: one pass from the last prompt down to `start`; a target joins on its last prompt's frame.
+- `both`: forward, and then backward from each target's first prompt, for the frames before that.
+- prompts of the kind `annotate`: the frames that have one, each for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rts_batch.io.video.opening import Frame, FrameSource
+from rts_batch.manifest import VideoTask
+from rts_batch.worker.prompts import PromptBook
+from rts_batch.worker.tracker import LoadedTracker, OpenScene, TrackedTarget
+
+__all__ = ["Forward", "TrackedRows", "expected_frames", "reading", "track_video"]
+
+TrackedRows = tuple[Frame, Mapping[int, TrackedTarget]]
+"""A frame and its rows by object id; a target's frames come in an unbroken row, upwards or downwards. The frame's image
+is lent: gone when the next is taken."""
+
+
+def reading(task: VideoTask) -> dict[str, Any]:
+    """What of the video is read first, as `open_video` takes it."""
+    frame, time = task.last_prompt()
+    if task.annotates:
+        # Between times that say no frame, anything may be wanted.
+        first = task.start if time is not None else min(p.frame or 0 for t in task.targets for p in t.prompts)
+        return {"start": first, "end": task.end if frame is None or time is not None else frame + 1}
+    if task.direction == "backward":
+        end = task.end if frame is None and time is None else None if frame is None else frame + 1
+        return {"start": task.start, "end": end, "backward": True, "last_time": time}
+    return {"start": task.start, "end": task.end}
+
+
+def expected_frames(source: FrameSource, task: VideoTask) -> int | None:
+    """Frames that will probably be read, for the progress; None where nothing says how many."""
+    length = source.info.frames if source.info.frames is not None else task.frames
+    ends = [end for end in (length, source.wanted.end) if end is not None]
+    if not ends:
+        return None
+    frames = max(0, min(ends) - source.wanted.start)
+    if task.direction == "both" and not task.annotates:
+        frames += max(0, (task.last_prompt()[0] or 0) - task.start)
+    return frames
+
+
+@dataclass
+class Forward:
+    """The forward pass while it is under way; from outside it can be photographed, and gone on with elsewhere."""
+
+    scene: OpenScene | None = None
+    """Open from the first prompt's frame on."""
+    after: int = -1
+    """Frames up to this one have been tracked by an earlier attempt, and are passed over."""
+    active: bool = False
+
+
+def track_video(
+    task: VideoTask,
+    tracker: LoadedTracker,
+    book: PromptBook,
+    source: FrameSource,
+    reopen: Callable[..., FrameSource],
+    forward: Forward | None = None,
+) -> Iterator[TrackedRows]:
+    """Yields every frame that is read, with the rows that it gives.
+
+    Args:
+        source: opened as `reading` says; it is closed where a second pass is needed.
+        reopen: opens the same video again; takes `start`, `end` and `backward`.
+        forward: the state of the forward pass, to begin with and to look at between frames.
+
+    Raises:
+        PromptError: a prompt that does not fit, or whose frame does not come.
+    """
+    if task.annotates:
+        yield from _annotate(task, tracker, book, source)
+        return
+    if task.direction == "backward":
+        yield from _backward(task, tracker, book, source)
+        return
+    forward = forward or Forward()
+    end = max(task.start, forward.after + 1)
+    forward.active = True
+    for frame, rows in _forward(task, tracker, book, source, forward):
+        end = frame.index + 1
+        yield frame, rows
+    forward.active = False
+    book.check_end(end)
+    if task.direction == "both" and book.last_begin > task.start:
+        source.close()
+        with reopen(start=task.start, end=book.last_begin + 1, backward=True) as before:
+            yield from _before_the_prompts(task, tracker, book, before)
+            source.warnings += [text for text in before.warnings if text not in source.warnings]
+
+
+def _forward(
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, forward: Forward
+) -> Iterator[TrackedRows]:
+    for frame in source.lent():
+        if frame.index <= forward.after:
+            continue
+        prompts = book.due(frame)
+        if forward.scene is None and prompts:
+            forward.scene = tracker.open_scene(task)
+        yield frame, forward.scene.step(frame.image, prompts) if forward.scene is not None else {}
+
+
+def _backward(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
+    scene: OpenScene | None = None
+    highest = -1
+    for frame, earlier in _with_earlier(source):
+        highest = max(highest, frame.index)
+        prompts = book.due(frame, backward=True, earlier=earlier)
+        if scene is None and prompts:
+            scene = tracker.open_scene(task)
+        yield frame, scene.step(frame.image, prompts) if scene is not None else {}
+    book.check_end(highest + 1)
+
+
+def _before_the_prompts(
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource
+) -> Iterator[TrackedRows]:
+    """The backward half of `both`: only the rows that the forward half does not have."""
+    scene = tracker.open_scene(task)
+    for frame in source.lent():
+        rows = scene.step(frame.image, book.beginning(frame.index))
+        yield frame, {object_id: row for object_id, row in rows.items() if frame.index < book.begin[object_id]}
+
+
+def _annotate(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
+    scene = tracker.open_scene(task)
+    end = source.wanted.start
+    for frame in source.lent():
+        end = frame.index + 1
+        prompts = book.due(frame)
+        yield frame, scene.annotate(frame.image, prompts) if prompts else {}
+    book.check_end(end)
+
+
+def _with_earlier(source: FrameSource) -> Iterator[tuple[Frame, float | None]]:
+    """Each frame of a source that is read backward, with the time of the one before it in the video."""
+    held: Frame | None = None
+    for frame in source:
+        if held is not None:
+            yield held, frame.time
+        held = frame
+    if held is not None:
+        yield held, None

@@ -1,0 +1,88 @@
+"""`rts-batch validate --deep`: opens every video of a manifest and holds its prompts against it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from rts_batch.config import DecoderName
+from rts_batch.errors import RtsBatchError
+from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.spool import bring
+from rts_batch.manifest import VideoTask
+from rts_batch.worker.passes import reading
+from rts_batch.worker.prompts import PromptBook
+
+__all__ = ["DeepCheck", "check_videos"]
+
+
+@dataclass(frozen=True)
+class DeepCheck:
+    """What was found of one video."""
+
+    video_id: str
+    problem: str | None
+    """Why the video would fail, as a run would say it; None where nothing is known against it."""
+    warnings: tuple[str, ...] = ()
+    decoder: str | None = None
+
+
+def check_videos(
+    tasks: tuple[VideoTask, ...], *, decoder: DecoderName = "auto", processes: int = 2
+) -> Iterator[DeepCheck]:
+    """Checks videos in parallel and yields what is found in the order of `tasks`.
+
+    Each video is fetched, opened, and decoded up to its last prompt; what lies behind that is not looked at.
+    """
+    idle: SimpleQueue[DecodingProcess] = SimpleQueue()
+    everyone = [DecodingProcess() for _ in range(processes)]
+    for process in everyone:
+        idle.put(process)
+
+    def check(task: VideoTask) -> DeepCheck:
+        process = idle.get()
+        try:
+            return _check_video(task, process, decoder)
+        finally:
+            idle.put(process)
+
+    try:
+        with ThreadPoolExecutor(processes) as pool:
+            yield from pool.map(check, tasks)
+    finally:
+        for process in everyone:
+            process.close()
+
+
+def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName) -> DeepCheck:
+    warnings: list[str] = []
+    used = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
+            video = bring(task.uri, folder, decoder=decoder)
+            with process.open(video, decoder=decoder, **_part(task)) as source:
+                used = source.info.decoder
+                book = PromptBook(task, source.info, boxes=True)
+                end = min(source.wanted.start, source.info.frames or source.wanted.start)
+                for frame in source.frames():
+                    book.due(frame)
+                    end = frame.index + 1
+                    if not book.waiting:
+                        break
+                book.check_end(end)
+                warnings = [*source.warnings, *book.warnings]
+    except RtsBatchError as error:
+        return DeepCheck(task.video_id, str(error), tuple(warnings), used)
+    return DeepCheck(task.video_id, None, tuple(warnings), used)
+
+
+def _part(task: VideoTask) -> dict[str, Any]:
+    """What must be read to see every prompt's frame; forward, since only that is needed once."""
+    part = reading(task)
+    by_frame = [prompt.frame for target in task.targets for prompt in target.prompts]
+    first = min((frame for frame in by_frame if frame is not None), default=task.start)
+    return {"start": task.start if None in by_frame else first, "end": part["end"]}

@@ -1,0 +1,237 @@
+"""A video's prompts as the tracker takes them: masks read, sizes checked, each due on its own frame.
+
+Everything that can be known without the prompt's frame is checked as soon as the video is open, so that a wrong mask
+does not show after an hour of tracking.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import PromptError, ResultsError, StorageError
+from rts_batch.io.storage import files as storage
+from rts_batch.io.video.opening import Frame, VideoInfo
+from rts_batch.manifest import Prompt, Target, VideoTask
+from rts_batch.masks import Box, decode_mask_image, decode_rle
+
+BOX_NEEDS_STA = (
+    "a box needs an STA network to become a mask, and these weights have none; give a mask, or weights with an STA "
+    "network (rts-batch weights import RTS --sta STA -o FILE)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyPrompt:
+    """A prompt that fits its video: either a mask [H, W] bool with at least one pixel, or a box in pixels."""
+
+    mask: NDArray[np.bool_] | None = None
+    box: Box | None = None
+
+
+class PromptBook:
+    """The prompts of one video, one or more for each target.
+
+    Args:
+        task: The video with its targets.
+        info: The opened video.
+        boxes: Whether the tracker can start from a box.
+
+    Raises:
+        PromptError: A prompt that cannot fit this video. The message names video, target, frame and remedy.
+        StorageError: A mask that cannot be read.
+    """
+
+    def __init__(self, task: VideoTask, info: VideoInfo, *, boxes: bool) -> None:
+        self._task = task
+        self._info = info
+        self._boxes = boxes
+        self._waiting = [
+            (target.object_id, prompt, self._ready(target, prompt))
+            for target in task.targets
+            for prompt in target.prompts
+        ]
+        self._begun_by: dict[int, ReadyPrompt] = {}
+        self.begin: dict[int, int] = {}
+        """Object id to the frame on which the target's first prompt came."""
+        self.warnings: list[str] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a prompt's frame is yet to come."""
+        return bool(self._waiting)
+
+    def taken(self) -> dict[str, dict[int, int]]:
+        """How many prompts of each target have come, and on which frame it began: enough to go on from (`resume`)."""
+        left = Counter(object_id for object_id, _, _ in self._waiting)
+        came = {target.object_id: len(target.prompts) - left[target.object_id] for target in self._task.targets}
+        return {"came": {key: count for key, count in came.items() if count}, "begin": dict(self.begin)}
+
+    def resume(self, taken: Mapping[str, Mapping[int, int]]) -> None:
+        """Takes out the prompts that had come when `taken` was called; for frames that are read forward."""
+        left = dict(taken["came"])
+        waiting = []
+        for object_id, prompt, ready in self._waiting:
+            if left.get(object_id, 0) == 0:
+                waiting.append((object_id, prompt, ready))
+                continue
+            left[object_id] -= 1
+            if object_id not in self.begin:
+                self.begin[object_id], self._begun_by[object_id] = taken["begin"][object_id], ready
+        self._waiting = waiting
+
+    @property
+    def last_begin(self) -> int:
+        """The latest frame on which a target began."""
+        return max(self.begin.values(), default=0)
+
+    def due(self, frame: Frame, *, backward: bool = False, earlier: float | None = None) -> dict[int, ReadyPrompt]:
+        """Takes out the prompts of this frame. Where masks overlap, the lower object id keeps the pixels.
+
+        Args:
+            backward: the frames come last first.
+            earlier: then, the time of the frame before this one in the video, None on the first.
+        """
+        due: dict[int, ReadyPrompt] = {}
+        waiting = []
+        for object_id, prompt, ready in self._waiting:
+            if backward and prompt.frame is not None and prompt.frame > frame.index:
+                self.check_end(frame.index + 1)
+            if not self._is_due(object_id, prompt, frame, earlier if backward else None):
+                waiting.append((object_id, prompt, ready))
+                continue
+            if object_id in due:
+                raise self._error(
+                    object_id, prompt, "is the second one of this target on this frame; remove one of them"
+                )
+            due[object_id] = ready
+            if object_id not in self.begin:
+                self.begin[object_id], self._begun_by[object_id] = frame.index, ready
+        self._waiting = waiting
+        return self._without_overlap(due, frame.index)
+
+    def beginning(self, frame: int) -> dict[int, ReadyPrompt]:
+        """The prompts with which targets began on this frame; for a second pass over the video."""
+        begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
+        return self._without_overlap(dict(sorted(begun.items())), frame)
+
+    def check_end(self, frames: int) -> None:
+        """Raises PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
+        for object_id, prompt, _ in self._waiting:
+            raise self._error(
+                object_id,
+                prompt,
+                f"lies past the video's end: it has {frames} frames (0 to {frames - 1})"
+                + ("" if self._task.end is None else f" before `end` {self._task.end}"),
+            )
+
+    def _ready(self, target: Target, prompt: Prompt) -> ReadyPrompt:
+        """Reads and checks one prompt."""
+        task = self._task
+        if prompt.frame is not None and prompt.frame < task.start:
+            raise self._error(target.object_id, prompt, f"lies before the video's `start` {task.start}")
+        if prompt.frame is not None and task.end is not None and prompt.frame >= task.end:
+            raise self._error(target.object_id, prompt, f"lies at or past the video's `end` {task.end}")
+        if prompt.mask_uri is None and prompt.mask_rle is None:
+            return ReadyPrompt(box=self._checked_box(target.object_id, prompt))
+        try:
+            mask = read_mask(prompt, target.object_id)
+        except (PromptError, StorageError) as error:
+            transient = isinstance(error, StorageError) and error.transient
+            if transient:
+                raise
+            raise self._error(target.object_id, prompt, f"cannot be read: {error}") from error
+        size, expected = mask.shape, (self._info.height, self._info.width)
+        if size != expected:
+            raise self._error(
+                target.object_id,
+                prompt,
+                f"has {size[1]}×{size[0]} pixels, but the video's frames have {expected[1]}×{expected[0]}; "
+                "give the mask at the video's own size",
+            )
+        if not mask.any():
+            raise self._error(
+                target.object_id,
+                prompt,
+                f"is empty: no pixel belongs to object {target.object_id}; mark the target, or choose another frame",
+            )
+        return ReadyPrompt(mask=mask)
+
+    def _checked_box(self, object_id: int, prompt: Prompt) -> Box:
+        if prompt.box is None:
+            raise self._error(object_id, prompt, "has neither a mask nor a box")
+        if not self._boxes:
+            raise self._error(object_id, prompt, f"cannot be used: {BOX_NEEDS_STA}")
+        x, y, w, h = prompt.box
+        if x >= self._info.width or y >= self._info.height or x + w <= 0 or y + h <= 0:
+            raise self._error(
+                object_id,
+                prompt,
+                f"lies outside the frame: x {x:g}, y {y:g}, w {w:g}, h {h:g} in a frame of "
+                f"{self._info.width}×{self._info.height} pixels; a box is x, y of its upper left corner, w, h",
+            )
+        return prompt.box
+
+    def _is_due(self, object_id: int, prompt: Prompt, frame: Frame, earlier: float | None) -> bool:
+        if prompt.time is None:
+            return frame.index == (prompt.frame or 0)
+        if frame.time is None:
+            raise self._error(object_id, prompt, "gives a time, but the frames of this video have none; give `frame`")
+        # The frame that is nearest in time; times written with few digits must not miss it.
+        half_a_frame = 0.5 / self._info.fps if self._info.fps else 0.0
+        due = prompt.time - half_a_frame
+        return frame.time >= due and (earlier is None or earlier < due)
+
+    def _without_overlap(self, due: dict[int, ReadyPrompt], frame: int) -> dict[int, ReadyPrompt]:
+        taken: NDArray[np.bool_] | None = None
+        result = {}
+        for object_id, ready in due.items():
+            if ready.mask is not None:
+                mask = ready.mask
+                if taken is not None and (taken & mask).any():
+                    overlap = int((taken & mask).sum())
+                    mask = mask & ~taken
+                    warning = (
+                        f"frame {frame}: {overlap} pixels of object {object_id}'s mask belong to a lower object id too"
+                    )
+                    if warning not in self.warnings:
+                        self.warnings.append(warning)
+                    if not mask.any():
+                        raise PromptError(
+                            f"video {self._task.video_id}, object {object_id}, frame {frame}: the mask lies wholly "
+                            "inside those of lower object ids; separate the masks"
+                        )
+                    ready = ReadyPrompt(mask=mask)
+                taken = mask if taken is None else taken | mask
+            result[object_id] = ready
+        return result
+
+    def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
+        where = f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"
+        kind = "mask" if prompt.mask_uri is not None or prompt.mask_rle is not None else "box"
+        return PromptError(f"video {self._task.video_id}, object {object_id}, {where}: the {kind} prompt {what}")
+
+
+def read_mask(prompt: Prompt, object_id: int) -> NDArray[np.bool_]:
+    """Returns the prompt's mask [H, W] bool, from its RLE or its image.
+
+    Raises:
+        PromptError: What is there is not a mask.
+        StorageError: The image cannot be fetched.
+    """
+    if prompt.mask_rle is not None:
+        height, width = prompt.mask_rle["size"]
+        try:
+            return decode_rle(prompt.mask_rle["counts"].encode(), height, width)
+        except ResultsError as error:
+            raise PromptError(str(error)) from error
+    assert prompt.mask_uri is not None
+    data = storage.read_bytes(prompt.mask_uri)
+    try:
+        return decode_mask_image(data, object_id)
+    except PromptError as error:
+        raise PromptError(f"{storage.safe_uri(prompt.mask_uri)}: {error}") from error

@@ -1,0 +1,156 @@
+"""The RTS tracker as a run uses it: described once in the driver, loaded once in every worker."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rts_batch.config import RunSettings, TrackerConfig
+from rts_batch.errors import CheckpointError, ClusterError, SettingsError, WeightsError
+from rts_batch.io.storage import files as storage
+from rts_batch.manifest import VideoTask
+from rts_batch.model.fast.networks import fast_networks
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.tracking.opener import SceneOpener
+from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
+from rts_batch.weights.registry import BUILT_IN, DATA, Weights, load_weights
+from rts_batch.worker.prompts import ReadyPrompt
+from rts_batch.worker.tracker import TrackerDescription
+
+UNTRAINED = (
+    "these weights are untrained: the run is real, its masks are meaningless; give trained weights with --weights"
+)
+
+
+class RtsFactory:
+    """See `rts_batch.worker.tracker.TrackerFactory`."""
+
+    @staticmethod
+    def describe(settings: RunSettings) -> TrackerDescription:
+        """Loads the weights to see what they are.
+
+        Raises:
+            WeightsError: The weights cannot be used.
+            ClusterError: The device is not there.
+        """
+        name = settings.weights or _default_weights()
+        device = _choose_device(settings)
+        if settings.profile == "tf32" and device == "cpu":
+            raise SettingsError("--profile tf32: TensorFloat-32 exists on CUDA devices only; give exact or bf16")
+        weights = _load(name)
+        config = settings.tracker_config(weights.tracker_config)
+        return TrackerDescription(
+            # Workers have folders of their own.
+            weights=str(Path(name).absolute()) if name not in BUILT_IN and Path(name).exists() else name,
+            fingerprint=weights.fingerprint,
+            device=device,
+            boxes=weights.sta is not None,
+            settings={
+                "tracker": config.to_dict(),
+                "model": weights.config.to_dict(),
+                "profile": settings.profile,
+            },
+            environment=_environment(device),
+            warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
+        )
+
+    @staticmethod
+    def load(description: TrackerDescription, *, threads: int, lanes: int = 1) -> RtsTracker:
+        """Builds the model on the worker's device.
+
+        Raises:
+            WeightsError: This host's weights are not those that the run was started with.
+        """
+        torch.set_num_threads(threads)
+        weights = _load(description.weights)
+        if weights.fingerprint != description.fingerprint:
+            raise WeightsError(
+                f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
+                f"was started with {description.fingerprint[:12]}…; put the same file on every node"
+            )
+        model, sta = fast_networks(weights, description.device, profile=description.settings["profile"])
+        return RtsTracker(
+            model=model,
+            sta=sta,
+            config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
+            lanes=lanes,
+        )
+
+
+class RtsTracker:
+    """One model, ready for one video after another, or for as many side by side as it has lanes."""
+
+    def __init__(self, *, model: RTS, sta: STA | None, config: TrackerConfig, lanes: int = 1) -> None:
+        self._opener = SceneOpener(model, config, sta=sta, lanes=lanes)
+
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> _RtsScene:
+        scene = self._opener.open(len(task.targets))
+        if state is not None:
+            try:
+                content = torch.load(io.BytesIO(state), weights_only=True)
+            except Exception as error:  # whatever damaged bytes make of the loader
+                raise CheckpointError(f"the tracker's state cannot be read: {error}") from error
+            scene.restore(content)
+        return _RtsScene(scene)
+
+
+class _RtsScene:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
+        return self._scene.step(image, _marked(prompts))
+
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
+        return self._scene.annotate(image, _marked(prompts))
+
+    def snapshot(self) -> bytes:
+        content = io.BytesIO()
+        torch.save(self._scene.snapshot(), content)
+        return content.getvalue()
+
+
+def _marked(prompts: Mapping[int, ReadyPrompt]) -> dict[int, TargetPrompt]:
+    return {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
+
+
+def _default_weights() -> str:
+    """The trained small network where this release brings it."""
+    return "rts-mini" if (DATA / "rts-mini.safetensors").is_file() else "rts-mini-untrained"
+
+
+def _is_untrained(weights: Weights) -> bool:
+    return weights.metadata["provenance"].startswith("random")
+
+
+def _load(name: str) -> Weights:
+    """Loads weights by name or path, or from an object store."""
+    if storage.local_path(name) is not None:
+        return load_weights(name)
+    with tempfile.TemporaryDirectory(prefix="rts-batch-weights-") as folder:
+        return load_weights(str(storage.fetch(name, folder)))
+
+
+def _choose_device(settings: RunSettings) -> Literal["cpu", "cuda"]:
+    if settings.device != "auto":
+        if settings.device == "cuda" and settings.address == "local" and not torch.cuda.is_available():
+            raise ClusterError("--device cuda: this PyTorch finds no CUDA device; give --device cpu, or see nvidia-smi")
+        return settings.device
+    if settings.address != "local":
+        raise SettingsError("--device auto looks at this machine, not at the cluster; give --device cuda or cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _environment(device: str) -> dict[str, str]:
+    """What may change the last bits of a mask beside the versions and the number of threads."""
+    if device == "cuda" and torch.cuda.is_available():
+        return {"device": "cuda", "device_name": torch.cuda.get_device_name(0)}
+    return {"device": device, "instruction_set": torch.backends.cpu.get_cpu_capability()}

@@ -1,0 +1,107 @@
+"""What a worker asks of a tracker, and the RTS tracker as it is asked for.
+
+A run names its tracker by import path (`module:object`). The object is a `TrackerFactory`: the driver has it describe
+what the weights are before anything starts, each worker has it load them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.config import RunSettings
+from rts_batch.errors import SettingsError
+from rts_batch.manifest import VideoTask
+from rts_batch.masks import Box, Region
+from rts_batch.worker.prompts import ReadyPrompt
+
+State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerDescription:
+    """Everything about a run's tracker that the driver records and the workers need."""
+
+    weights: str
+    """Name or location of the weights."""
+    fingerprint: str
+    device: Literal["cpu", "cuda"]
+    boxes: bool
+    """Whether a target can be started from a box."""
+    settings: Mapping[str, Any]
+    """What decides the masks beside the weights: the tracker's configuration, as plain values."""
+    environment: Mapping[str, Any]
+    """What may change the last bits: the device and its instruction set."""
+    warning: str | None = None
+    """What the user must know before relying on the masks."""
+
+
+class TrackedTarget(Protocol):
+    """One target on one frame, as in `rts_batch.tracking.scene.TrackedFrame`."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]: ...
+    @property
+    def region(self) -> Region: ...
+    @property
+    def box(self) -> Box | None: ...
+    @property
+    def area(self) -> int: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def state(self) -> State: ...
+
+
+class OpenScene(Protocol):
+    """The tracker's state in one video."""
+
+    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
+        """Starts or corrects the targets that are prompted on this frame [H, W, 3] RGB and tracks the others.
+
+        The image is lent: its memory will hold another frame.
+        """
+
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
+        """Makes the prompts' masks on this frame and tracks nothing."""
+
+    def snapshot(self) -> bytes:
+        """The whole state, for `LoadedTracker.open_scene` on another worker."""
+
+
+class LoadedTracker(Protocol):
+    """A model in memory, ready for one video after another, and for several at the same time: each lane of a worker is
+    a thread with a scene of its own, whose results must not depend on what the others do."""
+
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> OpenScene:
+        """A new scene, or one with a `snapshot`'s state, which goes on bit for bit on the same kind of device.
+
+        Raises:
+            CheckpointError: The state cannot be put back.
+        """
+
+
+class TrackerFactory(Protocol):
+    def describe(self, settings: RunSettings) -> TrackerDescription: ...
+    def load(self, description: TrackerDescription, *, threads: int, lanes: int) -> LoadedTracker:
+        """Loads it for so many CPU threads, and so many videos at the same time."""
+
+
+FORMER_FACTORIES: Final = {"rts_batch.actors.rts:RtsFactory": "rts_batch.worker.rts:RtsFactory"}
+"""Names that stand in `run.json` of runs begun by an earlier version, and where they are now."""
+
+
+def find_factory(path: str) -> TrackerFactory:
+    """Imports a factory from `module:object`."""
+    module, _, name = FORMER_FACTORIES.get(path, path).partition(":")
+    try:
+        return cast(TrackerFactory, getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"tracker {path!r} cannot be imported: {error}") from error

@@ -1,0 +1,168 @@
+"""Exports read by other people's libraries, as their users read them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rts_batch.export import export_run
+from tests.support.environments import environment_with
+from tests.support.run_folders import Video, write_run
+from tests.support.videos import Disc, make_video
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
+    """Two real videos; two targets in the first."""
+    folder = tmp_path_factory.mktemp("videos")
+    discs = [Disc((0.2, 0.5), (0.4, 0.5), 0.2), Disc((0.8, 0.45), (0.7, 0.55), 0.1)]
+    first = make_video(folder / "one.mp4", FRAMES, discs=discs)
+    second = make_video(folder / "two.mp4", FRAMES, discs=[Disc()])
+    first[3, 1] = False
+    return [
+        Video("one", str(folder / "one.mp4"), first, {1: "cat", 5: "dog"}),
+        Video("two", str(folder / "two.mp4"), second, {2: "ant"}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(videos: list[Video], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readers") / "run"
+    write_run(folder, videos)
+    return folder
+
+
+def shown(videos: list[Video]) -> dict[tuple[str, str, int], NDArray[np.bool_]]:
+    """The masks that are not empty, by category, video and frame."""
+    return {
+        (category or "object", video.video_id, frame): video.truth(object_id, frame)
+        for video in videos
+        for object_id, category in video.categories.items()
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+
+
+@pytest.mark.parametrize("name", ["yolo-seg", "coco"])
+def test_supervision_reads(name: Any, run: Path, videos: list[Video], tmp_path: Path) -> None:
+    supervision = pytest.importorskip("supervision", reason="pip install supervision")
+    out = tmp_path / "out"
+    export_run(str(run), str(out), name, extract_frames=True)
+    if name == "coco":
+        data = supervision.DetectionDataset.from_coco(str(out / "images"), str(out / "annotations.json"), True)
+    else:
+        folders = [str(out / kind / "train") for kind in ("images", "labels")]
+        data = supervision.DetectionDataset.from_yolo(*folders, str(out / "data.yaml"), True)
+    expected = shown(videos)
+    assert len(data) == 2 * FRAMES
+    assert sorted(data.classes) == ["ant", "cat", "dog"]
+    for path, image, detections in data:
+        video_id, frame = place(Path(path))
+        assert image.shape[:2] == videos[0].masks.shape[2:]
+        for mask, kind in zip(detections.mask, detections.class_id, strict=True):
+            known = expected.pop((data.classes[kind], video_id, frame))
+            # COCO's masks are exact; supervision fills YOLO's polygons with corners rounded its own way.
+            assert (mask & known).sum() >= (1 if name == "coco" else 0.97) * (mask | known).sum()
+    assert not expected
+
+
+def place(path: Path) -> tuple[str, int]:
+    """The video and the frame of an image's name."""
+    stem = path.stem if "_" in path.stem else f"{path.parent.name}_{path.stem}"
+    video_id, _, frame = stem.rpartition("_")
+    return video_id, int(frame)
+
+
+_DATUMARO = """
+import sys
+import datumaro, numpy
+masks = {}
+for item in datumaro.Dataset.import_from(sys.argv[1], "mots"):
+    for mask in item.annotations:
+        masks[f"{item.id}/{int(mask.attributes['track_id'])}"] = mask.image
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+def test_got10ks_toolkit_reads_its_layout(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    toolkit = pytest.importorskip("got10k.datasets", reason="pip install --no-deps got10k shapely")
+    export_run(str(run), str(tmp_path / "train"), "got10k", extract_frames=True)
+    data = toolkit.GOT10k(str(tmp_path), subset="train", return_meta=True)
+    targets = [(video, object_id) for video in videos for object_id in video.categories]
+    assert len(data) == len(targets)
+    for (images, boxes, meta), (video, object_id) in zip(data, targets, strict=True):
+        masks = [video.truth(object_id, frame) for frame in range(FRAMES)]
+        assert np.array_equal(boxes, [cv2.boundingRect(mask.astype(np.uint8)) for mask in masks])
+        assert np.array_equal(meta["absence"] == 1, [not mask.any() for mask in masks])
+        assert meta["object_class"] == video.categories[object_id]
+        assert len(images) == FRAMES
+
+
+@pytest.mark.slow
+def test_datumaro_reads_mots(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "environment", "datumaro==1.13.12")
+    export_run(str(run), str(tmp_path / "out"), "mots-png", extract_frames=True)
+    program = [python, "-c", _DATUMARO, tmp_path / "out", tmp_path / "masks.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {
+        f"{video.video_id}/{frame:06d}/{object_id}": video.truth(object_id, frame)
+        for video in videos
+        for object_id in video.categories
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert ((found[name] > 0) == mask).all(), name
+
+
+_FIFTYONE = """
+import pathlib, sys
+import fiftyone.utils.data as data, numpy
+masks = {}
+with data.FiftyOneVideoLabelsDatasetImporter(dataset_dir=sys.argv[1]) as importer:
+    for path, metadata, label, frames in importer:
+        for number, fields in frames.items():
+            for detections in fields.values():
+                for found in detections.detections:
+                    x, y, w, h = found.bounding_box
+                    lines, columns = found.mask.shape
+                    height, width = round(lines / h), round(columns / w)
+                    mask = numpy.zeros((height, width), bool)
+                    top, left = round(y * height), round(x * width)
+                    mask[top : top + lines, left : left + columns] = found.mask
+                    masks[f"{pathlib.Path(path).stem}/{number - 1}/{found.index}/{found.label}"] = mask
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # a gigabyte to install
+def test_fiftyone_reads_its_folder(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    """With FiftyOne's own importer: its data sets would need a database server as well."""
+    python = environment_with(tmp_path / "environment", "fiftyone==1.22.1")
+    export_run(str(run), str(tmp_path / "out"), "fiftyone")
+    program = [python, "-c", _FIFTYONE, tmp_path / "out", tmp_path / "masks.npz"]
+    quiet = {**os.environ, "FIFTYONE_DO_NOT_TRACK": "1", "FIFTYONE_CONFIG_PATH": str(tmp_path / "config.json")}
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env=quiet)
+    expected = {
+        f"{Path(video.uri).stem}/{frame}/{object_id}/{category}": video.truth(object_id, frame)
+        for video in videos
+        for object_id, category in video.categories.items()
+        for frame in range(FRAMES)
+        if video.truth(object_id, frame).any()
+    }
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert np.array_equal(found[name], mask), name

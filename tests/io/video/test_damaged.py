@@ -1,0 +1,103 @@
+"""Every file of the damage corpus gives right frames, or fewer and a count of what is wrong, or a clear error."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rts_batch.actors.progress import Failed, Finished
+from rts_batch.config import RunSettings
+from rts_batch.io.results.writer import read_masks
+from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.manifest import read_manifest
+from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from tests.support.damaged import CORPUS, FRAMES, Damaged, Outcome, make_corpus, read_all
+from tests.support.running import REPOSITORY, write_manifest
+from tests.support.stub_tracker import Stub
+
+UNSEEN = {"flips-1.whole.webm", "flips-30.whole.webm", "flips-1.whole.ts"}
+"""Flipped bits that give another valid picture: nothing in the file tells them from right ones."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    make_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[DecodingProcess]:
+    with DecodingProcess() as process:
+        yield process
+        assert process.starts == 1, "a file took the decoding process down"
+
+
+@pytest.fixture(scope="module")
+def undamaged(corpus: Path, process: DecodingProcess) -> dict[str, Outcome]:
+    return {item.name: read_all(process, corpus / item.name) for item in CORPUS if item.whole == item.name}
+
+
+@pytest.mark.parametrize("item", CORPUS, ids=lambda item: item.name)
+def test_a_file_gives_what_it_has_or_says_what_is_wrong(
+    corpus: Path, process: DecodingProcess, undamaged: dict[str, Outcome], item: Damaged
+) -> None:
+    found = read_all(process, corpus / item.name)
+    if found.error:
+        assert item.name in found.error
+        assert len(found.error) < 400
+        assert "Traceback" not in found.error
+        return
+    times = [time for time, _ in found.frames if time is not None]
+    assert times == sorted(set(times)), "a frame came twice"
+    assert len(found.damage) < 1500
+    if item.whole is None or found.damage or item.name in UNSEEN:
+        return
+    pictures = [pixels for _, pixels in undamaged[item.whole].frames]
+    assert len(pictures) == FRAMES
+    cut_off = 5 if item.name == "edit-list.mp4" else 0
+    assert [pixels for _, pixels in found.frames] == pictures[cut_off:]
+
+
+def test_the_corpus_is_as_large_as_its_table() -> None:
+    table = (REPOSITORY / "docs/damage-corpus.md").read_text()
+    assert re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE) == [item.name for item in CORPUS]
+    assert len(CORPUS) >= 40
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_damage_is_counted_in_the_report_or_makes_the_video_fail(corpus: Path, tmp_path: Path, strict: bool) -> None:
+    names = ["whole.mp4", "cut-60.index-first.mp4", "flips-30.whole.mkv"]
+    rows = [{"video": str(corpus / name), "video_id": name, "box": [30, 30, 20, 20]} for name in names]
+    tasks = read_manifest(str(write_manifest(tmp_path / "manifest.jsonl", rows))).tasks
+    worker = VideoWorker(
+        WorkerSettings(
+            out=str(tmp_path / "run"),
+            factory="tests.support.stub_tracker:Stub",
+            tracker=Stub.describe(RunSettings()),
+            decoder="auto",
+            threads=1,
+            extras={},
+            strict_video=strict,
+        )
+    )
+    ends = [list(worker.run(task, attempt=1))[-1] for task in tasks]
+    if strict:
+        assert [type(end) for end in ends] == [Finished, Failed, Failed]
+        assert "cut-60.index-first.mp4 is damaged: 20 frames fewer than the file announces" in ends[1].message
+        assert ends[1].kind == "permanent"
+        return
+    assert all(isinstance(end, Finished) for end in ends)
+    damage = [_damage(tmp_path / "run", task.key) for task in tasks]
+    assert damage[0]["missing_frames"] == damage[0]["decoder_errors"] == 0
+    assert damage[1]["missing_frames"] == 20
+    assert damage[2]["decoder_errors"] > 5
+    assert len(read_masks(str(tmp_path / "run"), video_ids=[names[1]])) == FRAMES - 20
+
+
+def _damage(run: Path, key: str) -> dict[str, int]:
+    return json.loads((run / "videos" / f"{key}.json").read_text())["damage"]

@@ -1,0 +1,249 @@
+"""Reading a run's masks by program, by the command line and with other people's tools; merging its files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import rts_batch
+from rts_batch.cli.app import app
+from rts_batch.errors import ResultsError, UsageError
+from rts_batch.runs import reading
+from rts_batch.runs.compaction import compact
+from tests.support.run_folders import Video, moving_squares, write_masks, write_run
+from tests.support.running import REPOSITORY
+
+READING = REPOSITORY / "docs" / "reading.md"
+
+
+def three_videos() -> list[Video]:
+    return [
+        Video("clips/a.mp4", "/videos/a.mp4", moving_squares(30, 3), {1: "cat", 2: "dog", 7: None}, first={2: 4, 7: 9}),
+        Video("clips/b.mp4", "/videos/b.mp4", moving_squares(12, 1, (30, 20)), {1: "dog"}),
+        Video("empty", "/videos/c.mp4", np.zeros((5, 1, 8, 9), bool), {3: "cat"}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reading") / "out"
+    write_run(folder, three_videos())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compacted(run: Path) -> Path:
+    folder = run.parent / "compacted"
+    compact(str(run), str(folder))
+    return folder
+
+
+def command(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("kind", ["run", "compacted"])
+@pytest.mark.parametrize("rows_in_memory", [20_000, 1])
+def test_frames_come_in_order_with_every_target_decoded(
+    kind: str, rows_in_memory: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ROWS_IN_MEMORY", rows_in_memory)
+    folder = request.getfixturevalue(kind)
+    truth = {video.video_id: video for video in three_videos()}
+    seen = []
+    for video in rts_batch.read_masks(str(folder)):
+        known = truth[video.video_id]
+        seen.append(video.video_id)
+        assert video.size == known.masks.shape[2:]
+        assert (video.uri, video.frames_total, video.fps, video.weights) == (known.uri, len(known.masks), 25.0, "abc")
+        frames = list(video.frames())
+        assert [frame.index for frame in frames] == list(range(len(known.masks)))
+        for frame in frames:
+            masks = frame.masks()
+            assert list(masks) == [key for key in known.categories if known.first.get(key, 0) <= frame.index]
+            for object_id, mask in masks.items():
+                assert np.array_equal(mask, known.truth(object_id, frame.index))
+    assert seen == list(truth)
+
+
+def test_rows_are_sorted_by_target_and_can_be_chosen(run: Path) -> None:
+    video = rts_batch.read_masks(str(run)).video("clips/a.mp4")
+    assert [
+        (target.object_id, target.category, target.first_frame, target.rows) for target in video.targets.values()
+    ] == [
+        (1, "cat", 0, 30),
+        (2, "dog", 4, 26),
+        (7, None, 9, 21),
+    ]
+    rows = list(video.rows([7, 1]))
+    assert [(row.object_id, row.frame) for row in rows] == [(1, n) for n in range(30)] + [(7, n) for n in range(9, 30)]
+    assert rows[6].state == "lost"
+    assert rows[6].box is None
+    assert rows[1].box == (3.0, 0.0, 6.0, 12.0)
+    assert [frame.index for frame in video.frames([7])] == list(range(9, 30))
+
+
+def test_the_table_and_the_dataset_are_those_of_pyarrow(run: Path, compacted: Path) -> None:
+    for folder in (run, compacted):
+        masks = rts_batch.read_masks(str(folder))
+        assert masks.dataset().count_rows() == 77 + 12 + 5
+        assert masks.table(video_ids=["clips/b.mp4"], columns=["frame"])["frame"].to_pylist() == list(range(12))
+
+
+def test_unknown_videos_and_missing_runs_are_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"no finished video 'clips/z.mp4'"):
+        rts_batch.read_masks(str(run)).video("clips/z.mp4")
+    with pytest.raises(ResultsError, match="not a run's folder"):
+        rts_batch.read_masks(str(tmp_path / "nothing"))
+
+
+def test_foreign_and_damaged_files_are_named(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    foreign = folder / "foreign.parquet"
+    pq.write_table(pa.table({"frame": [1, 2]}), foreign)
+    with pytest.raises(ResultsError, match=r"foreign\.parquet is not a masks file of rts-batch"):
+        list(rts_batch.read_masks(str(tmp_path)))
+    whole = next((run / "masks").iterdir()).read_bytes()
+    foreign.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ResultsError, match=r"foreign\.parquet is not a masks file"):
+        list(rts_batch.read_masks(str(tmp_path)))
+    table = pq.read_table(next((run / "masks").iterdir()))
+    pq.write_table(table.drop_columns(["rle"]), foreign)
+    with pytest.raises(ResultsError, match="no column rle"):
+        list(rts_batch.read_masks(str(tmp_path)))
+
+
+def test_reading_needs_neither_torch_nor_ray(run: Path) -> None:
+    script = (
+        f"import sys, rts_batch\nfor video in rts_batch.read_masks({str(run)!r}):\n    next(video.frames()).masks()\n"
+        "assert not {'torch', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY, timeout=60)
+
+
+def test_show_counts_states_by_run_and_video(run: Path, compacted: Path) -> None:
+    text = command("show", run)
+    assert text.startswith("3 videos, 5 targets, 47 frames, 94 rows\n")
+    assert re.search(r"^prompt +5 +5\.3%$", text, flags=re.MULTILINE)
+    assert re.search(r"^clips/b\.mp4 +1 +12 +1 +10 +0 +0 +1 +0\.418$", text, flags=re.MULTILINE)
+    assert command("show", compacted) == text
+    assert "… and 2 more videos" in command("show", run, "--limit", 1)
+    *videos, summary = [json.loads(line) for line in command("show", run, "--json").splitlines()]
+    assert [video["video_id"] for video in videos] == ["clips/a.mp4", "clips/b.mp4", "empty"]
+    assert summary["states"] == {"prompt": 5, "tracked": 73, "uncertain": 0, "mask_lost": 0, "lost": 16}
+    assert sum(video["rows"] for video in videos) == summary["rows"] == 94
+
+
+def test_show_lists_the_stretches_of_a_videos_targets(run: Path) -> None:
+    text = command("show", run, "clips/b.mp4")
+    assert "clips/b.mp4: 20×30, 12 frames, 12 rows" in text
+    stretches = [line.split() for line in text.splitlines()[-4:]]
+    assert stretches == [
+        ["1", "dog", "0", "prompt", "1"],
+        ["1–5", "tracked", "5"],
+        ["6", "lost", "1"],
+        ["7–11", "tracked", "5"],
+    ]
+    targets = [json.loads(line) for line in command("show", run, "clips/a.mp4", "--json").splitlines()]
+    assert [target["rows"] for target in targets] == [30, 26, 21]
+    assert "no finished video" in command("show", run, "clips/z.mp4", code=1)
+
+
+def test_compact_leaves_the_run_alone_and_keeps_every_row(run: Path, tmp_path: Path) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+    text = command("compact", run, "-o", tmp_path / "few", "--rows-per-file", 80)
+    assert text == f"{tmp_path / 'few'}: 94 rows of 3 videos in 2 files\n"
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in (tmp_path / "few" / "masks").iterdir()) == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    merged = rts_batch.read_masks(str(tmp_path / "few"))
+    assert merged.table().equals(rts_batch.read_masks(str(run)).table())
+    assert [video.entry.task["key"] for video in merged] == [path.stem for path in sorted((run / "masks").iterdir())]
+    assert (tmp_path / "few" / "manifest.parquet").read_bytes() == (run / "manifest.parquet").read_bytes()
+
+
+def test_many_short_videos_share_the_row_groups_of_a_compacted_file(tmp_path: Path) -> None:
+    videos = [
+        Video(f"{place:03d}", f"/{place:03d}.mp4", moving_squares(60, 1, (10, 12)), {1: "cat"}) for place in range(40)
+    ]
+    write_run(tmp_path / "out", videos)
+    compact(str(tmp_path / "out"), str(tmp_path / "few"))
+    file = pq.ParquetFile(tmp_path / "few" / "masks" / "part-00000.parquet")
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [2000, 400]
+    merged = rts_batch.read_masks(str(tmp_path / "few"))
+    assert [row.frame for video in merged for row in video.rows()] == list(range(60)) * 40
+    assert np.array_equal(list(merged.video("039").frames())[-1].masks()[1], videos[0].masks[-1, 0])
+    assert merged.table().equals(rts_batch.read_masks(str(tmp_path / "out")).table())
+
+
+def test_a_column_that_came_later_begins_a_new_file(tmp_path: Path) -> None:
+    old = Video("a", "/a.mp4", moving_squares(3, 1), {1: "cat"})
+    new = Video("b", "/b.mp4", moving_squares(3, 1), {1: "cat"}, extras={"shop": "north"})
+    tasks = write_run(tmp_path / "out", [old])
+    write_masks(tmp_path / "out", new, write_run(tmp_path / "other", [new])["b"])
+    assert compact(str(tmp_path / "out"), str(tmp_path / "few")).files == 2
+    assert [video.video_id for video in rts_batch.read_masks(str(tmp_path / "few"))] == ["a", "b"]
+    assert "shop" in rts_batch.read_masks(str(tmp_path / "few")).video("b").schema.names
+    assert tasks.keys() == {"a"}
+
+
+def test_compact_refuses_folders_that_are_in_use(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        compact(str(run), str(tmp_path / "full"))
+    with pytest.raises(UsageError, match="within the run's masks"):
+        compact(str(run), str(run / "masks" / "few"))
+    with pytest.raises(UsageError, match="exists already"):
+        compact(str(run), str(run))
+
+
+def test_runs_and_compacted_folders_may_lie_in_a_bucket(run: Path) -> None:
+    for path in run.rglob("*.parquet"):
+        rts_batch.io.storage.files.put_file(path, f"memory://bucket/run/{path.relative_to(run).as_posix()}")
+    compact("memory://bucket/run", "memory://bucket/few")
+    merged = rts_batch.read_masks("memory://bucket/few")
+    assert [video.video_id for video in merged] == ["clips/a.mp4", "clips/b.mp4", "empty"]
+    assert sum(1 for _ in merged.video("clips/a.mp4").frames()) == 30
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", READING.read_text(), flags=re.DOTALL)
+
+
+def test_the_programs_of_the_guide_run(run: Path, compacted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (run, compacted):
+        for block in blocks("python"):
+            if "ray" not in block:
+                monkeypatch.chdir(folder.parent)
+                exec(block.replace('"out', f'"{folder.name}').replace("'out", f"'{folder.name}"), {})
+
+
+@pytest.mark.slow
+def test_ray_data_reads_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    (block,) = [block for block in blocks("python") if "ray" in block]
+    monkeypatch.chdir(run.parent)
+    monkeypatch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        found: dict[str, object] = {}
+        exec(block, found)
+        assert found["areas"] == sum(row.area for video in rts_batch.read_masks(str(run)) for row in video.rows()) > 0
+    finally:
+        ray.shutdown()

@@ -1,0 +1,100 @@
+"""Several workers on one global batch against one worker on the same batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from rts_batch.errors import TrainingError
+from rts_batch.training.checkpoints import load_state, state_files
+from rts_batch.training.clips.batches import Batch
+from rts_batch.training.distributed import Workers
+from rts_batch.training.recipe import Recipe, read_recipe
+from rts_batch.training.run import run_recipe
+from tests.conftest import REPOSITORY
+from tests.support.training_layouts import write_youtube_vos
+from tests.support.training_tiny import RECIPE, SETTINGS, TINY_STA, stream
+from tests.support.training_worker import gradients, run
+from tests.training.test_loop import losses_of
+
+
+@pytest.mark.parametrize("kind", ["rts", "sta"])
+def test_two_workers_have_the_gradients_of_one(tmp_path: Path, kind: str) -> None:
+    """In float64: the Lovász term is one over both workers' pixels, all else a mean."""
+    settings = SETTINGS
+    if kind == "sta":
+        settings = dataclasses.replace(SETTINGS, objective="sta", model=TINY_STA)
+    batch: Batch = next(stream(tmp_path / "data", settings).batches()).to("cpu", torch.float64)
+    torch.save((settings, batch), tmp_path / "task.pt")
+    torch.multiprocessing.spawn(run, (str(tmp_path),), nprocs=2)
+    shared, shared_lovasz = torch.load(tmp_path / "found.pt", weights_only=True)
+    alone, lovasz = gradients(batch, settings, Workers())
+    assert shared_lovasz == pytest.approx(lovasz, abs=1e-7)  # exchanged as float32
+    assert set(shared) == set(alone)
+    for name, gradient in alone.items():
+        torch.testing.assert_close(shared[name], gradient, rtol=1e-7, atol=1e-11, msg=name)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.setenv("TINY_DATA", str(tmp_path))
+    write_youtube_vos(tmp_path / "vos", ("v1",))
+    (tmp_path / "tiny.toml").write_text(RECIPE.format(top="", settings=""))
+    return read_recipe(tmp_path / "tiny.toml")
+
+
+def train_job(config: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs the job's script with a Ray of its own on this machine."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, str(REPOSITORY / "jobs/train.py"), str(config), "--out", str(out), "--address", "local"]
+    return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=500)
+
+
+def test_two_workers_through_ray_equal_one(tmp_path: Path, recipe: Recipe) -> None:
+    """The workers go on with a training that one process has begun, and end where that process alone would have."""
+    torch.set_num_threads(1)
+    assert run_recipe(recipe, tmp_path / "alone") == "finished"
+    seen: list[int] = []
+    run_recipe(recipe, tmp_path / "shared", report=lambda i, row: seen.append(i), stop=lambda: bool(seen))
+    assert seen == [1]
+    done = train_job(tmp_path / "tiny.toml", tmp_path / "shared", "--workers", "2", "--loaders", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone, shared = (load_state(state_files(tmp_path / name)[-1]) for name in ("alone", "shared"))
+    assert shared.iteration == alone.iteration == 6
+    rate = max(recipe.settings.learning_rates.values())
+    for key, value in alone.model.items():
+        # ADAM turns the rounding of a gradient near zero into a part of a step, never into more than a few.
+        difference = (value - shared.model[key]).abs().float()
+        assert float(difference.max()) <= 2 * rate, key
+        assert float(difference.mean()) <= 0.02 * rate, key
+    ours, theirs = losses_of(tmp_path / "alone"), losses_of(tmp_path / "shared")
+    assert [row[0] for row in ours] == [row[0] for row in theirs]
+    assert [float(row[1]) for row in theirs] == pytest.approx([float(row[1]) for row in ours], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_what_a_worker_cannot_read_is_said_by_the_job(tmp_path: Path, recipe: Recipe) -> None:
+    for mask in (tmp_path / "vos/Annotations/v1").iterdir():
+        mask.unlink()
+    done = train_job(tmp_path / "tiny.toml", tmp_path / "run", "--workers", "1", "--loaders", "0")
+    assert done.returncode == 1
+    assert "error: data set 'youtube-vos': no clip of 4 frames" in done.stderr
+    assert "holds no mask" in done.stderr
+    done = train_job(tmp_path / "tiny.toml", tmp_path / "run", "--workers", "3")
+    assert done.returncode == 10
+    assert "error: a batch of 2 cannot be shared by 3 workers" in done.stderr
+
+
+def test_a_folder_with_other_data_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    recipe.claim(tmp_path / "run")
+    recipe.claim(tmp_path / "run")
+    other = dataclasses.replace(recipe, data=({"kind": "davis", "root": "/elsewhere"},))
+    with pytest.raises(TrainingError, match="belongs to a training with data"):
+        other.claim(tmp_path / "run")

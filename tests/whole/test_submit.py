@@ -1,0 +1,401 @@
+"""`rts-batch submit` from end to end: the real command, a real local Ray, real videos."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from rts_batch.io.results.writer import read_masks
+from rts_batch.manifest import read_manifest
+from tests.support.running import REPOSITORY, STUB, done, finish, masks_of, run, start, wait_until, write_manifest
+from tests.support.videos import make_video
+
+BOX = [30, 30, 20, 20]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(6):
+        make_video(folder / f"{number}.mp4", 12 + 4 * number)
+    (folder / "text.mp4").write_text("This is no video.")
+    return folder
+
+
+def rows(videos: Path, count: int = 6, **fields: object) -> list[dict[str, object]]:
+    return [{"video": str(videos / f"{number}.mp4"), "box": BOX, **fields} for number in range(count)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six videos on two workers, with frames slow enough to be interrupted elsewhere."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    manifest = write_manifest(folder / "manifest.jsonl", rows(videos, sleep=0.05))
+    outcome = run("submit", manifest, "--out", folder / "run", "--workers", 2, "--json", *STUB)
+    assert outcome.code == 0, outcome.err
+    summary = outcome.summary
+    assert (summary["videos"], summary["done"], summary["failed"], summary["frames"]) == (6, 6, 0, 132)
+    return folder / "run"
+
+
+def test_a_run_leaves_masks_reports_and_a_summary(undisturbed: Path) -> None:
+    table = read_masks(str(undisturbed))
+    assert table.num_rows == 132
+    assert set(table["state"].to_pylist()) == {"prompt", "tracked"}
+    assert table["score"].null_count == 6  # the prompts'
+    reports = [json.loads(path.read_text()) for path in sorted((undisturbed / "videos").iterdir())]
+    assert [report["frames"] for report in reports] == [12, 16, 20, 24, 28, 32]
+    assert {report["decoder"] for report in reports} == {"decord"}  # the default, over H.264
+    assert {report["attempt"] for report in reports} == {1}
+    assert json.loads((undisturbed / "summary.json").read_text())["done"] == 6
+    record = json.loads((undisturbed / "run.json").read_text())
+    assert record["results"]["weights"] == "fingerprint of stub"
+    assert record["environment"]["threads_per_worker"] >= 1
+    assert sorted(path.name for path in undisturbed.iterdir()) == [
+        *("manifest.parquet", "masks", "run.json", "status.json", "summary.json", "videos")
+    ]
+
+
+def test_the_folders_manifest_is_a_manifest_of_the_same_videos(undisturbed: Path) -> None:
+    keys = {task.key for task in read_manifest(str(undisturbed / "manifest.parquet")).tasks}
+    assert keys == {path.stem for path in done(undisturbed)}
+
+
+def test_workers_do_not_change_a_byte(undisturbed: Path, videos: Path, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, sleep=0.05))
+    outcome = run("submit", manifest, "--out", tmp_path / "run", "--workers", 1, "--threads-per-worker", 1, *STUB)
+    assert outcome.code == 0, outcome.err
+    assert "6 of 6 done" in outcome.out
+    written, expected = masks_of(tmp_path / "run"), masks_of(undisturbed)
+    # The manifest says which folder it was in.
+    assert written.pop("manifest.parquet") != expected.pop("manifest.parquet")
+    assert written == expected
+
+
+def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    manifest = tmp_path / "manifest.jsonl"
+    write_manifest(manifest, rows(videos, 2))
+    assert run("submit", manifest, "--out", out, *STUB).code == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done(out)}
+
+    started = time.monotonic()
+    outcome = run("submit", manifest, "--out", out, "--json", *STUB)
+    assert time.monotonic() - started < 5, "a run with nothing to do must not start Ray"
+    assert (outcome.code, outcome.summary["already_done"], outcome.summary["frames"]) == (0, 2, 0)
+
+    write_manifest(manifest, rows(videos, 3))
+    outcome = run("submit", manifest, "--out", out, "--json", *STUB)
+    assert (outcome.code, outcome.summary["already_done"], outcome.summary["frames"]) == (0, 2, 20)
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+
+    write_manifest(manifest, rows(videos, 2))
+    outcome = run("submit", manifest, "--out", out, *STUB)
+    assert outcome.code == 11
+    assert "masks of 1 video(s) that this manifest does not have" in outcome.err
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, videos: Path) -> None:
+    # In the same folder as the undisturbed run, whose manifest is used again: its path is part of manifest.parquet.
+    manifest, out = undisturbed.parent / "manifest.jsonl", undisturbed.parent / "killed"
+    command = ("submit", manifest, "--out", out, "--workers", 2, "--json", *STUB)
+    process = start(*command)
+    wait_until(lambda: done(out), process=process)
+    ray_processes = psutil.Process(process.pid).children(recursive=True)
+    pattern = "raylet/raylet|gcs_server|WorkerActor|worker_main"
+    working = [one for one in ray_processes if re.search(pattern, " ".join(one.cmdline()))]
+    assert len(working) == 6
+    assert_loopback_only(ray_processes)
+    process.kill()
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in done(out)}
+    assert 0 < len(before) < 6
+
+    started = time.monotonic()
+    again = start(*command)
+    wait_until(lambda: len(done(out)) > len(before), process=again)
+    assert time.monotonic() - started < 45, "a new run must not wait for the dead one"
+    outcome = finish(again)
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["already_done"] >= len(before)
+    assert masks_of(out) == masks_of(undisturbed)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (out / "lease.json").exists()
+    # Two idle helpers of Ray's, which look for their dead server for a minute, may still be there.
+    assert not any(map(is_running, working))
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_the_real_tracker_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    prompts = []
+    # The first is soon done; at the second the one worker is long enough that it ends no more than that after the kill.
+    for number, frames in enumerate((3, 12, 12)):
+        masks = make_video(tmp_path / f"{number}.mp4", frames)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), masks[0, 0].astype(np.uint8) * 255)
+        prompts.append({"video": f"{number}.mp4", "mask": f"{number}.png"})
+    manifest = write_manifest(tmp_path / "manifest.jsonl", prompts)
+    options = ("--weights", "rts-mini-untrained", "--threads-per-worker", 1, "--workers", 1, "--json")
+    command = ("submit", manifest, *options, "--out")
+
+    undisturbed, killed = start(*command, tmp_path / "undisturbed"), start(*command, tmp_path / "killed")
+    wait_until(lambda: done(tmp_path / "killed"), process=killed)
+    killed.kill()
+    killed.communicate()
+    assert 0 < len(done(tmp_path / "killed")) < 3
+    outcome = finish(undisturbed)
+    assert outcome.code == 0, outcome.err
+    assert "masks are meaningless" in outcome.err
+    assert outcome.summary["frames"] == 27
+
+    outcome = run(*command, tmp_path / "killed")
+    assert outcome.code == 0, outcome.err
+    # The video in hand at the kill may still end: its worker notices the driver's death only after a moment.
+    assert outcome.summary["frames"] in (12, 24)
+    assert masks_of(tmp_path / "killed") == masks_of(tmp_path / "undisturbed")
+
+
+def assert_loopback_only(processes: list[psutil.Process]) -> None:
+    addresses = set()
+    for process in processes:
+        try:
+            connections = process.net_connections(kind="inet")
+        except psutil.NoSuchProcess:
+            continue
+        addresses |= {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_each_failure_is_told_and_costs_nobody_else_anything(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = str(videos / "0.mp4")
+    good = [{"video": first, "video_id": f"good-{number:02}", "box": BOX} for number in range(20)]
+    # Every row has every column: a further column would make other tasks of all rows.
+    knobs = ["raise_at", "segfault_at", "kill_at", "exit_at", "hang_at", "allocate_at", "once"]
+    bad: list[dict[str, object]] = [
+        {"video": str(videos / "missing.mp4"), "video_id": "missing", "box": BOX},
+        {"video": str(videos / "text.mp4"), "video_id": "text", "box": BOX},
+        {"video": first, "video_id": "raises", "box": BOX, "raise_at": 3},
+        {"video": first, "video_id": "segfaults", "box": BOX, "segfault_at": 5},
+        {"video": first, "video_id": "hangs", "box": BOX, "hang_at": 4},
+        {"video": first, "video_id": "allocates", "box": BOX, "allocate_at": 6},
+        {"video": first, "video_id": "exits", "box": BOX, "exit_at": 2},
+        {"video": first, "video_id": "killed", "box": BOX, "kill_at": 5, "once": str(tmp_path / "killed")},
+    ]
+    bad, good = ([{**dict.fromkeys(knobs), **row} for row in part] for part in (bad, good))
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad, *good])
+    command = ("submit", manifest, "--out", out, "--workers", 2, "--stall-timeout", 4, "--json", *STUB)
+    outcome = run(*command)
+    assert outcome.code == 3, outcome.err
+    summary = outcome.summary
+    assert (summary["done"], summary["failed"]) == (21, 7)
+    failures = {failure["video_id"]: failure for failure in summary["failures"]}
+    attempts = {"missing": 1, "text": 1, "raises": 3, "segfaults": 3, "hangs": 3, "allocates": 3, "exits": 3}
+    assert {name: failure["attempts"] for name, failure in failures.items()} == attempts
+    reasons = {
+        "missing": "missing.mp4 does not exist",
+        "raises": "RuntimeError: the stub was told to raise",
+        "segfaults": "Segmentation fault",
+        "hangs": "no progress for 4 s in phase track",
+        "allocates": "Unable to allocate 20.0 GiB",
+        "exits": "ended itself with exit code 7",
+    }
+    for name, text in reasons.items():
+        assert text in failures[name]["message"]
+    assert "Traceback" not in outcome.err
+    recorded = {record["video_id"]: record["attempts"] for record in map(read_json, (out / "failed").iterdir())}
+    kinds = {name: [attempt["kind"] for attempt in attempts] for name, attempts in recorded.items()}
+    assert kinds["text"] == ["permanent"]
+    assert all(kinds[name] == ["crash"] * 3 for name in ("raises", "segfaults", "hangs", "allocates", "exits"))
+    assert {attempt["error"] for attempt in recorded["allocates"]} == {"MemoryError"}
+    reports = {report["video_id"]: report["attempt"] for report in map(read_json, (out / "videos").iterdir())}
+    assert reports == {"killed": 2} | {row["video_id"]: 1 for row in good}
+
+    # A corrected row is another task; the old failure goes with the old row.
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad[7:], *good, {**bad[0], "video": first}])
+    outcome = run("submit", manifest, "--out", out, *STUB)
+    assert outcome.code == 0, outcome.err
+    assert list((out / "failed").iterdir()) == []
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_a_run_in_which_every_video_failed_has_failed(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "missing.mp4", "box": BOX}])
+    outcome = run("submit", manifest, "--out", tmp_path / "run", *STUB)
+    assert outcome.code == 1
+    assert "0 of 1 done, 1 failed" in outcome.out
+    assert "missing.mp4 does not exist" in outcome.out
+
+
+def test_ctrl_c_once_finishes_what_is_in_hand(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, sleep=0.2))
+    process = start("submit", manifest, "--out", out, "--workers", 1, *STUB)
+    wait_until(lambda: is_tracking(process), process=process)
+
+    second = run("submit", manifest, "--out", out, *STUB)
+    assert second.code == 11
+    assert f"process {process.pid}" in second.err
+    assert "which is alive" in second.err
+
+    interrupt(process)
+    outcome = finish(process)
+    assert outcome.code == 130, outcome.err
+    assert "finishing the videos in hand" in outcome.err
+    assert "run the same command again: rts-batch submit" in outcome.err
+    assert len(done(out)) == 1
+    assert read_json(out / "summary.json")["not_started"] == 5
+    assert "Traceback" not in outcome.err
+
+
+def test_ctrl_c_twice_stops_now(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, sleep=30))
+    process = start("submit", manifest, "--out", out, "--workers", 1, *STUB)
+    wait_until(lambda: is_tracking(process), process=process)
+    interrupt(process)
+    time.sleep(1)
+    interrupt(process)
+    outcome = finish(process, timeout=20)
+    assert outcome.code == 130, outcome.err
+    assert not done(out)
+    assert not (out / "lease.json").exists()
+
+
+def is_tracking(process: subprocess.Popen[str]) -> bool:
+    """True when a worker has begun a video."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(process.pid).children(recursive=True)
+        return any(re.search(r"WorkerActor\.work", " ".join(child.cmdline())) for child in children)
+    return False
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C: the terminal sends it to every process of the group."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    late = tmp_path / "late.mp4"
+    prompts = [{**row, "frames": 9} for row in rows(videos, 6, sleep=1.0)]
+    manifest = write_manifest(
+        tmp_path / "manifest.jsonl", [*prompts, {"video": str(late), "box": BOX, "sleep": 1.0, "frames": 99}]
+    )
+    outcome = run("submit", manifest, "--out", out, "--workers", 1, "--on-error", "stop", "--json", *STUB)
+    assert outcome.code == 1, outcome.err
+    assert (outcome.summary["stopped"], outcome.summary["failed"], outcome.summary["not_started"]) == (True, 1, 6)
+    outcome = run("status", out, "--json")
+    (found,) = outcome.events()
+    assert (found["videos"], found["done"], found["failed"], found["running"]) == (7, 0, 1, False)
+
+    late.write_bytes((videos / "0.mp4").read_bytes())
+    manifest.unlink()  # the folder has its own
+    process = start("resume", out, "--json")
+    wait_until(lambda: is_tracking(process), process=process)
+    wait_until(lambda: (found := run("status", out, "--json").events()[0])["running"] and running_of(found))
+    outcome = run("cancel", out, "--now")
+    assert "to stop now" in outcome.out
+    outcome = finish(process)
+    assert outcome.code == 130, outcome.err
+    assert outcome.summary["not_started"] > 0
+    assert run("cancel", out).out.strip().endswith("nothing is running")
+
+
+def running_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    (submission,) = status["submissions"]
+    assert submission["holder"] == "alive"
+    return [video for video in submission["status"].get("videos_running", []) if video["frames"]]
+
+
+def test_workers_that_cannot_start_end_the_run(videos: Path, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 1))
+    outcome = run("submit", manifest, "--out", tmp_path / "run", "--weights", "cannot-load", "--json", *STUB)
+    assert outcome.code == 13
+    assert "a worker cannot start" in outcome.err
+    assert "the stub was told not to load" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert [event["event"] for event in outcome.events()][-1] == "error"
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def test_the_job_script_runs_on_a_cluster_that_is_there(videos: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().strip()
+        manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 2))
+        job = start(
+            *(manifest, "--out", tmp_path / "run", "--device", "cpu", "--workers", 2, *STUB),
+            program=[str(REPOSITORY / "jobs" / "track.py")],
+            RAY_ADDRESS=address,
+            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # as for the cluster: keep to the loopback address
+        )
+        outcome = finish(job)
+    finally:
+        cluster.stdin.close()
+        cluster.wait(60)
+    assert outcome.code == 0, outcome.err
+    assert "2 of 2 done" in outcome.out
+
+
+def test_targets_may_appear_late_and_by_time(videos: Path, tmp_path: Path) -> None:
+    video = str(videos / "5.mp4")
+    late = [
+        {"video": video, "object_id": 1, "frame": 2, "box": BOX, "category": "cat", "source": "a"},
+        {"video": video, "object_id": 7, "time": 0.41, "box": BOX, "category": "dog", "source": "b"},
+    ]
+    manifest = write_manifest(tmp_path / "manifest.jsonl", late)
+    assert run("submit", manifest, "--out", tmp_path / "run", *STUB).code == 0
+    table = pq.read_table(done(tmp_path / "run")[0])
+    by_object = {
+        object_id: table.filter([one == object_id for one in table["object_id"].to_pylist()]) for object_id in (1, 7)
+    }
+    assert by_object[1]["frame"].to_pylist() == list(range(2, 32))
+    assert by_object[7]["frame"].to_pylist() == list(range(10, 32))  # 0.41 s is nearest to frame 10's 0.40 s
+    assert by_object[7]["state"].to_pylist()[0] == "prompt"
+    assert set(by_object[7]["category"].to_pylist()) == {"dog"}
+    assert set(by_object[1]["source"].to_pylist()) == {"a"}

@@ -1,0 +1,273 @@
+"""Direction, further prompts and annotation: which frames get rows, in what order they are tracked, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rts_batch.actors.progress import Failed, Finished, Opened
+from rts_batch.config import RunSettings
+from rts_batch.io.results.writer import read_masks
+from rts_batch.manifest import read_manifest
+from rts_batch.masks import decode_rle
+from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.weights.registry import build_model, build_sta, load_weights
+from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from tests.support.running import write_manifest
+from tests.support.stub_tracker import Stub
+from tests.support.videos import Disc, draw, make_images, make_video
+
+FRAMES = 20
+BOX = [30, 30, 20, 20]
+OTHER = [80, 50, 10, 30]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "a.mp4"
+    make_video(path, FRAMES, options={"g": "8", "bf": "2"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> VideoWorker:
+    return VideoWorker(
+        WorkerSettings(
+            out=str(tmp_path_factory.mktemp("runs") / "run"),
+            factory="tests.support.stub_tracker:Stub",
+            tracker=Stub.describe(RunSettings()),
+            decoder="auto",
+            threads=1,
+            extras={},
+        )
+    )
+
+
+class Tracked:
+    """The rows of one video, by object id and frame."""
+
+    def __init__(self, worker: VideoWorker, video: Path, tmp_path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+        rows = [{"video": str(video), "video_id": tmp_path.name + str(id(self)), **row} for row in rows]
+        (task,) = read_manifest(str(write_manifest(tmp_path / "manifest.jsonl", rows))).tasks
+        *_, self.end = self.events = list(worker.run(task, attempt=1))
+        self.rows: dict[tuple[int, int], dict[str, Any]] = {}
+        if isinstance(self.end, Finished):
+            table = read_masks(worker._settings.out, video_ids=[task.video_id]).to_pylist()
+            places = [(row["object_id"], row["frame"]) for row in table]
+            assert places == sorted(places)
+            self.rows = dict(zip(places, table, strict=True))
+
+    def frames(self, object_id: int = 1) -> list[int]:
+        return [frame for known, frame in self.rows if known == object_id]
+
+    def prompts(self, object_id: int = 1) -> list[int]:
+        return [frame for (known, frame), row in self.rows.items() if known == object_id and row["state"] == "prompt"]
+
+    def mask(self, frame: int, object_id: int = 1) -> np.ndarray:
+        row = self.rows[object_id, frame]
+        return decode_rle(row["rle"], row["height"], row["width"])
+
+
+def box_mask(box: list[int], moved: int = 0) -> np.ndarray:
+    """The stub's mask `moved` steps after its prompt."""
+    x, y, w, h = box
+    mask = np.zeros((120, 160), bool)
+    mask[y : y + h, x : x + w] = True
+    return np.roll(mask, moved, axis=1)
+
+
+def same_rows(ours: Tracked, others: Tracked, frames: Iterable[int], object_id: int = 1) -> bool:
+    return all(
+        {**ours.rows[object_id, frame], "video_id": ""} == {**others.rows[object_id, frame], "video_id": ""}
+        for frame in frames
+    )
+
+
+def test_backward_covers_what_lies_before_the_prompt(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    found = Tracked(worker, clip, tmp_path, [{"box": BOX, "frame": 9, "direction": "backward"}])
+    assert found.frames() == list(range(10))
+    assert found.prompts() == [9]
+    for frame in range(10):
+        assert np.array_equal(found.mask(frame), box_mask(BOX, 9 - frame))
+    # The stub's score is the picture's, so each row was made on its own frame.
+    forward = Tracked(worker, clip, tmp_path, [{"box": BOX}])
+    for frame in range(1, 9):
+        assert found.rows[1, frame]["score"] == forward.rows[1, frame]["score"]
+        assert found.rows[1, frame]["time"] == forward.rows[1, frame]["time"] == pytest.approx(frame / 25)
+    assert [event.frames for event in found.events if isinstance(event, Opened)] == [10]
+
+
+def test_both_is_forward_and_backward_in_one(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    row = {"box": BOX, "frame": 9}
+    both, forward, backward = (
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction}])
+        for direction in ("both", "forward", "backward")
+    )
+    assert both.frames() == list(range(FRAMES))
+    assert both.prompts() == [9]
+    assert same_rows(both, forward, range(9, FRAMES))
+    assert same_rows(both, backward, range(9))
+    assert isinstance(both.end, Finished)
+    assert both.end.frames == FRAMES + 10
+
+
+def test_both_keeps_to_start_and_end(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    found = Tracked(worker, clip, tmp_path, [{"box": BOX, "frame": 9, "direction": "both", "start": 4, "end": 15}])
+    assert found.frames() == list(range(4, 15))
+
+
+def test_targets_of_one_video_begin_where_each_is_marked(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    rows = [{"box": BOX, "frame": 5}, {"box": OTHER, "frame": 12, "object_id": 2}]
+    both, backward = (
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows])
+        for direction in ("both", "backward")
+    )
+    assert both.frames(1) == both.frames(2) == list(range(FRAMES))
+    assert (both.prompts(1), both.prompts(2)) == ([5], [12])
+    assert (backward.frames(1), backward.frames(2)) == (list(range(6)), list(range(13)))
+    assert same_rows(both, backward, range(5), 1)
+    assert same_rows(both, backward, range(12), 2)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_further_prompt_corrects_from_its_frame_on(
+    worker: VideoWorker, clip: Path, tmp_path: Path, direction: str
+) -> None:
+    rows = [{"box": BOX, "frame": 3, "direction": direction}, {"box": OTHER, "frame": 12, "direction": direction}]
+    found = Tracked(worker, clip, tmp_path, rows)
+    expected = {"forward": range(3, FRAMES), "backward": range(13), "both": range(FRAMES)}[direction]
+    assert found.frames() == list(expected)
+    assert found.prompts() == [3, 12]
+    assert np.array_equal(found.mask(3), box_mask(BOX))
+    assert np.array_equal(found.mask(12), box_mask(OTHER))
+    between = box_mask(OTHER, 4) if direction == "backward" else box_mask(BOX, 5)
+    assert np.array_equal(found.mask(8), between)
+    if direction != "backward":
+        assert np.array_equal(found.mask(15), box_mask(OTHER, 3))
+    if direction != "forward":
+        assert np.array_equal(found.mask(1), box_mask(BOX, 2))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_times_mean_the_same_frames_in_every_direction(
+    worker: VideoWorker, clip: Path, tmp_path: Path, direction: str
+) -> None:
+    by_frame = [{"box": BOX, "frame": 3}, {"box": OTHER, "frame": 12}]
+    by_time = [{"box": BOX, "time": 0.13}, {"box": OTHER, "time": 0.48}]
+    found = [
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows])
+        for rows in (by_frame, by_time)
+    ]
+    assert found[0].frames() == found[1].frames()
+    assert found[1].prompts() == [3, 12]
+    assert same_rows(*found, found[0].frames())
+
+
+def test_annotated_frames_are_all_there_is(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    rows = [
+        *({"box": BOX, "frame": frame} for frame in (2, 7, 8)),
+        {"box": [40, 40, 30, 30], "frame": 7, "object_id": 2},
+        {"box": OTHER, "time": 0.76, "object_id": 2},
+    ]
+    found = Tracked(worker, clip, tmp_path, [{**row, "prompt_kind": "annotate"} for row in rows])
+    assert found.frames(1) == found.prompts(1) == [2, 7, 8]
+    assert found.frames(2) == found.prompts(2) == [7, 19]
+    assert np.array_equal(found.mask(8), box_mask(BOX))
+    assert np.array_equal(found.mask(19, 2), box_mask(OTHER))
+    assert all(row["score"] is None for row in found.rows.values())
+
+
+def test_annotation_reads_no_more_than_it_needs(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    rows = [{"box": BOX, "frame": frame, "prompt_kind": "annotate"} for frame in (7, 9)]
+    found = Tracked(worker, clip, tmp_path, rows)
+    assert isinstance(found.end, Finished)
+    assert found.end.frames == 3
+
+
+def test_a_folder_of_images_goes_in_every_direction(worker: VideoWorker, tmp_path: Path) -> None:
+    make_images(tmp_path / "clip", 8)
+    for direction, frames in (("backward", range(5)), ("both", range(8))):
+        found = Tracked(worker, tmp_path / "clip", tmp_path, [{"box": BOX, "frame": 4, "direction": direction}])
+        assert found.frames() == list(frames)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("where", [{"frame": 20}, {"time": 0.9}])
+def test_a_prompt_past_the_end_is_named(
+    worker: VideoWorker, clip: Path, tmp_path: Path, direction: str, where: dict[str, Any]
+) -> None:
+    rows = [{"box": BOX, "direction": direction}, {"box": OTHER, "direction": direction, **where}]
+    found = Tracked(worker, clip, tmp_path, rows)
+    assert isinstance(found.end, Failed)
+    assert found.end.kind == "permanent"
+    assert "the box prompt lies past the video's end: it has 20 frames (0 to 19)" in found.end.message
+
+
+def test_two_prompts_that_meet_on_a_frame_are_refused(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+    found = Tracked(worker, clip, tmp_path, [{"box": BOX, "frame": 4}, {"box": OTHER, "time": 0.16}])
+    assert isinstance(found.end, Failed)
+    assert "is the second one of this target on this frame" in found.end.message
+
+
+# With a network that knows what it does
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    weights = load_weights("rts-mini")
+    return build_model(weights, "cpu"), weights.tracker_config, build_sta(weights, "cpu")
+
+
+def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float((ours & theirs).sum() / max((ours | theirs).sum(), 1))
+
+
+TWO = (
+    Disc(start=(0.2, 0.3), end=(0.4, 0.3)),
+    Disc(start=(0.7, 0.7), end=(0.5, 0.7), colour=(40, 90, 220)),
+)
+
+
+def cut(size: tuple[int, int] = (480, 240)) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A disc that from frame 6 on is elsewhere, far outside any search region."""
+    left = Disc(start=(0.12, 0.4), end=(0.2, 0.5), radius=0.12)
+    right = Disc(start=(0.8, 0.6), end=(0.85, 0.6), radius=0.12)
+    return [*draw(6, size, (left,)), *draw(8, size, (right,))]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_correction_finds_a_target_that_was_lost(trained: Any, single: bool) -> None:
+    model, config, sta = trained
+    corrected, alone = (Scene(model, config, sta=sta, single=single) for _ in range(2))
+    for index, (image, (mask,)) in enumerate(cut()):
+        first = {1: TargetPrompt(mask=mask)} if index == 0 else {}
+        found = corrected.step(image, {1: TargetPrompt(mask=mask)} if index == 8 else first)[1]
+        lost = alone.step(image, first)[1]
+        assert (found.state == "prompt") == (index in (0, 8))
+        if index in (0, 8):
+            assert np.array_equal(found.mask, mask)
+        elif index < 6 or index > 8:
+            assert overlap(found.mask, mask) > 0.6
+        if index >= 6:
+            assert overlap(lost.mask, mask) < 0.2
+    for memory in (corrected.trackers[1].segmentation.memory, corrected.trackers[1].localisation.memory):
+        assert int(memory.protected.sum()) == 1 + (memory.initial_count if memory.protect_initial else 0)
+
+
+def test_boxes_become_masks_frame_by_frame(trained: Any) -> None:
+    model, config, sta = trained
+    scene = Scene(model, config, sta=sta, single=False)
+    for image, masks in draw(3, (320, 240), TWO):
+        prompts = {}
+        for object_id, mask in enumerate(masks, start=1):
+            (y0, x0), (y1, x1) = np.argwhere(mask).min(0).tolist(), np.argwhere(mask).max(0).tolist()
+            prompts[object_id] = TargetPrompt(box=(x0, y0, x1 - x0 + 1, y1 - y0 + 1))
+        found = scene.annotate(image, prompts)
+        assert [row.state for row in found.values()] == ["prompt", "prompt"]
+        for object_id, mask in enumerate(masks, start=1):
+            assert overlap(found[object_id].mask, mask) > 0.7
+    assert not scene.trackers

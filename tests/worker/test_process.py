@@ -1,0 +1,276 @@
+"""How a worker's process ends, and whom that speaks against. Without Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rts_batch.actors import worker_actor
+from rts_batch.actors.progress import Advanced, Event, Failed, Finished
+from rts_batch.actors.worker import WorkerActor
+from rts_batch.config import RunSettings
+from rts_batch.errors import ClusterError
+from rts_batch.io.storage import files as storage
+from rts_batch.manifest import VideoTask, read_manifest
+from rts_batch.worker.lane import WorkerSettings
+from rts_batch.worker.process import Job, StartLost, WorkerProcess, judge
+from tests.support.running import REPOSITORY, done, wait_until, write_manifest
+from tests.support.stub_tracker import Stub
+from tests.support.videos import make_video
+
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "video.mp4"
+    make_video(path, FRAMES)
+    return path
+
+
+@pytest.fixture
+def make_task(video: Path, tmp_path: Path) -> Callable[..., VideoTask]:
+    def make(**knobs: object) -> VideoTask:
+        rows = [{"video": str(video), "box": [30, 30, 20, 20], **knobs}]
+        (task,) = read_manifest(str(write_manifest(tmp_path / "manifest.jsonl", rows))).tasks
+        return task
+
+    return make
+
+
+def worker_settings(out: Path, weights: str = "stub") -> WorkerSettings:
+    return WorkerSettings(
+        out=str(out),
+        factory="tests.support.stub_tracker:Stub",
+        tracker=Stub.describe(RunSettings(weights=weights)),
+        decoder="auto",
+        threads=1,
+        extras={"sleep": "float64"},
+    )
+
+
+@pytest.fixture(scope="module")
+def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """One process for all tests; whoever ends it has the next one start another."""
+    out = tmp_path_factory.mktemp("run")
+    held: dict[str, Any] = {"out": out, "process": None}
+    yield held
+    if held["process"] is not None:
+        held["process"].close()
+
+
+@pytest.fixture
+def process(shared_process: dict[str, Any]) -> WorkerProcess:
+    if shared_process["process"] is None or not shared_process["process"].alive:
+        shared_process["process"] = WorkerProcess(worker_settings(shared_process["out"]), stall_seconds=4)
+    found: WorkerProcess = shared_process["process"]
+    return found
+
+
+def track(process: WorkerProcess, task: VideoTask) -> Iterator[Event]:
+    """Everything that a process says about one video."""
+    process.begin(Job(task=task, attempt=1))
+    while process.busy:
+        yield from process.events(0.1)
+
+
+def last_of(events: Iterator[Event]) -> Event:
+    *_, last = events
+    return last
+
+
+@pytest.mark.parametrize(
+    ("knob", "error", "said"),
+    [
+        ("segfault_at", "SIGSEGV", "Segmentation fault"),
+        ("exit_at", "ExitError", "exit code 7"),
+        ("hang_at", "NoProgressError", "no progress for 4 s in phase track"),
+    ],
+)
+def test_evidence_against_the_video(
+    process: WorkerProcess, make_task: Callable[..., VideoTask], knob: str, error: str, said: str
+) -> None:
+    last = last_of(track(process, make_task(**{knob: 3})))
+    assert isinstance(last, Failed)
+    assert (last.kind, last.error) == ("crash", error)
+    assert said in last.message
+    assert not process.alive
+
+
+def test_want_of_memory_is_told_as_such(process: WorkerProcess, make_task: Callable[..., VideoTask]) -> None:
+    last = last_of(track(process, make_task(allocate_at=3)))
+    assert isinstance(last, Failed)
+    assert (last.kind, last.error) == ("crash", "MemoryError")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_a_kill_from_outside_does_not_speak_against_the_video(
+    process: WorkerProcess, make_task: Callable[..., VideoTask], number: signal.Signals
+) -> None:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip(f"{number.name} is ignored here, as under nohup, and workers inherit that")
+    events = track(process, make_task(sleep=1))
+    assert any(isinstance(event, Advanced) for event in events)
+    os.kill(int(process.name.rpartition(":")[2]), number)
+    last = last_of(events)
+    assert isinstance(last, Failed)
+    assert (last.kind, last.error) == ("killed", number.name)
+
+
+def test_a_process_that_is_asked_to_leave_stops_after_the_frame_in_hand(
+    process: WorkerProcess, make_task: Callable[..., VideoTask]
+) -> None:
+    events = track(process, make_task(sleep=1))
+    assert any(isinstance(event, Advanced) for event in events)
+    process.leave()
+    last = last_of(events)
+    assert isinstance(last, Failed)
+    assert last.kind == "preempted"
+    assert last.frame is not None
+    assert last.frame < FRAMES - 1
+    wait_until(lambda: not process.alive)
+
+
+def test_a_video_that_comes_after_the_wish_to_leave_is_not_to_blame(
+    process: WorkerProcess, make_task: Callable[..., VideoTask]
+) -> None:
+    process.leave()
+    last = last_of(track(process, make_task()))
+    assert isinstance(last, Failed)
+    assert last.kind == "preempted"
+    process._process.wait(10)  # it says what became of the video, and then goes
+    assert not process.alive
+
+
+def test_one_process_tracks_one_video_after_another(
+    process: WorkerProcess, make_task: Callable[..., VideoTask], shared_process: dict[str, Any]
+) -> None:
+    for number in range(3):
+        last = last_of(track(process, make_task(video_id=f"good-{number}")))
+        assert isinstance(last, Finished)
+        assert last.frames == FRAMES
+    assert sum(path.name.startswith("good-") for path in done(shared_process["out"])) == 3
+
+
+def test_a_process_that_cannot_load_its_model_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="the stub was told not to load"):
+        WorkerProcess(worker_settings(tmp_path, "cannot-load"), stall_seconds=4)
+
+
+def test_a_process_that_is_lost_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class KilledOnce(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            if len(started) == 1:
+                self.kill()
+
+    monkeypatch.setattr("rts_batch.worker.process.subprocess.Popen", KilledOnce)
+    with pytest.raises(StartLost, match="killed from outside with SIGKILL"):
+        WorkerProcess(worker_settings(tmp_path), stall_seconds=4)
+    started.clear()
+    actor = WorkerActor(worker_settings(tmp_path), 4)
+    assert len(started) == 2
+    actor._process.close()
+
+
+def test_a_process_in_which_something_broke_is_not_used_again(
+    tmp_path: Path, make_task: Callable[..., VideoTask]
+) -> None:
+    actor = WorkerActor(worker_settings(tmp_path), 30)
+    names = []
+    for task, kind in ((make_task(raise_at=3), Failed), (make_task(video_id="a"), Finished), (make_task(), Finished)):
+        events = actor.work([Job(task=task, attempt=1)])
+        names.append(actor._process.name)
+        while not events or not isinstance(events[-1], Failed | Finished):
+            events = actor.work([])
+        assert isinstance(events[-1], kind)
+    actor._process.close()
+    assert names[0] != names[1] == names[2]
+
+
+def test_lanes_go_on_while_the_next_video_is_on_its_way(
+    video: Path, tmp_path: Path, make_task: Callable[..., VideoTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    settings = dataclasses.replace(worker_settings(tmp_path), lanes=2, scratch=str(tmp_path / "scratch"))
+    far = f"memory://{uuid.uuid4().hex}/far.mp4"  # which the worker's process could not read itself
+    storage.put_file(video, far)
+    here, bring = threading.Event(), worker_actor.bring
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        assert here.wait(60)
+        return bring(*arguments, **options)
+
+    monkeypatch.setattr(worker_actor, "bring", slow)
+    actor = WorkerActor(settings, 30)
+    near, coming = make_task(video_id="near", sleep=0.1), make_task(video=far, video_id="coming")
+    actor.fetch(coming)
+    events = actor.work([Job(task=near, attempt=1), Job(task=coming, attempt=1)])
+    while not any(isinstance(event, Finished) for event in events):
+        events += actor.work([])
+    assert {event.key for event in events} == {near.key}
+    here.set()
+    while not isinstance(events[-1], Finished) or events[-1].key != coming.key:
+        events += actor.work([])
+        assert not isinstance(events[-1], Failed)
+    actor._process.close()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from tests.test_worker_process import worker_settings
+from rts_batch.actors.worker_actor import WorkerActor
+from rts_batch.actors.worker_process import WorkerProcess
+print(WorkerProcess(worker_settings(Path(sys.argv[1])), stall_seconds=9).name.rpartition(":")[2], flush=True)
+time.sleep(99)
+"""
+
+
+def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    parent = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert child.is_running()
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("code", "out_of_memory", "kind", "error"),
+    [
+        (-signal.SIGABRT, False, "crash", "SIGABRT"),
+        (-signal.SIGBUS, False, "crash", "SIGBUS"),
+        (0, False, "crash", "ExitError"),
+        (-signal.SIGKILL, False, "killed", "SIGKILL"),
+        (-signal.SIGKILL, True, "crash", "OutOfMemoryError"),
+        (-signal.SIGTERM, False, "killed", "SIGTERM"),
+        (-60, False, "crash", "signal 60"),
+    ],
+)
+def test_the_verdict(code: int, out_of_memory: bool, kind: str, error: str) -> None:
+    verdict = judge(code, "last words", out_of_memory=out_of_memory)
+    assert (verdict.kind, verdict.error) == (kind, error)
