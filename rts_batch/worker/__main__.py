@@ -1,4 +1,4 @@
-"""What runs inside a worker's process; see `worker_process`.
+"""What runs inside a worker's process; see `worker.process`.
 
 Each lane has one video in hand and takes the next from a queue that they share. The first lane is the main thread, the
 others are threads beside it; all have the one model.

@@ -1,4 +1,4 @@
-"""The process that tracks, as its parent sees it (`worker_main` is what runs inside).
+"""The process that tracks, as its parent sees it (`worker.__main__` is what runs inside).
 
 A worker's model lives in a process of its own below the Ray actor. So the actor learns how it ended (by which signal,
 with which exit code, for want of memory), which Ray does not say and which decides whether the video or somebody
@@ -89,7 +89,7 @@ class WorkerProcess:
                 [
                     sys.executable,
                     "-m",
-                    "rts_batch.worker.__main__",
+                    "rts_batch.worker",
                     *map(str, (theirs.fileno(), self._fault_log.fileno(), os.getpid())),
                 ],
                 pass_fds=(theirs.fileno(), self._fault_log.fileno()),

@@ -158,7 +158,7 @@ def kill_a_worker(rng: random.Random) -> str | None:
             words = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if "worker_main" in words:
+        if "rts_batch.worker" in words:
             found.append((process, "process"))
         elif "ray::WorkerActor" in words:
             found.append((process, "actor"))

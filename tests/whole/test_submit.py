@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, vi
     process = start(*command)
     wait_until(lambda: done(out), process=process)
     ray_processes = psutil.Process(process.pid).children(recursive=True)
-    pattern = "raylet/raylet|gcs_server|WorkerActor|worker_main"
+    pattern = "raylet/raylet|gcs_server|WorkerActor|rts_batch.worker"
     working = [one for one in ray_processes if re.search(pattern, " ".join(one.cmdline()))]
     assert len(working) == 6
     assert_loopback_only(ray_processes)

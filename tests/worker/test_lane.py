@@ -407,8 +407,6 @@ def test_a_run_with_lanes_is_interrupted_killed_and_loses_nothing(clips: Path, t
 
 def worker_of(process: subprocess.Popen[str]) -> psutil.Process:
     (found,) = (
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if "rts_batch.worker.__main__" in child.cmdline()
+        child for child in psutil.Process(process.pid).children(recursive=True) if "rts_batch.worker" in child.cmdline()
     )
     return found

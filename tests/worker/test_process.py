@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rts_batch.actors import worker_actor
+from rts_batch.actors import worker as worker_actor
 from rts_batch.actors.progress import Advanced, Event, Failed, Finished
 from rts_batch.actors.worker import WorkerActor
 from rts_batch.config import RunSettings
@@ -237,9 +237,9 @@ def test_lanes_go_on_while_the_next_video_is_on_its_way(
 PARENT = """
 import sys, time
 from pathlib import Path
-from tests.test_worker_process import worker_settings
-from rts_batch.actors.worker_actor import WorkerActor
-from rts_batch.actors.worker_process import WorkerProcess
+from tests.worker.test_process import worker_settings
+from rts_batch.actors.worker import WorkerActor
+from rts_batch.worker.process import WorkerProcess
 print(WorkerProcess(worker_settings(Path(sys.argv[1])), stall_seconds=9).name.rpartition(":")[2], flush=True)
 time.sleep(99)
 """

@@ -20,7 +20,7 @@ TABLE = pa.table({"name": ["a", "b"], "size": [1, 2]}).replace_schema_metadata({
 THREADS = """
 import os, sys
 import pyarrow.parquet as pq
-from rts_batch.io.parquet import read_parquet
+from rts_batch.io.storage.parquet import read_parquet
 def threads():
     return len(os.listdir("/proc/self/task"))
 before = threads()
