@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rts_batch.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from rts_batch.runs.reading import read_masks as read_masks
 
 __all__ = ["__version__", "read_masks"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-import rts_batch
 from rts_batch.cli.check import check_deep, probe, verify
 from rts_batch.cli.export import export
 from rts_batch.cli.read import compact, show
@@ -36,6 +35,7 @@ from rts_batch.cli.runs import (
 from rts_batch.cli.train import add_commands
 from rts_batch.config import DecoderName, DeviceName, Profile, Rules, RunSettings
 from rts_batch.errors import UsageError
+from rts_batch.version import __version__
 
 app = typer.Typer(
     name="rts-batch",
@@ -49,7 +49,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"rts-batch {rts_batch.__version__}")
+        print(f"rts-batch {__version__}")
         raise typer.Exit
 
 

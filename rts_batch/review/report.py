@@ -21,7 +21,6 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
-import rts_batch
 from rts_batch.errors import ResultsError, RtsBatchError
 from rts_batch.io.results.schema import STATES
 from rts_batch.io.storage import files as storage
@@ -31,6 +30,7 @@ from rts_batch.runs.reading import Masks, VideoMasks, read_masks
 from rts_batch.runs.reports import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
+from rts_batch.version import __version__
 
 __all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]
 
@@ -203,7 +203,7 @@ class _Content:
         style, script = _asset("report.css"), _asset("report.js")
         return {
             "title": storage.safe_uri(self._folder),
-            "version": rts_batch.__version__,
+            "version": __version__,
             "made": datetime.now(timezone.utc).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00") + " UTC",
             "style": Markup(style),
             "script": Markup(script),

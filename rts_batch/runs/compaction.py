@@ -21,7 +21,6 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import rts_batch
 from rts_batch.errors import UsageError
 from rts_batch.io.results.file import INDEX_FOLDER, INDEX_SCHEMA, LAYOUT
 from rts_batch.io.results.schema import SCHEMA_VERSION
@@ -29,6 +28,7 @@ from rts_batch.io.results.writer import VARIED_COLUMNS
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.runs.reading import VideoMasks, read_masks
+from rts_batch.version import __version__
 
 __all__ = ["ROWS_PER_FILE", "CompactSummary", "compact"]
 
@@ -97,7 +97,7 @@ class _Part:
         self._index.parent.mkdir(exist_ok=True)
         path = folder / "masks" / name
         path.parent.mkdir(exist_ok=True)
-        metadata = {"schema_version": SCHEMA_VERSION, "package_version": rts_batch.__version__, "layout": LAYOUT}
+        metadata = {"schema_version": SCHEMA_VERSION, "package_version": __version__, "layout": LAYOUT}
         next(first.tables(), None)  # opens the file
         self._schema = first.schema.with_metadata({f"rts_batch.{key}": value for key, value in metadata.items()})
         self._waiting: list[pa.Table] = []

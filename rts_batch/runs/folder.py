@@ -29,11 +29,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import rts_batch
 from rts_batch.config import Scope, Shard
 from rts_batch.errors import RunFolderError, RunMismatchError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import Manifest, VideoTask
+from rts_batch.version import __version__
 
 FORMAT = 1
 PACKAGES = ("torch", "ray", "numpy", "opencv-python-headless", "av", "decord", "pyarrow", "pycocotools")
@@ -263,7 +263,7 @@ def versions() -> dict[str, str]:
     """The installed versions of everything that may change a byte of the results."""
     installed = {package: _version(package) for package in PACKAGES}
     found = {package: version for package, version in installed.items() if version is not None}
-    return {"rts-batch": rts_batch.__version__, **found}
+    return {"rts-batch": __version__, **found}
 
 
 def _version(package: str) -> str | None:

@@ -21,11 +21,11 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import rts_batch
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.results.reading import open_masks, read_masks, read_metadata
 from rts_batch.io.results.schema import EXTRA_TYPES, RESULT_COLUMNS, SCHEMA_VERSION, STATES, State, masks_schema
 from rts_batch.masks import Box
+from rts_batch.version import __version__
 
 __all__ = [
     "EXTRA_TYPES",
@@ -147,7 +147,7 @@ class ResultsWriter:
         self._pending_bytes = 0
         self._metadata = {
             "schema_version": SCHEMA_VERSION,
-            "package_version": rts_batch.__version__,
+            "package_version": __version__,
             "task": json.dumps(dict(task or {}), sort_keys=True, ensure_ascii=False),
             "weights": weights,
             "profile": profile,
