@@ -58,7 +58,8 @@ def run(manifest: str, out: str) -> dict[str, Any]:
     """Runs a manifest and measures this process, the driver."""
     import psutil
 
-    from rts_batch.actors.progress import LineDisplay, RunProgress
+    from rts_batch.actors.display import LineDisplay
+    from rts_batch.actors.progress import RunProgress
     from rts_batch.actors.submit import submit
     from rts_batch.config import RunSettings
 

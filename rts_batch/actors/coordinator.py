@@ -25,14 +25,9 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
 
 from rts_batch.manifest import VideoTask
-
-FailureKind = Literal["permanent", "transient", "crash", "suspected", "killed", "displaced", "preempted"]
-
-OUT_OF_MEMORY: Final = ("MemoryError", "OutOfMemoryError")
-"""Names of the errors that tell a lack of memory, in the worker's process or on its GPU."""
+from rts_batch.worker.messages import OUT_OF_MEMORY, FailureKind
 
 
 @dataclass(frozen=True, kw_only=True)

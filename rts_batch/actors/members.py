@@ -16,8 +16,9 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from rts_batch.actors.coordinator import Failure, FailureKind
+from rts_batch.actors.coordinator import Failure
 from rts_batch.manifest import VideoTask
+from rts_batch.worker.messages import FailureKind
 
 
 @dataclass

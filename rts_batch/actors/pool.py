@@ -19,16 +19,17 @@ import ray
 from ray.exceptions import RayError
 
 from rts_batch.actors.coordinator import Coordinator, Failure
+from rts_batch.actors.display import Display
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import InHand, Member, draining_nodes, failed_in_init, failure_of, reason
 from rts_batch.actors.metrics import RunMetrics
-from rts_batch.actors.progress import Advanced, Display, Event, Failed, Finished, Opened, RunProgress, VideoProgress
+from rts_batch.actors.progress import RunProgress, VideoProgress
 from rts_batch.actors.worker import CONTROL, Welcome, WorkerActor
 from rts_batch.errors import ClusterError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask
-from rts_batch.worker.lane import WorkerSettings
-from rts_batch.worker.process import TRANSFER_PATIENCE, Job
+from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, Opened, WorkerSettings
+from rts_batch.worker.process import TRANSFER_PATIENCE
 
 POLL_SECONDS = 0.2
 START_ATTEMPTS = 5

@@ -12,7 +12,8 @@ from typing import Any
 
 from rts_batch.actors.cluster import ray_session, run_folder_on_this_host, usable_cores
 from rts_batch.actors.coordinator import Coordinator, Failure
-from rts_batch.actors.progress import Display, Finished, RunProgress
+from rts_batch.actors.display import Display
+from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.config import RunSettings, Scope
 from rts_batch.errors import ManifestError, RunBusyError, StorageError
@@ -20,7 +21,7 @@ from rts_batch.io.storage import files as storage
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.folder import Plan, RunFolder, RunRecord, expected_lengths, versions
 from rts_batch.runs.lease import Lease
-from rts_batch.worker.lane import WorkerSettings
+from rts_batch.worker.messages import Finished, WorkerSettings
 from rts_batch.worker.prompts import BOX_NEEDS_STA
 from rts_batch.worker.tracker import TrackerDescription, find_factory
 

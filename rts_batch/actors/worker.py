@@ -15,12 +15,11 @@ from pathlib import Path
 import ray
 
 from rts_batch.actors.notices import Notice, drain_node, watch
-from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest import VideoTask
-from rts_batch.worker.lane import WorkerSettings
-from rts_batch.worker.process import Job, StartLost, WorkerProcess
+from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
+from rts_batch.worker.process import StartLost, WorkerProcess
 
 CONTROL = "control"
 """The concurrency group of the methods that answer while a video is being tracked."""

@@ -141,7 +141,7 @@ def run_submission(
     manifest: str, out: str, settings: RunSettings, scope: Scope, *, skip_invalid: bool, as_json: bool
 ) -> int:
     """Submits, shows it and prints how it went; returns the exit code."""
-    from rts_batch.actors.progress import choose_display
+    from rts_batch.actors.display import choose_display
     from rts_batch.actors.submit import submit
 
     display = choose_display(as_json=as_json, stream=sys.stdout)

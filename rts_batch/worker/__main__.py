@@ -21,8 +21,8 @@ from queue import Queue
 from types import FrameType
 from typing import Final
 
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
-from rts_batch.worker.process import Job, Ready
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Job, Ready, WorkerSettings
 
 _PARENT_DEATH_SIGNAL: Final = 1
 

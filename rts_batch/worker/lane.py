@@ -14,15 +14,13 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Opened, Phase
-from rts_batch.config import DecoderName, SpoolLimits
 from rts_batch.errors import CheckpointError, RtsBatchError, StorageError, VideoError
 from rts_batch.io.results.writer import ResultsSummary, ResultsWriter
 from rts_batch.io.storage import files as storage
@@ -34,42 +32,13 @@ from rts_batch.manifest import VideoTask
 from rts_batch.masks import encode_rle
 from rts_batch.runs.folder import RunFolder
 from rts_batch.worker.checkpoints import Checkpoints, Resumed, read_latest
+from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Opened, Phase, WorkerSettings
 from rts_batch.worker.passes import Forward, TrackedRows, expected_frames, reading, track_video
 from rts_batch.worker.prompts import PromptBook
 from rts_batch.worker.timing import StepTimes, TimedScene, TimedTracker
-from rts_batch.worker.tracker import LoadedTracker, TrackedTarget, TrackerDescription, find_factory
+from rts_batch.worker.tracker import LoadedTracker, TrackedTarget, find_factory
 
 PROGRESS_SECONDS = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerSettings:
-    """What every worker of a run is told."""
-
-    out: str
-    factory: str
-    """Import path of the tracker factory."""
-    tracker: TrackerDescription
-    decoder: DecoderName
-    threads: int
-    """CPU threads of the process."""
-    extras: Mapping[str, str]
-    """The manifest's further columns with their types."""
-    lanes: int = 1
-    """Videos that a worker tracks at the same time."""
-    spool: SpoolLimits = field(default_factory=SpoolLimits)
-    strict_video: bool = False
-    """Damage in a video makes it fail."""
-    results: Mapping[str, Any] | None = None
-    """`RunRecord.results` of the run, which its folder must still have when masks are put in place."""
-    checkpoint_every: float | None = None
-    """Seconds of work on one video between two checkpoints; None writes none."""
-    checkpointed: frozenset[str] = frozenset()
-    """Keys of the videos that had checkpoints when the run was submitted."""
-    watch_notices: bool = False
-    """Whether the machine may be one of a cloud's spot machines (`rts_batch.actors.notices`)."""
-    scratch: str | None = None
-    """Folder for files under way; None takes the system's."""
 
 
 class VideoWorker:

@@ -25,36 +25,27 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-from rts_batch.actors.coordinator import OUT_OF_MEMORY, FailureKind
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished, Phase, PhaseName
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
-from rts_batch.worker.lane import WorkerSettings
+from rts_batch.worker.messages import (
+    OUT_OF_MEMORY,
+    Advanced,
+    Event,
+    Failed,
+    FailureKind,
+    Finished,
+    Job,
+    Phase,
+    PhaseName,
+    Ready,
+    WorkerSettings,
+)
 
 FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that a process does not send to itself."""
 
 TRANSFER_PATIENCE: Final = 6
 """So many times longer may a transfer from or to storage take, which reports no progress while it lasts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A video to be tracked. It goes from the pool to the actor and on to the process."""
-
-    task: VideoTask
-    attempt: int
-    suspect: bool = False
-    """It must have a process that no other video has used or uses beside it."""
-    fetched: str | None = None
-    """Where the video lies on this machine already, if it was fetched ahead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """What comes up first; a string instead says why the model cannot be loaded."""
-
-    name: str
 
 
 class StartLost(ClusterError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rts_batch.actors.coordinator import Budgets, Coordinator, Failure, FailureKind
+from rts_batch.actors.coordinator import Budgets, Coordinator, Failure
 from rts_batch.manifest import VideoTask
+from rts_batch.worker.messages import FailureKind
 
 
 class Clock:

@@ -18,15 +18,15 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 
 from rts_batch.actors import members, pool
 from rts_batch.actors.coordinator import Budgets, Coordinator, Failure
+from rts_batch.actors.display import LineDisplay
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.pool import Pool, PoolSize
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished, LineDisplay, RunProgress
+from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.worker import FetchedAhead, Welcome
 from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
-from rts_batch.worker.lane import WorkerSettings
-from rts_batch.worker.process import Job
+from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from tests.support.stub_tracker import Stub
 
 Story = Callable[[VideoTask, int], list[Any]]

@@ -14,13 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 import rts_batch
-from rts_batch.actors.progress import BarDisplay, Finished, LineDisplay, RunProgress, VideoProgress
+from rts_batch.actors.display import BarDisplay, LineDisplay
+from rts_batch.actors.progress import RunProgress, VideoProgress
 from rts_batch.actors.submit import choose_size
 from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.cli.app import app
 from rts_batch.config import RunSettings
 from rts_batch.errors import SettingsError
 from rts_batch.runs.folder import RunRecord
+from rts_batch.worker.messages import Finished
 from rts_batch.worker.timing import StepTimes, efficiency
 from rts_batch.worker.tracker import TrackerDescription, find_factory
 from tests.support.running import REPOSITORY, STUB

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from rts_batch.actors.progress import Finished
 from rts_batch.cli.app import app
 from rts_batch.config import RunSettings
 from rts_batch.manifest import read_manifest
 from rts_batch.runs.folder import RunFolder, RunRecord
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Finished, WorkerSettings
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_images, make_video

@@ -74,9 +74,6 @@ LONG_FUNCTIONS = {
 TO_DO: dict[str, set[str]] = {
     "floors": {
         "rts_batch.model.fast.networks: imports rts_batch.weights.registry",
-        "rts_batch.worker.lane: imports rts_batch.actors.progress",
-        "rts_batch.worker.process: imports rts_batch.actors.coordinator",
-        "rts_batch.worker.process: imports rts_batch.actors.progress",
     },
     "circles": {
         "rts_batch.io.video.isolated.process, rts_batch.io.video.isolated.source: circle",

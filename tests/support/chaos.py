@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from rts_batch.actors.progress import LineDisplay
+from rts_batch.actors.display import LineDisplay
 from tests.support.running import STUB, masks_of, write_manifest
 from tests.support.videos import make_video
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rts_batch.actors.progress import Failed, Finished
 from rts_batch.cli.app import app
 from rts_batch.config import RunSettings
 from rts_batch.manifest import read_manifest
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Failed, Finished, WorkerSettings
 from tests.support.running import STUB, run
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video

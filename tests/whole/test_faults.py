@@ -23,7 +23,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rts_batch.actors.progress import Failed, Finished
 from rts_batch.config import RunSettings, SpoolLimits
 from rts_batch.errors import ResultsError, RtsBatchError, StorageError
 from rts_batch.io.results.file import MasksFile, video_entries
@@ -33,7 +32,8 @@ from rts_batch.io.storage import files as storage
 from rts_batch.io.storage import ranges as streaming
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import RunFolder, RunRecord
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Failed, Finished, WorkerSettings
 from tests.io.storage.test_files import s3, s3_server  # noqa: F401 - fixtures
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.running import write_manifest

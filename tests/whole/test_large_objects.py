@@ -12,12 +12,12 @@ import fsspec
 import psutil
 import pytest
 
-from rts_batch.actors.progress import Finished
 from rts_batch.config import SpoolLimits
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.manifest import read_manifest
+from rts_batch.worker.messages import Finished
 from tests.support import weed
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.running import write_manifest

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rts_batch.actors.progress import Event, Failed, Finished
 from rts_batch.config import RunSettings
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.worker.checkpoints import Checkpoints, read_latest
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Event, Failed, Finished, WorkerSettings
 from rts_batch.worker.tracker import find_factory
 from tests.support.running import done, write_manifest
 from tests.support.videos import make_video

@@ -22,13 +22,13 @@ import numpy as np
 import psutil
 import pytest
 
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished
 from rts_batch.actors.submit import Prepared, look
 from rts_batch.config import RunSettings
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.folder import Plan
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
-from rts_batch.worker.process import InLane, Job, WorkerProcess
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
+from rts_batch.worker.process import InLane, WorkerProcess
 from rts_batch.worker.tracker import find_factory
 from tests.support.running import STUB, finish, run, start, wait_until, write_manifest
 from tests.support.stub_tracker import StubScene, StubTracker

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rts_batch.actors.progress import Failed, Finished, Opened
 from rts_batch.config import RunSettings
 from rts_batch.io.results.writer import read_masks
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle
 from rts_batch.tracking.scene import Scene, TargetPrompt
 from rts_batch.weights.registry import build_model, build_sta, load_weights
-from rts_batch.worker.lane import VideoWorker, WorkerSettings
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Failed, Finished, Opened, WorkerSettings
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import Disc, draw, make_images, make_video

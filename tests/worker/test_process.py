@@ -18,14 +18,13 @@ import psutil
 import pytest
 
 from rts_batch.actors import worker as worker_actor
-from rts_batch.actors.progress import Advanced, Event, Failed, Finished
 from rts_batch.actors.worker import WorkerActor
 from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask, read_manifest
-from rts_batch.worker.lane import WorkerSettings
-from rts_batch.worker.process import Job, StartLost, WorkerProcess, judge
+from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
+from rts_batch.worker.process import StartLost, WorkerProcess, judge
 from tests.support.running import REPOSITORY, done, wait_until, write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
