@@ -8,6 +8,7 @@ the region outside which its mask is empty, and because pycocotools' reader beli
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "encode_rle",
     "mask_box",
     "parse_rle",
+    "smaller_on_top",
 ]
 
 Box = tuple[float, float, float, float]
@@ -149,6 +151,24 @@ def mask_box(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> tuple[int, int, int
     columns = np.flatnonzero(mask[y0 : y1 + 1].any(axis=0))
     x0, x1 = int(columns[0]), int(columns[-1])
     return x0, y0, x1 - x0 + 1, y1 - y0 + 1
+
+
+def smaller_on_top(masks: Mapping[int, NDArray[np.bool_]]) -> dict[int, NDArray[np.bool_]]:
+    """Divide the pixels that several targets' masks share: the smaller mask lies on top and keeps them.
+
+    Args:
+        masks: object id → mask [H, W], all of one size. Of masks with equally many pixels the lower id lies on top.
+
+    Returns:
+        Object id → what its mask keeps; the same array where it loses nothing.
+    """
+    covered: NDArray[np.bool_] | None = None
+    kept: dict[int, NDArray[np.bool_]] = {}
+    for object_id in sorted(masks, key=lambda key: (int(masks[key].sum()), key)):
+        mask = masks[object_id]
+        kept[object_id] = mask if covered is None or not (covered & mask).any() else mask & ~covered
+        covered = mask if covered is None else covered | mask
+    return dict(sorted(kept.items()))
 
 
 def _find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], region: Region | None) -> NDArray[np.int64]:

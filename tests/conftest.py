@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RTS_BATCH_SHARED", REPOSITORY.parent / "shared"))
+
+
+# How long an example takes says more of the machine's other work than of the code.
+hypothesis.settings.register_profile("rts-batch", deadline=None)
+hypothesis.settings.load_profile("rts-batch")
 
 
 def shared_folder(name: str) -> Path:

@@ -26,6 +26,7 @@ from rts_batch.masks import (
     encode_rle,
     mask_box,
     parse_rle,
+    smaller_on_top,
 )
 
 sides = st.integers(1, 40)
@@ -203,6 +204,18 @@ LABELS = np.array([[0, 1, 2], [7, 2, 255]], np.uint8)
 def test_black_and_white_means_not_zero(top: int, mode: str | None) -> None:
     mask = np.array([[0, top, top], [0, 0, top]], np.uint8)
     assert np.array_equal(decode_mask_image(png(mask, mode), object_id=7), mask != 0)
+
+
+@given(st.lists(hnp.arrays(np.bool_, (6, 7)), min_size=1, max_size=5), st.permutations(range(1, 6)))
+def test_a_smaller_mask_lies_on_top(given_masks: list[NDArray], ids: list[int]) -> None:
+    named = dict(zip(ids, given_masks, strict=False))
+    painted = np.zeros((6, 7), int)
+    for object_id in sorted(named, key=lambda key: (-named[key].sum(), -key)):  # the smallest is painted last
+        painted[named[object_id]] = object_id
+    kept = smaller_on_top(named)
+    assert list(kept) == sorted(named)
+    for object_id, mask in kept.items():
+        assert np.array_equal(mask, painted == object_id)
 
 
 @pytest.mark.parametrize("mode", [None, "P", "RGB"])

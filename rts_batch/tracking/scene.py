@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
-from rts_batch.masks import Box
+from rts_batch.masks import Box, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, target_state, tracked_frame
@@ -78,6 +78,7 @@ class Scene:
             return self._step_single(image, prompts)
 
         followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
+        prompts = self._smaller_on_top(image, prompts)
         results: dict[int, StepResult] = {}
         if followed:
             together = next(iter(followed.values())).step_together
@@ -94,21 +95,45 @@ class Scene:
         return self._merge(results, prompts)
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt]) -> dict[int, TrackedFrame]:
-        """Returns what prompts say of their own frame alone, `[H, W, 3] uint8` RGB; the scene stays as it is."""
+        """Return what each prompt says of its own frame, as if it were alone; the scene stays as it is.
+
+        Args:
+            image: `[H, W, 3] uint8` RGB.
+            prompts: object id → prompt; their masks may overlap.
+        """
         tracker = self._new_tracker()
-        results = {
-            object_id: tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
-            for object_id, prompt in sorted(prompts.items())
-        }
-        if self.single:
-            return {
-                object_id: tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
-                for object_id, result in results.items()
-            }
-        merged = self._merged
-        frames = self._merge(results, dict(prompts))
-        self._merged = merged
+        frames = {}
+        for object_id, prompt in sorted(prompts.items()):
+            result = tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
+            frames[object_id] = tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
         return frames
+
+    def _smaller_on_top(self, image: NDArray[np.uint8], prompts: dict[int, TargetPrompt]) -> dict[int, TargetPrompt]:
+        """Return the prompts of one frame with masks that do not overlap; a box whose mask is empty stays a box.
+
+        Raises:
+            PromptError: a target of which nothing is left.
+        """
+        if len(prompts) < 2:
+            return prompts
+        reader = self._new_tracker()
+        masks = {
+            object_id: prompt.mask
+            if prompt.mask is not None
+            else (reader.annotate_scores(image, box=prompt.box).scores > 0).cpu().numpy()
+            for object_id, prompt in prompts.items()
+        }
+        kept = smaller_on_top({object_id: mask for object_id, mask in masks.items() if mask.any()})
+        for object_id, mask in kept.items():
+            if not mask.any():
+                raise PromptError(
+                    f"object {object_id}: its mask lies wholly under those of smaller targets on the same frame, or of "
+                    "equally large ones with a lower object_id; separate them, or track each by itself with "
+                    "--overlap allow"
+                )
+        return {
+            object_id: TargetPrompt(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()
+        }
 
     def _step_single(self, image: NDArray[np.uint8], prompts: dict[int, TargetPrompt]) -> dict[int, TrackedFrame]:
         for object_id, prompt in prompts.items():

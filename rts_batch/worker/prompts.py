@@ -17,7 +17,7 @@ from rts_batch.errors import PromptError, ResultsError, StorageError
 from rts_batch.io.storage import files as storage
 from rts_batch.io.video.opening import Frame, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
-from rts_batch.masks import Box, decode_mask_image, decode_rle
+from rts_batch.masks import Box, decode_mask_image, decode_rle, smaller_on_top
 
 BOX_NEEDS_STA = (
     "a box needs an STA network to become a mask, and these weights have none; give a mask, or weights with an STA "
@@ -90,7 +90,7 @@ class PromptBook:
         return max(self.begin.values(), default=0)
 
     def due(self, frame: Frame, *, backward: bool = False, earlier: float | None = None) -> dict[int, ReadyPrompt]:
-        """Takes out the prompts of this frame. Where masks overlap, the lower object id keeps the pixels.
+        """Takes out the prompts of this frame, and warns where their masks overlap.
 
         Args:
             backward: the frames come last first.
@@ -112,12 +112,12 @@ class PromptBook:
             if object_id not in self.begin:
                 self.begin[object_id], self._begun_by[object_id] = frame.index, ready
         self._waiting = waiting
-        return self._without_overlap(due, frame.index)
+        return self._note_overlap(due, frame.index)
 
     def beginning(self, frame: int) -> dict[int, ReadyPrompt]:
         """The prompts with which targets began on this frame; for a second pass over the video."""
         begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
-        return self._without_overlap(dict(sorted(begun.items())), frame)
+        return self._note_overlap(dict(sorted(begun.items())), frame)
 
     def check_end(self, frames: int) -> None:
         """Raises PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
@@ -186,29 +186,25 @@ class PromptBook:
         due = prompt.time - half_a_frame
         return frame.time >= due and (earlier is None or earlier < due)
 
-    def _without_overlap(self, due: dict[int, ReadyPrompt], frame: int) -> dict[int, ReadyPrompt]:
-        taken: NDArray[np.bool_] | None = None
-        result = {}
-        for object_id, ready in due.items():
-            if ready.mask is not None:
-                mask = ready.mask
-                if taken is not None and (taken & mask).any():
-                    overlap = int((taken & mask).sum())
-                    mask = mask & ~taken
-                    warning = (
-                        f"frame {frame}: {overlap} pixels of object {object_id}'s mask belong to a lower object id too"
-                    )
-                    if warning not in self.warnings:
-                        self.warnings.append(warning)
-                    if not mask.any():
-                        raise PromptError(
-                            f"video {self._task.video_id}, object {object_id}, frame {frame}: the mask lies wholly "
-                            "inside those of lower object ids; separate the masks"
-                        )
-                    ready = ReadyPrompt(mask=mask)
-                taken = mask if taken is None else taken | mask
-            result[object_id] = ready
-        return result
+    def _note_overlap(self, due: dict[int, ReadyPrompt], frame: int) -> dict[int, ReadyPrompt]:
+        """Warn where masks of this frame overlap, which a scene divides by `smaller_on_top`; return the prompts."""
+        masks = {object_id: ready.mask for object_id, ready in due.items() if ready.mask is not None}
+        if len(masks) < 2 or self._task.annotates:
+            return due
+        for object_id, kept in smaller_on_top(masks).items():
+            lost = int(masks[object_id].sum()) - int(kept.sum())
+            if lost and not kept.any():
+                raise PromptError(
+                    f"video {self._task.video_id}, object {object_id}, frame {frame}: the mask lies wholly under those "
+                    "of smaller targets, or of equally large ones with a lower object_id; separate the masks, or track "
+                    "each target by itself with --overlap allow"
+                )
+            warning = (
+                f"frame {frame}: {lost} pixels of object {object_id}'s mask are left to smaller targets on top of it"
+            )
+            if lost and warning not in self.warnings:
+                self.warnings.append(warning)
+        return due
 
     def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
         where = f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"

@@ -1,0 +1,87 @@
+"""Several targets of one video on the same pixels: annotated each alone, tracked with the smaller one on top."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rts_batch.errors import PromptError
+from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.weights.registry import build_model, build_sta, load_weights
+from tests.support.videos import Disc, draw
+
+WHOLE, PART = (36.0, 36.0, 120.0, 120.0), (81.0, 81.0, 30.0, 30.0)
+"""The boxes of a disc, and of another in the middle of it."""
+
+((IMAGE, _),) = draw(
+    1, (320, 240), (Disc(start=(0.3, 0.4), radius=0.25), Disc(start=(0.3, 0.4), radius=0.0625, colour=(40, 90, 220)))
+)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    weights = load_weights("rts-mini")
+    # What the target models learn does not matter here.
+    config = replace(
+        weights.tracker_config, crop_size=(96, 160), initial_warps=(), init_iterations=1, update_iterations=1
+    )
+    return build_model(weights, "cpu"), config, build_sta(weights, "cpu")
+
+
+def scene(trained: Any, **options: Any) -> Scene:
+    model, config, sta = trained
+    return Scene(model, config, sta=sta, **{"single": False, **options})
+
+
+def rectangle(x: int, y: int, w: int, h: int) -> NDArray[np.bool_]:
+    mask = np.zeros((240, 320), bool)
+    mask[y : y + h, x : x + w] = True
+    return mask
+
+
+@pytest.mark.parametrize("second", [PART, WHOLE])
+def test_each_annotated_row_is_as_if_it_were_alone(trained: Any, second: tuple[float, ...]) -> None:
+    prompts = {1: TargetPrompt(box=WHOLE), 2: TargetPrompt(box=second), 3: TargetPrompt(mask=rectangle(60, 60, 30, 30))}
+    found = scene(trained).annotate(IMAGE, prompts)
+    assert list(found) == [1, 2, 3]
+    for object_id, prompt in prompts.items():
+        alone = scene(trained, single=True).annotate(IMAGE, {object_id: prompt})[object_id]
+        assert alone.area > 0
+        np.testing.assert_array_equal(found[object_id].mask, alone.mask)
+        assert found[object_id].box == alone.box
+        assert found[object_id].area == alone.area
+        assert (found[object_id].state, found[object_id].confidence) == ("prompt", 1.0)
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
+def test_a_smaller_target_keeps_its_pixels_whatever_its_id(trained: Any, ids: tuple[int, int]) -> None:
+    large, small = ids
+    whole, part = rectangle(40, 30, 100, 100), rectangle(100, 60, 60, 40)
+    scenes = scene(trained)
+    found = scenes.step(IMAGE, {large: TargetPrompt(mask=whole), small: TargetPrompt(mask=part)})
+    np.testing.assert_array_equal(found[small].mask, part)
+    np.testing.assert_array_equal(found[large].mask, whole & ~part)
+    assert found[large].box == (40.0, 30.0, 100.0, 100.0)
+    # The larger one was started without the smaller one's pixels.
+    np.testing.assert_array_equal(scenes.trackers[large].state.probabilities.numpy() > 0, whole & ~part)
+
+
+def test_a_part_marked_by_a_box_keeps_what_it_has_alone(trained: Any) -> None:
+    prompts = {1: TargetPrompt(box=WHOLE), 2: TargetPrompt(box=PART)}
+    alone = scene(trained).annotate(IMAGE, prompts)
+    assert alone[1].area > alone[2].area > 0
+    assert (alone[1].mask & alone[2].mask).any()
+    found = scene(trained).step(IMAGE, prompts)
+    np.testing.assert_array_equal(found[2].mask, alone[2].mask)
+    np.testing.assert_array_equal(found[1].mask, alone[1].mask & ~alone[2].mask)
+
+
+def test_a_target_of_which_nothing_is_left_is_refused(trained: Any) -> None:
+    mask = rectangle(40, 30, 100, 100)
+    for prompt in (TargetPrompt(mask=mask), TargetPrompt(box=WHOLE)):
+        with pytest.raises(PromptError, match=r"object 5: its mask lies wholly under .* --overlap allow"):
+            scene(trained).step(IMAGE, {5: prompt, 2: prompt})
