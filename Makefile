@@ -40,11 +40,10 @@ test-slow: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/python examples/fetch_clips.py demo
 	$(BIN)/rts-batch submit examples/demo.csv --out demo/run
-	$(BIN)/python -m rts_batch.review.overlay demo/run --out demo/overlay.png
-	$(BIN)/rts-batch review demo/run
+	$(BIN)/rts-batch review demo/run --overlay bikes --overlay bunny
 	@echo
 	@echo "masks    demo/run/masks/*.parquet"
-	@echo "overlay  demo/overlay.png"
+	@echo "overlays demo/run/overlays/*.mp4"
 	@echo "report   demo/run/report.html, to be opened in a browser"
 	@echo "weights  rts-mini, the small network of this package (docs/model-card-rts-mini.md): expect good masks of the rabbit,"
 	@echo "         and a cyclist that is lost behind passing cars, called uncertain or lost meanwhile, and found again"

@@ -30,8 +30,8 @@ VIDEOS = 10_000
 def plan(manifest: str, out: str) -> dict[str, Any]:
     """Plans as `rts-batch plan` does, and counts what it asks of storage."""
     from rts_batch.actors.submit import look
-    from rts_batch.config import RunSettings
-    from rts_batch.runs.folder import expected_lengths
+    from rts_batch.manifest.lengths import expected_lengths
+    from rts_batch.runs.settings import RunSettings
 
     calls = 0
     opened = storage.open_filesystem
@@ -61,7 +61,7 @@ def run(manifest: str, out: str) -> dict[str, Any]:
     from rts_batch.actors.display import LineDisplay
     from rts_batch.actors.progress import RunProgress
     from rts_batch.actors.submit import submit
-    from rts_batch.config import RunSettings
+    from rts_batch.runs.settings import RunSettings
 
     memory: list[tuple[int, float]] = []
 

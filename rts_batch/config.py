@@ -1,28 +1,22 @@
-"""Every default in one place, as frozen objects.
+"""What decides a mask, as frozen objects with every default.
 
-`ModelConfig` fixes the shapes of a network, `TrackerConfig` the procedure that runs it, `RunSettings` one run of the
-pipeline. Whatever changes a mask is in the first two; a run's folder records them and takes no others.
+`ModelConfig` and `StaConfig` fix the shapes of the networks, `TrackerConfig` the procedure that runs them. They are
+recorded in a run's folder, which takes no others. How a run is done is in `rts_batch.runs.settings`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from rts_batch.errors import SettingsError
 
 BackboneName = Literal["resnet50", "mobilenetv2"]
 LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
-DecoderName = Literal["auto", "decord", "pyav"]
-DeviceName = Literal["auto", "cpu", "cuda"]
 Profile = Literal["exact", "tf32", "bf16"]
 Rules = Literal["code", "paper"]
 Upsampling = Literal["bicubic", "bilinear"]
-ExportName = Literal[
-    "coco", "ytvis", "sav", "davis", "mots-png", "mots-txt", "yolo-seg", "cvat", "lasot", "got10k", "burst", "fiftyone"
-]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 
 
@@ -190,148 +184,6 @@ RTS_MINI = ModelConfig(
     previous_mask=True,
 )
 """A small network for CPUs: MobileNetV2, crops of 240×416."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingLimits:
-    """What the process that decodes a worker's videos may take."""
-
-    ring_frames: int = 8
-    """Frames that may wait for the tracker; fewer where they would take more than `ring_bytes`, but at least 2."""
-    ring_bytes: int = 128 << 20
-    memory: int = 2 << 30
-    """Bytes beyond what the process needs to start; a video that needs more is given up."""
-    silence: float = 120.0
-    """Seconds without any progress after which the process counts as hung."""
-    decode_memory: int = 256 << 20
-    """`auto` gives decord, which decodes ahead without limit, only what fits here as RGB; forced, it reads bursts."""
-    restarts: int = 3
-    """How often, for each video, a process that was killed from outside is replaced."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpoolLimits:
-    """Which videos of a store a worker copies to its disk; PyAV reads the others by ranges while they are decoded."""
-
-    largest: int = 2 << 30
-    """Bytes."""
-    quota: int | None = None
-    """Bytes of disk for a worker's `videos`, those in hand and the next; None leaves the disk itself as the limit."""
-    videos: int = 2
-
-    @property
-    def most_of_one(self) -> int | None:
-        """Bytes of the quota that one video may take, so that none has to know of the others."""
-        return None if self.quota is None else self.quota // self.videos
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """How one submission runs. Only `weights`, `profile`, `tracker` and `tracker_options` decide the masks."""
-
-    weights: str | None = None
-    """Name, path or URI; None takes the weights that the package ships."""
-    tracker_options: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrackerConfig` to be set otherwise than the weights' own configuration says."""
-    tracker: str = "rts_batch.worker.rts:RtsFactory"
-    """Import path of the tracker; another one is for tests."""
-    device: DeviceName = "auto"
-    profile: Profile = "exact"
-    """Precision: float32; TensorFloat-32 products (CUDA only); or bfloat16 but for the learners and their features."""
-    decoder: DecoderName = "auto"
-    spool_quota: float | None = None
-    """GiB of disk for the videos that a worker copies from a store; see `SpoolLimits`."""
-    strict_video: bool = False
-    """A video with damage fails; otherwise the damage is counted in its report."""
-    workers: int | None = None
-    """Worker processes at most; None takes one per GPU share, or one per four cores."""
-    min_workers: int = 1
-    """Workers that are kept as long as any video waits."""
-    threads_per_worker: int | None = None
-    """CPU threads of each worker; None takes the run's own number, or cores // workers in a new run."""
-    lanes: int | None = None
-    """Videos that each worker tracks at the same time; None takes the run's own number, or 1 in a new run."""
-    gpus_per_worker: float = 1.0
-    cpus_per_worker: float = 1.0
-    """What Ray sets aside for each worker; it does not limit its threads."""
-    resources: Mapping[str, float] = field(default_factory=dict)
-    """Custom resources of the cluster that each worker takes."""
-    stall_timeout: float = 600.0
-    """Seconds without a further frame after which a video counts as hung."""
-    checkpoint_every: float = 300.0
-    """Seconds of work on one video between two checkpoints of it; 0 writes none."""
-    address: str = "local"
-    """`local` starts a Ray of its own on this machine; anything else is the address of a running cluster."""
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "min_workers", "threads_per_worker", "lanes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be at least 1")
-        for name, amount in {"CPUs": self.cpus_per_worker, **self.resources}.items():
-            if amount <= 0 or (amount > 1 and amount % 1):
-                raise SettingsError(f"{name} per worker is {amount:g}; expected a share of one, or a whole number")
-        if self.workers is not None and self.min_workers > self.workers:
-            raise SettingsError(f"min workers is {self.min_workers}, more than the {self.workers} workers at most")
-        if self.checkpoint_every < 0:
-            raise SettingsError(f"checkpoint every {self.checkpoint_every:g} s; give 0 for none, or seconds")
-        if self.spool_quota is not None and self.spool_quota < 0:
-            raise SettingsError(f"spool quota is {self.spool_quota:g} GiB; give 0 to copy no video to disk, or more")
-        if self.stall_timeout < 1:
-            raise SettingsError(f"stall timeout is {self.stall_timeout:g} s; give at least 1, more than a frame takes")
-        if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
-            raise SettingsError(f"GPUs per worker is {self.gpus_per_worker:g}; give a share of one, or a whole number")
-
-    def spool_limits(self, lanes: int) -> SpoolLimits:
-        return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30), videos=lanes + 1)
-
-    def tracker_config(self, default: TrackerConfig) -> TrackerConfig:
-        """The weights' own tracker configuration with this run's options put in."""
-        return dataclasses.replace(default, **self.tracker_options)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
-        """Takes what `to_dict` gave; what another version wrote beside it is left out."""
-        return cls(**{name: values[name] for name in (item.name for item in dataclasses.fields(cls)) if name in values})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """The `index`-th of `count` parts of a manifest, from 1."""
-
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count:
-            raise SettingsError(f"shard {self.index}/{self.count}: the first number goes from 1 to the second")
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        try:
-            index, count = (int(part) for part in text.split("/"))
-        except ValueError:
-            raise SettingsError(f"shard {text!r}: expected i/n, 2/8 for example") from None
-        return cls(index=index, count=count)
-
-    def __str__(self) -> str:
-        return f"{self.index}-of-{self.count}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """What of a manifest one submission does."""
-
-    shard: Shard | None = None
-    limit: int | None = None
-    """At most so many videos, the first that are left."""
-    only_failed: bool = False
-    """Only videos that an earlier submission gave up."""
-    max_failures: int | None = None
-    """Hand out nothing more once so many videos have been given up."""
 
 
 TRACKER_RTS50 = TrackerConfig()

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
+from rts_batch.runs.settings import RunSettings
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only events pass through the object store; Ray's own minimum is 75 MiB."""

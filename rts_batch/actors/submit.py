@@ -15,12 +15,14 @@ from rts_batch.actors.coordinator import Coordinator, Failure
 from rts_batch.actors.display import Display
 from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.summary import Summary, VideoFailure
-from rts_batch.config import RunSettings, Scope
 from rts_batch.errors import ManifestError, RunBusyError, StorageError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
-from rts_batch.runs.folder import Plan, RunFolder, RunRecord, expected_lengths, versions
+from rts_batch.manifest.lengths import expected_lengths
+from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
+from rts_batch.runs.record import RunRecord, versions
+from rts_batch.runs.settings import RunSettings, Scope
 from rts_batch.worker.messages import Finished, WorkerSettings
 from rts_batch.worker.prompts import BOX_NEEDS_STA
 from rts_batch.worker.tracker import TrackerDescription, find_factory
@@ -102,7 +104,7 @@ def submit(
     """
     prepared = _prepare(manifest_uri, out, settings, scope, skip_invalid)
     folder, tracker, manifest = prepared.folder, prepared.tracker, prepared.manifest
-    with Lease(folder.lease_uri, note=display.note) as lease:
+    with Lease(folder.paths.lease, note=display.note) as lease:
         refuse_other_divisions(folder, note=display.note)
         plan = folder.prepare(manifest, prepared.record, scope)
         warnings = [*([tracker.warning] if tracker.warning else []), *plan.warnings]

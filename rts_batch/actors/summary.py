@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rts_batch.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
-from rts_batch.io.storage import files as storage
+from rts_batch.runs.paths import RunPaths
 from rts_batch.worker.timing import efficiency
 
 
@@ -57,7 +57,7 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         return {
             "out": self.out,
-            "masks": storage.join(self.out, "masks"),
+            "masks": RunPaths(self.out).masks,
             "weights": self.weights,
             "videos": self.videos,
             "done": self.done,

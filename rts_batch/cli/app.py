@@ -33,8 +33,10 @@ from rts_batch.cli.runs import (
     status,
 )
 from rts_batch.cli.train import add_commands
-from rts_batch.config import DecoderName, DeviceName, Profile, Rules, RunSettings
+from rts_batch.config import Profile, Rules
 from rts_batch.errors import UsageError
+from rts_batch.io.video.limits import DecoderName
+from rts_batch.runs.settings import DeviceName, RunSettings
 from rts_batch.version import __version__
 
 app = typer.Typer(

@@ -47,6 +47,7 @@ def verify(
     """Check every results file of a run: rows against task, masks, checksums. Ends with 1 where something is wrong."""
     wrong = files = rows = 0
     with reported(as_json):
+        from rts_batch.runs.paths import MASKS
         from rts_batch.runs.verification import verify_run
 
         for found in verify_run(run):
@@ -55,7 +56,7 @@ def verify(
                 content = {"file": found.name, "video_id": found.video_id, "rows": found.rows}
                 _print_json("file", {**content, "problems": list(found.problems)})
             for problem in () if as_json else found.problems:
-                print(f"masks/{found.name}: {problem}")
+                print(f"{MASKS}/{found.name}: {problem}")
     if as_json:
         _print_json("summary", {"files": files, "rows": rows, "wrong": wrong})
     else:

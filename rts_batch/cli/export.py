@@ -9,8 +9,8 @@ from typing import Annotated, Literal, cast
 import typer
 
 from rts_batch.cli.read import JsonOption, RunArgument, reported
-from rts_batch.config import ExportName
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
+from rts_batch.export.names import ExportName
 
 FramesMode = Literal["reference", "extract"]
 
@@ -38,7 +38,8 @@ def export(
 ) -> None:
     """Write the masks of a run as COCO, YouTube-VIS, DAVIS, YOLO, CVAT and so on."""
     with reported(as_json):
-        from rts_batch.export import RowFilter, export_run
+        from rts_batch.export.base import RowFilter
+        from rts_batch.export.run import export_run
         from rts_batch.io.results.schema import State
 
         row_filter = RowFilter(

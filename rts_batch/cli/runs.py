@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from rts_batch.config import DeviceName, RunSettings, Scope, Shard
 from rts_batch.errors import ManifestError, RtsBatchError, RunFolderError, UsageError
+from rts_batch.runs.settings import DeviceName, RunSettings, Scope, Shard
 
 if TYPE_CHECKING:
     from rts_batch.actors.summary import Summary
@@ -164,7 +164,7 @@ def show_plan(
     warn: bool = True,
 ) -> None:
     from rts_batch.actors.submit import look
-    from rts_batch.runs.folder import expected_lengths
+    from rts_batch.manifest.lengths import expected_lengths
 
     prepared, found = look(manifest, out, settings, scope=scope, skip_invalid=skip_invalid)
     lengths = expected_lengths(found.left)
@@ -213,7 +213,6 @@ def detached(manifest: str, out: str, address: str, *, as_json: bool) -> None:
 
 def _go_on(run: str, scope: Scope, *, as_json: bool, **changed: Any) -> int:
     from rts_batch.actors.submit import absolute
-    from rts_batch.io.storage import files as storage
     from rts_batch.runs.folder import RunFolder
 
     folder = RunFolder(absolute(run))
@@ -223,8 +222,7 @@ def _go_on(run: str, scope: Scope, *, as_json: bool, **changed: Any) -> int:
     settings = dataclasses.replace(
         RunSettings.from_dict(record.settings), **{name: value for name, value in changed.items() if value is not None}
     )
-    manifest = storage.join(folder.uri, "manifest.parquet")
-    return run_submission(manifest, folder.uri, settings, scope, skip_invalid=False, as_json=as_json)
+    return run_submission(folder.paths.manifest, folder.uri, settings, scope, skip_invalid=False, as_json=as_json)
 
 
 @contextlib.contextmanager

@@ -4,24 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, get_args
 
 import pyarrow as pa
 
-from rts_batch.errors import ResultsError, StorageError, VideoError
+from rts_batch.errors import ResultsError, StorageError, UsageError, VideoError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, RowFilter
+from rts_batch.export.formats.boxes import Got10k, Lasot
+from rts_batch.export.formats.burst import Burst
+from rts_batch.export.formats.coco import Coco
+from rts_batch.export.formats.cvat import Cvat
+from rts_batch.export.formats.fiftyone import FiftyOne
+from rts_batch.export.formats.label_maps import DavisPng, MotsPng
+from rts_batch.export.formats.mots_txt import MotsTxt
+from rts_batch.export.formats.sav import SaV
+from rts_batch.export.formats.yolo import YoloSeg
+from rts_batch.export.formats.youtube_vis import YoutubeVis
 from rts_batch.export.frames import write_frames
+from rts_batch.export.names import ExportName
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.parquet import open_parquet
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.io.video.opening import FrameSource, open_video
+from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import Masks, read_masks
 from rts_batch.runs.sources import VideoSources
 
-__all__ = ["ExportSummary", "export_videos"]
+__all__ = ["FORMATS", "ExportSummary", "export_run"]
+
+FORMATS: Final[Mapping[ExportName, type[ExportFormat]]] = MappingProxyType(
+    {
+        "coco": Coco,
+        "ytvis": YoutubeVis,
+        "sav": SaV,
+        "davis": DavisPng,
+        "mots-png": MotsPng,
+        "mots-txt": MotsTxt,
+        "yolo-seg": YoloSeg,
+        "cvat": Cvat,
+        "lasot": Lasot,
+        "got10k": Got10k,
+        "burst": Burst,
+        "fiftyone": FiftyOne,
+    }
+)
+"""Where a new format is entered; its name is in `rts_batch.export.names`."""
 
 
 @dataclass
@@ -43,10 +74,36 @@ class ExportSummary:
         return asdict(self)
 
 
-def export_videos(
-    run_folder: str, out: str, kind: type[ExportFormat], row_filter: RowFilter, extract_frames: bool
+def export_run(
+    run_folder: str,
+    out: str,
+    format: ExportName,
+    *,
+    row_filter: RowFilter | None = None,
+    extract_frames: bool = False,
 ) -> ExportSummary:
-    """See `rts_batch.export.export_run`."""
+    """Writes the masks of a run, or of a compacted folder, in another format.
+
+    Args:
+        run_folder: path or URI.
+        out: the folder to write, path or URI; it must not exist or be empty, and appears whole or not at all.
+        format: a name of `FORMATS`.
+        row_filter: which rows to take; by default all.
+        extract_frames: also writes the frames that the labels speak of, as JPEG, which needs the videos. A video that
+            cannot be opened any more is left out and reported.
+
+    Raises:
+        UsageError: an unknown format, one that cannot hold what it should, or a folder that is not empty.
+        ResultsError: no masks, a file in `masks/` that is none of ours, or a damaged mask.
+        VideoError: a video that broke off while its frames were extracted.
+        StorageError: the folder cannot be read or written.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"{format!r} is no export format; there are {', '.join(get_args(ExportName))}")
+    kind = FORMATS[format]
+    if extract_frames and not kind.has_images:
+        able = ", ".join(name for name, other in FORMATS.items() if other.has_images)
+        raise UsageError(f"{format} refers to the videos themselves and holds no frames; those that do: {able}")
     masks = read_masks(run_folder)
     summary = ExportSummary(out)
     names = Names()
@@ -55,7 +112,9 @@ def export_videos(
         export = kind(folder, Categories(_known_categories(masks)))
         stack.enter_context(export.resources)
         for video in masks:
-            chosen = ExportVideo(video, names.choose(video.video_id), row_filter, kind.needs_mask, extract_frames)
+            chosen = ExportVideo(
+                video, names.choose(video.video_id), row_filter or RowFilter(), kind.needs_mask, extract_frames
+            )
             if not chosen.targets:
                 continue
             if extract_frames:
@@ -97,7 +156,7 @@ def _open(path: Path, start: int = 0, end: int | None = None) -> FrameSource:
 
 def _known_categories(masks: Masks) -> list[str]:
     """The manifest's categories, so that their numbers do not depend on which videos are finished."""
-    uri = storage.join(masks.folder, "manifest.parquet")
+    uri = RunPaths(masks.folder).manifest
     if not storage.exists(uri):
         return []
     try:

@@ -1,1 +1,1 @@
-"""Looking at results: a contact sheet, overlay videos, an HTML report."""
+"""Looking at results: overlay videos and an HTML report."""

@@ -26,8 +26,9 @@ from rts_batch.io.results.schema import STATES
 from rts_batch.io.storage import files as storage
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
+from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import Masks, VideoMasks, read_masks
-from rts_batch.runs.reports import Submission, flatten, read_failures, read_json, read_reports, sum_speeds, texts
+from rts_batch.runs.reports import Submission, read_failures, read_json, read_reports, settings_shown, sum_speeds, texts
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
 from rts_batch.version import __version__
@@ -123,8 +124,8 @@ def _masks(run_folder: str) -> Masks | None:
     try:
         return read_masks(run_folder)
     except ResultsError:
-        names = ("run.json", "manifest.parquet", "summary.json")
-        if any(storage.exists(storage.join(run_folder, name)) for name in names):
+        paths = RunPaths(run_folder)
+        if any(storage.exists(uri) for uri in (paths.record, paths.manifest, paths.summary)):
             return None
         raise
 
@@ -153,7 +154,7 @@ class _Content:
         key_frames: int,
         watch: Watch,
     ) -> None:
-        self._folder = run_folder
+        self._paths = RunPaths(run_folder)
         self._sources = sources
         self._summary = summary
         self._key_frames = key_frames
@@ -195,14 +196,14 @@ class _Content:
 
     def context(self) -> dict[str, Any]:
         """What the template needs. `pages` is read as the file is written."""
-        record = read_json(storage.join(self._folder, "run.json"))
-        last = read_json(storage.join(self._folder, "summary.json"))
-        failures, failed = read_failures(self._folder, self._done)
+        record = read_json(self._paths.record)
+        last = read_json(self._paths.summary)
+        failures, failed = read_failures(self._paths.uri, self._done)
         videos = self._sources.total
         reports = self._reports.values()
         style, script = _asset("report.css"), _asset("report.js")
         return {
-            "title": storage.safe_uri(self._folder),
+            "title": storage.safe_uri(self._paths.uri),
             "version": __version__,
             "made": datetime.now(timezone.utc).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00") + " UTC",
             "style": Markup(style),
@@ -222,8 +223,8 @@ class _Content:
             "weights": last.get("weights"),
             "fingerprint": _first(record.get("results"), "weights"),
             "settings": [
-                ("results", list(flatten(_mapping(record.get("results"))))),
-                ("environment", list(flatten(_mapping(record.get("environment"))))),
+                ("results", list(settings_shown(_mapping(record.get("results"))))),
+                ("environment", list(settings_shown(_mapping(record.get("environment"))))),
             ],
             "submission": Submission.of(last),
             "left_out": texts(last.get("rows_left_out")),

@@ -22,11 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rts_batch.errors import UsageError
-from rts_batch.io.results.file import INDEX_FOLDER, INDEX_SCHEMA, LAYOUT
+from rts_batch.io.results.file import INDEX_SCHEMA, LAYOUT
 from rts_batch.io.results.schema import SCHEMA_VERSION
 from rts_batch.io.results.writer import VARIED_COLUMNS
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.staging import staged_folder
+from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import VideoMasks, read_masks
 from rts_batch.version import __version__
 
@@ -62,22 +63,23 @@ def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) ->
     """
     if rows_per_file < 1:
         raise UsageError(f"a file cannot hold {rows_per_file} rows")
-    if f"{_plain(out)}/".startswith(f"{_plain(storage.join(run_folder, 'masks'))}/"):
+    paths = RunPaths(run_folder)
+    if f"{_plain(out)}/".startswith(f"{_plain(paths.masks)}/"):
         raise UsageError(f"{out} lies within the run's masks/, which compact leaves alone; give another folder")
     masks = read_masks(run_folder)
     summary = CompactSummary(out)
     with staged_folder(out) as folder:
-        for name in ("run.json", "manifest.parquet"):
-            uri = storage.join(run_folder, name)
+        here = RunPaths(str(folder))
+        for uri, copy in ((paths.record, here.record), (paths.manifest, here.manifest)):
             if storage.exists(uri):
-                (folder / name).write_bytes(storage.read_bytes(uri))
+                storage.put_bytes(copy, storage.read_bytes(uri))
         part: _Part | None = None
         for video in masks:
             if part is not None and (part.rows >= rows_per_file or not part.holds(video)):
                 part.close()
                 part = None
             if part is None:
-                part = _Part(folder, f"part-{summary.files:05d}.parquet", video)
+                part = _Part(here, f"part-{summary.files:05d}", video)
                 summary.files += 1
             part.add(video)
             summary.videos += 1
@@ -90,13 +92,13 @@ def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) ->
 class _Part:
     """One large file, and the list of its videos."""
 
-    def __init__(self, folder: Path, name: str, first: VideoMasks) -> None:
+    def __init__(self, paths: RunPaths, key: str, first: VideoMasks) -> None:
         self.rows = 0
         self._entries: list[dict[str, Any]] = []
-        self._index = folder / INDEX_FOLDER / name
-        self._index.parent.mkdir(exist_ok=True)
-        path = folder / "masks" / name
-        path.parent.mkdir(exist_ok=True)
+        path = Path(paths.masks_file(key))
+        self._index = Path(paths.index(path.name))
+        for file in (path, self._index):
+            file.parent.mkdir(exist_ok=True)
         metadata = {"schema_version": SCHEMA_VERSION, "package_version": __version__, "layout": LAYOUT}
         next(first.tables(), None)  # opens the file
         self._schema = first.schema.with_metadata({f"rts_batch.{key}": value for key, value in metadata.items()})

@@ -33,8 +33,8 @@ from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
 from rts_batch.io.results.reading import open_masks
 from rts_batch.io.results.reading import read_masks as read_table
 from rts_batch.io.results.schema import State
-from rts_batch.io.storage import files as storage
 from rts_batch.masks import Box, decode_rle, parse_rle
+from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.sources import VideoSources
 
 __all__ = ["FrameMasks", "MaskRow", "Masks", "Target", "VideoMasks", "read_masks"]
@@ -245,12 +245,12 @@ class Masks:
         self.folder = run_folder
         self.sources = VideoSources(run_folder)
         """Where the videos are."""
-        folder = storage.join(run_folder, "masks")
-        self.files = tuple(
-            storage.join(folder, name) for name in storage.list_names(folder) if name.endswith(".parquet")
-        )
+        self._paths = RunPaths(run_folder)
+        self.files = tuple(map(self._paths.masks_file, self._paths.finished()))
         if not self.files:
-            raise ResultsError(f"{folder} holds no masks: no video is finished, or {run_folder} is not a run's folder")
+            raise ResultsError(
+                f"{self._paths.masks} holds no masks: no video is finished, or {run_folder} is not a run's folder"
+            )
 
     def __iter__(self) -> Iterator[VideoMasks]:
         return self.videos()
@@ -265,7 +265,7 @@ class Masks:
         for uri in self.files:
             file = MasksFile(uri)
             try:
-                for entry in video_entries(file, self.folder):
+                for entry in video_entries(file, self._paths.index(uri)):
                     if left is None or entry.video_id in left:
                         yield VideoMasks(file, entry, self.sources)
                         if left is not None:

@@ -10,15 +10,17 @@ from typing import Any, Final
 
 from rts_batch.errors import ResultsError
 from rts_batch.io.storage import files as storage
+from rts_batch.runs.paths import RunPaths
+from rts_batch.runs.record import flatten
 
 __all__ = [
     "Failure",
     "Speed",
     "Submission",
-    "flatten",
     "read_failures",
     "read_json",
     "read_reports",
+    "settings_shown",
     "sum_speeds",
     "texts",
 ]
@@ -97,20 +99,18 @@ def read_failures(run_folder: str, done: Collection[str]) -> tuple[list[Failure]
     Args:
         done: keys of the finished videos: what got done later has not failed.
     """
-    folder = storage.join(run_folder, "failed")
-    keys = [name.removesuffix(".json") for name in storage.list_names(folder) if name.endswith(".json")]
-    keys = [key for key in keys if key not in done]
+    paths = RunPaths(run_folder)
+    keys = [key for key in paths.failed() if key not in done]
     shown = keys[:FAILURES_SHOWN]
-    contents = _read_all(storage.join(folder, f"{key}.json") for key in shown)
+    contents = _read_all(map(paths.failure, shown))
     return [_failure(key, content) for key, content in zip(shown, contents, strict=True)], len(keys)
 
 
 def read_reports(run_folder: str, keys: Collection[str]) -> dict[str, dict[str, Any]]:
-    """How each of these videos went (`videos/<key>.json`), as far as the folder says."""
-    folder = storage.join(run_folder, "videos")
-    known = [name.removesuffix(".json") for name in storage.list_names(folder) if name.endswith(".json")]
-    wanted = [key for key in known if key in keys]
-    return dict(zip(wanted, _read_all(storage.join(folder, f"{key}.json") for key in wanted), strict=True))
+    """How each of these videos went, as far as the folder says."""
+    paths = RunPaths(run_folder)
+    known = [key for key in paths.reported() if key in keys]
+    return dict(zip(known, _read_all(map(paths.report, known)), strict=True))
 
 
 def sum_speeds(reports: Iterable[Mapping[str, Any]], name: str) -> list[Speed]:
@@ -126,13 +126,10 @@ def sum_speeds(reports: Iterable[Mapping[str, Any]], name: str) -> list[Speed]:
     return sorted(speeds.values(), key=lambda speed: (-speed.frames, speed.name))
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def settings_shown(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Nested settings as dotted names with their values as text."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + str(name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    for name, value in flatten(values):
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def texts(value: Any) -> list[str]:

@@ -16,6 +16,7 @@ from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.io.video.opening import FrameSource, open_video
 from rts_batch.manifest.formats import FOLDER_KEY
+from rts_batch.runs.paths import RunPaths
 
 __all__ = ["VideoSources"]
 
@@ -76,7 +77,7 @@ class VideoSources:
 
     @cached_property
     def _manifest(self) -> pa.Table | None:
-        uri = storage.join(self._folder, "manifest.parquet")
+        uri = RunPaths(self._folder).manifest
         if not storage.exists(uri):
             return None
         try:

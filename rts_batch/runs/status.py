@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow.compute as pc
 
-from rts_batch.config import Shard
 from rts_batch.errors import RunFolderError
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import holder_of
+from rts_batch.runs.paths import RECORD, RunPaths, shards_among
+from rts_batch.runs.settings import Shard
 
 __all__ = ["RunStatus", "Submission", "ask_to_stop", "read_status"]
 
@@ -72,15 +72,14 @@ def read_status(out: str) -> RunStatus:
     """
     folder = RunFolder(out)
     if folder.record() is None:
-        raise RunFolderError(f"{folder.uri} is not a run's folder: it has no run.json")
-    names = storage.list_names(folder.uri)
-    submissions = [_read_submission(folder.uri, shard, names) for shard in _shards(names)]
+        raise RunFolderError(f"{folder.uri} is not a run's folder: it has no {RECORD}")
+    shards = shards_among(storage.list_names(folder.uri), "lease", "status")
     return RunStatus(
         out=folder.uri,
-        videos=_count_videos(folder.uri),
+        videos=_count_videos(folder.paths.manifest),
         done=len(folder.done()),
         failed=len(folder.failed()),
-        submissions=tuple(submissions),
+        submissions=tuple(_read_submission(RunPaths(folder.uri, shard)) for shard in shards),
     )
 
 
@@ -93,22 +92,12 @@ def ask_to_stop(out: str, *, now: bool) -> list[Submission]:
     return found
 
 
-def _shards(names: list[str]) -> list[str | None]:
-    """Which submissions the folder knows of: None for the whole run, then `i-of-n`."""
-    found = {match[1] for name in names if (match := re.fullmatch(r"(?:lease|status)(?:-(\d+-of-\d+))?\.json", name))}
-    return sorted(found, key=lambda shard: [int(part) for part in re.findall(r"\d+", shard or "")])
+def _read_submission(paths: RunPaths) -> Submission:
+    status = json.loads(storage.read_bytes(paths.status)) if storage.exists(paths.status) else {}
+    holder, process = holder_of(paths.lease)
+    return Submission(shard=paths.shard, holder=holder, process=process, status=status)
 
 
-def _read_submission(out: str, shard: str | None, names: list[str]) -> Submission:
-    suffix = f"-{shard}.json" if shard else ".json"
-    status = {}
-    if f"status{suffix}" in names:
-        status = json.loads(storage.read_bytes(storage.join(out, f"status{suffix}")))
-    holder, process = holder_of(storage.join(out, f"lease{suffix}"))
-    return Submission(shard=shard, holder=holder, process=process, status=status)
-
-
-def _count_videos(out: str) -> int:
-    data = storage.read_bytes(storage.join(out, "manifest.parquet"))
-    table = read_parquet(data, columns=["video_id"])
+def _count_videos(manifest: str) -> int:
+    table = read_parquet(storage.read_bytes(manifest), columns=["video_id"])
     return int(pc.count_distinct(table["video_id"]).as_py())

@@ -18,6 +18,7 @@ from rts_batch.io.storage import files as storage
 from rts_batch.manifest import Target, VideoTask, read_manifest
 from rts_batch.masks import parse_rle
 from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.paths import RECORD
 
 __all__ = ["FileCheck", "verify_run"]
 
@@ -46,36 +47,34 @@ def verify_run(run_folder: str) -> Iterator[FileCheck]:
     folder = RunFolder(run_folder)
     record = folder.record()
     if record is None:
-        raise RunFolderError(f"{run_folder} has no run.json: it is not a run's folder")
-    tasks = {task.key: task for task in read_manifest(storage.join(folder.uri, "manifest.parquet")).tasks}
+        raise RunFolderError(f"{run_folder} has no {RECORD}: it is not a run's folder")
+    tasks = {task.key: task for task in read_manifest(folder.paths.manifest).tasks}
     weights = record.results.get("weights")
-    masks = storage.join(folder.uri, "masks")
-    for name in storage.list_names(masks):
+    for name in storage.list_names(folder.paths.masks):
         key = name.removesuffix(".parquet")
         if key == name or key not in tasks:
             yield FileCheck(name, "", 0, ("no video of the manifest has this file",))
             continue
         rows, problems = 0, []
         try:
-            file = MasksFile(storage.join(masks, name))
+            file = MasksFile(folder.paths.masks_file(key))
             rows = file.rows
             for problem in _Video(file, tasks[key], weights).problems():
                 problems.append(problem)
                 if len(problems) == PROBLEMS_SHOWN:
                     break
-            problems += _report_problems(folder, key, storage.join(masks, name), rows)
+            problems += _report_problems(folder, key, rows)
             file.close()
         except RtsBatchError as error:
             problems.append(str(error))
         yield FileCheck(name, tasks[key].video_id, rows, tuple(problems))
 
 
-def _report_problems(folder: RunFolder, key: str, masks: str, rows: int) -> list[str]:
-    """Holds a masks file against `videos/<key>.json`, which is written with it."""
-    uri = storage.join(folder.uri, "videos", f"{key}.json")
+def _report_problems(folder: RunFolder, key: str, rows: int) -> list[str]:
+    """Holds a masks file against its report, which is written with it."""
     try:
-        report = json.loads(storage.read_bytes(uri))
-        found = hashlib.sha256(storage.read_bytes(masks)).hexdigest()
+        report = json.loads(storage.read_bytes(folder.paths.report(key)))
+        found = hashlib.sha256(storage.read_bytes(folder.paths.masks_file(key))).hexdigest()
         problems = []
         if report["rows"] != rows:
             problems.append(f"it has {rows} rows, its report says {report['rows']}")

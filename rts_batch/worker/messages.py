@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from rts_batch.config import DecoderName, SpoolLimits
+from rts_batch.io.video.limits import DecoderName, SpoolLimits
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.tracker import TrackerDescription
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from rts_batch.config import DecoderName
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.passes import reading

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rts_batch.config import RunSettings, TrackerConfig
+from rts_batch.config import TrackerConfig
 from rts_batch.errors import CheckpointError, ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
+from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
 from rts_batch.weights.registry import BUILT_IN, DATA, Weights, load_weights

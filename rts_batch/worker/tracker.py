@@ -14,10 +14,10 @@ from typing import Any, Final, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import RunSettings
 from rts_batch.errors import SettingsError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Box, Region
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.prompts import ReadyPrompt
 
 State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]

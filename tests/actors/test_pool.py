@@ -23,9 +23,9 @@ from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.pool import Pool, PoolSize
 from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.worker import FetchedAhead, Welcome
-from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from tests.support.stub_tracker import Stub
 

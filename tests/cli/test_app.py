@@ -19,9 +19,9 @@ from rts_batch.actors.progress import RunProgress, VideoProgress
 from rts_batch.actors.submit import choose_size
 from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.cli.app import app
-from rts_batch.config import RunSettings
 from rts_batch.errors import SettingsError
-from rts_batch.runs.folder import RunRecord
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.messages import Finished
 from rts_batch.worker.timing import StepTimes, efficiency
 from rts_batch.worker.tracker import TrackerDescription, find_factory

@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from rts_batch.cli.app import app
-from rts_batch.config import RunSettings
 from rts_batch.manifest import read_manifest
-from rts_batch.runs.folder import RunFolder, RunRecord
+from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Finished, WorkerSettings
 from tests.support.running import write_manifest

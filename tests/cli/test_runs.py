@@ -15,12 +15,13 @@ from rts_batch.actors.cluster import _within
 from rts_batch.actors.job import submit_job
 from rts_batch.actors.submit import refuse_other_divisions
 from rts_batch.cli.app import app
-from rts_batch.config import RunSettings, Scope, Shard
 from rts_batch.errors import ClusterError, RunBusyError, SettingsError, UsageError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import Manifest, read_manifest
-from rts_batch.runs.folder import RunFolder, RunRecord
+from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import Lease
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import RunSettings, Scope, Shard
 from rts_batch.runs.status import ask_to_stop, read_status
 from tests.support.running import STUB, write_manifest
 
@@ -89,7 +90,7 @@ def test_status_comes_from_the_folder_alone(manifest: Manifest, tmp_path: Path) 
     folder.put_status({"frames_per_second": 7.5, "written": "then", "videos_running": []})
     found = read_status(folder.uri)
     assert (found.videos, found.done, found.failed, found.is_running) == (40, 1, 1, False)
-    with Lease(folder.lease_uri):
+    with Lease(folder.paths.lease):
         outcome = CliRunner().invoke(app, ["status", folder.uri])
         assert outcome.exit_code == 0
         assert "1 of 40 done, 1 failed, 38 left" in outcome.stdout
@@ -108,12 +109,12 @@ def test_cancel_reaches_every_submission_that_is_at_work(manifest: Manifest, tmp
     one.prepare(manifest, RECORD)
     two.prepare(manifest, RECORD)
     assert ask_to_stop(out, now=False) == []
-    with Lease(one.lease_uri), Lease(two.lease_uri):
+    with Lease(one.paths.lease), Lease(two.paths.lease):
         assert [submission.shard for submission in ask_to_stop(out, now=True)] == ["1-of-2", "2-of-2"]
     assert (one.asked_to_stop(), two.asked_to_stop()) == ("now", "now")
     two.prepare(manifest, RECORD)  # the next submission is not meant
     assert (one.asked_to_stop(), two.asked_to_stop()) == ("now", "no")
-    with Lease(one.lease_uri):
+    with Lease(one.paths.lease):
         ask_to_stop(out, now=False)
     assert one.asked_to_stop() == "finish"
 
@@ -136,7 +137,7 @@ def test_divisions_of_a_run_do_not_mix(
     folder = RunFolder(str(out), scope.shard)
 
     def take_it() -> None:
-        with Lease(folder.lease_uri):
+        with Lease(folder.paths.lease):
             refuse_other_divisions(folder)
 
     with Lease(str(out / held)):

@@ -21,7 +21,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from rts_batch.export import FORMATS, RowFilter, export_run
+from rts_batch.export.base import RowFilter
+from rts_batch.export.run import FORMATS, export_run
 from rts_batch.runs.compaction import compact
 from tests.support.run_folders import Video, moving_squares, write_run
 from tests.support.videos import Disc, make_video

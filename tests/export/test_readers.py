@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rts_batch.export import export_run
+from rts_batch.export.run import export_run
 from tests.support.environments import environment_with
 from tests.support.run_folders import Video, write_run
 from tests.support.videos import Disc, make_video

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError, VideoError
-from rts_batch.export import FORMATS, RowFilter, export_run
-from rts_batch.export.base import Names
+from rts_batch.export.base import Names, RowFilter
 from rts_batch.export.formats.yolo import mask_polygon
+from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.masks import encode_rle
 from rts_batch.runs import reading
@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_the_rows(name: Any, tmp_path: Path, monkeypat
 
 _PEAK = """
 import resource, sys
-from rts_batch.export import export_run
+from rts_batch.export.run import export_run
 masks = export_run(sys.argv[1], sys.argv[2], sys.argv[3]).masks
 print(masks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

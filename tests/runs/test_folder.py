@@ -19,8 +19,10 @@ import pytest
 from rts_batch.errors import RunBusyError, RunFolderError, RunMismatchError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
-from rts_batch.runs.folder import RunFolder, RunRecord, expected_lengths, versions
+from rts_batch.manifest.lengths import expected_lengths
+from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import Lease, _identity
+from rts_batch.runs.record import RunRecord, versions
 
 RECORD = RunRecord(
     results={"weights": "abc", "tracker": {"rules": "code", "crop_size": (480, 832)}},
@@ -161,35 +163,35 @@ def holder(**fields: Any) -> bytes:
 
 
 def test_a_lease_is_there_while_it_is_held(folder: RunFolder) -> None:
-    with Lease(folder.lease_uri) as lease:
-        content = json.loads(storage.read_bytes(folder.lease_uri))
+    with Lease(folder.paths.lease) as lease:
+        content = json.loads(storage.read_bytes(folder.paths.lease))
         assert (content["pid"], content["host"]) == (os.getpid(), socket.gethostname())
         assert not lease.lost.is_set()
-    assert not storage.exists(folder.lease_uri)
+    assert not storage.exists(folder.paths.lease)
 
 
 def test_a_live_process_keeps_its_lease(folder: RunFolder) -> None:
-    with Lease(folder.lease_uri):
-        with pytest.raises(RunBusyError, match=f"process {os.getpid()} .*alive") as refused, Lease(folder.lease_uri):
+    with Lease(folder.paths.lease):
+        with pytest.raises(RunBusyError, match=f"process {os.getpid()} .*alive") as refused, Lease(folder.paths.lease):
             pass
         assert refused.value.exit_code == 11
-        assert storage.exists(folder.lease_uri)
+        assert storage.exists(folder.paths.lease)
 
 
 def test_the_lease_of_a_dead_process_is_taken_at_once(folder: RunFolder) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    storage.put_bytes(folder.lease_uri, holder(pid=child.pid))
+    storage.put_bytes(folder.paths.lease, holder(pid=child.pid))
     assert seconds_to_take(folder) < 5
 
 
 def test_a_process_id_that_was_given_again_does_not_hold_a_lease(folder: RunFolder) -> None:
-    storage.put_bytes(folder.lease_uri, holder(started="12"))
+    storage.put_bytes(folder.paths.lease, holder(started="12"))
     assert seconds_to_take(folder) < 5
 
 
 def test_a_lease_from_before_a_reboot_is_taken_at_once(folder: RunFolder) -> None:
-    storage.put_bytes(folder.lease_uri, holder(boot="another boot"))
+    storage.put_bytes(folder.paths.lease, holder(boot="another boot"))
     assert seconds_to_take(folder) < 5
 
 
@@ -200,7 +202,7 @@ def test_a_zombie_does_not_hold_a_lease(folder: RunFolder) -> None:
         while stat.read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
         started = stat.read_text().rpartition(")")[2].split()[19]
-        storage.put_bytes(folder.lease_uri, holder(pid=child.pid, started=started))
+        storage.put_bytes(folder.paths.lease, holder(pid=child.pid, started=started))
         assert seconds_to_take(folder) < 5
     finally:
         child.wait()
@@ -208,15 +210,15 @@ def test_a_zombie_does_not_hold_a_lease(folder: RunFolder) -> None:
 
 def seconds_to_take(folder: RunFolder) -> float:
     begun = time.monotonic()
-    with Lease(folder.lease_uri):
+    with Lease(folder.paths.lease):
         return time.monotonic() - begun
 
 
 def test_a_silent_lease_elsewhere_is_waited_for_and_said_so(folder: RunFolder) -> None:
-    storage.put_bytes(folder.lease_uri, holder(host="elsewhere"))
+    storage.put_bytes(folder.paths.lease, holder(host="elsewhere"))
     notes: list[str] = []
     begun = time.monotonic()
-    with Lease(folder.lease_uri, note=notes.append, silent=1.5):
+    with Lease(folder.paths.lease, note=notes.append, silent=1.5):
         assert time.monotonic() - begun >= 1.5
     assert len(notes) == 1
     assert "elsewhere" in notes[0]
@@ -224,33 +226,33 @@ def test_a_silent_lease_elsewhere_is_waited_for_and_said_so(folder: RunFolder) -
 
 
 def test_a_lease_elsewhere_that_beats_is_refused(folder: RunFolder) -> None:
-    storage.put_bytes(folder.lease_uri, holder(host="elsewhere"))
+    storage.put_bytes(folder.paths.lease, holder(host="elsewhere"))
 
     def beat(text: str) -> None:
-        storage.put_bytes(folder.lease_uri, holder(host="elsewhere", beat=1))
+        storage.put_bytes(folder.paths.lease, holder(host="elsewhere", beat=1))
 
-    with pytest.raises(RunBusyError, match="on elsewhere"), Lease(folder.lease_uri, note=beat, silent=30):
+    with pytest.raises(RunBusyError, match="on elsewhere"), Lease(folder.paths.lease, note=beat, silent=30):
         pass
 
 
 def test_a_holder_notices_that_its_lease_was_taken(folder: RunFolder) -> None:
-    with Lease(folder.lease_uri, heartbeat=0.05) as lease:
-        storage.put_bytes(folder.lease_uri, holder(host="elsewhere"))
+    with Lease(folder.paths.lease, heartbeat=0.05) as lease:
+        storage.put_bytes(folder.paths.lease, holder(host="elsewhere"))
         assert lease.lost.wait(10)
-    assert json.loads(storage.read_bytes(folder.lease_uri))["token"] == "theirs", "the other's lease must stay"
+    assert json.loads(storage.read_bytes(folder.paths.lease))["token"] == "theirs", "the other's lease must stay"
 
 
 def test_a_lease_is_renewed(folder: RunFolder) -> None:
-    with Lease(folder.lease_uri, heartbeat=0.05):
-        first = storage.read_bytes(folder.lease_uri)
+    with Lease(folder.paths.lease, heartbeat=0.05):
+        first = storage.read_bytes(folder.paths.lease)
         deadline = time.monotonic() + 10
-        while storage.read_bytes(folder.lease_uri) == first:
+        while storage.read_bytes(folder.paths.lease) == first:
             assert time.monotonic() < deadline
 
 
 def test_rubbish_in_place_of_a_lease_is_named(folder: RunFolder) -> None:
-    storage.put_bytes(folder.lease_uri, b"rubbish")
-    with pytest.raises(RunBusyError, match="is not a lease"), Lease(folder.lease_uri):
+    storage.put_bytes(folder.paths.lease, b"rubbish")
+    with pytest.raises(RunBusyError, match="is not a lease"), Lease(folder.paths.lease):
         pass
 
 

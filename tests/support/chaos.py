@@ -91,7 +91,7 @@ class Driver:
 def drive(address: str, manifest: str, out: str, *, lanes: int) -> int:
     """What runs inside the driver's process."""
     from rts_batch.actors.submit import submit
-    from rts_batch.config import RunSettings
+    from rts_batch.runs.settings import RunSettings
 
     settings = RunSettings(
         tracker=STUB[1],

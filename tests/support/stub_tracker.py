@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import RunSettings, TrackerConfig
+from rts_batch.config import TrackerConfig
 from rts_batch.errors import CheckpointError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Box, Region, mask_box
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.prompts import ReadyPrompt
 from rts_batch.worker.tracker import TrackerDescription
 

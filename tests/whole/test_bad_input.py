@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
-from rts_batch.config import RunSettings
 from rts_batch.manifest import read_manifest
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Failed, Finished, WorkerSettings
 from tests.support.running import STUB, run

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rts_batch
-from rts_batch.export import export_run
+from rts_batch.export.run import export_run
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.review.report import review_run
 from rts_batch.runs.verification import verify_run

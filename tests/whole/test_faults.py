@@ -23,15 +23,17 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rts_batch.config import RunSettings, SpoolLimits
 from rts_batch.errors import ResultsError, RtsBatchError, StorageError
 from rts_batch.io.results.file import MasksFile, video_entries
 from rts_batch.io.results.writer import read_metadata
 from rts_batch.io.storage import download, retries
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage import ranges as streaming
+from rts_batch.io.video.limits import SpoolLimits
 from rts_batch.manifest import Manifest, read_manifest
-from rts_batch.runs.folder import RunFolder, RunRecord
+from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Failed, Finished, WorkerSettings
 from tests.io.storage.test_files import s3, s3_server  # noqa: F401 - fixtures

@@ -12,10 +12,10 @@ import fsspec
 import psutil
 import pytest
 
-from rts_batch.config import SpoolLimits
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.limits import SpoolLimits
 from rts_batch.manifest import read_manifest
 from rts_batch.worker.messages import Finished
 from tests.support import weed

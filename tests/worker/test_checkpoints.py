@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rts_batch.config import RunSettings
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.checkpoints import Checkpoints, read_latest
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Event, Failed, Finished, WorkerSettings

@@ -23,9 +23,9 @@ import psutil
 import pytest
 
 from rts_batch.actors.submit import Prepared, look
-from rts_batch.config import RunSettings
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.folder import Plan
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import InLane, WorkerProcess

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rts_batch.config import RunSettings
 from rts_batch.io.results.writer import read_masks
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle
+from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.scene import Scene, TargetPrompt
 from rts_batch.weights.registry import build_model, build_sta, load_weights
 from rts_batch.worker.lane import VideoWorker

@@ -19,10 +19,10 @@ import pytest
 
 from rts_batch.actors import worker as worker_actor
 from rts_batch.actors.worker import WorkerActor
-from rts_batch.config import RunSettings
 from rts_batch.errors import ClusterError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask, read_manifest
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import StartLost, WorkerProcess, judge
 from tests.support.running import REPOSITORY, done, wait_until, write_manifest

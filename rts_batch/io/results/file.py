@@ -14,16 +14,12 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.schema import RESULT_COLUMNS, SCHEMA_VERSION
-from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.parquet import open_parquet
 
-__all__ = ["INDEX_FOLDER", "INDEX_SCHEMA", "LAYOUT", "MasksFile", "VideoEntry", "video_entries"]
+__all__ = ["INDEX_SCHEMA", "LAYOUT", "MasksFile", "VideoEntry", "video_entries"]
 
 LAYOUT: Final = "compacted"
 """`rts_batch.layout` in the file metadata of a file that holds many videos."""
-
-INDEX_FOLDER: Final = "videos"
-"""Beside `masks/` of a compacted folder: for each of its files one of the same name, with a row for each video."""
 
 CACHED_GROUPS: Final = 4
 """Row groups kept, each with the columns of one way of reading: sizes, targets, rows."""
@@ -146,11 +142,11 @@ class MasksFile:
             raise ResultsError(f"{self.uri} is not a masks file: {error}") from error
 
 
-def video_entries(file: MasksFile, run_folder: str) -> Iterator[VideoEntry]:
-    """The videos of one masks file, in the order of its rows."""
+def video_entries(file: MasksFile, index: str) -> Iterator[VideoEntry]:
+    """The videos of one masks file in order of its rows; `index` is the file that lists those of a compacted one."""
     rows = file.rows
     if file.metadata.get("layout") == LAYOUT:
-        yield from _indexed(file, run_folder)
+        yield from _indexed(file, index)
         return
     try:
         task = json.loads(file.metadata["task"])
@@ -170,8 +166,7 @@ def video_entries(file: MasksFile, run_folder: str) -> Iterator[VideoEntry]:
         raise ResultsError(f"{file.uri} is not a masks file: its metadata is damaged ({error!r})") from error
 
 
-def _indexed(file: MasksFile, run_folder: str) -> Iterator[VideoEntry]:
-    uri = storage.join(run_folder, INDEX_FOLDER, file.uri.rpartition("/")[2])
+def _indexed(file: MasksFile, uri: str) -> Iterator[VideoEntry]:
     try:
         with contextlib.closing(open_parquet(uri)) as index:
             for batch in index.iter_batches(batch_size=1000, use_threads=False):

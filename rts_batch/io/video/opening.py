@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
 from rts_batch.io.video.backward import BackwardSource
 from rts_batch.io.video.files import DecordSource, PyavSource
 from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
 from rts_batch.io.video.images import ImagesSource, is_archive
+from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
 
 __all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]

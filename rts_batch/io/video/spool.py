@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rts_batch.config import DecoderName, SpoolLimits
 from rts_batch.errors import StorageError
 from rts_batch.io.storage import files as storage
 from rts_batch.io.storage.download import RESERVE_BYTES, knows_ranges
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.storage.retries import retried
 from rts_batch.io.video.images import is_archive
+from rts_batch.io.video.limits import DecoderName, SpoolLimits
 
 __all__ = ["bring"]
 

@@ -17,7 +17,6 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from rts_batch.config import DecodingLimits, SpoolLimits
 from rts_batch.errors import StorageError, VideoError
 from rts_batch.io.storage import download, retries
 from rts_batch.io.storage import files as storage
@@ -25,6 +24,7 @@ from rts_batch.io.storage import ranges as streaming
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video import spool
 from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.limits import DecodingLimits, SpoolLimits
 from rts_batch.io.video.opening import Frame, open_video
 from rts_batch.io.video.spool import bring
 from tests.io.storage.test_files import s3, s3_server  # noqa: F401 - fixtures

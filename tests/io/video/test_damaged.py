@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rts_batch.config import RunSettings
 from rts_batch.io.results.writer import read_masks
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.manifest import read_manifest
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Failed, Finished, WorkerSettings
 from tests.support.damaged import CORPUS, FRAMES, Damaged, Outcome, make_corpus, read_all

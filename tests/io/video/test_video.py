@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rts_batch.config import DecoderName
 from rts_batch.errors import VideoError
 from rts_batch.io.video import backward as video_backward
 from rts_batch.io.video import files as video_files
 from rts_batch.io.video.images import natural_key
+from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.opening import DECODE_MEMORY, Frame, VideoInfo, open_video
 from rts_batch.io.video.probe import probe_file, unsuitable_for_decord
 from tests.support.decoded import same

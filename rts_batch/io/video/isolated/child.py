@@ -24,12 +24,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import DecodingLimits
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video import decoder_log
 from rts_batch.io.video.frames import Frame, FrameSource
 from rts_batch.io.video.isolated.contents import open_served
 from rts_batch.io.video.isolated.messages import Line
+from rts_batch.io.video.limits import DecodingLimits
 from rts_batch.io.video.opening import open_video
 
 __all__ = ["OUT_OF_MEMORY", "main"]

@@ -24,7 +24,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.storage.files import safe_uri
 from rts_batch.io.storage.ranges import ByteServer, RangedObject
@@ -32,6 +31,7 @@ from rts_batch.io.video.frames import FrameSource
 from rts_batch.io.video.isolated.child import OUT_OF_MEMORY
 from rts_batch.io.video.isolated.messages import Line
 from rts_batch.io.video.isolated.source import Died, RemoteSource
+from rts_batch.io.video.limits import DecoderName, DecodingLimits
 
 __all__ = ["REUSE", "DecodingProcess"]
 

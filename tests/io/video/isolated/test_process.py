@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from rts_batch.config import DecoderName, DecodingLimits
 from rts_batch.errors import VideoError
 from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.opening import Frame, open_video
 from tests.support.decoded import frames_with_a_kill, same
 from tests.support.running import REPOSITORY, wait_until
