@@ -107,7 +107,7 @@ def submit(
     with Lease(folder.paths.lease, note=display.note) as lease:
         refuse_other_divisions(folder, note=display.note)
         plan = folder.prepare(manifest, prepared.record, scope)
-        warnings = [*([tracker.warning] if tracker.warning else []), *plan.warnings]
+        warnings = [*([tracker.warning] if tracker.warning else []), *manifest.warnings, *plan.warnings]
         for text in warnings:
             display.note(f"warning: {text}")
         job = _Job(

@@ -185,12 +185,18 @@ def validate(
         from rts_batch.manifest import read_manifest
 
         found = read_manifest(manifest, skip_invalid=skip_invalid)
-        warnings = check_deep(found, manifest, as_json=as_json) if deep else []
+        warnings = [*found.warnings, *(check_deep(found, manifest, as_json=as_json) if deep else [])]
         targets = sum(len(task.targets) for task in found.tasks)
         if as_json:
             print_json(
                 "manifest",
-                {"manifest": manifest, "videos": len(found.tasks), "targets": targets, "left_out": list(found.invalid)},
+                {
+                    "manifest": manifest,
+                    "videos": len(found.tasks),
+                    "targets": targets,
+                    "left_out": list(found.invalid),
+                    "warnings": list(found.warnings),
+                },
             )
         else:
             print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")

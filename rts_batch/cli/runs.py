@@ -168,7 +168,7 @@ def show_plan(
 
     prepared, found = look(manifest, out, settings, scope=scope, skip_invalid=skip_invalid)
     lengths = expected_lengths(found.left)
-    warnings = list(found.warnings) if warn else []
+    warnings = [*prepared.manifest.warnings, *(found.warnings if warn else ())]
     content = {
         "out": prepared.folder.uri,
         "weights": prepared.tracker.weights,

@@ -186,7 +186,8 @@ def _check_names(raw: RawRows, uri: str) -> None:
             raise ManifestError(f"{uri}: columns {seen[likely]!r} and {name!r} differ too little for SQL; rename one")
         seen[likely] = name
     if "video" not in raw.columns and raw.lines:
-        raise ManifestError(f"{uri} has no column 'video'; its columns are {', '.join(raw.columns)}")
+        comment = f" (line {raw.comments[0]} begins with # and counts as a comment)" if raw.comments else ""
+        raise ManifestError(f"{uri} has no column 'video'; its columns are {', '.join(raw.columns)}{comment}")
     if raw.lines and not {"box", "mask", "x"} & set(raw.columns):
         raise ManifestError(f"{uri} marks no target: it needs a column 'box' or 'mask', or the columns x, y, w and h")
 

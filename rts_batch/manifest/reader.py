@@ -56,7 +56,16 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
             raise ManifestError(f"{uri} has no row that can be used" if problems else f"{uri} has no rows", problems)
         folder = raw.folder or _folder_of(uri)
         tasks = tuple(_tasks(raw, columns, good, folder))
-        return Manifest(tasks, _table(columns, good, folder), problems, columns.extra_types)
+        return Manifest(tasks, _table(columns, good, folder), problems, columns.extra_types, _warnings(raw))
+
+
+def _warnings(raw: RawRows) -> tuple[str, ...]:
+    """What is probably not as it was meant."""
+    if not raw.commented_rows:
+        return ()
+    lines = raw.commented_rows
+    count = f"line {lines[0]} begins" if len(lines) == 1 else f"{len(lines)} lines (the first is {lines[0]}) begin"
+    return (f"{count} with # and {'is' if len(lines) == 1 else 'are'} left out; quote a name that begins so",)
 
 
 def _folder_of(uri: str) -> str:

@@ -96,6 +96,8 @@ class Manifest:
     """The problems of rows that were left out (`skip_invalid`)."""
     extras: Mapping[str, str]
     """The carried columns: name to `int64`, `float64`, `bool` or `string`."""
+    warnings: tuple[str, ...] = ()
+    """What is probably not as it was meant, over all rows."""
 
     def to_parquet(self) -> bytes:
         """The table as a Parquet file; equal tables give equal bytes."""

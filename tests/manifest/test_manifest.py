@@ -205,6 +205,79 @@ def test_what_pandas_writes_is_read(tmp_path: Path) -> None:
     assert all(other.tasks == first.tasks for other in others)
 
 
+INDEXES = {
+    "of rows that were filtered": pd.Index([3, 4, 17, 40]),
+    "of frames that were put together": pd.Index([0, 1, 0, 1]),
+    "of names": pd.Index(["r1", "r2", "r3", "r4"]),
+}
+
+
+@pytest.mark.parametrize("index", INDEXES.values(), ids=INDEXES)
+def test_the_index_of_a_data_frame_is_no_column(tmp_path: Path, index: pd.Index) -> None:
+    """It differs between the rows of one target, which a column that is carried may not."""
+    rows = {"video": ["a", "a", "b", "b"], "frame": [0, 9, 0, 9], "box": ["1,2,30,40"] * 4, "shop": ["n"] * 4}
+    frame = pd.DataFrame(rows, index=index)
+    frame.to_csv(tmp_path / "plain.csv", index=False)
+    expected = read_manifest(str(tmp_path / "plain.csv"))
+    assert expected.extras == {"shop": "string"}
+    frame.to_parquet(tmp_path / "m.parquet")
+    assert read_manifest(str(tmp_path / "m.parquet")).tasks == expected.tasks
+    if index.dtype == object or index.dtype == "str":
+        return  # in a CSV, a column of text without a name may be anything
+    frame.to_csv(tmp_path / "m.csv")
+    pd.read_csv(tmp_path / "m.csv").to_csv(tmp_path / "again.csv")  # one more, and the first is called Unnamed: 0
+    pd.read_csv(tmp_path / "m.csv").to_parquet(tmp_path / "again.parquet")
+    for name in ("m.csv", "again.csv", "again.parquet"):
+        found = read_manifest(str(tmp_path / name))
+        assert (found.tasks, found.extras) == (expected.tasks, expected.extras)
+
+
+@pytest.mark.parametrize("mark", ["sep=,", '"sep=,"', "SEP=,", "sep=,,,", "sep=;", "sep=\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_line_by_which_excel_knows_the_separator(tmp_path: Path, mark: str, end: str) -> None:
+    separator = re.search(r"=(.)", mark)[1]  # type: ignore[index]
+    lines = ["video,object_id,box", 'a.mp4,2,"1,2,30,40"', 'b.mp4,no,"1,2,30,40"']
+    lines = [line if separator == "," else separator.join(line.split(",", 2)) for line in lines]
+    data = ("\ufeff" + end.join([mark, *lines, ""])).encode()
+    manifest = read(tmp_path, data, skip_invalid=True)
+    assert [(task.video_id, task.targets[0].object_id) for task in manifest.tasks] == [("a.mp4", 2)]
+    assert manifest.tasks[0].targets[0].prompts[0].line == 3
+    assert manifest.invalid[0].startswith("line 4, column object_id: 'no'")
+
+
+def test_lines_that_are_comments(tmp_path: Path) -> None:
+    content = (
+        "# clips of the second week\n\n"
+        "video,note,box\n"
+        '#a.mp4,x,"1,2,30,40"\n'
+        'b.mp4,"two\n# words","1,2,30,40"\n'
+        "  # and, so, on\n"
+        '"#c.mp4",,"1,2,30,40"\n'
+        "d.mp4,,1\n"
+    )
+    manifest = read(tmp_path, content, skip_invalid=True)
+    assert [(task.video_id, task.targets[0].extras["note"]) for task in manifest.tasks] == [
+        ("b.mp4", "two\n# words"),
+        ("#c.mp4", None),
+    ]
+    assert [task.targets[0].prompts[0].line for task in manifest.tasks] == [5, 8]
+    assert manifest.invalid[0].startswith("line 9, column box: '1'")
+    assert manifest.warnings == ("2 lines (the first is 4) begin with # and are left out; quote a name that begins so",)
+    jsonl = '# clips\n{"video": "a.mp4", "box": [1, 2, 30, 40]}\n// {"video": "b.mp4"}\n'
+    assert [task.targets[0].prompts[0].line for task in read(tmp_path, jsonl, "m.jsonl").tasks] == [2]
+
+
+def test_a_header_that_is_a_comment_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"no column 'video'.* \(line 1 begins with # and counts as a comment\)"):
+        read(tmp_path, '# video,box\na.mp4,"1,2,30,40"\nb.mp4,"1,2,30,40"\n')
+
+
+def test_the_empty_columns_of_a_spreadsheet_are_left_out(tmp_path: Path) -> None:
+    manifest = read(tmp_path, 'video,box,,\na.mp4,"1,2,30,40",,\nb.mp4,"1,2,30,40",,,,\n')
+    assert [task.video_id for task in manifest.tasks] == ["a.mp4", "b.mp4"]
+    assert manifest.extras == {}
+
+
 def test_the_normalised_manifest_is_a_manifest(tmp_path: Path) -> None:
     for name, data in columns_of_all_kinds(tmp_path).items():
         manifest = read(tmp_path, data, name)
