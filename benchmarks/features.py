@@ -24,9 +24,10 @@ import torch
 
 from benchmarks.cpu_tracker import processor
 from benchmarks.rts_mini import ABLATIONS
+from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
-from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import synthetic_frame
@@ -78,10 +79,10 @@ def frame(size: tuple[int, int], number: int) -> tuple[np.ndarray, list[np.ndarr
     return image, masks
 
 
-def prompt(variant: Variant, mask: np.ndarray) -> TargetPrompt:
+def prompt(variant: Variant, mask: np.ndarray) -> Marking:
     if variant.start == "box":
-        return TargetPrompt(box=cv2.boundingRect(mask.astype(np.uint8)))
-    return TargetPrompt(mask=mask)
+        return Marking(box=cv2.boundingRect(mask.astype(np.uint8)))
+    return Marking(mask=mask)
 
 
 def measure(names: list[str], size: tuple[int, int], frames: int) -> dict[str, dict[str, list[float]]]:

@@ -31,13 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import MODELS, Profile, TrackerConfig
 from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.gpu.batch import LaneNetwork
 from rts_batch.tracking.gpu.tracker import DeviceTracker
 from rts_batch.tracking.opener import SceneOpener
-from rts_batch.tracking.scene import TargetPrompt
-from rts_batch.tracking.tracker import TrackedFrame, Tracker
+from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.registry import BUILT_IN, build_model, load_weights
 from rts_batch.weights.untrained import untrained_state
@@ -187,7 +187,7 @@ def decoded_rate(model: RTS, config: TrackerConfig, video: Path, lanes: int) -> 
                 mask = np.zeros((source.info.height, source.info.width), bool)
                 mask[180:300, 300:500] = True
                 for frame in source:
-                    found = scene.step(frame.image, {} if count else {1: TargetPrompt(mask=mask)})[1]
+                    found = scene.step(frame.image, {} if count else {1: Marking(mask=mask)})[1]
                     read(late)
                     late = found
                     count += 1
@@ -219,7 +219,7 @@ def targets_rate(model: RTS, config: TrackerConfig, frames: Frames, targets: int
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     image, mask = frames.pairs[0]
-    scene.step(image, {key: TargetPrompt(mask=mask) for key in range(targets)})
+    scene.step(image, {key: Marking(mask=mask) for key in range(targets)})
     begun = time.perf_counter()
     for number in range(2, WARM + count + 1):
         for found in scene.step(frames.image(number)).values():

@@ -40,9 +40,10 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     import torch
 
     from rts_batch.io.video.opening import open_video
+    from rts_batch.masks import Marking
     from rts_batch.model.fast.networks import fast_networks
     from rts_batch.tracking.fast import FastTracker
-    from rts_batch.tracking.scene import Scene, TargetPrompt
+    from rts_batch.tracking.scene import Scene
     from rts_batch.weights.registry import load_weights
 
     torch.set_num_threads(threads)
@@ -55,7 +56,7 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     prompt: NDArray[np.bool_] = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) > 0
     started = time.perf_counter()
     for number, frame in enumerate(frames):
-        scene.step(frame, {} if number else {1: TargetPrompt(mask=prompt)})
+        scene.step(frame, {} if number else {1: Marking(mask=prompt)})
     return len(frames) / (time.perf_counter() - started)
 
 

@@ -1,4 +1,4 @@
-"""Masks as COCO run-length codes, and the boxes that enclose them.
+"""Masks: what marks a target, what is found of it, and a mask as COCO run-length code.
 
 COCO counts the runs of a mask down its columns, beginning with a run of zeros, and packs them into printable ASCII.
 pycocotools is the reference of that packing and is used for it. Finding the runs is done here, because a tracker knows
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import cv2
 import numpy as np
@@ -20,8 +22,12 @@ from rts_batch.errors import PromptError, ResultsError
 
 __all__ = [
     "MAX_PIXELS",
+    "STATES",
     "Box",
+    "Marking",
     "Region",
+    "State",
+    "TrackedFrame",
     "compress_runs",
     "decode_mask_image",
     "decode_rle",
@@ -36,6 +42,40 @@ Box = tuple[float, float, float, float]
 
 Region = tuple[int, int, int, int]
 """y0, x0, y1, x1 in pixels, ends exclusive; it may reach beyond the image."""
+
+State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
+"""`prompt`: the prompt's own mask; `tracked`: mask and localised; `uncertain`: mask, but not localised or too little of
+it; `mask_lost`: localised without a mask; `lost`: neither."""
+
+STATES: Final = get_args(State)
+
+
+@dataclass(frozen=True)
+class Marking:
+    """How a target is marked on a frame: a mask `[H, W] bool` with at least one pixel, a box, or both."""
+
+    mask: NDArray[np.bool_] | None = None
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One target in one frame."""
+
+    mask: NDArray[np.bool_]
+    """`[H, W]`."""
+    region: Region
+    """Outside it the mask is empty."""
+    box: Box | None
+    """None where there is neither mask nor localised target."""
+    area: int
+    """Pixels of the mask."""
+    score: float | None
+    """Maximum of the score map; None on a prompt's frame."""
+    confidence: float | None
+    """Mean probability inside the mask; None where it is empty."""
+    state: State
+
 
 MAX_PIXELS = 2**28
 """A mask larger than this (16,384 × 16,384) is taken for rubbish, before any memory is spent on it."""

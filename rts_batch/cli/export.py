@@ -40,7 +40,7 @@ def export(
     with reported(as_json):
         from rts_batch.export.base import RowFilter
         from rts_batch.export.run import export_run
-        from rts_batch.io.results.schema import State
+        from rts_batch.masks import State
 
         row_filter = RowFilter(
             min_score=min_score,

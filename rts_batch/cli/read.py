@@ -65,7 +65,7 @@ def reported(as_json: bool) -> Iterator[None]:
 
 
 def _show_run(run: str, limit: int, as_json: bool) -> None:
-    from rts_batch.io.results.schema import STATES
+    from rts_batch.masks import STATES
     from rts_batch.runs.reading import read_masks
     from rts_batch.runs.statistics import Statistics, summarize_video
 

@@ -24,10 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError, UsageError, VideoError
-from rts_batch.masks import Box
+from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
-from rts_batch.tracking.tracker import TrackedFrame
 from rts_batch.weights.registry import load_weights
 
 __all__ = ["FrameTracker", "main", "serve"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rts_batch.errors import UsageError
-from rts_batch.io.results.schema import STATES, State
+from rts_batch.masks import STATES, State
 from rts_batch.runs.reading import MaskRow, Target, VideoMasks
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.results.schema import STATES
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest.task import task_digest, task_key
+from rts_batch.masks import STATES
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures

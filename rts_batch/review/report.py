@@ -22,8 +22,8 @@ import jinja2
 from markupsafe import Markup
 
 from rts_batch.errors import ResultsError, RtsBatchError
-from rts_batch.io.results.schema import STATES
 from rts_batch.io.storage import files as storage
+from rts_batch.masks import STATES
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
 from rts_batch.runs.paths import RunPaths

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.results.schema import STATES
+from rts_batch.masks import STATES
 from rts_batch.runs.reading import Target, VideoMasks
 from rts_batch.runs.statistics import Statistics
 

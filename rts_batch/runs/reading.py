@@ -32,8 +32,7 @@ from rts_batch.errors import ResultsError
 from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
 from rts_batch.io.results.reading import open_masks
 from rts_batch.io.results.reading import read_masks as read_table
-from rts_batch.io.results.schema import State
-from rts_batch.masks import Box, decode_rle, parse_rle
+from rts_batch.masks import Box, State, decode_rle, parse_rle
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.sources import VideoSources
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rts_batch.io.results.schema import STATES
+from rts_batch.masks import STATES
 from rts_batch.runs.reading import VideoMasks
 
 __all__ = ["Statistics", "TargetSummary", "VideoSummary", "summarize_targets", "summarize_video"]

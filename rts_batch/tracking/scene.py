@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +13,14 @@ from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
-from rts_batch.masks import Box, smaller_on_top
+from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, target_state, tracked_frame
+from rts_batch.tracking.tracker import StepResult, Tracker, target_state, tracked_frame
 
-__all__ = ["Scene", "TargetPrompt", "TrackedFrame", "soft_aggregation"]
+__all__ = ["Scene", "soft_aggregation"]
 
 BACKGROUND_LIMIT = 1e-7
-
-
-@dataclass(frozen=True)
-class TargetPrompt:
-    """How a target is marked on a frame: a mask `[H, W] bool`, a box (x, y, w, h in pixels), or both."""
-
-    mask: NDArray[np.bool_] | None = None
-    box: Box | None = None
 
 
 class Scene:
@@ -59,9 +50,7 @@ class Scene:
         self.trackers: dict[int, Tracker] = {}
         self._merged: dict[int, Tensor] = {}
 
-    def step(
-        self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt] | None = None
-    ) -> dict[int, TrackedFrame]:
+    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None) -> dict[int, TrackedFrame]:
         """Tracks every started target into the next frame and starts or corrects the ones that `prompts` mark on it.
 
         Args:
@@ -94,7 +83,7 @@ class Scene:
         self.trackers = dict(sorted(self.trackers.items()))
         return self._merge(results, prompts)
 
-    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, TargetPrompt]) -> dict[int, TrackedFrame]:
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         """Return what each prompt says of its own frame, as if it were alone; the scene stays as it is.
 
         Args:
@@ -108,7 +97,7 @@ class Scene:
             frames[object_id] = tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
         return frames
 
-    def _smaller_on_top(self, image: NDArray[np.uint8], prompts: dict[int, TargetPrompt]) -> dict[int, TargetPrompt]:
+    def _smaller_on_top(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, Marking]:
         """Return the prompts of one frame with masks that do not overlap; a box whose mask is empty stays a box.
 
         Raises:
@@ -131,11 +120,9 @@ class Scene:
                     "equally large ones with a lower object_id; separate them, or track each by itself with "
                     "--overlap allow"
                 )
-        return {
-            object_id: TargetPrompt(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()
-        }
+        return {object_id: Marking(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()}
 
-    def _step_single(self, image: NDArray[np.uint8], prompts: dict[int, TargetPrompt]) -> dict[int, TrackedFrame]:
+    def _step_single(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
         for object_id, prompt in prompts.items():
             if object_id in self.trackers:
                 return {object_id: self.trackers[object_id].correct(image, mask=prompt.mask, box=prompt.box)}
@@ -144,7 +131,7 @@ class Scene:
         return {object_id: tracker.step(image) for object_id, tracker in self.trackers.items()}
 
     @torch.inference_mode()
-    def _merge(self, results: dict[int, StepResult], prompts: dict[int, TargetPrompt]) -> dict[int, TrackedFrame]:
+    def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
         if not results:
             return {}
         labels, merged = soft_aggregation(torch.stack([result.scores for result in results.values()]))
@@ -166,25 +153,38 @@ class Scene:
             )
         return frames
 
-    def snapshot(self) -> dict[str, Any]:
-        """Returns the state of all targets as plain containers of CPU tensors and values."""
-        return {
-            "single": self.single,
-            "targets": {object_id: tracker.snapshot() for object_id, tracker in self.trackers.items()},
-            "merged": {object_id: values.to("cpu", copy=True) for object_id, values in self._merged.items()},
-        }
+    def snapshot(self) -> bytes:
+        """Return the state of all targets, for `restore` in another process or on another device."""
+        content = io.BytesIO()
+        torch.save(
+            {
+                "single": self.single,
+                "targets": {object_id: tracker.snapshot() for object_id, tracker in self.trackers.items()},
+                "merged": {object_id: values.to("cpu", copy=True) for object_id, values in self._merged.items()},
+            },
+            content,
+        )
+        return content.getvalue()
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Puts a `snapshot` of a scene with the same network and settings back."""
+    def restore(self, snapshot: bytes) -> None:
+        """Put back the state of a scene with the same network and settings.
+
+        Raises:
+            CheckpointError: the bytes are damaged, or another kind of scene's or another version's.
+        """
         try:
-            if snapshot["single"] != self.single:
+            state = torch.load(io.BytesIO(snapshot), weights_only=True)
+        except Exception as error:  # whatever damaged bytes make of the loader
+            raise CheckpointError(f"the tracker's state cannot be read: {error}") from error
+        try:
+            if state["single"] != self.single:
                 raise CheckpointError("the state belongs to a scene of another kind (one target against several)")
             device = next(self.model.parameters()).device
-            self._merged = {int(key): values.to(device, copy=True) for key, values in snapshot["merged"].items()}
+            self._merged = {int(key): values.to(device, copy=True) for key, values in state["merged"].items()}
             self.trackers = {}
-            for object_id, state in snapshot["targets"].items():
+            for object_id, target in state["targets"].items():
                 tracker = self._new_tracker()
-                tracker.restore(state)
+                tracker.restore(target)
                 self.trackers[int(object_id)] = tracker
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"this is not the state of a scene of this version: {error!r}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
-from rts_batch.masks import Box, Region, mask_box
+from rts_batch.masks import Box, Region, State, TrackedFrame, mask_box
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking import first_frame
@@ -25,27 +25,6 @@ from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.motion import update_search_state
 from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.state import TrackerState
-
-TargetState = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
-
-
-@dataclass(frozen=True)
-class TrackedFrame:
-    """One target in one frame."""
-
-    mask: NDArray[np.bool_]
-    """`[H, W]`."""
-    region: Region
-    """y0, x0, y1, x1 (end exclusive): outside it the mask is empty."""
-    box: Box | None
-    """x, y, w, h in pixels; None where there is neither mask nor localised target."""
-    area: int
-    """Pixels of the mask."""
-    score: float | None
-    """Maximum of the score map; None on a prompt's frame."""
-    confidence: float | None
-    """Mean probability inside the mask; None where it is empty."""
-    state: TargetState
 
 
 @dataclass(frozen=True)
@@ -263,7 +242,7 @@ class Tracker:
         x0, y0, w, h = tight if tight is not None else (0, 0, 1, 1)
         return (float(x0), float(y0), float(w), float(h))
 
-    def _single_result(self, result: StepResult, state: TargetState | None) -> TrackedFrame:
+    def _single_result(self, result: StepResult, state: State | None) -> TrackedFrame:
         """The frame of a target that is alone in its video: its own mask and the paper's box rule."""
         confidence = None if state == "prompt" else self.state.probabilities
         return tracked_frame(result.scores > 0, confidence, result, result.box, state=state)
@@ -308,7 +287,7 @@ def tight_box(values: Tensor, window: Region) -> tuple[int, int, int, int] | Non
     return (x0 + columns[0], y0 + rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
 
 
-def target_state(area: int, result: StepResult) -> TargetState:
+def target_state(area: int, result: StepResult) -> State:
     """Says what state a target with a mask of `area` pixels is in."""
     if area == 0:
         return "mask_lost" if result.localised else "lost"
@@ -321,7 +300,7 @@ def tracked_frame(
     result: StepResult,
     box: Box | None,
     *,
-    state: TargetState | None = None,
+    state: State | None = None,
 ) -> TrackedFrame:
     """Reads a mask, `[H, W] bool`, back and says what state the target is in.
 

@@ -29,14 +29,14 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.opening import Damage, Frame, FrameSource
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest import VideoTask
-from rts_batch.masks import encode_rle
+from rts_batch.masks import TrackedFrame, encode_rle
 from rts_batch.runs.folder import RunFolder
 from rts_batch.worker.checkpoints import Checkpoints, Resumed, read_latest
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Opened, Phase, WorkerSettings
 from rts_batch.worker.passes import Forward, TrackedRows, expected_frames, reading, track_video
 from rts_batch.worker.prompts import PromptBook
-from rts_batch.worker.timing import StepTimes, TimedScene, TimedTracker
-from rts_batch.worker.tracker import LoadedTracker, TrackedTarget, find_factory
+from rts_batch.worker.timing import Timing
+from rts_batch.worker.tracker import LoadedTracker, find_factory
 
 PROGRESS_SECONDS = 0.5
 
@@ -92,7 +92,7 @@ class VideoWorker:
     ) -> Iterator[Event]:
         started = time.time()
         yield Phase(key=task.key, phase="fetch")
-        steps = StepTimes()
+        steps = Timing()
         with steps("fetch"):
             here: Path | RangedObject = (
                 Path(fetched)
@@ -183,13 +183,12 @@ class VideoWorker:
         writer: ResultsWriter,
         checkpoints: Checkpoints,
         resumed: Resumed | None,
-        steps: StepTimes,
+        steps: Timing,
     ) -> Iterator[Frame]:
         """Tracks and writes every frame, and yields it when it is tracked; its rows are written one frame later."""
         forward = Forward()
         if resumed is not None:
-            scene = None if resumed.scene is None else TimedScene(resumed.scene, steps)
-            forward = Forward(scene, resumed.checkpoint.frame)
+            forward = Forward(resumed.scene, resumed.checkpoint.frame)
             book.resume(resumed.checkpoint.prompts)
             for row in resumed.checkpoint.rows():
                 writer.add(**row)
@@ -197,7 +196,7 @@ class VideoWorker:
         def reopen(**part: Any) -> FrameSource:
             return self._decoding.open(here, decoder=self._settings.decoder, **part)
 
-        def write(frame: Frame, targets: Mapping[int, TrackedTarget]) -> None:
+        def write(frame: Frame, targets: Mapping[int, TrackedFrame]) -> None:
             with steps("track"):
                 for target in targets.values():
                     _ = target.mask  # may still be on its way from the device
@@ -208,9 +207,8 @@ class VideoWorker:
                     writer.add(**row)
             checkpoints.note(rows)
 
-        tracked = track_video(task, TimedTracker(self.tracker, steps), book, source, reopen, forward)
         late: TrackedRows | None = None
-        for rows in steps.of_tracking(tracked):
+        for rows in track_video(task, self.tracker, book, source, reopen, steps, forward):
             # A frame's rows are read while the device works on the next one.
             if late is not None:
                 write(*late)
@@ -313,7 +311,7 @@ def _describe(task: VideoTask) -> dict[str, Any]:
     }
 
 
-def _row(object_id: int, frame: Frame, target: TrackedTarget) -> dict[str, Any]:
+def _row(object_id: int, frame: Frame, target: TrackedFrame) -> dict[str, Any]:
     return {
         "object_id": object_id,
         "frame": frame.index,

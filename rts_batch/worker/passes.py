@@ -14,12 +14,14 @@ from typing import Any
 
 from rts_batch.io.video.opening import Frame, FrameSource
 from rts_batch.manifest import VideoTask
+from rts_batch.masks import TrackedFrame
 from rts_batch.worker.prompts import PromptBook
-from rts_batch.worker.tracker import LoadedTracker, OpenScene, TrackedTarget
+from rts_batch.worker.timing import Timing
+from rts_batch.worker.tracker import LoadedTracker, OpenScene
 
 __all__ = ["Forward", "TrackedRows", "expected_frames", "reading", "track_video"]
 
-TrackedRows = tuple[Frame, Mapping[int, TrackedTarget]]
+TrackedRows = tuple[Frame, Mapping[int, TrackedFrame]]
 """A frame and its rows by object id; a target's frames come in an unbroken row, upwards or downwards. The frame's image
 is lent: gone when the next is taken."""
 
@@ -66,6 +68,7 @@ def track_video(
     book: PromptBook,
     source: FrameSource,
     reopen: Callable[..., FrameSource],
+    timing: Timing,
     forward: Forward | None = None,
 ) -> Iterator[TrackedRows]:
     """Yields every frame that is read, with the rows that it gives.
@@ -73,21 +76,22 @@ def track_video(
     Args:
         source: opened as `reading` says; it is closed where a second pass is needed.
         reopen: opens the same video again; takes `start`, `end` and `backward`.
+        timing: counts what the frames and the tracker take.
         forward: the state of the forward pass, to begin with and to look at between frames.
 
     Raises:
         PromptError: a prompt that does not fit, or whose frame does not come.
     """
     if task.annotates:
-        yield from _annotate(task, tracker, book, source)
+        yield from _annotate(task, tracker, book, source, timing)
         return
     if task.direction == "backward":
-        yield from _backward(task, tracker, book, source)
+        yield from _backward(task, tracker, book, source, timing)
         return
     forward = forward or Forward()
     end = max(task.start, forward.after + 1)
     forward.active = True
-    for frame, rows in _forward(task, tracker, book, source, forward):
+    for frame, rows in _forward(task, tracker, book, source, timing, forward):
         end = frame.index + 1
         yield frame, rows
     forward.active = False
@@ -95,51 +99,63 @@ def track_video(
     if task.direction == "both" and book.last_begin > task.start:
         source.close()
         with reopen(start=task.start, end=book.last_begin + 1, backward=True) as before:
-            yield from _before_the_prompts(task, tracker, book, before)
+            yield from _before_the_prompts(task, tracker, book, before, timing)
             source.warnings += [text for text in before.warnings if text not in source.warnings]
 
 
 def _forward(
-    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, forward: Forward
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing, forward: Forward
 ) -> Iterator[TrackedRows]:
-    for frame in source.lent():
+    for frame in timing.waiting("decode", source.lent()):
         if frame.index <= forward.after:
             continue
         prompts = book.due(frame)
-        if forward.scene is None and prompts:
-            forward.scene = tracker.open_scene(task)
-        yield frame, forward.scene.step(frame.image, prompts) if forward.scene is not None else {}
+        with timing("track"):
+            if forward.scene is None and prompts:
+                forward.scene = tracker.open_scene(task)
+            rows = forward.scene.step(frame.image, prompts) if forward.scene is not None else {}
+        yield frame, rows
 
 
-def _backward(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
+def _backward(
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing
+) -> Iterator[TrackedRows]:
     scene: OpenScene | None = None
     highest = -1
-    for frame, earlier in _with_earlier(source):
+    for frame, earlier in timing.waiting("decode", _with_earlier(source)):
         highest = max(highest, frame.index)
         prompts = book.due(frame, backward=True, earlier=earlier)
-        if scene is None and prompts:
-            scene = tracker.open_scene(task)
-        yield frame, scene.step(frame.image, prompts) if scene is not None else {}
+        with timing("track"):
+            if scene is None and prompts:
+                scene = tracker.open_scene(task)
+            rows = scene.step(frame.image, prompts) if scene is not None else {}
+        yield frame, rows
     book.check_end(highest + 1)
 
 
 def _before_the_prompts(
-    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing
 ) -> Iterator[TrackedRows]:
     """The backward half of `both`: only the rows that the forward half does not have."""
     scene = tracker.open_scene(task)
-    for frame in source.lent():
-        rows = scene.step(frame.image, book.beginning(frame.index))
+    for frame in timing.waiting("decode", source.lent()):
+        prompts = book.beginning(frame.index)
+        with timing("track"):
+            rows = scene.step(frame.image, prompts)
         yield frame, {object_id: row for object_id, row in rows.items() if frame.index < book.begin[object_id]}
 
 
-def _annotate(task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource) -> Iterator[TrackedRows]:
+def _annotate(
+    task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing
+) -> Iterator[TrackedRows]:
     scene = tracker.open_scene(task)
     end = source.wanted.start
-    for frame in source.lent():
+    for frame in timing.waiting("decode", source.lent()):
         end = frame.index + 1
         prompts = book.due(frame)
-        yield frame, scene.annotate(frame.image, prompts) if prompts else {}
+        with timing("track"):
+            rows = scene.annotate(frame.image, prompts) if prompts else {}
+        yield frame, rows
     book.check_end(end)
 
 

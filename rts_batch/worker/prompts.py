@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +16,12 @@ from rts_batch.errors import PromptError, ResultsError, StorageError
 from rts_batch.io.storage import files as storage
 from rts_batch.io.video.opening import Frame, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
-from rts_batch.masks import Box, decode_mask_image, decode_rle, smaller_on_top
+from rts_batch.masks import Box, Marking, decode_mask_image, decode_rle, smaller_on_top
 
 BOX_NEEDS_STA = (
     "a box needs an STA network to become a mask, and these weights have none; give a mask, or weights with an STA "
     "network (rts-batch weights import RTS --sta STA -o FILE)"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadyPrompt:
-    """A prompt that fits its video: either a mask [H, W] bool with at least one pixel, or a box in pixels."""
-
-    mask: NDArray[np.bool_] | None = None
-    box: Box | None = None
 
 
 class PromptBook:
@@ -55,7 +46,7 @@ class PromptBook:
             for target in task.targets
             for prompt in target.prompts
         ]
-        self._begun_by: dict[int, ReadyPrompt] = {}
+        self._begun_by: dict[int, Marking] = {}
         self.begin: dict[int, int] = {}
         """Object id to the frame on which the target's first prompt came."""
         self.warnings: list[str] = []
@@ -89,14 +80,14 @@ class PromptBook:
         """The latest frame on which a target began."""
         return max(self.begin.values(), default=0)
 
-    def due(self, frame: Frame, *, backward: bool = False, earlier: float | None = None) -> dict[int, ReadyPrompt]:
+    def due(self, frame: Frame, *, backward: bool = False, earlier: float | None = None) -> dict[int, Marking]:
         """Takes out the prompts of this frame, and warns where their masks overlap.
 
         Args:
             backward: the frames come last first.
             earlier: then, the time of the frame before this one in the video, None on the first.
         """
-        due: dict[int, ReadyPrompt] = {}
+        due: dict[int, Marking] = {}
         waiting = []
         for object_id, prompt, ready in self._waiting:
             if backward and prompt.frame is not None and prompt.frame > frame.index:
@@ -114,7 +105,7 @@ class PromptBook:
         self._waiting = waiting
         return self._note_overlap(due, frame.index)
 
-    def beginning(self, frame: int) -> dict[int, ReadyPrompt]:
+    def beginning(self, frame: int) -> dict[int, Marking]:
         """The prompts with which targets began on this frame; for a second pass over the video."""
         begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
         return self._note_overlap(dict(sorted(begun.items())), frame)
@@ -129,7 +120,7 @@ class PromptBook:
                 + ("" if self._task.end is None else f" before `end` {self._task.end}"),
             )
 
-    def _ready(self, target: Target, prompt: Prompt) -> ReadyPrompt:
+    def _ready(self, target: Target, prompt: Prompt) -> Marking:
         """Reads and checks one prompt."""
         task = self._task
         if prompt.frame is not None and prompt.frame < task.start:
@@ -137,7 +128,7 @@ class PromptBook:
         if prompt.frame is not None and task.end is not None and prompt.frame >= task.end:
             raise self._error(target.object_id, prompt, f"lies at or past the video's `end` {task.end}")
         if prompt.mask_uri is None and prompt.mask_rle is None:
-            return ReadyPrompt(box=self._checked_box(target.object_id, prompt))
+            return Marking(box=self._checked_box(target.object_id, prompt))
         try:
             mask = read_mask(prompt, target.object_id)
         except (PromptError, StorageError) as error:
@@ -159,7 +150,7 @@ class PromptBook:
                 prompt,
                 f"is empty: no pixel belongs to object {target.object_id}; mark the target, or choose another frame",
             )
-        return ReadyPrompt(mask=mask)
+        return Marking(mask=mask)
 
     def _checked_box(self, object_id: int, prompt: Prompt) -> Box:
         if prompt.box is None:
@@ -186,7 +177,7 @@ class PromptBook:
         due = prompt.time - half_a_frame
         return frame.time >= due and (earlier is None or earlier < due)
 
-    def _note_overlap(self, due: dict[int, ReadyPrompt], frame: int) -> dict[int, ReadyPrompt]:
+    def _note_overlap(self, due: dict[int, Marking], frame: int) -> dict[int, Marking]:
         """Warn where masks of this frame overlap, which a scene divides by `smaller_on_top`; return the prompts."""
         masks = {object_id: ready.mask for object_id, ready in due.items() if ready.mask is not None}
         if len(masks) < 2 or self._task.annotates:

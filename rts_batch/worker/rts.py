@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rts_batch.config import TrackerConfig
-from rts_batch.errors import CheckpointError, ClusterError, SettingsError, WeightsError
+from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files as storage
 from rts_batch.manifest import VideoTask
 from rts_batch.model.fast.networks import fast_networks
@@ -21,9 +17,8 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
-from rts_batch.tracking.scene import Scene, TargetPrompt, TrackedFrame
+from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import BUILT_IN, DATA, Weights, load_weights
-from rts_batch.worker.prompts import ReadyPrompt
 from rts_batch.worker.tracker import TrackerDescription
 
 UNTRAINED = (
@@ -92,35 +87,11 @@ class RtsTracker:
     def __init__(self, *, model: RTS, sta: STA | None, config: TrackerConfig, lanes: int = 1) -> None:
         self._opener = SceneOpener(model, config, sta=sta, lanes=lanes)
 
-    def open_scene(self, task: VideoTask, state: bytes | None = None) -> _RtsScene:
+    def open_scene(self, task: VideoTask, state: bytes | None = None) -> Scene:
         scene = self._opener.open(len(task.targets))
         if state is not None:
-            try:
-                content = torch.load(io.BytesIO(state), weights_only=True)
-            except Exception as error:  # whatever damaged bytes make of the loader
-                raise CheckpointError(f"the tracker's state cannot be read: {error}") from error
-            scene.restore(content)
-        return _RtsScene(scene)
-
-
-class _RtsScene:
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-
-    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
-        return self._scene.step(image, _marked(prompts))
-
-    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedFrame]:
-        return self._scene.annotate(image, _marked(prompts))
-
-    def snapshot(self) -> bytes:
-        content = io.BytesIO()
-        torch.save(self._scene.snapshot(), content)
-        return content.getvalue()
-
-
-def _marked(prompts: Mapping[int, ReadyPrompt]) -> dict[int, TargetPrompt]:
-    return {object_id: TargetPrompt(mask=ready.mask, box=ready.box) for object_id, ready in prompts.items()}
+            scene.restore(state)
+        return scene
 
 
 def _default_weights() -> str:

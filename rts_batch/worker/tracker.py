@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import SettingsError
 from rts_batch.manifest import VideoTask
-from rts_batch.masks import Box, Region
+from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.prompts import ReadyPrompt
-
-State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,35 +38,16 @@ class TrackerDescription:
     """What the user must know before relying on the masks."""
 
 
-class TrackedTarget(Protocol):
-    """One target on one frame, as in `rts_batch.tracking.scene.TrackedFrame`."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]: ...
-    @property
-    def region(self) -> Region: ...
-    @property
-    def box(self) -> Box | None: ...
-    @property
-    def area(self) -> int: ...
-    @property
-    def score(self) -> float | None: ...
-    @property
-    def confidence(self) -> float | None: ...
-    @property
-    def state(self) -> State: ...
-
-
 class OpenScene(Protocol):
     """The tracker's state in one video."""
 
-    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
+    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> Mapping[int, TrackedFrame]:
         """Starts or corrects the targets that are prompted on this frame [H, W, 3] RGB and tracks the others.
 
         The image is lent: its memory will hold another frame.
         """
 
-    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> Mapping[int, TrackedTarget]:
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> Mapping[int, TrackedFrame]:
         """Makes the prompts' masks on this frame and tracks nothing."""
 
     def snapshot(self) -> bytes:

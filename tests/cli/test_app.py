@@ -23,7 +23,7 @@ from rts_batch.errors import SettingsError
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.messages import Finished
-from rts_batch.worker.timing import StepTimes, efficiency
+from rts_batch.worker.timing import Timing, efficiency
 from rts_batch.worker.tracker import TrackerDescription, find_factory
 from tests.support.running import REPOSITORY, STUB
 from tests.support.stub_tracker import Stub
@@ -216,7 +216,7 @@ def test_lines_come_now_and_then(progress: RunProgress) -> None:
 
 
 def test_steps_add_up_to_the_efficiency() -> None:
-    steps = StepTimes()
+    steps = Timing()
     with steps("track"):
         time.sleep(0.03)
     assert list(steps.waiting("decode", iter([1, 2]))) == [1, 2]

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError
-from rts_batch.io.results.schema import STATES
+from rts_batch.masks import STATES
 from rts_batch.review import report
 from rts_batch.review.key_frames import APART, KeyFrames
 from rts_batch.review.painting import COLOURS

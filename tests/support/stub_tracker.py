@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +25,9 @@ from numpy.typing import NDArray
 from rts_batch.config import TrackerConfig
 from rts_batch.errors import CheckpointError
 from rts_batch.manifest import VideoTask
-from rts_batch.masks import Box, Region, mask_box
+from rts_batch.masks import Marking, TrackedFrame, mask_box
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.prompts import ReadyPrompt
 from rts_batch.worker.tracker import TrackerDescription
-
-
-@dataclass(frozen=True)
-class StubFrame:
-    mask: NDArray[np.bool_]
-    region: Region
-    box: Box | None
-    area: int
-    score: float | None
-    confidence: float | None
-    state: str
 
 
 class StubScene:
@@ -50,11 +37,11 @@ class StubScene:
         self.masks: dict[int, NDArray[np.bool_]] = {}
         self.steps = 0
 
-    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> dict[int, StubFrame]:
+    def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         self.masks = {}
         return self.step(image, prompts)
 
-    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, ReadyPrompt]) -> dict[int, StubFrame]:
+    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         self._log()
         self._make_trouble()
         self.steps += 1
@@ -73,7 +60,7 @@ class StubScene:
             if not prompted:
                 mask = self.masks[object_id] = np.roll(mask, 1, axis=1)
             area = int(mask.sum())
-            results[object_id] = StubFrame(
+            results[object_id] = TrackedFrame(
                 mask=mask,
                 region=(0, 0, height, width),
                 box=mask_box(mask),

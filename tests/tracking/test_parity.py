@@ -14,12 +14,13 @@ import torch
 from pycocotools import mask as coco
 
 from rts_batch.config import RTS50, TRACKER_RTS50, StaConfig, TrackerConfig
+from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import FastTracker
 from rts_batch.tracking.region import SearchRegion
-from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from tests.support.parity_data import (
     golden_fill,
@@ -164,7 +165,7 @@ def test_several_targets_equal_the_published_track(parity_folder: Path, davis_fo
     later = []
     for place, (row, index) in enumerate(zip(track["rows"], spec["order"], strict=True)):
         prompts = {
-            int(name): TargetPrompt(masks[name], tuple(map(float, spec["boxes"][name])))
+            int(name): Marking(masks[name], tuple(map(float, spec["boxes"][name])))
             for name, appears in spec["appear"].items()
             if appears == place
         }

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rts_batch.errors import PromptError
-from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.masks import Marking
+from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import build_model, build_sta, load_weights
 from tests.support.videos import Disc, draw
 
@@ -45,7 +46,7 @@ def rectangle(x: int, y: int, w: int, h: int) -> NDArray[np.bool_]:
 
 @pytest.mark.parametrize("second", [PART, WHOLE])
 def test_each_annotated_row_is_as_if_it_were_alone(trained: Any, second: tuple[float, ...]) -> None:
-    prompts = {1: TargetPrompt(box=WHOLE), 2: TargetPrompt(box=second), 3: TargetPrompt(mask=rectangle(60, 60, 30, 30))}
+    prompts = {1: Marking(box=WHOLE), 2: Marking(box=second), 3: Marking(mask=rectangle(60, 60, 30, 30))}
     found = scene(trained).annotate(IMAGE, prompts)
     assert list(found) == [1, 2, 3]
     for object_id, prompt in prompts.items():
@@ -62,7 +63,7 @@ def test_a_smaller_target_keeps_its_pixels_whatever_its_id(trained: Any, ids: tu
     large, small = ids
     whole, part = rectangle(40, 30, 100, 100), rectangle(100, 60, 60, 40)
     scenes = scene(trained)
-    found = scenes.step(IMAGE, {large: TargetPrompt(mask=whole), small: TargetPrompt(mask=part)})
+    found = scenes.step(IMAGE, {large: Marking(mask=whole), small: Marking(mask=part)})
     np.testing.assert_array_equal(found[small].mask, part)
     np.testing.assert_array_equal(found[large].mask, whole & ~part)
     assert found[large].box == (40.0, 30.0, 100.0, 100.0)
@@ -71,7 +72,7 @@ def test_a_smaller_target_keeps_its_pixels_whatever_its_id(trained: Any, ids: tu
 
 
 def test_a_part_marked_by_a_box_keeps_what_it_has_alone(trained: Any) -> None:
-    prompts = {1: TargetPrompt(box=WHOLE), 2: TargetPrompt(box=PART)}
+    prompts = {1: Marking(box=WHOLE), 2: Marking(box=PART)}
     alone = scene(trained).annotate(IMAGE, prompts)
     assert alone[1].area > alone[2].area > 0
     assert (alone[1].mask & alone[2].mask).any()
@@ -82,6 +83,6 @@ def test_a_part_marked_by_a_box_keeps_what_it_has_alone(trained: Any) -> None:
 
 def test_a_target_of_which_nothing_is_left_is_refused(trained: Any) -> None:
     mask = rectangle(40, 30, 100, 100)
-    for prompt in (TargetPrompt(mask=mask), TargetPrompt(box=WHOLE)):
+    for prompt in (Marking(mask=mask), Marking(box=WHOLE)):
         with pytest.raises(PromptError, match=r"object 5: its mask lies wholly under .* --overlap allow"):
             scene(trained).step(IMAGE, {5: prompt, 2: prompt})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 
 from rts_batch.config import RTS_MINI, TRACKER_RTS50, TRACKER_RTS_MINI, TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
+from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.first_frame import gaussian_blur
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import moments
 from rts_batch.tracking.region import paste_scores, place_region, sample_image, sample_mask
-from rts_batch.tracking.scene import Scene, TargetPrompt, soft_aggregation
-from rts_batch.tracking.tracker import TrackedFrame, Tracker
+from rts_batch.tracking.scene import Scene, soft_aggregation
+from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import synthetic_frame
 
@@ -241,9 +243,9 @@ def test_a_restored_scene_goes_on_bit_for_bit(mini: RTS) -> None:
     second = np.zeros((96, 128), bool)
     second[10:30, 10:40] = True
     scene = Scene(mini, SMALL, single=False)
-    scene.step(frames[0], {3: TargetPrompt(mask=synthetic_frame(96, 128, 0)[1])})
+    scene.step(frames[0], {3: Marking(mask=synthetic_frame(96, 128, 0)[1])})
     scene.step(frames[1])
-    results = scene.step(frames[2], {1: TargetPrompt(mask=second)})
+    results = scene.step(frames[2], {1: Marking(mask=second)})
     assert list(results) == [1, 3]
     assert results[1].state == "prompt"
     np.testing.assert_array_equal(results[1].mask, second)
@@ -266,10 +268,10 @@ def test_a_corrected_scene_goes_on_bit_for_bit(mini: RTS, single: bool) -> None:
     frames = clip(9)
     moved = np.roll(synthetic_frame(96, 128, 3)[1], 20, axis=1)
     scene = Scene(mini, SMALL, single=single)
-    scene.step(frames[0], {1: TargetPrompt(mask=synthetic_frame(96, 128, 0)[1])})
+    scene.step(frames[0], {1: Marking(mask=synthetic_frame(96, 128, 0)[1])})
     for frame in frames[1:3]:
         scene.step(frame)
-    corrected = scene.step(frames[3], {1: TargetPrompt(mask=moved)})[1]
+    corrected = scene.step(frames[3], {1: Marking(mask=moved)})[1]
     assert corrected.state == "prompt"
     np.testing.assert_array_equal(corrected.mask, moved)
     assert scene.trackers[1].state.frame_number == 4
@@ -336,8 +338,12 @@ def test_many_anchors_leave_room_for_other_samples(capacity: int) -> None:
 def test_restoring_rubbish_is_our_own_error(mini: RTS) -> None:
     scene, tracker = Scene(mini, SMALL, single=True), Tracker(mini, SMALL)
     for rubbish in ({}, {"single": True}, {"single": False, "targets": {}, "merged": {}}, {"state": 3}):
-        with pytest.raises(CheckpointError):
-            scene.restore(rubbish)
+        content = io.BytesIO()
+        torch.save(rubbish, content)
+        with pytest.raises(CheckpointError, match="scene of"):
+            scene.restore(content.getvalue())
+        with pytest.raises(CheckpointError, match="the tracker's state cannot be read"):
+            scene.restore(content.getvalue()[:-100])
         with pytest.raises(CheckpointError):
             tracker.restore(rubbish)
 
@@ -360,9 +366,9 @@ def test_prompts_that_do_not_fit_are_refused(mini: RTS) -> None:
     with pytest.raises(PromptError, match="sizes must not change"):
         tracker.step(np.zeros((50, 60, 3), np.uint8))
     scene = Scene(mini, SMALL, single=True)
-    scene.step(frame, {1: TargetPrompt(mask=mask)})
+    scene.step(frame, {1: Marking(mask=mask)})
     with pytest.raises(PromptError, match="one target only"):
-        scene.step(frame, {2: TargetPrompt(mask=mask)})
+        scene.step(frame, {2: Marking(mask=mask)})
 
 
 def run(model: RTS, config: TrackerConfig, count: int) -> tuple[Tracker, list[TrackedFrame]]:

@@ -11,9 +11,9 @@ import pytest
 
 from rts_batch.io.results.writer import read_masks
 from rts_batch.manifest import read_manifest
-from rts_batch.masks import decode_rle
+from rts_batch.masks import Marking, decode_rle
 from rts_batch.runs.settings import RunSettings
-from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import build_model, build_sta, load_weights
 from rts_batch.worker.lane import VideoWorker
 from rts_batch.worker.messages import Failed, Finished, Opened, WorkerSettings
@@ -244,8 +244,8 @@ def test_a_correction_finds_a_target_that_was_lost(trained: Any, single: bool) -
     model, config, sta = trained
     corrected, alone = (Scene(model, config, sta=sta, single=single) for _ in range(2))
     for index, (image, (mask,)) in enumerate(cut()):
-        first = {1: TargetPrompt(mask=mask)} if index == 0 else {}
-        found = corrected.step(image, {1: TargetPrompt(mask=mask)} if index == 8 else first)[1]
+        first = {1: Marking(mask=mask)} if index == 0 else {}
+        found = corrected.step(image, {1: Marking(mask=mask)} if index == 8 else first)[1]
         lost = alone.step(image, first)[1]
         assert (found.state == "prompt") == (index in (0, 8))
         if index in (0, 8):
@@ -265,7 +265,7 @@ def test_boxes_become_masks_frame_by_frame(trained: Any) -> None:
         prompts = {}
         for object_id, mask in enumerate(masks, start=1):
             (y0, x0), (y1, x1) = np.argwhere(mask).min(0).tolist(), np.argwhere(mask).max(0).tolist()
-            prompts[object_id] = TargetPrompt(box=(x0, y0, x1 - x0 + 1, y1 - y0 + 1))
+            prompts[object_id] = Marking(box=(x0, y0, x1 - x0 + 1, y1 - y0 + 1))
         found = scene.annotate(image, prompts)
         assert [row.state for row in found.values()] == ["prompt", "prompt"]
         for object_id, mask in enumerate(masks, start=1):

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from typing import Final
 
 import pyarrow as pa
 
 from rts_batch.errors import ResultsError
 
-__all__ = ["EXTRA_TYPES", "RESULT_COLUMNS", "SCHEMA_VERSION", "STATES", "ExtraType", "State", "masks_schema"]
+__all__ = ["EXTRA_TYPES", "RESULT_COLUMNS", "SCHEMA_VERSION", "masks_schema"]
 
 SCHEMA_VERSION: Final = "1"
 
-State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
-"""`prompt`: the prompt's own mask; `tracked`: mask and localised; `uncertain`: mask, but not localised or too little of
-it; `mask_lost`: localised without a mask; `lost`: neither."""
-
-STATES: Final = get_args(State)
-
-ExtraType = Literal["int64", "float64", "bool", "string"]
-"""What a column that the manifest carries into the table can be."""
-
 EXTRA_TYPES: Final = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
+"""What a column that the manifest carries into the table can be."""
 
 _COLUMNS: Final = (
     ("video_id", pa.string(), False),

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.results.reading import open_masks, read_masks, read_metadata
-from rts_batch.io.results.schema import EXTRA_TYPES, RESULT_COLUMNS, SCHEMA_VERSION, STATES, State, masks_schema
-from rts_batch.masks import Box
+from rts_batch.io.results.schema import EXTRA_TYPES, RESULT_COLUMNS, SCHEMA_VERSION, masks_schema
+from rts_batch.masks import STATES, Box, State
 from rts_batch.version import __version__
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rts_batch.masks import Box
+from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.tracking.branches import localisation_labels, trains_on
 from rts_batch.tracking.gpu.batch import Lane, Stage
@@ -18,7 +18,7 @@ from rts_batch.tracking.gpu.memory import DeviceMemory
 from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, TrackedFrame, centred_box, target_state
+from rts_batch.tracking.tracker import StepResult, centred_box, target_state
 
 if TYPE_CHECKING:
     from rts_batch.tracking.gpu.tracker import DeviceTracker

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.errors import SettingsError
-from rts_batch.masks import Box
+from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker
 from rts_batch.tracking.gpu.batch import Lane, LaneNetwork, Stage
 from rts_batch.tracking.gpu.steps import LaneSteps, Reading
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, TrackedFrame, Tracker, check_frame
+from rts_batch.tracking.tracker import StepResult, Tracker, check_frame
 
 
 def supports(config: TrackerConfig) -> bool:

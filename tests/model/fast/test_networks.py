@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS_MINI, ModelConfig, StaConfig
+from rts_batch.masks import Marking
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.model.fast.networks import fast, upsample
 from rts_batch.model.fast.packed import PackedConv
@@ -17,7 +18,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.target_model import TargetModel
 from rts_batch.tracking.fast import FastTracker
-from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, build_sta, load_weights
 from tests.support.parity_data import golden_fill, iou, synthetic_frame
@@ -164,7 +165,7 @@ def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], 
 def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS]) -> None:
     config = replace(SMALL, memory_size=12, localisation_memory_size=8)
     scene = Scene(networks[1], config, single=True, tracker=FastTracker)
-    scene.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
+    scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     for frame, _ in FRAMES[1:9]:
         scene.step(frame)
     snapshot = scene.snapshot()

@@ -12,6 +12,7 @@ import torch
 
 from rts_batch.config import TRACKER_RTS_MINI, TrackerConfig
 from rts_batch.errors import PromptError, SettingsError
+from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
 from rts_batch.tracking import region as crop
@@ -21,7 +22,7 @@ from rts_batch.tracking.gpu.batch import LaneNetwork
 from rts_batch.tracking.gpu.steps import LaneSteps
 from rts_batch.tracking.gpu.tracker import DeviceTracker, supports
 from rts_batch.tracking.opener import SceneOpener
-from rts_batch.tracking.scene import Scene, TargetPrompt
+from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import iou, synthetic_frame
@@ -123,7 +124,7 @@ def test_the_device_tracker_gives_the_fast_ones_frames(network: RTS, threshold: 
 def test_a_device_tracker_that_was_saved_goes_on_bit_for_bit(network: RTS) -> None:
     lanes = LaneNetwork(network, SMALL)
     scene = Scene(network, SMALL, single=True, tracker=lambda *args, **kw: DeviceTracker(*args, network=lanes, **kw))
-    scene.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
+    scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     for frame, _ in FRAMES[1:9]:
         scene.step(frame)
     snapshot = scene.snapshot()
@@ -156,11 +157,11 @@ def test_targets_of_one_video_are_one_batch(network: RTS, lanes: int) -> None:
     ours = Scene(network, SMALL, single=False, tracker=lambda *args, **kw: DeviceTracker(*args, network=together, **kw))
     moved = np.roll(FRAMES[0][1], 30, axis=1)
     for number, (frame, mask) in enumerate(FRAMES[:10]):
-        prompts = {1: TargetPrompt(mask=mask), 2: TargetPrompt(mask=moved & ~mask)} if number == 0 else {}
+        prompts = {1: Marking(mask=mask), 2: Marking(mask=moved & ~mask)} if number == 0 else {}
         if number == 4:
-            prompts = {3: TargetPrompt(mask=np.roll(mask, 20, axis=0))}
+            prompts = {3: Marking(mask=np.roll(mask, 20, axis=0))}
         if number == 8:
-            prompts = {2: TargetPrompt(mask=moved & ~mask)}
+            prompts = {2: Marking(mask=moved & ~mask)}
         expected, found = theirs.step(frame, prompts), ours.step(frame, prompts)
         assert expected.keys() == found.keys()
         for object_id in expected:
@@ -265,10 +266,10 @@ def test_settings_that_need_the_host_are_refused(network: RTS) -> None:
 def test_the_opener_takes_the_tracker_that_fits_the_device(network: RTS) -> None:
     on_cuda = next(network.parameters()).is_cuda
     scene = SceneOpener(network, SMALL, lanes=2).open(1)
-    scene.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
+    scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     assert type(scene.trackers[1]) is (DeviceTracker if on_cuda else FastTracker)
     several = SceneOpener(network, replace(SMALL, rules="paper")).open(2)  # needs the host
-    several.step(FRAMES[0][0], {1: TargetPrompt(mask=FRAMES[0][1])})
+    several.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     assert type(several.trackers[1]) is FastTracker
     assert isinstance(scene.trackers[1], Tracker)
 
@@ -279,7 +280,7 @@ def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -
     used = []
     for targets in (2, 2, 3, 4, 2):
         scene = opener.open(targets)
-        scene.step(FRAMES[0][0], {key: TargetPrompt(mask=FRAMES[0][1]) for key in range(targets)})
+        scene.step(FRAMES[0][0], {key: Marking(mask=FRAMES[0][1]) for key in range(targets)})
         used.append(scene.trackers[0].network)
         assert len(used[-1].lanes) == targets
         del scene
