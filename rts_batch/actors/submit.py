@@ -67,7 +67,7 @@ def _prepare(manifest_uri: str, out: str, settings: RunSettings, scope: Scope, s
     lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1
     environment = {**tracker.environment, "threads_per_worker": threads, "lanes": lanes, "versions": versions()}
     record = RunRecord(
-        results={"weights": tracker.fingerprint, **tracker.settings},
+        results={"weights": tracker.fingerprint, **tracker.settings, "profile": tracker.profile},
         environment=environment,
         settings={**settings.to_dict(), "weights": storage.safe_uri(tracker.weights)},
     )
@@ -169,20 +169,14 @@ class _Job:
         """Runs what is left; returns whether it was interrupted."""
         local = self.settings.address == "local"
         with run_folder_on_this_host() as scratch:
-            worker_settings = WorkerSettings(
-                out=self.folder.uri,
-                factory=self.settings.tracker,
-                tracker=self.prepared.tracker,
-                decoder=self.settings.decoder,
-                spool=self.settings.spool_limits(self.prepared.lanes),
-                strict_video=self.settings.strict_video,
+            worker_settings = WorkerSettings.of(
+                self.settings,
+                self.prepared.tracker,
+                self.folder,
                 threads=self.prepared.threads,
                 lanes=self.prepared.lanes,
-                extras=self.prepared.manifest.extras,
                 results=self.prepared.record.results,
-                checkpoint_every=self.settings.checkpoint_every or None,
-                checkpointed=self.folder.checkpointed(),
-                watch_notices=not local,
+                extras=self.prepared.manifest.extras,
                 scratch=str(scratch) if local else None,
             )
             workers = min(self.prepared.workers, len(self.plan.left))

@@ -241,7 +241,7 @@ class VideoWorker:
             extras=self._settings.extras,
             task=_describe(task),
             weights=self._settings.tracker.fingerprint,
-            profile=str(self._settings.tracker.settings.get("profile", "exact")),
+            profile=self._settings.tracker.profile,
             covers="prompts" if task.annotates else task.direction,
             start=task.start,
         )

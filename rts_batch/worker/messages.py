@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 from rts_batch.manifest import VideoTask
+from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.tracker import TrackerDescription
 
 FailureKind = Literal["permanent", "transient", "crash", "suspected", "killed", "displaced", "preempted"]
@@ -48,6 +50,37 @@ class WorkerSettings:
     """Whether the machine may be one of a cloud's spot machines (`rts_batch.actors.notices`)."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: RunSettings,
+        tracker: TrackerDescription,
+        folder: RunFolder,
+        *,
+        threads: int,
+        lanes: int,
+        results: Mapping[str, Any],
+        extras: Mapping[str, str],
+        scratch: str | None = None,
+    ) -> WorkerSettings:
+        """What the workers of a run with these settings are told; the rest is as in the fields."""
+        return cls(
+            out=folder.uri,
+            factory=settings.tracker,
+            tracker=tracker,
+            decoder=settings.decoder,
+            threads=threads,
+            extras=extras,
+            lanes=lanes,
+            spool=settings.spool_limits(lanes),
+            strict_video=settings.strict_video,
+            results=results,
+            checkpoint_every=settings.checkpoint_every or None,
+            checkpointed=folder.checkpointed(),
+            watch_notices=settings.address != "local",
+            scratch=scratch,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

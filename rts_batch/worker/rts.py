@@ -49,11 +49,8 @@ class RtsFactory:
             fingerprint=weights.fingerprint,
             device=device,
             boxes=weights.sta is not None,
-            settings={
-                "tracker": config.to_dict(),
-                "model": weights.config.to_dict(),
-                "profile": settings.profile,
-            },
+            profile=settings.profile,
+            settings={"tracker": config.to_dict(), "model": weights.config.to_dict()},
             environment=_environment(device),
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
         )
@@ -72,7 +69,7 @@ class RtsFactory:
                 f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
                 f"was started with {description.fingerprint[:12]}…; put the same file on every node"
             )
-        model, sta = fast_networks(weights, description.device, profile=description.settings["profile"])
+        model, sta = fast_networks(weights, description.device, profile=description.profile)
         return RtsTracker(
             model=model,
             sta=sta,

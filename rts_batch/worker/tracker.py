@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rts_batch.config import Profile
 from rts_batch.errors import SettingsError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Marking, TrackedFrame
@@ -31,9 +32,11 @@ class TrackerDescription:
     boxes: bool
     """Whether a target can be started from a box."""
     settings: Mapping[str, Any]
-    """What decides the masks beside the weights: the tracker's configuration, as plain values."""
+    """What decides the masks beside weights and profile: the tracker's configuration, as plain values."""
     environment: Mapping[str, Any]
     """What may change the last bits: the device and its instruction set."""
+    profile: Profile = "exact"
+    """The precision that it computes with."""
     warning: str | None = None
     """What the user must know before relying on the masks."""
 

@@ -147,7 +147,7 @@ class Stub:
             fingerprint=f"fingerprint of {weights}",
             device="cpu",
             boxes=weights != "no-boxes",
-            settings={"tracker": settings.tracker_config(TrackerConfig()).to_dict(), "profile": "exact"},
+            settings={"tracker": settings.tracker_config(TrackerConfig()).to_dict()},
             environment={"device": "cpu"},
         )
 
