@@ -26,7 +26,8 @@ from rts_batch.config import TrackerConfig
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
 from rts_batch.training.clips.stills.stills import read_index
-from rts_batch.training.mini.heldout import held_out_clips, jaccard, track_clip
+from rts_batch.training.clips.stills.whole_frames import HARD, truth_clips
+from rts_batch.training.mini.heldout import jaccard, track_clip
 from rts_batch.weights.registry import Weights, load_weights
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -137,7 +138,7 @@ def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
 def synthetic(index: Path, weights: Weights, names: list[str], count: int, seed: int) -> dict[str, Any]:
     """Returns mean J and the share of frames on the wrong object over clips with look-alikes and disappearances."""
     stills = read_index(index, split="held-out")
-    clips = list(held_out_clips(stills, count=count, seed=seed))
+    clips = list(truth_clips(stills, count=count, seed=seed, frames=30, options=HARD))
     results: dict[str, Any] = {"clips": count, "seed": seed, "frames": sum(len(clip.frames) - 1 for clip in clips)}
     model, sta = fast_networks(weights, "cpu")
     for name in names:

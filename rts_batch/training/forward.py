@@ -106,17 +106,24 @@ def score_labels(model: RTS, batch: Batch, encoded: Encoded, *, sigma_factor: fl
 
     σ = `sigma_factor`·√(h·w) cells of x_c. Zero everywhere for a box of negative extent (target absent).
     """
-    feature_size = (encoded.test.localisation.shape[-2], encoded.test.localisation.shape[-1])
-    boxes = batch.boxes.flatten(0, 1)
-    middle = (boxes[:, :2] + 0.5 * boxes[:, 2:]).flip(-1)
     crop_size = (batch.images.shape[-2], batch.images.shape[-1])
+    return score_labels_in(model, batch.boxes, encoded.test.localisation, crop_size, sigma_factor=sigma_factor)
+
+
+def score_labels_in(
+    model: RTS, boxes: Tensor, x_c: Tensor, crop_size: tuple[int, int], *, sigma_factor: float
+) -> Tensor:
+    """`score_labels` of boxes `[N, S, 4]` in crops of `crop_size`, for feature maps of the size of `x_c`'s."""
+    flat = boxes.flatten(0, 1)
+    middle = (flat[:, :2] + 0.5 * flat[:, 2:]).flip(-1)
     offsets = torch.stack(
         [place - 0.5 * pixels for pixels, place in zip(crop_size, middle.unbind(-1), strict=True)], dim=-1
     )
+    feature_size = (x_c.shape[-2], x_c.shape[-1])
     filter_size = model.config.localisation_filter_size
     labels = labels_in_crop(offsets, crop_size, feature_size, filter_size, sigma_factor=sigma_factor)
-    present = (boxes[:, 2:] >= 0).all(-1)
-    return (labels * present[:, None, None]).unflatten(0, (-1, batch.sequences))
+    present = (flat[:, 2:] >= 0).all(-1)
+    return (labels * present[:, None, None]).unflatten(0, (-1, boxes.shape[1]))
 
 
 def locate(model: RTS, batch: Batch, encoded: Encoded, labels: Tensor, *, iterations: int) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rts_batch.errors import SettingsError
-from rts_batch.model.backbones import Backbone
+from rts_batch.model.backbones import Backbone, Neck
 from rts_batch.model.decoder import Decoder
 from rts_batch.model.layers import FeatureBranch
 from rts_batch.training.settings import TrainSettings
@@ -76,10 +76,10 @@ def use_precision(model: nn.Module, settings: TrainSettings, device: torch.devic
     if settings.precision != "bf16":
         return
     for module in model.modules():
-        if isinstance(module, (Backbone, FeatureBranch, Decoder)):
+        if isinstance(module, (Backbone, Neck, FeatureBranch, Decoder)):
             forward = torch.autocast(device.type, dtype=torch.bfloat16)(module.forward)
-            # Backbone maps stay in bfloat16: only the branches and the decoder read them.
-            module.forward = forward if isinstance(module, Backbone) else _float32_result(forward)  # type: ignore[method-assign]
+            # Backbone maps and the neck's stay in bfloat16: only the branches and the decoder read them.
+            module.forward = forward if isinstance(module, (Backbone, Neck)) else _float32_result(forward)  # type: ignore[method-assign]
 
 
 def _float32_result(forward: Any) -> Any:

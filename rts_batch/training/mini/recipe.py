@@ -166,6 +166,27 @@ MINI = dataclasses.replace(
 )
 """The second stage: the late blocks too, on crops of the tracker's size."""
 
+MINI_RUNS = dataclasses.replace(
+    MINI,
+    name="mini-runs",
+    objective="mini-runs",
+    learning_rates={key: 0.4 * rate for key, rate in MINI.learning_rates.items()},
+    schedule="steps",
+    step_epochs=(8,),
+    step_factor=0.25,
+    precision="bf16",
+    ema=0.995,
+    warmup_iterations=30,
+    epochs=11,
+    iterations_per_epoch=100,
+    checkpoint_every=25,
+    evaluate_every=200,
+)
+"""The third stage: whole frames, followed with the network's own masks (`mini/runs.py`).
+
+The rate does not fall to nothing, so that a longer training of the same settings goes on from a shorter one's end.
+"""
+
 MINI_STA = dataclasses.replace(
     MINI_HEADS,
     name="mini-sta",
@@ -179,7 +200,7 @@ MINI_STA = dataclasses.replace(
 )
 """The box head, on the tracker's backbone, so that both networks share one."""
 
-CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_STA)})
+CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_RUNS, MINI_STA)})
 
 
 def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:

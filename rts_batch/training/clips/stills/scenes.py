@@ -13,30 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rts_batch.training.clips.stills.curves import Curve
+from rts_batch.training.clips.stills.deformation import GRID, Displacement, Limb, Relief
+
 FRAME = (272, 480)
 """Height and width of the world's frame."""
 
 Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Smooth random motion that is zero at t = 0: a drift and two waves."""
-
-    drift: float
-    waves: tuple[tuple[float, float, float], ...]
-    """Amplitude, cycles, phase of each."""
-
-    def __call__(self, t: float) -> float:
-        return self.drift * t + sum(
-            a * (np.sin(2 * np.pi * (n * t + p)) - np.sin(2 * np.pi * p)) for a, n, p in self.waves
-        )
-
-    @classmethod
-    def random(cls, rng: np.random.Generator, scale: float) -> Curve:
-        slow = (rng.normal() * scale * 0.3, rng.uniform(0.3, 1.5), rng.uniform())
-        fast = (rng.normal() * scale * 0.06, rng.uniform(3, 8), rng.uniform())
-        return cls(float(rng.normal() * scale), (slow, fast))
 
 
 @dataclass(frozen=True)
@@ -58,8 +41,11 @@ class Motion:
     exit: tuple[float, float] = (0.0, 0.0)
     """The way it leaves, in world pixels."""
 
-    def matrix(self, t: float, extent: tuple[int, int]) -> Matrix:
-        """Returns the map from the layer's picture (of `extent` height, width) to the world."""
+    def matrix(self, t: float, extent: tuple[int, int], turned: tuple[float, float] = (0.0, 0.0)) -> Matrix:
+        """Returns the map from the layer's picture (of `extent` height, width) to the world.
+
+        A picture that is `turned` (yaw, pitch in radians) looks narrower.
+        """
         x, y, log_scale, turn = self.start
         away = self._away(t)
         x, y = x + self.x(t) + away * self.exit[0], y + self.y(t) + away * self.exit[1]
@@ -69,7 +55,7 @@ class Motion:
         cosine, sine = np.cos(turn), np.sin(turn)
         place = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
         rotate = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1.0]])
-        stretch = np.diag([scale * aspect, scale / aspect, 1.0])
+        stretch = np.diag([scale * aspect * np.cos(turned[0]), scale / aspect * np.cos(turned[1]), 1.0])
         reach = max(extent) / 2
         tilt = np.eye(3)
         tilt[2, :2] = [np.clip(curve(t), -0.25, 0.25) / reach for curve in self.tilt]
@@ -95,46 +81,52 @@ class Layer:
     rgba: NDArray[np.uint8]
     motion: Motion
     fields: NDArray[np.float32]
-    """Two smooth displacement fields in picture pixels, `[2, g, g, 2]`."""
+    """Two smooth displacement fields in picture pixels, `[2, GRID, GRID, 2]`."""
     tint: tuple[Curve, Curve, Curve]
     """Change of each colour over time, as a factor less 1."""
     holds_target: bool = False
     """Of a background: the target is part of it."""
+    film: tuple[NDArray[np.uint8], ...] = ()
+    """Pictures like `rgba` that replace it one after the other, evenly from t = 0 to 1; empty for a still."""
+    relief: Relief | None = None
+    limbs: tuple[Limb, ...] = ()
 
     def draw(
         self, t: float, view: Matrix, size: tuple[int, int], *, background: bool = False
     ) -> tuple[NDArray[np.uint8], tuple[slice, slice]] | None:
         """Returns the layer at time t as RGBA and where it lies in a picture of `size`; None where out of view."""
-        height, width = self.rgba.shape[:2]
-        matrix = view @ self.motion.matrix(t, (height, width))
+        rgba = self.film[min(int(t * len(self.film)), len(self.film) - 1)] if self.film else self.rgba
+        height, width = rgba.shape[:2]
+        matrix = view @ self._matrix(t)
         window = (slice(0, size[0]), slice(0, size[1])) if background else _window(matrix, (height, width), size)
         if window is None:
             return None
         rows, columns = window
         sources = _source_grid(np.asarray(np.linalg.inv(matrix), np.float64), rows, columns)
-        bend = sum(float(curve(t)) * field for curve, field in zip(self.motion.bend, self.fields, strict=True))
-        grid = self.fields.shape[1]
-        scale = np.array([grid / width, grid / height], np.float32)
-        places = sources * scale - 0.5
-        sources += cv2.remap(
-            np.asarray(bend, np.float32), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        places = sources * np.array([GRID / width, GRID / height], np.float32) - 0.5
+        sources += cv2.remap(self.deformation(t), places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         border = cv2.BORDER_CONSTANT
         if background:
             # A mirrored target would be a second one that touches the first, so its picture ends in streaks instead.
             border = cv2.BORDER_REPLICATE if self.holds_target else cv2.BORDER_REFLECT_101
-        drawn = cv2.remap(self.rgba, sources, None, cv2.INTER_LINEAR, borderMode=border)
+        drawn = cv2.remap(rgba, sources, None, cv2.INTER_LINEAR, borderMode=border)
         if background and self.holds_target:
-            drawn[:, :, 3] = cv2.remap(self.rgba[:, :, 3], sources, None, cv2.INTER_LINEAR)
+            drawn[:, :, 3] = cv2.remap(rgba[:, :, 3], sources, None, cv2.INTER_LINEAR)
         factors = [float(np.clip(1 + curve(t), 0.4, 1.8)) for curve in self.tint]
         if any(abs(factor - 1) > 0.01 for factor in factors):
             drawn = cv2.multiply(drawn, (*factors, 1.0))
         return np.asarray(drawn, np.uint8), window
 
-    def corners(self, t: float) -> NDArray[np.float64]:
-        """Returns the corners of the layer's picture in the world, `[4, 2]` (x, y)."""
+    def deformation(self, t: float) -> Displacement:
+        """Returns how far from its place each cell of a coarse grid is read at time t."""
+        bend = sum(float(curve(t)) * field for curve, field in zip(self.motion.bend, self.fields, strict=True))
+        for limb in self.limbs:
+            bend = bend + limb.displacement(t)
+        return np.asarray(bend if self.relief is None else bend + self.relief.displacement(t), np.float32)
+
+    def _matrix(self, t: float) -> Matrix:
         height, width = self.rgba.shape[:2]
-        return _transform(self.motion.matrix(t, (height, width)), _corners((height, width)))
+        return self.motion.matrix(t, (height, width), (0.0, 0.0) if self.relief is None else self.relief.angles(t))
 
 
 @dataclass(frozen=True)
@@ -188,12 +180,6 @@ def view_of(centre: tuple[float, float], scale: float, size: tuple[int, int]) ->
     )
 
 
-def smooth_fields(rng: np.random.Generator, amplitude: float) -> NDArray[np.float32]:
-    """Returns two random smooth displacement fields, `[2, 16, 16, 2]`, of about `amplitude` pixels."""
-    coarse = rng.normal(0, amplitude, (2, 5, 5, 2)).astype(np.float32)
-    return np.stack([cv2.resize(field, (16, 16), interpolation=cv2.INTER_CUBIC) for field in coarse])
-
-
 def _corners(extent: tuple[int, int]) -> NDArray[np.float64]:
     height, width = extent
     return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
@@ -207,7 +193,7 @@ def _transform(matrix: Matrix, points: NDArray[np.float64]) -> NDArray[np.float6
 def _window(matrix: Matrix, extent: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice] | None:
     """Returns rows and columns of `size` that a picture of `extent` covers, with a margin for bending."""
     corners = _transform(matrix, _corners(extent))
-    margin = 4 + 0.08 * np.ptp(corners, axis=0)
+    margin = 4 + 0.12 * np.ptp(corners, axis=0)
     low = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
     high = np.minimum(np.ceil(corners.max(0) + margin), (size[1], size[0])).astype(int)
     if (high - low < 1).any():

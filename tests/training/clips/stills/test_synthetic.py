@@ -12,10 +12,11 @@ import torch
 
 from rts_batch.errors import TrainingError
 from rts_batch.training.clips.batches import ClipStream, clip_generator
+from rts_batch.training.clips.stills.random_scenes import SceneOptions, random_scene
 from rts_batch.training.clips.stills.scenes import FRAME, view_of
 from rts_batch.training.clips.stills.stills import HELD_OUT_ONE_IN, Stills, read_index, read_picture
-from rts_batch.training.clips.stills.synthetic import SOLID, SceneOptions, StillClips, random_scene
-from rts_batch.training.mini.heldout import HARD, held_out_clips
+from rts_batch.training.clips.stills.synthetic import SOLID, StillClips
+from rts_batch.training.clips.stills.whole_frames import HARD, truth_clips
 from tests.support.training_layouts import write_index, write_stills
 
 
@@ -102,7 +103,7 @@ def test_held_out_pictures_are_never_trained_on(index: Path) -> None:
 
 
 def test_held_out_clips_start_with_the_target_in_view(index: Path) -> None:
-    clips = list(held_out_clips(read_index(index, split="held-out"), count=3, seed=1, frames=4, options=HARD))
+    clips = list(truth_clips(read_index(index, split="held-out"), count=3, seed=1, frames=4, options=HARD))
     assert all(clip.masks[0].sum() >= 400 for clip in clips)
     assert clips[0].frames.shape == (4, *FRAME, 3)
 
