@@ -29,7 +29,7 @@ VIDEOS = 10_000
 
 def plan(manifest: str, out: str) -> dict[str, Any]:
     """Plans as `rts-batch plan` does, and counts what it asks of storage."""
-    from rts_batch.actors.submit import look
+    from rts_batch.actors.prepare import look
     from rts_batch.manifest.lengths import expected_lengths
     from rts_batch.runs.settings import RunSettings
 

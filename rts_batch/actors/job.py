@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rts_batch
 from rts_batch.actors.cluster import CONNECT_SECONDS
-from rts_batch.actors.submit import absolute
+from rts_batch.actors.prepare import absolute
 from rts_batch.errors import ClusterError, UsageError
 
 PACKAGE = Path(rts_batch.__file__).parent

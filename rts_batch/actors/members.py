@@ -1,24 +1,82 @@
-"""One actor of the pool as the driver knows it, and what Ray says about its end."""
+"""One worker of the pool as the driver knows it, and all that the pool asks of a cluster about it."""
 
 from __future__ import annotations
 
-import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-import ray
-from ray.exceptions import (
-    ActorDiedError,
-    ActorUnavailableError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
-
-from rts_batch.actors.coordinator import Failure
+from rts_batch.actors.progress import RunProgress
 from rts_batch.manifest import VideoTask
-from rts_batch.worker.messages import FailureKind
+from rts_batch.worker.messages import Event, FailureKind, Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSize:
+    """How many workers, how much each does, and what each takes of the cluster."""
+
+    most: int
+    least: int = 1
+    """Kept alive as long as any video waits, even if it waits for the end of a pause."""
+    lanes: int = 1
+    """Videos that each has in hand at the same time."""
+    cpus: float = 1
+    gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Where a worker that is ready runs."""
+
+    name: str
+    """`host:process`."""
+    node: str
+    """The cluster's id of the node."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A worker has ended, or cannot be reached any more."""
+
+    kind: FailureKind
+    error: str
+    """Name of the error's class."""
+    message: str
+    cannot_start: bool = False
+    """It raised an error before it was ready, as every other would."""
+
+
+class Cluster(Protocol):
+    """Where the pool's workers run. What `start` returns stands for a worker, can be hashed, and goes into the others.
+
+    `rts_batch.actors.ray_cluster.RayCluster` is the real one. Any method may raise ClusterError.
+    """
+
+    def start(self) -> Any:
+        """Asks for a worker; the first that it says is its `Welcome`."""
+
+    def ask(self, worker: Any, jobs: Sequence[Job]) -> None:
+        """Has a worker begin these videos and go on with those in hand; the next that it says are events."""
+
+    def fetch(self, worker: Any, task: VideoTask) -> None:
+        """Has a worker fetch what is probably its next video."""
+
+    def leave(self, worker: Any) -> None:
+        """Tells a worker to stop after the frames in hand."""
+
+    def kill(self, worker: Any) -> None:
+        """Ends a worker, or the wish for one."""
+
+    def wait(self, workers: Collection[Any], seconds: float) -> list[tuple[Any, Welcome | list[Event] | Lost]]:
+        """What those of the workers have to say that have something to say, after so many seconds at most."""
+
+    def draining(self) -> set[str]:
+        """Ids of the nodes that will go away soon."""
+
+    def show(self, progress: RunProgress, *, queued: int, workers: int) -> None:
+        """Exports the run's progress to whoever watches the cluster."""
 
 
 @dataclass
@@ -29,72 +87,23 @@ class InHand:
     frame: int | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Member:
-    """One actor. It is starting (`ready` set), busy (it has videos) or idle."""
+    """One worker. It is starting, busy (it has videos) or idle."""
 
-    id: str
-    actor: Any
-    ready: Any = None
-    answer: Any = None
-    """What it will say next, while it has videos."""
+    worker: Any
+    """What the cluster knows it by."""
+    heard: float
+    """When it last said something; before that, when it was asked for."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    starting: bool = True
+    asked: bool = False
+    """It owes an answer: what has happened to its videos."""
     videos: dict[str, InHand] = field(default_factory=dict)
     """By key; one for each lane that is not free."""
     name: str = ""
     node: str = ""
-    heard: float = field(default_factory=time.monotonic)
-    """When it last said something; before that, when it was asked for."""
     sealed: bool = False
     """It gets no further video until it has none: one is a suspect, or something broke in its process."""
     leaving: bool = False
     """It was told to leave and gets no further video."""
-
-
-def failure_of(error: RayError, member: Member) -> Failure:
-    """What the end of an actor, or of its answer, means for a video that it had."""
-    kind: FailureKind = "killed"
-    if isinstance(error, RayTaskError):
-        return _failure(member, "killed", type(error.cause).__name__, str(error.cause))
-    if isinstance(error, OutOfMemoryError):
-        # Ray's own watch over the node's memory chose this worker.
-        among_others = len(member.videos) > 1
-        return _failure(member, "suspected" if among_others else "crash", "OutOfMemoryError", first_line(error))
-    if isinstance(error, RayActorError) and (error.preempted or _node_is_lost(error)):
-        kind = "preempted"
-    return _failure(member, kind, type(error).__name__, reason(error))
-
-
-def _failure(member: Member, kind: FailureKind, error: str, message: str) -> Failure:
-    return Failure(kind=kind, error=error, message=message, worker=member.name)
-
-
-def _node_is_lost(error: RayActorError) -> bool:
-    # Ray has no field for it: an actor that cannot be reached any more has usually lost its node, of which Ray is sure
-    # only half a minute later; one that died with its node says so.
-    said = any(words in str(error) for words in ("node has died", "node was terminated"))
-    return said or isinstance(error, ActorUnavailableError)
-
-
-def failed_in_init(error: RayError) -> bool:
-    return isinstance(error, ActorDiedError) and bool(getattr(error, "actor_init_failed", False))
-
-
-def draining_nodes() -> set[str]:
-    """Ids of the nodes that Ray has been told will go away soon."""
-    try:
-        return set(ray._private.state.state.get_draining_nodes())
-    except Exception:  # a private interface: without it, videos of drained nodes begin again elsewhere
-        return set()
-
-
-def reason(error: BaseException) -> str:
-    """The sentence of Ray's error that says what happened, without its identifiers."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        if line.startswith("The actor is dead because"):
-            return line.split(" Some common causes")[0]
-    return lines[-1] if lines else type(error).__name__
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]

@@ -9,11 +9,12 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import ray
 
+from rts_batch.actors.members import Welcome
 from rts_batch.actors.notices import Notice, drain_node, watch
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video.spool import bring
@@ -30,16 +31,6 @@ START_ATTEMPTS = 5
 
 LISTEN_SECONDS = 0.5
 """An answer to the pool waits no longer, unless a video ends: free lanes can then be given further videos."""
-
-
-@dataclass(frozen=True)
-class Welcome:
-    """Where a worker that is ready runs."""
-
-    name: str
-    """`host:process`."""
-    node: str
-    """Ray's id of the node."""
 
 
 class WorkerActor:

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import rts_batch
 from rts_batch.actors.display import BarDisplay, LineDisplay
+from rts_batch.actors.prepare import choose_size
 from rts_batch.actors.progress import RunProgress, VideoProgress
-from rts_batch.actors.submit import choose_size
 from rts_batch.actors.summary import Summary, VideoFailure
 from rts_batch.cli.app import app
 from rts_batch.errors import SettingsError

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pytest
 
-from rts_batch.actors.submit import Prepared, look
+from rts_batch.actors.prepare import Prepared, look
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.folder import Plan
 from rts_batch.runs.settings import RunSettings

@@ -1,0 +1,120 @@
+"""What is known of a submission before anything is written or started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rts_batch.actors.cluster import usable_cores
+from rts_batch.errors import ManifestError
+from rts_batch.io.storage import files as storage
+from rts_batch.manifest import Manifest, read_manifest
+from rts_batch.runs.folder import Plan, RunFolder
+from rts_batch.runs.record import RunRecord, versions
+from rts_batch.runs.settings import RunSettings, Scope
+from rts_batch.worker.prompts import BOX_NEEDS_STA
+from rts_batch.worker.tracker import TrackerDescription, find_factory
+
+CORES_PER_WORKER = 4
+"""Beyond this many threads one frame gains little; several videos side by side gain nearly everything."""
+
+DEFAULT_SCOPE = Scope()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is known of a submission before anything is written or started."""
+
+    manifest: Manifest
+    tracker: TrackerDescription
+    folder: RunFolder
+    record: RunRecord
+    workers: int
+    threads: int
+    lanes: int
+
+
+def look(
+    manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
+) -> tuple[Prepared, Plan]:
+    """Checks everything that can be checked, and says what a submission would do. Raises as `submit` does."""
+    prepared = prepare(manifest_uri, out, settings, scope=scope, skip_invalid=skip_invalid)
+    return prepared, prepared.folder.look(prepared.manifest, prepared.record, scope)
+
+
+def prepare(
+    manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
+) -> Prepared:
+    """Checks everything that can be checked without the run's folder being ours. Raises as `submit` does."""
+    manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
+    tracker = find_factory(settings.tracker).describe(settings)
+    _refuse_boxes_without_sta(manifest, tracker)
+    folder = RunFolder(absolute(out), scope.shard)
+    begun = folder.record()
+    workers, threads = choose_size(settings, tracker, begun)
+    lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1
+    environment = {**tracker.environment, "threads_per_worker": threads, "lanes": lanes, "versions": versions()}
+    record = RunRecord(
+        results={"weights": tracker.fingerprint, **tracker.settings, "profile": tracker.profile},
+        environment=environment,
+        settings={**settings.to_dict(), "weights": storage.safe_uri(tracker.weights)},
+    )
+    return Prepared(
+        manifest=manifest,
+        tracker=tracker,
+        folder=folder,
+        record=record,
+        workers=workers,
+        threads=threads,
+        lanes=lanes,
+    )
+
+
+def choose_size(
+    settings: RunSettings, tracker: TrackerDescription, recorded: RunRecord | None = None, *, cores: int | None = None
+) -> tuple[int, int]:
+    """Returns the number of workers and the CPU threads of each.
+
+    A run that was begun keeps its number of threads unless told otherwise, whatever the number of workers: with another
+    one, sums are rounded in another order.
+    """
+    cores = cores or usable_cores()
+    threads = settings.threads_per_worker
+    if threads is None and recorded is not None:
+        threads = recorded.environment.get("threads_per_worker")
+    workers = settings.workers
+    if workers is None:
+        workers = _gpus(settings) if tracker.device == "cuda" else cores // (threads or CORES_PER_WORKER)
+    workers = max(1, workers)
+    return workers, threads or max(1, cores // workers)
+
+
+def _gpus(settings: RunSettings) -> int:
+    """Workers that fit on this machine's GPUs; on a cluster, one (say how many with --workers)."""
+    if settings.address != "local":
+        return 1
+    import torch
+
+    return int(torch.cuda.device_count() / settings.gpus_per_worker)
+
+
+def _refuse_boxes_without_sta(manifest: Manifest, tracker: TrackerDescription) -> None:
+    if tracker.boxes:
+        return
+    lines = [
+        prompt.line
+        for task in manifest.tasks
+        for target in task.targets
+        for prompt in target.prompts
+        if prompt.mask_uri is None and prompt.mask_rle is None
+    ]
+    if lines:
+        raise ManifestError(
+            f"{len(lines)} prompt(s) are boxes (the first in line {lines[0]}): {BOX_NEEDS_STA}. "
+            f"The weights are {tracker.weights}."
+        )
+
+
+def absolute(uri: str) -> str:
+    """Workers run in folders of their own, so a relative path must be made absolute here."""
+    path = storage.local_path(uri)
+    return uri if path is None else str(path.absolute())
