@@ -20,32 +20,34 @@ def prroi_pool(features: Tensor, boxes: Tensor, size: int, *, scale: float) -> T
     The integral of a bilinear surface over a rectangle is separable, so pooling is a product with one matrix a side.
     The surface falls to zero within one cell outside the map.
 
-    The integrals are taken in float64. A first-frame box is centred on the point where the surface reaches zero (§8.1),
-    so a bin may overlap it by a rounding error: a weight of 1e-13, which float32 loses beside 1. κ⁰ is then zero there
-    and so are the scores at the map's edge, whose sign the first step on κ uses. The published tracks have the weight.
+    Corners, the size of a bin and each bin's edge are rounded to float32 in the published operator's order, and only
+    the integrals are taken in float64 (§8.2). A first-frame box is centred on the point where the surface reaches zero
+    (§8.1), so one unit in the last place of an edge decides whether a bin holds a sliver of the surface or nothing. Of
+    a sliver, whose weight of 1e-13 float32 would lose beside 1, κ⁰ has the mean; of nothing it is zero, and so are the
+    scores at the map's edge, whose sign the first step on κ uses.
 
     Args:
         features: `[B, C, H, W]`.
-        boxes: `[B, 4]` as x, y, w, h in pixels of the crop.
+        boxes: `[B, 4]` as x, y, w, h in pixels of the crop; taken as float32.
         size: bins a side.
         scale: features per pixel.
 
     Returns:
         `[B, C, size, size]`; zero where a box has no area.
     """
-    start = boxes[:, :2].double() * scale
-    extent = (boxes[:, 2:].double() * scale).clamp(min=0)
-    across = _bin_weights(start[:, 0], extent[:, 0], size, features.shape[-1]).to(boxes.dtype)
-    down = _bin_weights(start[:, 1], extent[:, 1], size, features.shape[-2]).to(boxes.dtype)
+    corner, extent = boxes.float().split(2, dim=1)
+    start, end = corner * scale, (corner + extent) * scale
+    bins = (end - start).clamp(min=0) / size
+    edges = start + torch.arange(size + 1, device=boxes.device)[:, None, None] * bins
+    across, down = (_bin_weights(edges[..., axis].T, features.shape[-1 - axis]).to(boxes.dtype) for axis in (0, 1))
     integral = down[:, None] @ features @ across[:, None].transpose(-1, -2)
-    area = (extent[:, 0] * extent[:, 1] / size**2).to(boxes.dtype).view(-1, 1, 1, 1)
+    area = bins.prod(1).to(boxes.dtype).view(-1, 1, 1, 1)
     return torch.where(area > 0, integral / torch.where(area > 0, area, 1.0), 0.0)
 
 
-def _bin_weights(start: Tensor, extent: Tensor, bins: int, length: int) -> Tensor:
-    """`[B, bins, length]`: integral over each bin of the hat function at each grid point."""
-    edges = start[:, None] + extent[:, None] * torch.arange(bins + 1, device=start.device, dtype=start.dtype) / bins
-    offset = edges[:, :, None] - torch.arange(length, device=start.device, dtype=start.dtype)
+def _bin_weights(edges: Tensor, length: int) -> Tensor:
+    """`[B, bins, length] float64`: integral over each bin between `edges`, `[B, bins + 1]`, of each point's hat."""
+    offset = edges.double()[:, :, None] - torch.arange(length, device=edges.device, dtype=torch.float64)
     inside = offset.clamp(-1, 1)
     integral = torch.where(inside < 0, 0.5 * (inside + 1).square(), 1 - 0.5 * (1 - inside).square())
     return integral[:, 1:] - integral[:, :-1]

@@ -5,6 +5,7 @@ Vectors are (y, x) float32 on the CPU.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,12 +48,27 @@ def extent_of(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, 
 def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
     """Returns the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area.
 
-    As the reciprocal of the resize factor: of the ways to write it, this one gives the published tracks' last bit. It
-    decides over a pixel of the crop, and on which side of the feature map's edge the target's box ends when κ⁰ is
-    pooled.
+    The scale of a start, and the localisation branch's from a mask's box: `√(Π k·size) / √(Π crop)`. The published code
+    divides a number by a float32 tensor there, and the tensor's reciprocal is rounded before it is multiplied (§14).
+    One unit in the last place decides over a pixel of the crop, and on which side of a feature cell's border a bin of
+    κ⁰'s pooling begins.
     """
-    area = size.new_full((), crop_size[0] * crop_size[1])  # a number over a tensor would be rounded twice
-    return 1 / (area / (area_scale * size).prod()).sqrt()
+    per_pixel = np.float32(1) / np.sqrt(np.float32(crop_size[0] * crop_size[1]))
+    return rounded_root((area_scale * size).prod()) * float(per_pixel)
+
+
+def scale_to_follow(size: Tensor, base_size: Tensor) -> Tensor:
+    """Returns the image pixels per crop pixel at which `base_size`, in crop pixels, has the area of `size` (§6.2).
+
+    Not `scale_of_target` of the new size, which is the same on paper: the published code rounds both areas, their
+    quotient and its root to float32 here (§14).
+    """
+    return rounded_root(size.prod() / base_size.prod())
+
+
+def rounded_root(value: Tensor) -> Tensor:
+    """Returns the square root, correctly rounded to float32; a vectorised float32 root need not be."""
+    return value.double().sqrt().float()
 
 
 def update_search_state(state: TrackerState, previous: Tensor, config: TrackerConfig) -> None:
@@ -74,8 +90,7 @@ def update_search_state(state: TrackerState, previous: Tensor, config: TrackerCo
 
 
 def _follow_scale(state: TrackerState, config: TrackerConfig) -> None:
-    # The base size always has the area of the search region over `search_area_scale`², so this is √(Π size / Π base).
-    scale = scale_of_target(state.target_size, config.search_area_scale, config.crop_size)
+    scale = scale_to_follow(state.target_size, state.base_target_size)
     low, high = config.max_scale_change
     scale = torch.minimum(torch.maximum(scale, low * state.target_scale), high * state.target_scale)
     state.target_scale = scale

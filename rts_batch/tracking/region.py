@@ -72,8 +72,7 @@ def place_region(
     if border == "inside_major":
         shrink = (size / limits).min().clamp(min=1)
         size = (size / shrink).long()
-    ratio = (size / torch.tensor(crop_size, dtype=torch.float32)).min()
-    stride = max(int((ratio - 0.1).trunc()), 1)
+    stride = int(stride_of((size / torch.tensor(crop_size, dtype=torch.float32)).min()))
     offset = centre % stride
     centre = torch.div(centre - offset, stride, rounding_mode="floor")
     strided = torch.tensor(
@@ -96,6 +95,15 @@ def place_region(
     return SearchRegion(
         stride * top_left, stride * bottom_right, sampled[0], sampled[1], inside[0], inside[1], crop_size
     )
+
+
+def stride_of(ratio: Tensor) -> Tensor:
+    """Returns every how many image pixels one is sampled, `[] float32`, from the region's least size over the crop's.
+
+    The published code takes the float32 ratio out as a number first, so 0.1 is subtracted in double (spec rts-tracker
+    §14): in float32 the difference may round up to the next whole number.
+    """
+    return (ratio.double() - 0.1).trunc().clamp(min=1).float()
 
 
 def sample_image(image: Tensor, region: SearchRegion) -> Tensor:

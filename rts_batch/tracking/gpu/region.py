@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rts_batch.tracking.region import OUTSIDE_SCORE, SearchRegion
+from rts_batch.tracking.region import OUTSIDE_SCORE, SearchRegion, stride_of
 
 
 class Grid:
@@ -86,7 +86,7 @@ def place_region(position: Tensor, size: Tensor, grid: Grid) -> Placement:
     shrink = (size / grid.image).amin().clamp(min=1)
     size = (size / shrink).trunc()
     ratio = (size / grid.crop).amin()
-    stride = (ratio - 0.1).trunc().clamp(min=1).expand(2)
+    stride = stride_of(ratio).expand(2)
     centre = position.trunc()
     offset = torch.remainder(centre, stride)
     centre = ((centre - offset) / stride).floor()

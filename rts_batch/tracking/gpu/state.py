@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.tracking.gpu.region import Grid, Placement, host_region, mask_places, region_places
-from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN, extent_of, scale_of_target
+from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN, extent_of, scale_of_target, scale_to_follow
 from rts_batch.tracking.state import TrackerState
 
 VECTORS = ("position", "target_size", "base_target_size", "clf_position", "clf_target_size", "clf_base_target_size")
@@ -117,7 +117,7 @@ class DeviceState:
         centre = torch.where(no_mask, self.clf_position, centre)
         size = torch.where(no_mask, self.clf_target_size, size)
         low, high = config.max_scale_change
-        scale = scale_of_target(size, config.search_area_scale, config.crop_size)
+        scale = scale_to_follow(size, self.base_target_size)
         scale = torch.minimum(torch.maximum(scale, low * self.target_scale), high * self.target_scale)
         history = torch.cat([self.scale_history[1:], scale[None]])
 

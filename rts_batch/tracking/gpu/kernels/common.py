@@ -32,8 +32,21 @@ def nearest(x):
 
 @triton.jit
 def scale_of(height, width, area_scale, area):
+    """`motion.scale_of_target`."""
     one = tl.full([], 1.0, tl.float32)
-    return tl.div_rn(one, tl.sqrt_rn(tl.div_rn(area, (area_scale * height) * (area_scale * width))))
+    return tl.sqrt_rn((area_scale * height) * (area_scale * width)) * tl.div_rn(one, tl.sqrt_rn(area))
+
+
+@triton.jit
+def scale_to_follow(height, width, base_height, base_width):
+    """`motion.scale_to_follow`."""
+    return tl.sqrt_rn(tl.div_rn(height * width, base_height * base_width))
+
+
+@triton.jit
+def stride_of(ratio):
+    """`region.stride_of`."""
+    return tl.maximum(trunc(ratio.to(tl.float64) - tl.full([], 0.1, tl.float64)), 1.0).to(tl.float32)
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rts_batch.tracking.gpu.kernels.common import nearest, scale_of, source_of, trunc
+from rts_batch.tracking.gpu.kernels.common import nearest, scale_to_follow, source_of, stride_of, trunc
 
 
 @triton.jit
@@ -46,7 +46,7 @@ def _axis(position, size, stride, limit):
 def search(
     values, flags, rows, columns, places, held,
     height, width, tiles_across, tiles_down,
-    area_scale, lowest, highest, odd_y, odd_x,
+    lowest, highest, odd_y, odd_x,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, FALLBACK: tl.constexpr,
     BLOCK: tl.constexpr, CROP_BLOCK: tl.constexpr,
     TARGET_SCALE: tl.constexpr, LOST_FRAMES: tl.constexpr, PLACEMENT: tl.constexpr, HISTORY: tl.constexpr,
@@ -80,9 +80,9 @@ def search(
     y, x = tl.where(no_mask, tl.load(values + 6), y), tl.where(no_mask, tl.load(values + 7), x)
     h, w = tl.where(no_mask, tl.load(values + 8), h), tl.where(no_mask, tl.load(values + 9), w)
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
-    area = crop_height * crop_width
     before = tl.load(values + TARGET_SCALE)
-    scale = scale_of(h, w, area_scale, area)
+    base_h, base_w = tl.load(values + 4), tl.load(values + 5)
+    scale = scale_to_follow(h, w, base_h, base_w)
     scale = tl.minimum(tl.maximum(scale, lowest * before), highest * before)
 
     slot = tl.arange(0, 64)
@@ -97,7 +97,6 @@ def search(
     chosen = tl.where((recent > 0) & (newer.to(tl.float32) <= count), 1.0, 0.0)
     resumed = tl.div_rn(tl.sum(history * chosen, 0), tl.sum(chosen, 0))
 
-    base_h, base_w = tl.load(values + 4), tl.load(values + 5)
     y, x = tl.where(wider, old_y, y), tl.where(wider, old_x, x)
     h, w = tl.where(wider, old_h, base_h * scale), tl.where(wider, old_w, base_w * scale)
     history = tl.where(wider, history, moved)
@@ -109,8 +108,7 @@ def search(
     limit_y, limit_x = height.to(tl.float32), width.to(tl.float32)
     shrink = tl.maximum(tl.minimum(tl.div_rn(size_h, limit_y), tl.div_rn(size_w, limit_x)), 1.0)
     size_h, size_w = trunc(tl.div_rn(size_h, shrink)), trunc(tl.div_rn(size_w, shrink))
-    ratio = tl.minimum(tl.div_rn(size_h, crop_height), tl.div_rn(size_w, crop_width))
-    stride = tl.maximum(trunc(ratio - 0.1), 1.0)
+    stride = stride_of(tl.minimum(tl.div_rn(size_h, crop_height), tl.div_rn(size_w, crop_width)))
     top, bottom, offset_y, inner_y = _axis(centre_y, size_h, stride, limit_y)
     left, right, offset_x, inner_x = _axis(centre_x, size_w, stride, limit_x)
     first_y, first_x = trunc(top), trunc(left)

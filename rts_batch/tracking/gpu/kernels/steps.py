@@ -112,7 +112,7 @@ class KernelSteps(LaneSteps):
             (1,),
             *(state.values, _bytes(state.flags), *maps, state.places, _bytes(state.inside)),
             *(height, width, self._across, self._down),
-            *(config.search_area_scale, *config.max_scale_change, float(odd[0]), float(odd[1])),
+            *(*config.max_scale_change, float(odd[0]), float(odd[1])),
             **self._crop,
             FALLBACK=config.localisation_fallback,
             BLOCK=_next_power(max(height, width)),
