@@ -190,3 +190,19 @@ def test_pooling_keeps_an_overlap_of_one_rounding_error() -> None:
         pooled = prroi_pool(features, box, 4, scale=1 / 16)
         assert bool((pooled[..., 2] > 0).all()) == positive
         assert (pooled[..., 3] == 0).all()
+
+
+def test_pooling_rounds_corners_and_edges_as_published() -> None:
+    """Which bins hold a sliver of the map, against float32 scalars in the operator's order (network spec §8.2)."""
+    features = torch.ones(1, 1, 15, 26)
+    four, sixteenth = np.float32(4), np.float32(1 / 16)
+    # Boxes centred on column 26 and row 15, where the surface has faded to zero, up to roundings: those of first frames.
+    generator = np.random.default_rng(0)
+    for extent in generator.uniform(60, 200, (200, 2)).astype(np.float32):
+        corner = np.float32([415.5, 239.5]) - (extent - np.float32(1)) / np.float32(2)
+        pooled = prroi_pool(features, torch.tensor(np.concatenate([corner, extent])[None]), 4, scale=1 / 16)[0, 0]
+        for axis, (end, bins) in enumerate(((26, pooled.amax(0)), (15, pooled.amax(1)))):
+            first = corner[axis] * sixteenth
+            width = ((corner[axis] + extent[axis]) * sixteenth - first) / four
+            held = [bool(first + np.float32(place) * width < end) for place in range(4)]
+            assert (bins > 0).tolist() == held, (corner.tolist(), extent.tolist())
