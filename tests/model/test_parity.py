@@ -196,7 +196,7 @@ def test_pooling_rounds_corners_and_edges_as_published() -> None:
     """Which bins hold a sliver of the map, against float32 scalars in the operator's order (network spec §8.2)."""
     features = torch.ones(1, 1, 15, 26)
     four, sixteenth = np.float32(4), np.float32(1 / 16)
-    # Boxes centred on column 26 and row 15, where the surface has faded to zero, up to roundings: those of first frames.
+    # Boxes of first frames are centred, up to roundings, on column 26 and row 15, where the surface has faded to zero.
     generator = np.random.default_rng(0)
     for extent in generator.uniform(60, 200, (200, 2)).astype(np.float32):
         corner = np.float32([415.5, 239.5]) - (extent - np.float32(1)) / np.float32(2)
