@@ -37,6 +37,13 @@ class MaskImage:
     exact: bool = True
     """Whether the file keeps every value as it was written."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        picture = self.greys if self.greys is not None else self.colours
+        assert picture is not None
+        return picture.shape[0], picture.shape[1]
+
 
 def open_mask_image(data: bytes) -> MaskImage:
     """Decode the bytes of a PNG, JPEG, WebP, BMP, TIFF or GIF.

@@ -9,37 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import PromptError
 from rts_batch.worker.mask_images import REMEDY, MaskImage
+from rts_batch.worker.mask_looks import (
+    DARK,
+    DARKEST_WHITE,
+    LIGHT,
+    is_drawing,
+    is_one_colour,
+    is_region,
+    is_soft,
+    present_values,
+)
 
 __all__ = ["ImageUse", "MaskReading", "read_mask_image"]
-
-DARKEST_WHITE: Final = 32
-"""Of 255: a lighter value is a brightness; a darker one may be an object id."""
-
-DARK, LIGHT = 0.2, 0.8
-"""Of the largest value: what is sure to be outside, and inside, of a drawing with soft edges."""
-
-EDGE: Final = 8
-"""Pixels: how far from the outline the values between dark and light may lie."""
-
-MOST_BETWEEN: Final = 0.25
-"""Of a picture: how much of it those values may be."""
 
 WHITE: Final = 200
 """Of 255: beside so light a drawing, dark pixels may be what compression left."""
 
 MOST_IDS: Final = 32
-"""Where more values occur, it may be a photograph, and an object's pixels must be a region."""
-
-SAME_COLOUR: Final = 48
-"""Of 255: how far two colours may differ in a channel where edges are soft."""
+"""Where more values occur, it may be a photograph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,38 +82,33 @@ def read_mask_image(image: MaskImage, use: ImageUse) -> MaskReading:
 
 def _by_opacity(image: MaskImage, opacity: NDArray[np.int32], use: ImageUse) -> MaskReading:
     """Read a picture with transparent parts: the opaque part is the target, or shows the targets by their numbers."""
-    if opacity.min() > DARK * opacity.max() or not (len(_present(opacity)) == 2 or _is_soft(opacity)):
+    if opacity.min() > DARK * opacity.max() or not (len(present_values(opacity)) == 2 or is_soft(opacity)):
         raise _unclear(use, "it is half transparent", "opacities", opacity)
     opaque = opacity > opacity.max() / 2
     numbers = image.indices if image.indices is not None else image.greys
-    inside = set() if numbers is None or not image.exact else set(_present(numbers[opaque]))
+    inside = set() if numbers is None or not image.exact else set(present_values(numbers[opaque]))
     if numbers is not None and 1 < len(inside) < DARKEST_WHITE and use.ids <= inside:
         return MaskReading((numbers == use.object_id) & opaque, f"its opaque pixels of the value {use.object_id}")
     if use.users:
-        raise _unclear(use, f"{_rows_of(use)} use it, and its opaque part does not number them", "opacities", opacity)
-    if _is_drawing(image.greys if image.colours is None else image.colours.max(axis=2), opaque):
+        raise _unclear(
+            use,
+            f"{_rows_of(use)} use it, and its opaque part does not number them",
+            *(("opacities", opacity) if numbers is None else ("values there", numbers[opaque])),
+        )
+    if is_drawing(image.greys if image.colours is None else image.colours.max(axis=2), opaque):
         raise _unclear(use, "its opaque part is again light on dark", "opacities", opacity)
     return MaskReading(opaque, "its opaque part")
-
-
-def _is_drawing(brightness: NDArray[np.integer[Any]] | None, opaque: NDArray[np.bool_]) -> bool:
-    """Whether the opaque part of a picture is light on dark itself, with little between the two."""
-    if brightness is None:
-        return False
-    level = brightness / max(int(brightness[opaque].max()), 1)
-    dark, light = opaque & (level <= DARK), opaque & (level >= LIGHT)
-    return _is_region(dark) and _is_region(light) and (dark | light).sum() >= (1 - MOST_BETWEEN) * opaque.sum()
 
 
 def _by_palette(indices: NDArray[np.int32], colours: NDArray[np.uint8], use: ImageUse) -> MaskReading:
     """Read a picture with a palette: by its greys where it is a grey picture, else its indices are object ids."""
     greys = _true_greys(indices, colours)
-    present = _present(indices)
+    present = present_values(indices)
     if greys is not None:
         if len(present) == 2 and present[0] == 0 and present[1] in use.others and not (use.users or use.apart):
             raise _unclear(use, f"its index {present[1]} is the id of another target", "indices", indices)
         return _by_value(greys, use, exact=True)
-    if len(present) > 2 and not use.users and _is_one_colour(colours):
+    if len(present) > 2 and not use.users and is_one_colour(colours):
         return _by_colour(colours, use)
     black = [index for index in present if not colours[indices == index][0].any()]
     if black and 0 in present and 0 not in black:
@@ -130,7 +119,7 @@ def _by_palette(indices: NDArray[np.int32], colours: NDArray[np.uint8], use: Ima
     if _numbers_by_grey(indices, colours, use):
         raise _unclear(use, "its palette's greys and its indices number the targets differently", "indices", indices)
     by_number = indices == use.object_id
-    if use.object_id in present and len(present) > 1 and (len(present) <= MOST_IDS or _is_region(by_number)):
+    if use.object_id in present and len(present) > 1 and _may_be_ids(indices, present, use.object_id):
         return MaskReading(by_number, f"index {use.object_id} of its palette", usual=True)
     if present == [0, 255] and not use.users:
         return MaskReading(indices != 0, "index 255 of its palette")
@@ -145,8 +134,8 @@ def _true_greys(indices: NDArray[np.int32], colours: NDArray[np.uint8]) -> NDArr
     if (colours != colours[:, :, :1]).any():
         return None
     greys = colours[:, :, 0].astype(np.int32)
-    present = set(_present(greys))
-    if present <= {0, 255} or np.array_equal(greys, indices) or (len(present) > 2 and _is_soft(greys)):
+    present = set(present_values(greys))
+    if present <= {0, 255} or np.array_equal(greys, indices) or (len(present) > 2 and is_soft(greys)):
         return greys
     return None
 
@@ -162,37 +151,49 @@ def _numbers_by_grey(indices: NDArray[np.int32], colours: NDArray[np.uint8], use
 def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskReading:
     """Read a grey picture: object ids, or one target that is lighter than the rest."""
     note = ""
-    present = _present(values)
+    present = present_values(values)
     if present[-1] > 255 and use.object_id not in present and all(value % 257 == 0 for value in present):
         values, note = values // 257, " (16 bits, read as 8)"
-        present = _present(values)
+        present = present_values(values)
     numbered = exact and use.object_id in present
+    if present == [0]:
+        raise PromptError("it is empty: every pixel is 0; mark the target, or choose another frame")
     if len(present) == 1:
         raise _unclear(use, "all of it has one value", "values", values)
-    soft = _is_soft(values)
+    soft = is_soft(values)
     if len(present) == 2 and present[0] == 0 and exact and not use.users:
         return _of_two_values(values, present[1], use, note)
     by_number, light = values == use.object_id, values > present[-1] / 2
-    is_region = numbered and _is_region(by_number)
-    if numbered and (is_region or not (soft or len(present) > MOST_IDS)):
+    if numbered and (
+        len(present) <= MOST_IDS and is_region(by_number) if soft else _may_be_ids(values, present, use.object_id)
+    ):
         if soft and not use.users and _may_be_a_trace(values, present, use.object_id):
             raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
         return MaskReading(by_number, f"the value {use.object_id}{note}", usual=not note)
     if use.users:
         raise _unclear(use, f"{_rows_of(use)} use it, but it does not number them", "values", values)
+    if soft and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):
+        raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
     if soft:
         return MaskReading(light, f"what is lighter than half of {present[-1]}, its edges being soft{note}")
     raise _unclear(use, _why_not(use, present), "values", values)
 
 
+def _may_be_ids(values: NDArray[np.int32], present: list[int], value: int) -> bool:
+    """Whether values are few enough to be ids, or in regions on a background of 0, as a photograph's are not."""
+    if len(present) <= MOST_IDS:
+        return True
+    return int(np.bincount(values.ravel()).argmax()) == 0 and is_region(values == value)
+
+
 def _may_be_a_trace(values: NDArray[np.int32], present: list[int], value: int) -> bool:
     """Whether a dark value may be what compression left beside a light drawing, although its pixels are a region."""
     light = values > present[-1] / 2
-    if present[-1] < WHITE or not _is_region(light) or np.array_equal(light, values == value):
+    if present[-1] < WHITE or not is_region(light) or np.array_equal(light, values == value):
         return False
     dark = [other for other in present if 0 < other <= DARK * present[-1] and other != value]
     # Compression does not leave several values in regions of their own, and none between.
-    return len(present) > MOST_IDS or not any(_is_region(values == other) for other in dark)
+    return not any(is_region(values == other) for other in dark)
 
 
 def _of_two_values(values: NDArray[np.int32], value: int, use: ImageUse, note: str) -> MaskReading:
@@ -223,53 +224,11 @@ def _by_colour(colours: NDArray[np.uint8], use: ImageUse) -> MaskReading:
     """Read a picture of colours: it must be one colour on black."""
     if use.users:
         raise _colourful(use, f"{_rows_of(use)} use it, and colours do not say which is whose", colours)
-    if not _is_one_colour(colours):
+    if not is_one_colour(colours):
         raise _colourful(use, "it is neither one colour on black nor grey", colours)
     brightness = colours.max(axis=2).astype(np.int32)
     colour = np.median(colours[brightness > LIGHT * brightness.max()], axis=0).astype(int).tolist()
     return MaskReading(brightness > brightness.max() / 2, f"the one colour {tuple(colour)} on black")
-
-
-def _is_one_colour(colours: NDArray[np.uint8]) -> bool:
-    """Whether a picture is one colour on black, its edges hard or soft."""
-    brightness = colours.max(axis=2).astype(np.int32)
-    if not _is_soft(brightness):
-        return False
-    light = colours[brightness > LIGHT * brightness.max()].astype(np.int32)
-    return bool((np.abs(light - np.median(light, axis=0)) <= SAME_COLOUR).all())
-
-
-def _is_soft(values: NDArray[np.int32]) -> bool:
-    """Whether values [H, W] are light on dark, and what lies between is no more than the edge of something.
-
-    Of object ids each is as good as another, so pixels between the darkest and the lightest fill regions of their own.
-    """
-    level = (values / max(int(values.max()), 1)).astype(np.float32)
-    dark, light = level <= DARK, level >= LIGHT
-    between = ~(dark | light)
-    if values.max() < DARKEST_WHITE or not dark.any() or not light.any() or between.mean() > MOST_BETWEEN:
-        return False
-    if not between.any():
-        return True
-    inside = (level > 0.5).astype(np.uint8)
-    around = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
-    edge = cv2.dilate(inside, around) != cv2.erode(inside, around)
-    flat = cv2.dilate(level, np.ones((3, 3))) == cv2.erode(level, np.ones((3, 3)))
-    return bool((between & ~edge).sum() <= between.sum() / 50 and (between & flat).sum() <= light.sum() / 100)
-
-
-def _is_region(mask: NDArray[np.bool_]) -> bool:
-    """Whether a mask is more than lines and specks: a fifth of its pixels are surrounded by others."""
-    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3)))
-    return bool(inner.sum() > mask.sum() / 5)
-
-
-def _present(values: NDArray[np.int32]) -> list[int]:
-    """The values that occur, ascending."""
-    largest = int(values.max(initial=0))
-    few = largest < 1 << 16
-    found: list[int] = (np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)).tolist()
-    return found
 
 
 def _rows_of(use: ImageUse) -> str:

@@ -36,6 +36,14 @@ class PromptMasks:
                     self._users[prompt.mask_uri].add(target.object_id)
                     self._on_frame[prompt.frame, prompt.time][target.object_id] = prompt.mask_uri
 
+    def size(self, prompt: Prompt) -> tuple[int, int]:
+        """Return height and width of a prompt's mask; raises as `read` does."""
+        if prompt.mask_rle is not None:
+            height, width = prompt.mask_rle["size"]
+            return height, width
+        assert prompt.mask_uri is not None
+        return self._open(prompt.mask_uri).size
+
     def read(self, prompt: Prompt, object_id: int) -> MaskReading:
         """Return the mask of a prompt that has one.
 
@@ -47,15 +55,18 @@ class PromptMasks:
             height, width = prompt.mask_rle["size"]
             return MaskReading(_of_rle(prompt.mask_rle["counts"], height, width), "its RLE", usual=True)
         assert prompt.mask_uri is not None
+        image = self._open(prompt.mask_uri)
         try:
-            image = self._open(prompt.mask_uri)
             return read_mask_image(image, self._use(prompt, prompt.mask_uri, object_id))
         except PromptError as error:
             raise PromptError(f"{storage.safe_uri(prompt.mask_uri)}: {error}") from error
 
     def _open(self, uri: str) -> MaskImage:
         if self._last is None or self._last[0] != uri:
-            self._last = uri, open_mask_image(storage.read_bytes(uri))
+            try:
+                self._last = uri, open_mask_image(storage.read_bytes(uri))
+            except PromptError as error:
+                raise PromptError(f"{storage.safe_uri(uri)}: {error}") from error
         return self._last[1]
 
     def _use(self, prompt: Prompt, uri: str, object_id: int) -> ImageUse:

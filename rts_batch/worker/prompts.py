@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rts_batch.errors import PromptError, StorageError
 from rts_batch.io.video.opening import Frame, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
@@ -130,19 +127,22 @@ class PromptBook:
             raise self._error(target.object_id, prompt, f"lies at or past the video's `end` {task.end}")
         if prompt.mask_uri is None and prompt.mask_rle is None:
             return Marking(box=self._checked_box(target.object_id, prompt))
+        size, expected = (0, 0), (self._info.height, self._info.width)
+        reading = None
         try:
-            reading = masks.read(prompt, target.object_id)
+            size = masks.size(prompt)
+            if size == expected:
+                reading = masks.read(prompt, target.object_id)
         except (PromptError, StorageError) as error:
             if isinstance(error, StorageError) and error.transient:
                 raise
             raise self._error(target.object_id, prompt, f"cannot be read: {error}") from error
-        size, expected = reading.mask.shape, (self._info.height, self._info.width)
-        if size != expected:
+        if reading is None:
             raise self._error(
                 target.object_id,
                 prompt,
-                f"has {size[1]}×{size[0]} pixels, but the video's frames have {expected[1]}×{expected[0]}; "
-                "give the mask at the video's own size",
+                f"has {size[1]}×{size[0]} pixels, but the video's frames have {expected[1]}×{expected[0]}"
+                f"{self._turned()}; give the mask at the size of the frames as they are shown",
             )
         if not reading.usual:
             self.warnings.append(f"object {target.object_id}, {_where(prompt)}: the mask was read as {reading.rule}")
@@ -159,9 +159,15 @@ class PromptBook:
                 object_id,
                 prompt,
                 f"lies outside the frame: x {x:g}, y {y:g}, w {w:g}, h {h:g} in a frame of "
-                f"{self._info.width}×{self._info.height} pixels; a box is x, y of its upper left corner, w, h",
+                f"{self._info.width}×{self._info.height} pixels{self._turned()}; "
+                "a box is x, y of its upper left corner, w, h",
             )
         return prompt.box
+
+    def _turned(self) -> str:
+        """What is to be known of a video that is not shown as its pictures are stored."""
+        turned = self._info.turned
+        return f" (they are turned by {turned}° from how the file stores them)" if turned else ""
 
     def _is_due(self, object_id: int, prompt: Prompt, frame: Frame, earlier: float | None) -> bool:
         if prompt.time is None:

@@ -151,10 +151,14 @@ def test_boxes_without_a_network_for_them_are_refused_before_anything_starts(fol
         ("good.mp4,160-5-20-20,,,,", "PromptError", "object 1, frame 0: the box prompt lies outside the frame: x 160"),
         ("good.mp4,5--30-20-20,,,,", "PromptError", "in a frame of 160×120 pixels"),
         ("good.mp4,,small.png,,,", "PromptError", "has 80×60 pixels, but the video's frames have 160×120"),
-        ("good.mp4,,empty.png,,,", "PromptError", "the mask prompt is empty: no pixel belongs to object 1"),
-        ("good.mp4,,ids.png,,,4", "PromptError", "is empty: no pixel belongs to object 4"),
-        ("good.mp4,,colours.png,,,", "PromptError", "colours.png: the mask is a PNG of colours"),
-        ("good.mp4,,text.png,,,", "PromptError", "text.png: the mask is not a PNG"),
+        ("good.mp4,,empty.png,,,", "PromptError", "empty.png: it is empty: every pixel is 0"),
+        ("good.mp4,,ids.png,,,4", "PromptError", "which pixels are object 4's is not clear: none is 4"),
+        (
+            "good.mp4,,colours.png,,,",
+            "PromptError",
+            "colours.png: which pixels are object 1's is not clear: it is neither one colour on black",
+        ),
+        ("good.mp4,,text.png,,,", "PromptError", "text.png: the mask is not a picture that can be read"),
         ("good.mp4,,none.png,,,", "PromptError", "none.png: it does not exist"),
         (
             "good.mp4,1-1-9-9,,10,,",

@@ -36,6 +36,8 @@ class VideoInfo:
     duration: float | None
     """Seconds."""
     decoder: Literal["decord", "pyav", "images"]
+    turned: int = 0
+    """Degrees by which the file has its stored pictures turned before they are shown; 90 and 270 exchange the sides."""
 
 
 @dataclass(frozen=True, slots=True)

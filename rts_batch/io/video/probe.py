@@ -63,6 +63,11 @@ class Orientation:
     def mirrored(self) -> bool:
         return self.transposed ^ self.flip_rows ^ self.flip_columns
 
+    @property
+    def turned(self) -> int:
+        """Degrees: 0, 90, 180 or 270."""
+        return 90 * (2 * self.flip_rows if not self.transposed else 3 if self.flip_rows else 1)
+
     def apply(self, image: NDArray[Any]) -> NDArray[Any]:
         """Returns a view of an image [H, W, 3]."""
         turned = image.swapaxes(0, 1) if self.transposed else image
@@ -146,6 +151,7 @@ def probe_file(path: str, *, packets: bool = False, report: Report = _silent, co
                 fps=float(rate) if rate else None,
                 duration=_duration(container, stream),
                 decoder="pyav",
+                turned=orientation.turned,
             ),
             announced=stream.frames or None,
             content=content,

@@ -177,6 +177,7 @@ def test_a_turned_video_is_given_upright_by_both_decoders(tmp_path: Path, turn: 
     stored = read(tmp_path / "plain.mp4")[1]
     info, frames, _ = read(tmp_path / f"turned.{ending}")
     assert info.decoder == ("pyav" if ending == "mkv" and turn != "0" else "decord")
+    assert info.turned % 180 == int(turn) % 180
     assert same(frames, read(tmp_path / f"turned.{ending}", "pyav")[1])
     for frame, before in zip(frames, stored, strict=True):
         assert np.array_equal(frame.image, expected(before.image))
