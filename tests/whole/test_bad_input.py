@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from rts_batch.cli.app import app
 from rts_batch.manifest import read_manifest
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Failed, Finished, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
 from tests.support.running import STUB, run
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
@@ -210,7 +210,7 @@ def track(folder: Path, tmp_path: Path, row: str) -> list[object]:
         threads=1,
         extras=found.extras,
     )
-    return list(VideoWorker(settings).run(found.tasks[0], attempt=1))[-1:]
+    return list(Lane(settings).run(Job(task=found.tasks[0], attempt=1)))[-1:]
 
 
 def test_bad_videos_do_not_stop_the_good_ones(folder: Path, tmp_path: Path) -> None:

@@ -96,6 +96,22 @@ class Damage:
             self.missing_frames or self.corrupt_frames or self.lost_packets or self.decoder_errors or self.stopped
         )
 
+    def merged(self, earlier: Damage) -> Damage:
+        """Return what this reading of a video and an earlier one have found together.
+
+        This one may have begun in the middle, and may or may not have seen what lies before.
+        """
+        return Damage(
+            missing_frames=max(self.missing_frames, earlier.missing_frames),
+            corrupt_frames=max(self.corrupt_frames, earlier.corrupt_frames),
+            first_corrupt=self.first_corrupt if earlier.first_corrupt is None else earlier.first_corrupt,
+            lost_packets=max(self.lost_packets, earlier.lost_packets),
+            decoder_errors=max(self.decoder_errors, earlier.decoder_errors),
+            first_error=earlier.first_error or self.first_error,
+            stopped=earlier.stopped or self.stopped,
+            cut_off_packets=max(self.cut_off_packets, earlier.cut_off_packets),
+        )
+
     def warnings(self) -> list[str]:
         """One sentence for each kind."""
         texts = {
