@@ -89,7 +89,6 @@ TO_DO: dict[str, set[str]] = {
     },
     "long modules": {
         "rts_batch.io.storage.files",
-        "rts_batch.io.video.probe",
         "rts_batch.review.report",
         "rts_batch.tracking.tracker",
         "rts_batch.weights.inert_pickle",

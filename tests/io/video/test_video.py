@@ -14,7 +14,7 @@ import pytest
 
 from rts_batch.errors import VideoError
 from rts_batch.io.video import backward as video_backward
-from rts_batch.io.video import files as video_files
+from rts_batch.io.video import decord as video_decord
 from rts_batch.io.video.images import natural_key
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.opening import DECODE_MEMORY, Frame, VideoInfo, open_video
@@ -231,14 +231,14 @@ def test_pyav_opens_what_decord_does_not(tmp_path: Path, monkeypatch: pytest.Mon
         raise VideoError(f"decord cannot read {path}: on purpose")
 
     make_video(tmp_path / "a.mp4", 4)
-    monkeypatch.setattr(video_files, "_open_decord", refuse)
+    monkeypatch.setattr(video_decord, "_open_decord", refuse)
     info, frames, warnings = read(tmp_path / "a.mp4")
     assert (info.decoder, len(frames)) == ("pyav", 4)
     assert "PyAV read it instead" in warnings[0]
 
 
 def _break_decord(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    opened: Callable[[str, int], Any] = video_files._open_decord
+    opened: Callable[[str, int], Any] = video_decord._open_decord
 
     class Breaking:
         def __init__(self, reader: Any) -> None:
@@ -253,7 +253,7 @@ def _break_decord(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             self.given += 1
             return self.reader.next()
 
-    monkeypatch.setattr(video_files, "_open_decord", lambda path, threads: Breaking(opened(path, threads)))
+    monkeypatch.setattr(video_decord, "_open_decord", lambda path, threads: Breaking(opened(path, threads)))
 
 
 # Backward
