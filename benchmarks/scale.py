@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 
 ROWS = 1_000_000
 VIDEOS = 10_000
@@ -34,14 +34,14 @@ def plan(manifest: str, out: str) -> dict[str, Any]:
     from rts_batch.runs.settings import RunSettings
 
     calls = 0
-    opened = storage.open_filesystem
+    opened = files.open_filesystem
 
     def counting(uri: str) -> tuple[Any, str]:
         nonlocal calls
         calls += 1
         return opened(uri)
 
-    storage.open_filesystem = counting
+    files.open_filesystem = counting
     started, cpu = time.monotonic(), time.process_time()
     _, found = look(manifest, out, RunSettings(tracker="tests.support.stub_tracker:Stub"))
     lengths = expected_lengths(found.left)

@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.object_store import s3, s3_server  # noqa: F401 - fixtures
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RTS_BATCH_SHARED", REPOSITORY.parent / "shared"))
 

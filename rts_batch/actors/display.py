@@ -75,7 +75,7 @@ class BarDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a video may be called `take[/1]`
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),

@@ -20,7 +20,7 @@ from rts_batch.actors.prepare import Prepared
 from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.summary import VideoFailure
 from rts_batch.errors import RunBusyError, StorageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.lengths import expected_lengths
 from rts_batch.runs.folder import Plan, RunFolder
@@ -129,7 +129,7 @@ class Driver:
         if task.key in self.plan.failed_before:
             self._try(lambda: self.folder.forget_failure(task))
         if event.has_checkpoints:
-            self._try(lambda: storage.delete(self.folder.checkpoints_of(task)))
+            self._try(lambda: files.delete(self.folder.checkpoints_of(task)))
 
     def given_up(self, task: VideoTask, failures: tuple[Failure, ...]) -> None:
         last = failures[-1]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import rts_batch
 from rts_batch.actors.cluster import CONNECT_SECONDS
-from rts_batch.actors.prepare import absolute
 from rts_batch.errors import ClusterError, UsageError
+from rts_batch.io.storage.uris import absolute
 
 PACKAGE = Path(rts_batch.__file__).parent
 JOBS = PACKAGE.parent / "jobs"

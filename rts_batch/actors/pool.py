@@ -17,7 +17,7 @@ from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import Cluster, InHand, Lost, Member, PoolSize, Welcome
 from rts_batch.actors.progress import RunProgress, VideoProgress
 from rts_batch.errors import ClusterError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import uris
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, Opened
 from rts_batch.worker.process import TRANSFER_PATIENCE
@@ -244,7 +244,7 @@ class Pool:
     @staticmethod
     def _is_remote_next(member: Member) -> bool:
         """Only what has to cross a network is worth fetching ahead; the videos of one run usually lie together."""
-        return any(storage.local_path(video.task.uri) is None for video in member.videos.values())
+        return any(uris.local_path(video.task.uri) is None for video in member.videos.values())
 
     def _lose(self, member: Member, lost: Lost) -> None:
         """Books the end of a worker as a failure of each of its videos."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rts_batch.actors.cluster import usable_cores
 from rts_batch.errors import ManifestError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.record import RunRecord, versions
@@ -48,7 +48,7 @@ def prepare(
     manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
     tracker = find_factory(settings.tracker).describe(settings)
     _refuse_boxes_without_sta(manifest, tracker)
-    folder = RunFolder(absolute(out), scope.shard)
+    folder = RunFolder(uris.absolute(out), scope.shard)
     begun = folder.record()
     workers, threads = choose_size(settings, tracker, begun)
     lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1
@@ -56,7 +56,7 @@ def prepare(
     record = RunRecord(
         results={"weights": tracker.fingerprint, **tracker.settings, "profile": tracker.profile},
         environment=environment,
-        settings={**settings.to_dict(), "weights": storage.safe_uri(tracker.weights)},
+        settings={**settings.to_dict(), "weights": uris.without_query(tracker.weights)},
     )
     return Prepared(
         manifest=manifest,
@@ -112,9 +112,3 @@ def _refuse_boxes_without_sta(manifest: Manifest, tracker: TrackerDescription) -
             f"{len(lines)} prompt(s) are boxes (the first in line {lines[0]}): {BOX_NEEDS_STA}. "
             f"The weights are {tracker.weights}."
         )
-
-
-def absolute(uri: str) -> str:
-    """Workers run in folders of their own, so a relative path must be made absolute here."""
-    path = storage.local_path(uri)
-    return uri if path is None else str(path.absolute())

@@ -8,7 +8,7 @@ from rts_batch.actors.display import Display
 from rts_batch.actors.driver import Driver
 from rts_batch.actors.prepare import DEFAULT_SCOPE, prepare
 from rts_batch.actors.summary import Summary
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import uris
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.settings import RunSettings, Scope
@@ -53,7 +53,7 @@ def submit(
         interrupted = driver.run() if plan.left else False
         summary = Summary(
             out=folder.uri,
-            weights=storage.safe_uri(tracker.weights),
+            weights=uris.safe_uri(tracker.weights),
             videos=plan.videos,
             done=plan.done + driver.progress.done,
             already_done=plan.done,

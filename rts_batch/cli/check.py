@@ -23,12 +23,12 @@ def probe(
 ) -> None:
     """Say what a video is, which decoder would read it and why."""
     with reported(as_json):
-        from rts_batch.io.storage import files as storage
+        from rts_batch.io.storage import files, uris
         from rts_batch.io.video.description import describe_video
 
-        shown = storage.safe_uri(video)
+        shown = uris.safe_uri(video)
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
-            found = describe_video(str(storage.fetch(video, folder)))
+            found = describe_video(str(files.fetch(video, folder)))
     if as_json:
         _print_json("video", {"video": shown, **found})
         return

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from rts_batch.errors import RtsBatchError, UsageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 
 # What the commands need beyond that they import themselves, so that `--help` does not wait.
 
@@ -90,12 +90,12 @@ def score_command(
             return
         report = score(benchmark, _local(root), run, partial=partial)
         if markdown is not None:
-            storage.put_bytes(markdown, to_markdown(report).encode())
+            files.put_bytes(markdown, to_markdown(report).encode())
         if plots is not None:
             if not report.curves:
                 raise UsageError(f"{report.title} has no curves; leave --plots out")
             for name in report.curves:
-                storage.put_bytes(storage.join(plots, f"{name}.svg"), to_svg(report, name).encode())
+                files.put_bytes(uris.join(plots, f"{name}.svg"), to_svg(report, name).encode())
         if as_json:
             _print_json("scores", report.to_dict())
         else:
@@ -103,9 +103,9 @@ def score_command(
 
 
 def _local(root: str) -> Path:
-    path = storage.local_path(root)
+    path = uris.local_path(root)
     if path is None or not path.is_dir():
-        raise UsageError(f"{storage.safe_uri(root)} is no local folder; unpack the benchmark on a disk, or mount it")
+        raise UsageError(f"{uris.safe_uri(root)} is no local folder; unpack the benchmark on a disk, or mount it")
     return path
 
 

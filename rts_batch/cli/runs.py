@@ -98,7 +98,7 @@ def status(
 ) -> None:
     """Say where a run stands, from its folder alone."""
     with errors_told(as_json):
-        from rts_batch.actors.prepare import absolute
+        from rts_batch.io.storage.uris import absolute
         from rts_batch.runs.status import read_status
 
         while True:
@@ -119,7 +119,7 @@ def cancel(
 ) -> None:
     """Ask a run that is under way, wherever its process is, to stop; `resume` goes on with it."""
     with errors_told(as_json):
-        from rts_batch.actors.prepare import absolute
+        from rts_batch.io.storage.uris import absolute
         from rts_batch.runs.status import ask_to_stop
 
         asked = ask_to_stop(absolute(run), now=now)
@@ -212,7 +212,7 @@ def detached(manifest: str, out: str, address: str, *, as_json: bool) -> None:
 
 
 def _go_on(run: str, scope: Scope, *, as_json: bool, **changed: Any) -> int:
-    from rts_batch.actors.prepare import absolute
+    from rts_batch.io.storage.uris import absolute
     from rts_batch.runs.folder import RunFolder
 
     folder = RunFolder(absolute(run))

@@ -18,7 +18,7 @@ from rts_batch.evaluation.benchmarks import BoxBenchmark, VotBenchmark, find_ben
 from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence, image_names
 from rts_batch.evaluation.measures.boxes import fill_missing
 from rts_batch.evaluation.predictions import Predictions
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 
 __all__ = ["label_palette", "write_archive"]
 
@@ -54,7 +54,7 @@ def write_archive(benchmark: str, root: Path, run: str, output: str) -> int:
             else:
                 for sequence in chosen.sequences(root.resolve()):
                     _add_masks(archive, sequence, predictions)
-        storage.put_file(local, output)
+        files.put_file(local, output)
     return len(sequences)
 
 

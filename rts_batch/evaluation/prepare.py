@@ -17,7 +17,7 @@ from rts_batch.errors import UsageError
 from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
 from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence, read_labels
 from rts_batch.evaluation.layouts.vot import VotSequence
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.masks import encode_rle, mask_box
 
 __all__ = ["Prepared", "prepare"]
@@ -84,7 +84,7 @@ def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None
     writer.writeheader()
     # Carried into the results, so that these say what the tracker was given.
     writer.writerows(row | {"init": init} for row in rows)
-    storage.put_bytes(output, text.getvalue().encode())
+    files.put_bytes(output, text.getvalue().encode())
     return Prepared(sequences, len(rows), init)
 
 

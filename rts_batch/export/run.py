@@ -26,7 +26,7 @@ from rts_batch.export.formats.yolo import YoloSeg
 from rts_batch.export.formats.youtube_vis import YoutubeVis
 from rts_batch.export.frames import write_frames
 from rts_batch.export.names import ExportName
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.io.storage.parquet import open_parquet
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.io.video.opening import FrameSource, open_video
@@ -157,7 +157,7 @@ def _open(path: Path, start: int = 0, end: int | None = None) -> FrameSource:
 def _known_categories(masks: Masks) -> list[str]:
     """The manifest's categories, so that their numbers do not depend on which videos are finished."""
     uri = RunPaths(masks.folder).manifest
-    if not storage.exists(uri):
+    if not files.exists(uri):
         return []
     try:
         with contextlib.closing(open_parquet(uri)) as file:

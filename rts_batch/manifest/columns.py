@@ -14,8 +14,8 @@ import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rts_batch.errors import ManifestError, ResultsError, StorageError
-from rts_batch.io.results.schema import RESULT_COLUMNS
-from rts_batch.io.storage import files as storage
+from rts_batch.io.results.writer import RESULT_COLUMNS
+from rts_batch.io.storage import uris
 from rts_batch.manifest.formats import Problem, RawRows
 from rts_batch.manifest.task import Direction, PromptKind
 from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
@@ -47,7 +47,7 @@ def _parse_box(value: Any) -> Box:
 
 def _check_uri(value: str) -> str:
     try:
-        storage.check_uri(value)
+        uris.check_uri(value)
     except StorageError as error:
         raise ValueError(str(error)) from None
     return value
@@ -286,7 +286,7 @@ def _reporter(name: str, values: list[Any], raw: RawRows, checked: Columns) -> C
         line = raw.lines[row]
         value = values[row]
         if name in ("video", "mask") and isinstance(value, str):
-            value = storage.safe_uri(value)
+            value = uris.safe_uri(value)
         shown = "an empty cell" if value is None else repr(value)
         shown = shown if len(shown) <= 60 else shown[:57] + "…"
         checked.problems.append(Problem(line, f"{raw.place} {line}, column {name}: {shown} {text}"))

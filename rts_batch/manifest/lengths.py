@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import uris
 from rts_batch.manifest.task import VideoTask
 
 __all__ = ["expected_lengths"]
@@ -31,7 +31,7 @@ def expected_lengths(tasks: Iterable[VideoTask]) -> dict[str, int]:
 def _expected_length(task: VideoTask) -> int:
     length = task.frames
     if length is None:
-        path = storage.local_path(task.uri)
+        path = uris.local_path(task.uri)
         try:
             if path is None:
                 length = 0

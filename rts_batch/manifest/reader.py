@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
 from rts_batch.errors import ManifestError
-from rts_batch.io.results.schema import EXTRA_TYPES
-from rts_batch.io.storage import files as storage
+from rts_batch.io.results.writer import EXTRA_TYPES
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest.columns import COLUMNS, Columns, check_columns, rle_of
 from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
@@ -39,7 +38,7 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
         StorageError: the file cannot be read.
     """
     with _paused_garbage_collection():
-        raw = read_rows(storage.read_bytes(uri), uri)
+        raw = read_rows(files.read_bytes(uri), uri)
         columns = check_columns(raw, uri)
         _fill_defaults(columns)
         _Checks(raw, columns).run()
@@ -54,7 +53,7 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
         good = [row for row in range(len(raw.lines)) if row not in columns.bad]
         if not good:
             raise ManifestError(f"{uri} has no row that can be used" if problems else f"{uri} has no rows", problems)
-        folder = raw.folder or _folder_of(uri)
+        folder = raw.folder or uris.folder_of(uri)
         tasks = tuple(_tasks(raw, columns, good, folder))
         return Manifest(tasks, _table(columns, good, folder), problems, columns.extra_types, _warnings(raw))
 
@@ -68,17 +67,12 @@ def _warnings(raw: RawRows) -> tuple[str, ...]:
     return (f"{count} with # and {'is' if len(lines) == 1 else 'are'} left out; quote a name that begins so",)
 
 
-def _folder_of(uri: str) -> str:
-    path = storage.local_path(uri)
-    return str(path.absolute().parent) if path is not None else posixpath.dirname(uri.split("?")[0])
-
-
 def _fill_defaults(columns: Columns) -> None:
     known = columns.known
     for name, default in _DEFAULTS.items():
         known[name] = [default if value is None else value for value in known[name]]
     known["video_id"] = [
-        name if name is not None or video is None else storage.safe_uri(video)
+        name if name is not None or video is None else uris.without_query(video)
         for name, video in zip(known["video_id"], known["video"], strict=True)
     ]
     known["frame"] = [
@@ -155,8 +149,7 @@ class _Checks:
         for name, values in columns.items():
             if values[row] != values[first]:
                 ours, theirs = (
-                    repr(storage.safe_uri(value) if name == "video" else value)
-                    for value in (values[row], values[first])
+                    repr(uris.safe_uri(value) if name == "video" else value) for value in (values[row], values[first])
                 )
                 yield (
                     f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same "
@@ -190,7 +183,7 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
         digest = task_digest([video_id, video, start, end, direction, frames, written])
         yield VideoTask(
             video_id=video_id,
-            uri=storage.resolve(video, folder),
+            uri=uris.resolve(video, folder),
             targets=tuple(targets),
             start=start,
             end=end,
@@ -208,7 +201,7 @@ def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:
         frame=frame,
         time=time,
         box=(x, y, w, h) if mask is None else None,
-        mask_uri=storage.resolve(mask, folder) if mask is not None and rle is None else None,
+        mask_uri=uris.resolve(mask, folder) if mask is not None and rle is None else None,
         mask_rle=rle,
         kind=kind,
         line=line,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.io.video.frames import Frame
 from rts_batch.review.painting import choose_colours, paint_caption, paint_rows
 from rts_batch.runs.reading import FrameMasks, VideoMasks
@@ -58,7 +58,7 @@ def write_overlay_video(video: VideoMasks, uri: str, sources: VideoSources) -> i
                 f"it ends before frame {first + written}, but has masks up to frame {video.frames_total - 1}; it has "
                 "changed since it was tracked"
             )
-        storage.put_file(path, uri)
+        files.put_file(path, uri)
     return written
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import uris
 from rts_batch.manifest.task import task_digest, task_key
 from rts_batch.masks import STATES
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
@@ -183,8 +183,8 @@ def make_page(
     page = Page(
         row=row,
         size=video.size,
-        uri=None if uri is None else storage.safe_uri(uri),
-        file=storage.safe_uri(video.file),
+        uri=None if uri is None else uris.safe_uri(uri),
+        file=uris.safe_uri(video.file),
         fps=video.fps,
         duration=video.duration,
         report=report,

@@ -22,7 +22,7 @@ import jinja2
 from markupsafe import Markup
 
 from rts_batch.errors import ResultsError, RtsBatchError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.masks import STATES
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
@@ -109,12 +109,12 @@ def review_run(
             _write_overlay(video, out, sources, summary)
     if report:
         content = _Content(run_folder, out, sources, masks, summary, pages, key_frames, watch)
-        uri = storage.join(out, "report.html")
+        uri = uris.join(out, "report.html")
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
             path = Path(scratch) / "report.html"
             _template().stream(content.context()).dump(str(path), encoding="utf-8")
             summary.bytes = path.stat().st_size
-            storage.put_file(path, uri)
+            files.put_file(path, uri)
         summary.report = uri
     return summary
 
@@ -125,13 +125,13 @@ def _masks(run_folder: str) -> Masks | None:
         return read_masks(run_folder)
     except ResultsError:
         paths = RunPaths(run_folder)
-        if any(storage.exists(uri) for uri in (paths.record, paths.manifest, paths.summary)):
+        if any(files.exists(uri) for uri in (paths.record, paths.manifest, paths.summary)):
             return None
         raise
 
 
 def _write_overlay(video: VideoMasks, out: str, sources: VideoSources, summary: ReviewSummary) -> None:
-    uri = storage.join(out, "overlays", overlay_name(video))
+    uri = uris.join(out, "overlays", overlay_name(video))
     try:
         write_overlay_video(video, uri, sources)
     except RtsBatchError as error:
@@ -171,7 +171,7 @@ class _Content:
         for row in self._rows:
             speed = self._reports.get(row.key or "", {}).get("frames_per_second")
             row.frames_per_second = speed if isinstance(speed, (int, float)) else None
-        self._overlays = set(storage.list_names(storage.join(out, "overlays")))
+        self._overlays = set(files.list_names(uris.join(out, "overlays")))
 
     def _read_rows(self, masks: Masks, pages: int) -> None:
         """Finds the rows that the table shows, those first that most ask for a look, and the videos that get a page."""
@@ -203,7 +203,7 @@ class _Content:
         reports = self._reports.values()
         style, script = _asset("report.css"), _asset("report.js")
         return {
-            "title": storage.safe_uri(self._paths.uri),
+            "title": uris.safe_uri(self._paths.uri),
             "version": __version__,
             "made": datetime.now(timezone.utc).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00") + " UTC",
             "style": Markup(style),

@@ -23,11 +23,13 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import UsageError
 from rts_batch.io.results.file import INDEX_SCHEMA, LAYOUT
-from rts_batch.io.results.schema import masks_writer
-from rts_batch.io.storage import files as storage
+from rts_batch.io.results.schema import SCHEMA_VERSION
+from rts_batch.io.results.writer import VARIED_COLUMNS
+from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import VideoMasks, read_masks
+from rts_batch.version import __version__
 
 __all__ = ["ROWS_PER_FILE", "CompactSummary", "compact"]
 
@@ -69,8 +71,8 @@ def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) ->
     with staged_folder(out) as folder:
         here = RunPaths(str(folder))
         for uri, copy in ((paths.record, here.record), (paths.manifest, here.manifest)):
-            if storage.exists(uri):
-                storage.put_bytes(copy, storage.read_bytes(uri))
+            if files.exists(uri):
+                files.put_bytes(copy, files.read_bytes(uri))
         part: _Part | None = None
         for video in masks:
             if part is not None and (part.rows >= rows_per_file or not part.holds(video)):
@@ -97,13 +99,23 @@ class _Part:
         self._index = Path(paths.index(path.name))
         for file in (path, self._index):
             file.parent.mkdir(exist_ok=True)
-        self._schema = first.schema
+        metadata = {"schema_version": SCHEMA_VERSION, "package_version": __version__, "layout": LAYOUT}
+        next(first.tables(), None)  # opens the file
+        self._schema = first.schema.with_metadata({f"rts_batch.{key}": value for key, value in metadata.items()})
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
-        self._writer = masks_writer(path, self._schema, {"layout": LAYOUT})
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name in self._schema.names if name not in VARIED_COLUMNS],
+            write_statistics=[name for name in self._schema.names if name != "rle"],
+        )
 
     def holds(self, video: VideoMasks) -> bool:
         """Whether the video has the columns of this file; those carried from a manifest may change as it grows."""
+        next(video.tables(), None)
         return bool(video.schema.equals(self._schema))
 
     def add(self, video: VideoMasks) -> None:
@@ -134,9 +146,10 @@ class _Part:
         self._waiting_rows = table.num_rows - whole
 
     def _joined(self) -> pa.Table:
-        return pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        return table.replace_schema_metadata(self._schema.metadata)
 
 
 def _plain(uri: str) -> str:
-    path = storage.local_path(uri)
+    path = uris.local_path(uri)
     return uri.rstrip("/") if path is None else str(path.resolve())

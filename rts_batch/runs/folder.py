@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rts_batch.errors import RunFolderError, RunMismatchError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask
 from rts_batch.runs.paths import MASKS, RECORD, RunPaths, shards_among
 from rts_batch.runs.record import RunRecord, differences, to_json
@@ -42,7 +42,7 @@ class RunFolder:
     def record(self) -> RunRecord | None:
         """Reads `run.json`, None in a folder that has none yet."""
         uri = self.paths.record
-        return RunRecord.from_json(storage.read_bytes(uri), where=uri) if storage.exists(uri) else None
+        return RunRecord.from_json(files.read_bytes(uri), where=uri) if files.exists(uri) else None
 
     def done(self) -> set[str]:
         """Keys of the videos whose masks are in place."""
@@ -56,7 +56,7 @@ class RunFolder:
         """Leases of the same folder that belong to the whole run or to other divisions of it."""
         mine = self.paths.shard
         division = f"-of-{self.shard.count}" if self.shard else "no division"
-        others = [shard for shard in shards_among(storage.list_names(self.uri), "lease") if shard != mine]
+        others = [shard for shard in shards_among(files.list_names(self.uri), "lease") if shard != mine]
         return [RunPaths(self.uri, shard).lease for shard in others if not (shard or "").endswith(division)]
 
     def look(self, manifest: Manifest, record: RunRecord, scope: Scope = Scope()) -> Plan:  # noqa: B008 - frozen
@@ -101,19 +101,19 @@ class RunFolder:
         done = self.done()
         plan = self._look(manifest, record, scope, done)
         if self.record() is None:
-            storage.put_bytes(self.paths.record, record.to_json())
+            files.put_bytes(self.paths.record, record.to_json())
             written = self.record()  # another shard may have begun with other settings at the same moment
             if written is not None:
                 self._refuse_other_results(written, record)
-        storage.put_bytes(self.paths.manifest, manifest.to_parquet())
+        files.put_bytes(self.paths.manifest, manifest.to_parquet())
         keys = {task.key for task in manifest.tasks}
         for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
             if key in done or key not in keys:
-                storage.delete(self.paths.failure(key))
+                files.delete(self.paths.failure(key))
         if self.shard is None:  # another shard may be writing
-            storage.remove_temporaries(self.paths.masks)
-        storage.delete(self.paths.cancel)
+            files.remove_temporaries(self.paths.masks)
+        files.delete(self.paths.cancel)
         return plan
 
     def _is_ours(self, task: VideoTask) -> bool:
@@ -133,19 +133,19 @@ class RunFolder:
             if now is None or differences(now.results, results):
                 raise RunMismatchError(f"{self.uri} has become another run's folder; this worker's masks are not kept")
         target = self.paths.masks_file(task.key)
-        if storage.exists(target):
+        if files.exists(target):
             return
-        storage.put_bytes(self.paths.report(task.key), to_json(report))
-        storage.put_file(masks, target)
+        files.put_bytes(self.paths.report(task.key), to_json(report))
+        files.put_file(masks, target)
 
     def fail(self, task: VideoTask, attempts: Sequence[Mapping[str, Any]]) -> None:
         """Records that a video is given up, with every attempt's error."""
-        report = {"video_id": task.video_id, "uri": storage.safe_uri(task.uri), "key": task.key, "attempts": attempts}
-        storage.put_bytes(self.paths.failure(task.key), to_json(report))
+        report = {"video_id": task.video_id, "uri": uris.safe_uri(task.uri), "key": task.key, "attempts": attempts}
+        files.put_bytes(self.paths.failure(task.key), to_json(report))
 
     def forget_failure(self, task: VideoTask) -> None:
         """Removes the record of an earlier submission's failure, after the video got done."""
-        storage.delete(self.paths.failure(task.key))
+        files.delete(self.paths.failure(task.key))
 
     def checkpoints_of(self, task: VideoTask) -> str:
         """The URI of the folder of a video's checkpoints."""
@@ -156,23 +156,23 @@ class RunFolder:
         return frozenset(self.paths.checkpointed())
 
     def put_summary(self, summary: Mapping[str, Any]) -> None:
-        storage.put_bytes(self.paths.summary, to_json(summary))
+        files.put_bytes(self.paths.summary, to_json(summary))
 
     def put_status(self, status: Mapping[str, Any]) -> None:
-        storage.put_bytes(self.paths.status, to_json(status))
+        files.put_bytes(self.paths.status, to_json(status))
 
     def ask_to_stop(self, *, now: bool) -> None:
         """Asks the submission that holds the lease to finish what is in hand, or to stop at once."""
-        storage.put_bytes(self.paths.cancel, to_json({"now": now}))
+        files.put_bytes(self.paths.cancel, to_json({"now": now}))
 
     def asked_to_stop(self) -> Literal["no", "finish", "now"]:
         uri = self.paths.cancel
-        if not storage.exists(uri):
+        if not files.exists(uri):
             return "no"
-        return "now" if json.loads(storage.read_bytes(uri)).get("now") else "finish"
+        return "now" if json.loads(files.read_bytes(uri)).get("now") else "finish"
 
     def forget_cancel(self) -> None:
-        storage.delete(self.paths.cancel)
+        files.delete(self.paths.cancel)
 
     def _refuse_other_results(self, earlier: RunRecord, record: RunRecord) -> None:
         if different := differences(earlier.results, record.results):

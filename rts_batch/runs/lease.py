@@ -24,7 +24,7 @@ except ImportError:  # pragma: no cover - not on POSIX
     fcntl = None  # type: ignore[assignment]
 
 from rts_batch.errors import RtsBatchError, RunBusyError, StorageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 
 HEARTBEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
@@ -65,7 +65,7 @@ class Lease:
         while True:
             with _only_one_here(self._uri):
                 holder = _read(self._uri)
-                if holder is None and storage.create_bytes(self._uri, self._content()):
+                if holder is None and files.create_bytes(self._uri, self._content()):
                     break
                 if holder is not None and _is_dead(holder):
                     self._write()
@@ -75,7 +75,7 @@ class Lease:
             self._wait_for_silence(holder)
         # On a store without conditional writes two processes may both have found the lease free; the later writer has
         # it.
-        if storage.local_path(self._uri) is None:
+        if uris.local_path(self._uri) is None:
             time.sleep(1.0)
             self._refuse_unless_ours()
         self._thread.start()
@@ -88,10 +88,10 @@ class Lease:
         with contextlib.suppress(StorageError), _only_one_here(self._uri):
             holder = _read(self._uri)
             if holder is not None and holder.get("token") == self._token:
-                storage.delete(self._uri)
+                files.delete(self._uri)
 
     def _write(self) -> None:
-        storage.put_bytes(self._uri, self._content())
+        files.put_bytes(self._uri, self._content())
 
     def _content(self) -> bytes:
         return json.dumps(_identity() | {"token": self._token, "beat": time.time()}).encode()
@@ -120,7 +120,7 @@ class Lease:
                 raise busy
         with _only_one_here(self._uri):
             if _read(self._uri) == holder:
-                storage.delete(self._uri)
+                files.delete(self._uri)
 
     def _renew(self) -> None:
         while not self._closing.wait(self._heartbeat):
@@ -209,14 +209,14 @@ def _describe(holder: dict[str, Any]) -> str:
 
 def _read(uri: str) -> dict[str, Any] | None:
     """Returns the lease's content, None where there is none; a file that is not ours is refused."""
-    if not storage.exists(uri):
+    if not files.exists(uri):
         return None
     try:
-        holder = json.loads(storage.read_bytes(uri))
+        holder = json.loads(files.read_bytes(uri))
     except ValueError as error:
         raise RunBusyError(f"{uri} is not a lease ({error}); remove it if no run uses this folder") from error
     except StorageError as error:
-        if error.transient or storage.exists(uri):
+        if error.transient or files.exists(uri):
             raise
         return None
     if not isinstance(holder, dict):
@@ -227,7 +227,7 @@ def _read(uri: str) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _only_one_here(uri: str) -> Iterator[None]:
     """Makes reading and then writing the lease one step among the processes of this host (local folders only)."""
-    path = storage.local_path(uri)
+    path = uris.local_path(uri)
     if fcntl is None or path is None:
         yield
         return

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 
 __all__ = ["MANIFEST", "MASKS", "RECORD", "SUMMARY", "RunPaths", "shards_among"]
 
@@ -91,7 +91,7 @@ class RunPaths:
 
     def checkpointed(self) -> list[str]:
         """Keys of the videos that have checkpoints."""
-        return storage.list_folders(self._join(_CHECKPOINTS))
+        return files.list_folders(self._join(_CHECKPOINTS))
 
     @property
     def lease(self) -> str:
@@ -113,10 +113,10 @@ class RunPaths:
         return self._join(f"{name}-{self.shard}.json" if self.shard else f"{name}.json")
 
     def _join(self, *parts: str) -> str:
-        return storage.join(self.uri, *parts)
+        return uris.join(self.uri, *parts)
 
     def _keys(self, folder: str, suffix: str) -> list[str]:
-        names = storage.list_names(self._join(folder))
+        names = files.list_names(self._join(folder))
         return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.record import flatten
 
@@ -82,10 +82,10 @@ def read_json(uri: str) -> dict[str, Any]:
     Raises:
         ResultsError: something else is in its place.
     """
-    if not storage.exists(uri):
+    if not files.exists(uri):
         return {}
     try:
-        content = json.loads(storage.read_bytes(uri))
+        content = json.loads(files.read_bytes(uri))
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{uri} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -137,9 +137,9 @@ def texts(value: Any) -> list[str]:
     return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
-def _read_all(uris: Iterable[str]) -> list[dict[str, Any]]:
+def _read_all(names: Iterable[str]) -> list[dict[str, Any]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(_read_or_nothing, uris))
+        return list(pool.map(_read_or_nothing, names))
 
 
 def _read_or_nothing(uri: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _failure(key: str, content: Mapping[str, Any]) -> Failure:
     message = str(last.get("message") or content.get("error") or "no attempt is recorded")
     return Failure(
         video_id=str(content.get("video_id", key)),
-        uri=storage.safe_uri(str(content.get("uri", ""))),
+        uri=uris.safe_uri(str(content.get("uri", ""))),
         error=str(last.get("error", "unknown")),
         message=message.strip().splitlines()[-1] if message.strip() else "",
         attempts=texts,

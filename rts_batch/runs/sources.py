@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rts_batch.errors import ResultsError, StorageError, VideoError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.io.video.opening import FrameSource, open_video
 from rts_batch.manifest.formats import FOLDER_KEY
@@ -35,7 +35,7 @@ class VideoSources:
         if place < 0:
             return None
         folder = (self._manifest.schema.metadata or {}).get(FOLDER_KEY)
-        return storage.resolve(self._manifest["video"][place].as_py(), folder.decode() if folder else self._folder)
+        return uris.resolve(self._manifest["video"][place].as_py(), folder.decode() if folder else self._folder)
 
     @property
     def total(self) -> int | None:
@@ -47,7 +47,7 @@ class VideoSources:
         uri = self.uri(video_id)
         if uri is None:
             raise StorageError(f"the run's manifest does not say where video {video_id!r} is")
-        return storage.fetch(uri, folder)
+        return files.fetch(uri, folder)
 
     @contextlib.contextmanager
     def open(self, video_id: str, size: tuple[int, int], *, start: int, end: int) -> Iterator[FrameSource]:
@@ -78,7 +78,7 @@ class VideoSources:
     @cached_property
     def _manifest(self) -> pa.Table | None:
         uri = RunPaths(self._folder).manifest
-        if not storage.exists(uri):
+        if not files.exists(uri):
             return None
         try:
             return read_parquet(uri, columns=["video_id", "video"])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 
 from rts_batch.errors import RunFolderError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import holder_of
@@ -73,7 +73,7 @@ def read_status(out: str) -> RunStatus:
     folder = RunFolder(out)
     if folder.record() is None:
         raise RunFolderError(f"{folder.uri} is not a run's folder: it has no {RECORD}")
-    shards = shards_among(storage.list_names(folder.uri), "lease", "status")
+    shards = shards_among(files.list_names(folder.uri), "lease", "status")
     return RunStatus(
         out=folder.uri,
         videos=_count_videos(folder.paths.manifest),
@@ -93,11 +93,11 @@ def ask_to_stop(out: str, *, now: bool) -> list[Submission]:
 
 
 def _read_submission(paths: RunPaths) -> Submission:
-    status = json.loads(storage.read_bytes(paths.status)) if storage.exists(paths.status) else {}
+    status = json.loads(files.read_bytes(paths.status)) if files.exists(paths.status) else {}
     holder, process = holder_of(paths.lease)
     return Submission(shard=paths.shard, holder=holder, process=process, status=status)
 
 
 def _count_videos(manifest: str) -> int:
-    table = read_parquet(storage.read_bytes(manifest), columns=["video_id"])
+    table = read_parquet(files.read_bytes(manifest), columns=["video_id"])
     return int(pc.count_distinct(table["video_id"]).as_py())

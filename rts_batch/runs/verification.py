@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rts_batch.errors import ResultsError, RtsBatchError, RunFolderError, StorageError
 from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.manifest import Target, VideoTask, read_manifest
 from rts_batch.masks import parse_rle
 from rts_batch.runs.folder import RunFolder
@@ -50,7 +50,7 @@ def verify_run(run_folder: str) -> Iterator[FileCheck]:
         raise RunFolderError(f"{run_folder} has no {RECORD}: it is not a run's folder")
     tasks = {task.key: task for task in read_manifest(folder.paths.manifest).tasks}
     weights = record.results.get("weights")
-    for name in storage.list_names(folder.paths.masks):
+    for name in files.list_names(folder.paths.masks):
         key = name.removesuffix(".parquet")
         if key == name or key not in tasks:
             yield FileCheck(name, "", 0, ("no video of the manifest has this file",))
@@ -73,8 +73,8 @@ def verify_run(run_folder: str) -> Iterator[FileCheck]:
 def _report_problems(folder: RunFolder, key: str, rows: int) -> list[str]:
     """Holds a masks file against its report, which is written with it."""
     try:
-        report = json.loads(storage.read_bytes(folder.paths.report(key)))
-        found = hashlib.sha256(storage.read_bytes(folder.paths.masks_file(key))).hexdigest()
+        report = json.loads(files.read_bytes(folder.paths.report(key)))
+        found = hashlib.sha256(files.read_bytes(folder.paths.masks_file(key))).hexdigest()
         problems = []
         if report["rows"] != rows:
             problems.append(f"it has {rows} rows, its report says {report['rows']}")

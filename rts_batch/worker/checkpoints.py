@@ -19,24 +19,23 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rts_batch.errors import CheckpointError, StorageError
-from rts_batch.io.results.schema import Row
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
-from rts_batch.io.video.frames import Damage
-from rts_batch.manifest import VideoTask
+from rts_batch.io.video.opening import Damage
+from rts_batch.worker.tracker import OpenScene
 
 FORMAT: Final = 2
 
 LEAVING_SHARE: Final = 0.1
 """A worker that must leave writes a checkpoint if at least this share of the interval would be lost."""
 
-_ROWS: Final = pa.schema(
+_ROWS = pa.schema(
     {
         "object_id": pa.int64(),
         "frame": pa.int64(),
@@ -49,7 +48,9 @@ _ROWS: Final = pa.schema(
         "state": pa.string(),
     }
 )
-"""What of a row of the masks table is not the same for the whole video."""
+
+Row = Mapping[str, Any]
+"""The arguments of `ResultsWriter.add`, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,31 +62,19 @@ class Checkpoint:
     """Frames read so far."""
     prompts: Mapping[str, Mapping[int, int]]
     """Which prompts have come (`PromptBook.taken`)."""
-    damage: Damage
-    """What had been found wrong with the video."""
+    damage: Mapping[str, Any]
+    """What had been found wrong with the video, the fields of `Damage`."""
     warnings: tuple[str, ...]
     state: bytes | None
     """The tracker's, None as long as no target has appeared."""
     segments: Mapping[str, str]
     """All rows so far, in order: URIs with the SHA-256 of what they hold."""
 
-    def rows(self, task: VideoTask, height: int, width: int) -> Iterator[Row]:
-        """Yield the rows of the masks table up to and with `frame`, in the order in which they were added."""
-        categories = {target.object_id: target.category for target in task.targets}
+    def rows(self) -> Iterator[Row]:
+        """The rows of the masks table up to and with `frame`, in the order in which they were added."""
         for uri in self.segments:
-            for row in read_parquet(storage.read_bytes(uri)).to_pylist():
-                x, y, w, h = row.pop("box") or (None, None, None, None)
-                yield Row(
-                    video_id=task.video_id,
-                    height=height,
-                    width=width,
-                    category=categories[row["object_id"]],
-                    **row,
-                    x=x,
-                    y=y,
-                    w=w,
-                    h=h,
-                )
+            for row in read_parquet(files.read_bytes(uri)).to_pylist():
+                yield {**row, "box": None if row["box"] is None else tuple(row["box"])}
 
 
 @dataclass(kw_only=True)
@@ -131,11 +120,10 @@ class Checkpoints:
         snapshot: Callable[[], bytes] | None,
     ) -> None:
         """Writes a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
-        folder = storage.join(self.folder, f"{frame:09d}-{self.attempt}")
-        rows_uri, state_uri = storage.join(folder, "rows.parquet"), storage.join(folder, "state.bin")
+        folder = uris.join(self.folder, f"{frame:09d}-{self.attempt}")
+        rows_uri, state_uri = uris.join(folder, "rows.parquet"), uris.join(folder, "state.bin")
         sink = io.BytesIO()
-        rows = pa.Table.from_pylist([{**row._asdict(), "box": row.box} for row in self._rows], _ROWS)
-        pq.write_table(rows, sink, compression="zstd")
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in self._rows], _ROWS), sink, compression="zstd")
         segments = {**self.segments, rows_uri: _digest(sink.getvalue())}
         state = None if snapshot is None else snapshot()
         content = {
@@ -150,13 +138,13 @@ class Checkpoints:
         text = json.dumps(content)
         written = {"format": FORMAT, "sha256": _digest(text.encode()), "content": text}
         try:
-            storage.put_bytes(rows_uri, sink.getvalue())
+            files.put_bytes(rows_uri, sink.getvalue())
             if state is not None:
-                storage.put_bytes(state_uri, state)
-            storage.put_bytes(storage.join(folder, "checkpoint.json"), json.dumps(written).encode())
+                files.put_bytes(state_uri, state)
+            files.put_bytes(uris.join(folder, "checkpoint.json"), json.dumps(written).encode())
             earlier, self._state = self._state, state_uri
             if earlier is not None:
-                storage.delete(earlier)  # the large part of what nobody needs any more
+                files.delete(earlier)  # the large part of what nobody needs any more
         except StorageError:
             return
         finally:
@@ -166,12 +154,28 @@ class Checkpoints:
         self._rows.clear()
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A checkpoint to go on from, with the tracker's state put back."""
+
+    checkpoint: Checkpoint
+    scene: OpenScene | None
+
+    def add_damage(self, damage: Damage) -> None:
+        """Puts together what both attempts found: a decoder that starts in the middle may, or may not, see the rest."""
+        for name, earlier in self.checkpoint.damage.items():
+            now = getattr(damage, name)
+            setattr(
+                damage, name, max(now, earlier) if isinstance(now, int) and isinstance(earlier, int) else earlier or now
+            )
+
+
 def read_latest(folder: str) -> Checkpoint | None:
     """The whole checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
-    for name in sorted(storage.list_folders(folder), reverse=True):
-        here = storage.join(folder, name)
+    for name in sorted(files.list_folders(folder), reverse=True):
+        here = uris.join(folder, name)
         try:
-            if storage.exists(storage.join(here, "checkpoint.json")):
+            if files.exists(uris.join(here, "checkpoint.json")):
                 return _read(folder, here)
         except (StorageError, CheckpointError):
             continue
@@ -181,23 +185,23 @@ def read_latest(folder: str) -> Checkpoint | None:
 def _read(folder: str, here: str) -> Checkpoint:
     """Raises CheckpointError where it is another version's or not as it was written."""
     try:
-        written = json.loads(storage.read_bytes(storage.join(here, "checkpoint.json")))
+        written = json.loads(files.read_bytes(uris.join(here, "checkpoint.json")))
         text = written["content"]
         if written["format"] != FORMAT or written["sha256"] != _digest(text.encode()):
             raise CheckpointError(f"{here} is another version's, or damaged")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{here} is no checkpoint: {error!r}") from error
     content = json.loads(text)
-    state = storage.read_bytes(storage.join(here, "state.bin")) if content["state_sha256"] else None
-    segments = {storage.join(folder, name): digest for name, digest in content["segments"].items()}
-    found = {uri: _digest(storage.read_bytes(uri)) for uri in segments}
+    state = files.read_bytes(uris.join(here, "state.bin")) if content["state_sha256"] else None
+    segments = {uris.join(folder, name): digest for name, digest in content["segments"].items()}
+    found = {uri: _digest(files.read_bytes(uri)) for uri in segments}
     if found != segments or (state is not None and _digest(state) != content["state_sha256"]):
         raise CheckpointError(f"{here}: its rows or the tracker's state are not as they were written")
     return Checkpoint(
         frame=content["frame"],
         count=content["count"],
         prompts={name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()},
-        damage=Damage(**content["damage"]),
+        damage=content["damage"],
         warnings=tuple(content["warnings"]),
         state=state,
         segments=segments,

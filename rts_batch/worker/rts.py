@@ -10,7 +10,7 @@ import torch
 
 from rts_batch.config import TrackerConfig
 from rts_batch.errors import ClusterError, SettingsError, WeightsError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest import VideoTask
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.model.rts import RTS
@@ -102,10 +102,11 @@ def _is_untrained(weights: Weights) -> bool:
 
 def _load(name: str) -> Weights:
     """Loads weights by name or path, or from an object store."""
-    if storage.local_path(name) is not None:
-        return load_weights(name)
+    path = uris.local_path(name)
+    if path is not None:
+        return load_weights(str(path))
     with tempfile.TemporaryDirectory(prefix="rts-batch-weights-") as folder:
-        return load_weights(str(storage.fetch(name, folder)))
+        return load_weights(str(files.fetch(name, folder)))
 
 
 def _choose_device(settings: RunSettings) -> Literal["cpu", "cuda"]:

@@ -16,7 +16,7 @@ from rts_batch.actors.job import submit_job
 from rts_batch.actors.submit import refuse_other_divisions
 from rts_batch.cli.app import app
 from rts_batch.errors import ClusterError, RunBusyError, SettingsError, UsageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import Lease
@@ -43,11 +43,11 @@ def keys(tasks: Any) -> set[str]:
 
 
 def finish(folder: RunFolder, key: str) -> None:
-    storage.put_bytes(storage.join(folder.uri, "masks", f"{key}.parquet"), b"masks")
+    files.put_bytes(uris.join(folder.uri, "masks", f"{key}.parquet"), b"masks")
 
 
 def fail(folder: RunFolder, key: str) -> None:
-    storage.put_bytes(storage.join(folder.uri, "failed", f"{key}.json"), b"{}")
+    files.put_bytes(uris.join(folder.uri, "failed", f"{key}.json"), b"{}")
 
 
 def test_shards_divide_the_videos_and_a_growing_manifest_moves_none(manifest: Manifest, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rts_batch.errors import ManifestError, StorageError
-from rts_batch.io.results.schema import RESULT_COLUMNS
-from rts_batch.io.storage import files as storage
+from rts_batch.io.results.writer import RESULT_COLUMNS
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, Prompt, Target, VideoTask, read_manifest
 from rts_batch.manifest.columns import COLUMNS
 from rts_batch.masks import decode_rle
@@ -135,10 +135,10 @@ def test_a_prompt_without_a_frame_is_at_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["memory://lists/today", None])
 def test_relative_paths_belong_to_the_manifest(tmp_path: Path, folder: str | None) -> None:
-    uri = storage.join(folder or str(tmp_path), "manifest.csv")
-    storage.put_bytes(uri, b'video,box\nclips/a.mp4,"1,2,3,4"\n/data/b.mp4,"1,2,3,4"\n')
+    uri = uris.join(folder or str(tmp_path), "manifest.csv")
+    files.put_bytes(uri, b'video,box\nclips/a.mp4,"1,2,3,4"\n/data/b.mp4,"1,2,3,4"\n')
     assert [task.uri for task in read_manifest(uri).tasks] == [
-        storage.join(folder or str(tmp_path), "clips/a.mp4"),
+        uris.join(folder or str(tmp_path), "clips/a.mp4"),
         "/data/b.mp4",
     ]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rts_batch.errors import RunBusyError, RunFolderError, RunMismatchError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.manifest.lengths import expected_lengths
 from rts_batch.runs.folder import RunFolder
@@ -56,7 +56,7 @@ def test_what_is_left_shrinks_as_videos_are_committed(folder: RunFolder, tmp_pat
     finish(folder, videos.tasks[1], tmp_path)
     plan = RunFolder(folder.uri).prepare(videos, RECORD)
     assert (plan.left, plan.done) == ((videos.tasks[0], videos.tasks[2]), 1)
-    assert json.loads(storage.read_bytes(f"{folder.uri}/videos/{videos.tasks[1].key}.json")) == {"frames": 3}
+    assert json.loads(files.read_bytes(f"{folder.uri}/videos/{videos.tasks[1].key}.json")) == {"frames": 3}
 
 
 def test_the_manifest_may_grow_and_not_shrink(folder: RunFolder, tmp_path: Path) -> None:
@@ -103,16 +103,16 @@ def test_masks_win_over_a_stale_failure(folder: RunFolder, tmp_path: Path) -> No
     finish(folder, videos.tasks[0], tmp_path)
     # A failed video is tried again by the next submission, whose outcome replaces this record.
     assert folder.prepare(videos, RECORD).left == (videos.tasks[1],)
-    assert storage.list_names(f"{folder.uri}/failed") == [f"{videos.tasks[1].key}.json"]
+    assert files.list_names(f"{folder.uri}/failed") == [f"{videos.tasks[1].key}.json"]
     folder.prepare(manifest(tmp_path, "a.mp4"), RECORD)
-    assert storage.list_names(f"{folder.uri}/failed") == []
+    assert files.list_names(f"{folder.uri}/failed") == []
 
 
 def test_half_written_files_of_killed_workers_are_removed(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     videos = manifest(tmp_path, "a.mp4")
     folder.prepare(videos, RECORD)
-    left = tmp_path / "run" / "masks" / f".{videos.tasks[0].key}.parquet.0123abcd{storage.TEMPORARY_SUFFIX}"
+    left = tmp_path / "run" / "masks" / f".{videos.tasks[0].key}.parquet.0123abcd{files.TEMPORARY_SUFFIX}"
     left.parent.mkdir()
     left.write_bytes(b"PAR1 half")
     assert folder.done() == set()
@@ -164,10 +164,10 @@ def holder(**fields: Any) -> bytes:
 
 def test_a_lease_is_there_while_it_is_held(folder: RunFolder) -> None:
     with Lease(folder.paths.lease) as lease:
-        content = json.loads(storage.read_bytes(folder.paths.lease))
+        content = json.loads(files.read_bytes(folder.paths.lease))
         assert (content["pid"], content["host"]) == (os.getpid(), socket.gethostname())
         assert not lease.lost.is_set()
-    assert not storage.exists(folder.paths.lease)
+    assert not files.exists(folder.paths.lease)
 
 
 def test_a_live_process_keeps_its_lease(folder: RunFolder) -> None:
@@ -175,23 +175,23 @@ def test_a_live_process_keeps_its_lease(folder: RunFolder) -> None:
         with pytest.raises(RunBusyError, match=f"process {os.getpid()} .*alive") as refused, Lease(folder.paths.lease):
             pass
         assert refused.value.exit_code == 11
-        assert storage.exists(folder.paths.lease)
+        assert files.exists(folder.paths.lease)
 
 
 def test_the_lease_of_a_dead_process_is_taken_at_once(folder: RunFolder) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    storage.put_bytes(folder.paths.lease, holder(pid=child.pid))
+    files.put_bytes(folder.paths.lease, holder(pid=child.pid))
     assert seconds_to_take(folder) < 5
 
 
 def test_a_process_id_that_was_given_again_does_not_hold_a_lease(folder: RunFolder) -> None:
-    storage.put_bytes(folder.paths.lease, holder(started="12"))
+    files.put_bytes(folder.paths.lease, holder(started="12"))
     assert seconds_to_take(folder) < 5
 
 
 def test_a_lease_from_before_a_reboot_is_taken_at_once(folder: RunFolder) -> None:
-    storage.put_bytes(folder.paths.lease, holder(boot="another boot"))
+    files.put_bytes(folder.paths.lease, holder(boot="another boot"))
     assert seconds_to_take(folder) < 5
 
 
@@ -202,7 +202,7 @@ def test_a_zombie_does_not_hold_a_lease(folder: RunFolder) -> None:
         while stat.read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
         started = stat.read_text().rpartition(")")[2].split()[19]
-        storage.put_bytes(folder.paths.lease, holder(pid=child.pid, started=started))
+        files.put_bytes(folder.paths.lease, holder(pid=child.pid, started=started))
         assert seconds_to_take(folder) < 5
     finally:
         child.wait()
@@ -215,7 +215,7 @@ def seconds_to_take(folder: RunFolder) -> float:
 
 
 def test_a_silent_lease_elsewhere_is_waited_for_and_said_so(folder: RunFolder) -> None:
-    storage.put_bytes(folder.paths.lease, holder(host="elsewhere"))
+    files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
     notes: list[str] = []
     begun = time.monotonic()
     with Lease(folder.paths.lease, note=notes.append, silent=1.5):
@@ -226,10 +226,10 @@ def test_a_silent_lease_elsewhere_is_waited_for_and_said_so(folder: RunFolder) -
 
 
 def test_a_lease_elsewhere_that_beats_is_refused(folder: RunFolder) -> None:
-    storage.put_bytes(folder.paths.lease, holder(host="elsewhere"))
+    files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
 
     def beat(text: str) -> None:
-        storage.put_bytes(folder.paths.lease, holder(host="elsewhere", beat=1))
+        files.put_bytes(folder.paths.lease, holder(host="elsewhere", beat=1))
 
     with pytest.raises(RunBusyError, match="on elsewhere"), Lease(folder.paths.lease, note=beat, silent=30):
         pass
@@ -237,21 +237,21 @@ def test_a_lease_elsewhere_that_beats_is_refused(folder: RunFolder) -> None:
 
 def test_a_holder_notices_that_its_lease_was_taken(folder: RunFolder) -> None:
     with Lease(folder.paths.lease, heartbeat=0.05) as lease:
-        storage.put_bytes(folder.paths.lease, holder(host="elsewhere"))
+        files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
         assert lease.lost.wait(10)
-    assert json.loads(storage.read_bytes(folder.paths.lease))["token"] == "theirs", "the other's lease must stay"
+    assert json.loads(files.read_bytes(folder.paths.lease))["token"] == "theirs", "the other's lease must stay"
 
 
 def test_a_lease_is_renewed(folder: RunFolder) -> None:
     with Lease(folder.paths.lease, heartbeat=0.05):
-        first = storage.read_bytes(folder.paths.lease)
+        first = files.read_bytes(folder.paths.lease)
         deadline = time.monotonic() + 10
-        while storage.read_bytes(folder.paths.lease) == first:
+        while files.read_bytes(folder.paths.lease) == first:
             assert time.monotonic() < deadline
 
 
 def test_rubbish_in_place_of_a_lease_is_named(folder: RunFolder) -> None:
-    storage.put_bytes(folder.paths.lease, b"rubbish")
+    files.put_bytes(folder.paths.lease, b"rubbish")
     with pytest.raises(RunBusyError, match="is not a lease"), Lease(folder.paths.lease):
         pass
 
@@ -269,7 +269,7 @@ def hold(uri: str, barrier: Any, results: Any) -> None:
 
 def test_of_many_processes_one_gets_the_lease(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    storage.put_bytes(str(tmp_path / "lease.json"), holder(started="12"))  # stale, so that all want to replace it
+    files.put_bytes(str(tmp_path / "lease.json"), holder(started="12"))  # stale, so that all want to replace it
     barrier, results = context.Barrier(6), context.Queue()
     processes = [context.Process(target=hold, args=(str(tmp_path / "lease.json"), barrier, results)) for _ in range(6)]
     for process in processes:
@@ -286,14 +286,12 @@ def test_a_late_writer_does_no_harm(folder: RunFolder, tmp_path: Path) -> None:
     folder.prepare(videos, RECORD)
     masks = tmp_path / "late.parquet"
     finish(folder, late, tmp_path)
-    before = storage.read_bytes(storage.join(folder.uri, "masks", f"{late.key}.parquet"))
+    before = files.read_bytes(uris.join(folder.uri, "masks", f"{late.key}.parquet"))
     masks.write_bytes(b"the same video, from a worker that was thought dead")
     folder.commit(late, masks, {"attempt": 1}, results=RECORD.results)
-    assert storage.read_bytes(storage.join(folder.uri, "masks", f"{late.key}.parquet")) == before
+    assert files.read_bytes(uris.join(folder.uri, "masks", f"{late.key}.parquet")) == before
 
-    storage.put_bytes(
-        storage.join(folder.uri, "run.json"), RunRecord(results={"weights": "x"}, environment={}).to_json()
-    )
+    files.put_bytes(uris.join(folder.uri, "run.json"), RunRecord(results={"weights": "x"}, environment={}).to_json())
     with pytest.raises(RunMismatchError, match="another run's folder"):
         folder.commit(other, masks, {}, results=RECORD.results)
     assert folder.done() == {late.key}

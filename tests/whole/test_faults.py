@@ -25,17 +25,16 @@ from hypothesis import strategies as st
 
 from rts_batch.errors import ResultsError, RtsBatchError, StorageError
 from rts_batch.io.results.file import MasksFile, video_entries
-from rts_batch.io.storage import download, retries
-from rts_batch.io.storage import files as storage
+from rts_batch.io.results.writer import read_metadata
+from rts_batch.io.storage import download, files, retries, uris
 from rts_batch.io.storage import ranges as streaming
 from rts_batch.io.video.limits import SpoolLimits
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import Lane
-from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
-from tests.io.storage.test_files import s3, s3_server  # noqa: F401 - fixtures
+from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.messages import Failed, Finished, WorkerSettings
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
@@ -57,13 +56,13 @@ class Workers:
     """One worker for each run's folder: starting one costs a decoding process."""
 
     def __init__(self, spool: SpoolLimits = SpoolLimits(), scratch: Path | None = None) -> None:  # noqa: B008 - frozen
-        self.worker: Lane | None = None
+        self.worker: VideoWorker | None = None
         self.spool, self.scratch = spool, scratch
 
     def submit(self, out: str, manifest: Manifest) -> list[object]:
         """What a submission does to a folder, in this process. Returns the videos' ends."""
         if self.worker is None:
-            self.worker = Lane(
+            self.worker = VideoWorker(
                 WorkerSettings(
                     out=out,
                     factory="tests.support.stub_tracker:Stub",
@@ -77,7 +76,7 @@ class Workers:
             )
         self.worker._folder = RunFolder(out)
         plan = RunFolder(out).prepare(manifest, RunRecord(results={"weights": TRACKER.fingerprint}, environment={}))
-        return [list(self.worker.run(Job(task=task, attempt=1)))[-1] for task in plan.left]
+        return [list(self.worker.run(task, attempt=1))[-1] for task in plan.left]
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +116,13 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault]:
 
 
 def contents(out: str) -> dict[str, bytes]:
-    folder = storage.join(out, "masks")
-    return {name: storage.read_bytes(storage.join(folder, name)) for name in storage.list_names(folder)}
+    folder = uris.join(out, "masks")
+    return {name: files.read_bytes(uris.join(folder, name)) for name in files.list_names(folder)}
 
 
 def seen_by_readers(out: str) -> int:
     """Rows that tools without our code find, by a plain `masks/*.parquet`; what is half there would be an error."""
-    names = [name for name in storage.list_names(storage.join(out, "masks")) if name.endswith(".parquet")]
+    names = [name for name in files.list_names(uris.join(out, "masks")) if name.endswith(".parquet")]
     if not names:
         return 0
     pattern = f"{out}/masks/*.parquet"
@@ -270,7 +269,7 @@ def test_a_run_folder_on_a_full_disk_loses_nothing(
         found = contents(out)
         assert found.items() <= expected.items()
         assert seen_by_readers(out) == 3 * len(found)
-        assert not [path for path in Path(out).rglob("*") if path.name.endswith(storage.TEMPORARY_SUFFIX)]
+        assert not [path for path in Path(out).rglob("*") if path.name.endswith(files.TEMPORARY_SUFFIX)]
         ballast.unlink()
         assert all(isinstance(end, Finished) for end in workers.submit(out, manifest))
         assert contents(out) == expected
@@ -284,7 +283,7 @@ def test_a_full_disk_for_work_under_way_is_transient_and_released(
     """Images from a store need the disk, and so do the masks until they are complete."""
     store = f"memory://{uuid.uuid4().hex}"
     for image in Path(manifest.tasks[0].uri).iterdir():
-        storage.put_file(image, f"{store}/a/{image.name}")
+        files.put_file(image, f"{store}/a/{image.name}")
     rows = [{"video": f"{store}/a", "box": [10, 10, 9, 9]}]
     far = read_manifest(str(write_manifest(tmp_path / "far.jsonl", rows)))
     workers = Workers(scratch=small_disk)
@@ -303,7 +302,7 @@ def test_a_full_disk_for_work_under_way_is_transient_and_released(
 
 
 def test_no_secret_reaches_results_or_messages(
-    s3: str,  # noqa: F811
+    s3: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -317,7 +316,7 @@ def test_no_secret_reaches_results_or_messages(
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     make_images(tmp_path / "clip", 2, size=(64, 48))
     for image in (tmp_path / "clip").iterdir():
-        storage.put_file(image, f"{s3}/clip/{image.name}")
+        files.put_file(image, f"{s3}/clip/{image.name}")
     rows = [
         {"video": f"{s3}/clip", "box": [10, 10, 9, 9]},
         {"video": f"https://127.0.0.1:9/a.mp4?X-Amz-Signature={canaries[2]}", "box": [10, 10, 9, 9]},
@@ -328,11 +327,11 @@ def test_no_secret_reaches_results_or_messages(
     assert [type(end) for end in ends] == [Finished, Failed, Failed]
     for task, end in zip(found.tasks[1:], ends[1:], strict=True):
         RunFolder(f"{s3}/run").fail(task, [{"message": end.message}])
-    filesystem, root = storage.open_filesystem(f"{s3}/run")
-    files = {path: filesystem.cat_file(path) for path in filesystem.find(root)}
-    assert len(files) == 6
+    filesystem, root = files.open_filesystem(f"{s3}/run")
+    contents = {path: filesystem.cat_file(path) for path in filesystem.find(root)}
+    assert len(contents) == 6
     # The manifest must say where the videos are; it is the only file that may.
-    written = b"".join(data for path, data in files.items() if not path.endswith("manifest.parquet"))
+    written = b"".join(data for path, data in contents.items() if not path.endswith("manifest.parquet"))
     said = caplog.text + "".join(capfd.readouterr()) + "".join(map(repr, ends))
     for canary in canaries:
         assert canary.encode() not in written
@@ -360,7 +359,7 @@ def test_a_damaged_results_file_is_our_error_or_none(masks_file: bytes, tmp_path
     for read in (
         lambda: [table.to_pylist() for table in file.tables(0, file.rows)],
         lambda: list(video_entries(file, "")),
-        lambda: file.metadata,
+        lambda: read_metadata(str(path)),
     ):
         with contextlib.suppress(ResultsError):
             read()
@@ -371,7 +370,7 @@ def test_a_damaged_results_file_is_our_error_or_none(masks_file: bytes, tmp_path
 
 
 @pytest.fixture
-def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:  # noqa: F811
+def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     """A manifest of two videos in a bucket, and requests for small parts."""
     monkeypatch.setattr(download, "PART_BYTES", 4_000)
     monkeypatch.setattr(streaming, "BLOCK_BYTES", 4_000)
@@ -379,7 +378,7 @@ def footage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifes
     rows = []
     for number in range(2):
         make_video(tmp_path / f"{number}.mp4", 6 + number)
-        storage.put_file(tmp_path / f"{number}.mp4", f"{s3}/{number}.mp4")
+        files.put_file(tmp_path / f"{number}.mp4", f"{s3}/{number}.mp4")
         rows.append({"video": f"{s3}/{number}.mp4", "video_id": str(number), "box": [10, 10, 9, 9]})
     return read_manifest(str(write_manifest(tmp_path / "footage.jsonl", rows)))
 
@@ -390,8 +389,8 @@ ONE_KIND = [pytest.param([kind], marks=pytest.mark.slow) for kind in ("reset", "
 @pytest.mark.parametrize("spool", [SpoolLimits(), SpoolLimits(quota=0)], ids=["copied", "streamed"])
 @pytest.mark.parametrize("faults", [None, *ONE_KIND], ids=str)
 def test_a_run_through_a_bad_network_is_the_undisturbed_one(
-    s3: str,  # noqa: F811
-    s3_server: str,  # noqa: F811
+    s3: str,
+    s3_server: str,
     footage: Manifest,
     monkeypatch: pytest.MonkeyPatch,
     faults: list[str] | None,
@@ -399,7 +398,7 @@ def test_a_run_through_a_bad_network_is_the_undisturbed_one(
 ) -> None:
     assert all(isinstance(end, Finished) for end in Workers().submit(f"{s3}/reference", footage))
     for task in footage.tasks:  # by default decord reads what it can, from a bucket too
-        report = json.loads(storage.read_bytes(f"{s3}/reference/videos/{task.key}.json"))
+        report = json.loads(files.read_bytes(f"{s3}/reference/videos/{task.key}.json"))
         assert (report["decoder"], report["streamed"]) == ("decord", False)
     workers = Workers(spool)
     all_faults = ["reset", "break", "short", "slow down", "twice"]
@@ -414,14 +413,14 @@ def test_a_run_through_a_bad_network_is_the_undisturbed_one(
                 break
         assert contents(f"{s3}/run") == contents(f"{s3}/reference")
         for task in footage.tasks:
-            report = json.loads(storage.read_bytes(f"{s3}/run/videos/{task.key}.json"))
+            report = json.loads(files.read_bytes(f"{s3}/run/videos/{task.key}.json"))
             assert report["streamed"] is (spool.quota == 0)
     assert sum(proxy.done.values()) >= 2
 
 
 def test_expired_credentials_are_said_and_nothing_is_half_there(
-    s3: str,  # noqa: F811
-    s3_server: str,  # noqa: F811
+    s3: str,
+    s3_server: str,
     footage: Manifest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

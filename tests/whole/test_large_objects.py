@@ -12,7 +12,7 @@ import fsspec
 import psutil
 import pytest
 
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import SpoolLimits
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]
         fsspec.filesystem("s3").mkdir(BUCKET)
         for header in ("front", "end"):
             frames = make_large_video(folder / "a.mp4", GIGABYTE, header=header)
-            storage.put_file(folder / "a.mp4", f"{BUCKET}/{header}.mp4")
+            files.put_file(folder / "a.mp4", f"{BUCKET}/{header}.mp4")
             (folder / "a.mp4").unlink()
         yield address, frames
 
@@ -63,7 +63,7 @@ def test_the_first_frame_of_a_gigabyte_is_there_within_a_second_and_a_half(
     with FaultyProxy(server[0], [None], latency=0.03).serving() as address, DecodingProcess() as process:
         use(address, monkeypatch)
         process.start()  # as a worker does while its model loads
-        storage.exists(BUCKET)
+        files.exists(BUCKET)
         for _ in range(3):
             begin = time.monotonic()
             with process.open(RangedObject(f"{BUCKET}/{header}.mp4")) as source:
@@ -117,7 +117,7 @@ def test_a_gigabyte_passes_through_a_worker_in_little_memory(
         (end,) = workers.submit(out, manifest)
     assert isinstance(end, Finished), end
     (task,) = manifest.tasks
-    report = json.loads(storage.read_bytes(f"{out}/videos/{task.key}.json"))
+    report = json.loads(files.read_bytes(f"{out}/videos/{task.key}.json"))
     assert report["frames"] == frames
     assert report["streamed"] is (spool.quota == 0)
     print(f"{watch.memory / 1e6:.0f} MB of memory, {watch.disk / 1e6:.0f} MB of disk")

@@ -20,7 +20,7 @@ import pytest
 from rts_batch.actors import worker as worker_actor
 from rts_batch.actors.worker import WorkerActor
 from rts_batch.errors import ClusterError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
@@ -210,7 +210,7 @@ def test_lanes_go_on_while_the_next_video_is_on_its_way(
     (tmp_path / "scratch").mkdir()
     settings = dataclasses.replace(worker_settings(tmp_path), lanes=2, scratch=str(tmp_path / "scratch"))
     far = f"memory://{uuid.uuid4().hex}/far.mp4"  # which the worker's process could not read itself
-    storage.put_file(video, far)
+    files.put_file(video, far)
     here, bring = threading.Event(), worker_actor.bring
 
     def slow(*arguments: Any, **options: Any) -> Any:

@@ -1,22 +1,25 @@
-"""An object of a store brought onto local disk: in parallel ranges, and checked to be one version of it."""
+"""What lies in a store brought onto local disk: in parallel, and checked to be one version of it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.retries import retried
 
-__all__ = ["RESERVE_BYTES", "download", "knows_ranges", "version_of"]
+__all__ = ["RESERVE_BYTES", "download", "download_folder", "knows_ranges", "version_of"]
 
 PART_BYTES: Final = 8 << 20
 """Of one request; a store answers larger ones hardly faster, and each part is in memory once."""
 
 PARTS_AT_ONCE: Final = 4
+
+FILES_AT_ONCE: Final = 8
+"""Of a folder."""
 
 RESERVE_BYTES: Final = 64 << 20
 """Disk that stays free for what else a worker writes."""
@@ -48,6 +51,52 @@ def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -
     after = retried(lambda: filesystem.info(remote))
     if version_of(after) != version_of(info):
         raise StorageError(f"{remote} changed while it was fetched", transient=True)
+
+
+def download_folder(filesystem: Any, remote: str, target: Path) -> None:
+    """Writes everything inside a folder to a new folder `target`.
+
+    Raises:
+        StorageError: not enough disk, or something was added, changed or removed meanwhile (worth trying again); or a
+            name that cannot lie inside a local folder.
+        Exception: whatever the file system raises.
+    """
+    files = _files_inside(filesystem, remote)
+    paths = {name: target / name[len(remote.rstrip("/")) + 1 :] for name in files}
+    target.mkdir()
+    _check_disk(target, sum(info.get("size") or 0 for info in files.values()))
+    for name, path in paths.items():
+        if ".." in PurePosixPath(name).parts:
+            raise StorageError(f"{name} cannot be copied: its name leads out of its folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fetch(name: str) -> None:
+        retried(lambda: filesystem.get_file(name, str(paths[name])))
+        arrived, size = paths[name].stat().st_size, files[name].get("size")
+        if size is not None and arrived != size:
+            raise OSError(f"{arrived} of {size} bytes of {name} arrived")
+
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        futures = [pool.submit(fetch, name) for name in files]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    filesystem.invalidate_cache()
+    if _versions(_files_inside(filesystem, remote)) != _versions(files):
+        raise StorageError(f"{remote} changed while it was fetched", transient=True)
+
+
+def _files_inside(filesystem: Any, remote: str) -> dict[str, dict[str, Any]]:
+    """What a store says of every file inside a folder, by its full name; marks of empty folders are left out."""
+    found: dict[str, dict[str, Any]] = retried(lambda: filesystem.find(remote, detail=True))
+    return {name: info for name, info in found.items() if info["type"] == "file" and not name.endswith("/")}
+
+
+def _versions(files: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    return {name: version_of(info) for name, info in files.items()}
 
 
 def knows_ranges(filesystem: Any, remote: str) -> bool:

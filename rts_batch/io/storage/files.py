@@ -1,8 +1,12 @@
-"""Bytes on local disk and in object stores, addressed by one kind of URI.
+"""Bytes on local disk and in object stores, addressed by one kind of URI (see `uris`).
 
-A URI is a path or `scheme://…`. fsspec does the talking; this module adds what a batch run relies on: a file that is
-put appears whole or not at all, a missing folder is an empty one, and every error is a `StorageError` that says
-whether trying again may help.
+fsspec does the talking; this module adds what a batch run relies on: a file that is put appears whole or not at all, a
+missing folder is an empty one, a name is never a pattern, and every error is a `StorageError` that says whether trying
+again may help.
+
+Of fsspec's calls only those may be used that take a name as it is: `info`, `ls`, `find`, `cat_file`, `get_file`,
+`put_file`, `pipe_file`, `rm_file`, `open`. Those without `_file` in their names (`get`, `rm`, `cat`, …) expand `*`, `?`
+and `[…]`, which are ordinary characters of the names of files and objects.
 """
 
 from __future__ import annotations
@@ -11,119 +15,54 @@ import contextlib
 import errno
 import os
 import posixpath
-import re
 import secrets
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import fsspec
 
 from rts_batch.errors import StorageError
-from rts_batch.io.storage.download import download
-from rts_batch.io.storage.public_http import http_options, refusal_behind
+from rts_batch.io.storage.download import download, download_folder
+from rts_batch.io.storage.public_http import http_options
 from rts_batch.io.storage.retries import is_transient, retried
+from rts_batch.io.storage.trouble import missing, translated
+from rts_batch.io.storage.uris import WEB, check_uri, join, local_path, safe_uri, scheme_of, without_query
 
 __all__ = [
-    "check_uri",
     "create_bytes",
     "delete",
     "exists",
     "fetch",
-    "is_folder",
-    "join",
     "list_folders",
     "list_names",
-    "local_path",
     "open_filesystem",
     "put_bytes",
     "put_file",
     "read_bytes",
     "remove_temporaries",
-    "resolve",
-    "safe_uri",
-    "translated",
 ]
-
-SCHEMES: Final = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
-"""What a URI may begin with; fsspec knows more (chained URLs, remote shells) that no manifest should reach."""
 
 TEMPORARY_SUFFIX: Final = ".part"
 """Ends the name of a file that is not complete yet; no reader's `*.parquet` or `*.json` matches it."""
 
+LONGEST_NAME: Final = 200
+"""Bytes; a local name may have 255, and a temporary one is longer than what it stands for."""
+
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:::|://)")
-_UNUSUAL = re.compile(r"[@\[\]]|[^\x00-\x7f]")
-"""What an address with a password, or one that cannot be taken apart, has in it."""
-
-
-def check_uri(uri: str) -> None:
-    """Raises StorageError unless the URI is a path or has a scheme of the allow-list and holds no password."""
-    if not uri or "\0" in uri:
-        raise StorageError("the path is empty" if not uri else f"{uri!r} holds a NUL character")
-    match = _SCHEME.match(uri)
-    if not match:
-        return
-    if match[1].lower() not in SCHEMES or "::" in uri:
-        raise StorageError(f"{safe_uri(uri)!r} cannot be read: expected a path or one of {', '.join(SCHEMES)}")
-    if not _UNUSUAL.search(uri):  # a million plain ones are looked at in a third of the time
-        return
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise StorageError(f"{uri!r} is not a valid address: {error}") from None
-    if parts.password is not None:
-        raise StorageError(f"{safe_uri(uri)!r} holds a password; give credentials in the environment instead")
-
-
-def safe_uri(uri: str) -> str:
-    """The URI without user, password and query, which may hold signatures: fit for logs and messages."""
-    match = _SCHEME.match(uri)
-    if not match or match[1].lower() == "file":
-        return uri
-    host, slash, path = uri[match.end() :].split("?")[0].partition("/")
-    return match[0] + host.rpartition("@")[2] + slash + path
-
-
-def local_path(uri: str) -> Path | None:
-    """The path of a local URI, None for any other."""
-    match = _SCHEME.match(uri)
-    if not match:
-        return Path(uri)
-    return Path(uri[match.end() :]) if match[1].lower() == "file" else None
-
-
-def join(uri: str, *names: str) -> str:
-    """The URI of something inside a folder."""
-    return posixpath.join(uri, *names)
-
-
-def resolve(uri: str, folder: str) -> str:
-    """The absolute form of a URI that was written down relative to `folder`."""
-    if _SCHEME.match(uri) or os.path.isabs(uri):
-        return uri
-    base = folder
-    if match := _SCHEME.match(folder):
-        if match[1].lower() != "file":
-            return join(folder, uri)
-        base = folder[match.end() :]
-    return os.path.normpath(os.path.join(base if os.path.isabs(base) else os.path.abspath(base), uri))
 
 
 def exists(uri: str) -> bool:
     filesystem, path = open_filesystem(uri)
     with translated("look up", uri):
         filesystem.invalidate_cache()
-        return bool(filesystem.exists(path))
-
-
-def is_folder(uri: str) -> bool:
-    filesystem, path = open_filesystem(uri)
-    with translated("look up", uri):
-        filesystem.invalidate_cache()
-        return bool(filesystem.isdir(path))
+        try:
+            filesystem.info(path)
+        except FileNotFoundError as error:
+            if is_transient(error):
+                raise
+            return False
+        return True
 
 
 def list_names(uri: str) -> list[str]:
@@ -152,10 +91,10 @@ def fetch(uri: str, folder: str | Path, *, info: dict[str, Any] | None = None) -
     path = local_path(uri)
     if path is not None:
         if not path.exists():
-            raise StorageError(f"{uri} does not exist")
+            raise missing(uri)
         return path
     filesystem, remote = open_filesystem(uri)
-    target = Path(folder) / (posixpath.basename(remote.rstrip("/").split("?")[0]) or "file")
+    target = Path(folder) / _own_name(uri)
     temporary = target.with_name(_temporary_name(target.name))
     with translated("fetch", uri):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -164,13 +103,21 @@ def fetch(uri: str, folder: str | Path, *, info: dict[str, Any] | None = None) -
                 filesystem.invalidate_cache()
                 info = retried(lambda: filesystem.info(remote))
             if info["type"] == "directory":
-                filesystem.get(remote.rstrip("/") + "/", str(temporary) + "/", recursive=True)
+                download_folder(filesystem, remote, temporary)
             else:
                 download(filesystem, remote, temporary, info)
             temporary.rename(target)
         finally:
             _remove(temporary)
     return target
+
+
+def _own_name(uri: str) -> str:
+    """What a copy of a stored file is called: its own name, if that can be one on local disk."""
+    name = posixpath.basename(without_query(uri).rstrip("/"))
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = secrets.token_hex(8) + posixpath.splitext(name)[1][:16]
+    return name if name not in ("", ".", "..") else "file"
 
 
 def put_file(local: str | Path, uri: str) -> None:
@@ -235,10 +182,38 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 def delete(uri: str) -> None:
     """Removes a file, or a folder with everything in it. What does not exist is no error."""
-    filesystem, path = open_filesystem(uri)
+    path = local_path(uri)
     with translated("delete", uri), contextlib.suppress(FileNotFoundError):
+        if path is not None:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            return
+        filesystem, remote = open_filesystem(uri)
         filesystem.invalidate_cache()
-        filesystem.rm(path, recursive=True)
+        if retried(lambda: filesystem.info(remote))["type"] != "directory":
+            _delete_stored(filesystem, remote)
+            return
+        for name in retried(lambda: filesystem.find(remote)):
+            _delete_stored(filesystem, name)
+        filesystem.invalidate_cache()
+        _delete_empty_folders(filesystem, remote)
+
+
+def _delete_stored(filesystem: Any, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        retried(lambda: filesystem.rm_file(name))
+
+
+def _delete_empty_folders(filesystem: Any, remote: str) -> None:
+    """Removes folders that remain without anything in them, as they do where they are more than parts of names."""
+    if filesystem.isdir(remote):
+        inside = filesystem.find(remote, withdirs=True, detail=True)
+        folders = {remote, *(name for name, info in inside.items() if info["type"] == "directory")}
+        for folder in sorted(folders, reverse=True):
+            with contextlib.suppress(OSError):  # somebody has put something there
+                filesystem.rmdir(folder)
 
 
 def remove_temporaries(uri: str) -> list[str]:
@@ -255,15 +230,22 @@ def remove_temporaries(uri: str) -> list[str]:
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec file system of a URI and the path within it."""
     check_uri(uri)
-    scheme = match[1].lower() if (match := _SCHEME.match(uri)) else "file"
+    path = local_path(uri)
+    if path is not None:
+        return fsspec.filesystem("file"), str(path.absolute())  # fsspec expands `~` of relative ones
+    scheme = scheme_of(uri) or ""
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri, **(http_options() if scheme in ("http", "https") else {}))
+        # What `fsspec.url_to_fs` does, which would take `::` in a name for a chain of file systems.
+        cls = fsspec.get_filesystem_class(scheme)
+        options = http_options() if scheme in WEB else {}
+        filesystem = fsspec.filesystem(scheme, **cls._get_kwargs_from_urls(uri), **options)
+        remote = cls._strip_protocol(uri)
     except ImportError as error:
         extra = f": pip install 'rts-batch[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else ""
         raise StorageError(f"{scheme}:// needs a package that is not installed ({error}){extra}") from None
     except Exception as error:
         raise StorageError(f"{safe_uri(uri)!r} cannot be opened: {error}") from error
-    return filesystem, path
+    return filesystem, f"/{remote.lstrip('/')}" if scheme == "memory" else remote
 
 
 def _list_all(uri: str, kind: str = "file") -> list[str]:
@@ -274,7 +256,9 @@ def _list_all(uri: str, kind: str = "file") -> list[str]:
             entries = filesystem.ls(path, detail=True)
         except FileNotFoundError:
             return []
-    return sorted(posixpath.basename(entry["name"].rstrip("/")) for entry in entries if entry["type"] == kind)
+    names = [entry["name"].rstrip("/") for entry in entries if entry["type"] == kind]
+    # A store also lists an object of the folder's own name, and the mark of an empty folder.
+    return sorted(posixpath.basename(name) for name in names if name != path.rstrip("/"))
 
 
 def _put_local(path: Path, write: Any) -> None:
@@ -298,7 +282,8 @@ def _sync(path: Path) -> None:
 
 
 def _temporary_name(name: str) -> str:
-    return f".{name[:200]}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    short = os.fsdecode(os.fsencode(name)[:LONGEST_NAME])
+    return f".{short}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
 
 
 def _remove(path: Path) -> None:
@@ -306,29 +291,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def translated(verb: str, uri: str) -> Iterator[None]:
-    """Turns whatever a file system raises into a StorageError that names the URI."""
-    shown = safe_uri(uri)
-    try:
-        yield
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        refusal = refusal_behind(error)
-        if refusal is not None:
-            raise StorageError(f"cannot {verb} {shown}: {refusal}") from error
-        if is_transient(error):
-            raise StorageError(f"cannot {verb} {shown}: the server is in trouble", transient=True) from error
-        raise StorageError(f"cannot {verb} {shown}: it does not exist") from error
-    except Exception as error:
-        refusal = refusal_behind(error)
-        text, transient = (_text(error), is_transient(error)) if refusal is None else (str(refusal), False)
-        raise StorageError(f"cannot {verb} {shown}: {text}", transient=transient) from error
-
-
-def _text(error: Exception) -> str:
-    """What an error says, without the queries of addresses in it."""
-    return re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", f"{type(error).__name__}: {error}")

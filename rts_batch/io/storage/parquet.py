@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files
 
 __all__ = ["open_parquet", "read_parquet"]
 
@@ -26,7 +26,7 @@ def open_parquet(source: str | bytes) -> pq.ParquetFile:
     """
     if isinstance(source, bytes):
         return pq.ParquetFile(pa.BufferReader(source), pre_buffer=False)
-    filesystem, path = storage.open_filesystem(source)
+    filesystem, path = files.open_filesystem(source)
     return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=False)
 
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from rts_batch.errors import StorageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, trouble, uris
 from rts_batch.io.storage.download import version_of
 from rts_batch.io.storage.retries import retried
 from rts_batch.io.video.isolated.contents import CHUNK_BYTES, QUESTION
@@ -41,11 +41,11 @@ class RangedObject:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._filesystem, self._remote = storage.open_filesystem(uri)
-        with storage.translated("read", uri):
+        self._filesystem, self._remote = files.open_filesystem(uri)
+        with trouble.translated("read", uri):
             info = retried(lambda: self._filesystem.info(self._remote))
         if not info.get("size"):
-            raise StorageError(f"cannot read {storage.safe_uri(uri)} by ranges: it says not how large it is")
+            raise StorageError(f"cannot read {uris.safe_uri(uri)} by ranges: it says not how large it is")
         self.size: int = info["size"]
         self._version = version_of(info)
         self._blocks: OrderedDict[int, Future[bytes]] = OrderedDict()
@@ -81,7 +81,7 @@ class RangedObject:
                 raise OSError(f"{len(data)} of {end - start} bytes arrived")
             return data
 
-        with storage.translated("read", self.uri):
+        with trouble.translated("read", self.uri):
             data = retried(fetch)
             self._check_version()
         return data
@@ -90,7 +90,7 @@ class RangedObject:
         """Looked at after the bytes: what has not changed by then had not when they were sent."""
         self._filesystem.invalidate_cache()
         if version_of(retried(lambda: self._filesystem.info(self._remote))) != self._version:
-            raise StorageError(f"{storage.safe_uri(self.uri)} changed while it was read", transient=True)
+            raise StorageError(f"{uris.safe_uri(self.uri)} changed while it was read", transient=True)
 
 
 class ByteServer:

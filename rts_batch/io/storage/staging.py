@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rts_batch.errors import StorageError, UsageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 
 __all__ = ["staged_folder"]
 
@@ -26,18 +26,18 @@ def staged_folder(uri: str) -> Iterator[Path]:
         UsageError: `uri` exists and is not an empty folder.
         StorageError: the folder cannot be written.
     """
-    target = storage.local_path(uri)
+    target = uris.local_path(uri)
     if target is None:
-        if storage.list_names(uri):
-            raise UsageError(f"{storage.safe_uri(uri)} holds files already; give a new folder")
+        if files.list_names(uri):
+            raise UsageError(f"{uris.safe_uri(uri)} holds files already; give a new folder")
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
             yield Path(scratch)
             for path in sorted(path for path in Path(scratch).rglob("*") if path.is_file()):
-                storage.put_file(path, storage.join(uri, path.relative_to(scratch).as_posix()))
+                files.put_file(path, uris.join(uri, path.relative_to(scratch).as_posix()))
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already; give a new folder")
-    stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}{storage.TEMPORARY_SUFFIX}")
+    stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}{files.TEMPORARY_SUFFIX}")
     try:
         stage.mkdir(parents=True)
         yield stage

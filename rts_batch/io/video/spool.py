@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rts_batch.errors import StorageError
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, trouble, uris
 from rts_batch.io.storage.download import RESERVE_BYTES, knows_ranges
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.storage.retries import retried
@@ -33,28 +33,28 @@ def bring(
     Raises:
         StorageError: the video does not exist, or has to be copied and is too large for that.
     """
-    if storage.local_path(uri) is not None:
-        return storage.fetch(uri, folder)
-    filesystem, remote = storage.open_filesystem(uri)
-    with storage.translated("look up", uri):
+    if uris.local_path(uri) is not None:
+        return files.fetch(uri, folder)
+    filesystem, remote = files.open_filesystem(uri)
+    with trouble.translated("look up", uri):
         filesystem.invalidate_cache()
         info = retried(lambda: filesystem.info(remote))
         size = filesystem.du(remote) if info["type"] == "directory" else info.get("size")
     most = limits.most_of_one
     room = limits.largest if most is None else min(limits.largest, most)
     if size is None:  # a web server that does not say
-        return storage.fetch(uri, folder, info=info)
+        return files.fetch(uri, folder, info=info)
     if _can_be_streamed(uri, info, decoder):
         too_large = size > room or size + RESERVE_BYTES > _free(folder)
-        with storage.translated("read", uri):
+        with trouble.translated("read", uri):
             if too_large and knows_ranges(filesystem, remote):
                 return RangedObject(uri)
     elif most is not None and size > most:
         raise StorageError(
-            f"{storage.safe_uri(uri)} has {size >> 20} MiB and has to lie on disk, where a video may take {most >> 20} "
+            f"{uris.safe_uri(uri)} has {size >> 20} MiB and has to lie on disk, where a video may take {most >> 20} "
             f"MiB; give a larger --spool-quota, which {limits.videos} videos share"
         )
-    return storage.fetch(uri, folder, info=info)
+    return files.fetch(uri, folder, info=info)
 
 
 def _can_be_streamed(uri: str, info: dict[str, object], decoder: DecoderName) -> bool:

@@ -18,8 +18,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.io.storage import download, retries
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import download, files, retries
 from rts_batch.io.storage import ranges as streaming
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video import spool
@@ -27,7 +26,6 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecodingLimits, SpoolLimits
 from rts_batch.io.video.opening import Frame, open_video
 from rts_batch.io.video.spool import bring
-from tests.io.storage.test_files import s3, s3_server  # noqa: F401 - fixtures
 from tests.support.decoded import frames_with_a_kill, same
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.videos import make_images, make_large_video, make_video
@@ -57,7 +55,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def put(path: Path) -> str:
     uri = f"memory://{uuid.uuid4().hex}/{path.name}"
-    storage.put_file(path, uri)
+    files.put_file(path, uri)
     return uri
 
 
@@ -103,11 +101,11 @@ def test_damage_is_told_of_streamed_videos_too(process: DecodingProcess, clip: P
     content = bytearray(clip.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 12_000] = bytes(12_000)
-    storage.put_bytes(uri, bytes(content))
+    files.put_bytes(uri, bytes(content))
     with process.open(RangedObject(uri)) as source:
         list(source)
     assert source.damage
-    storage.put_bytes(uri, b"This is no video.\n" * 1000)
+    files.put_bytes(uri, b"This is no video.\n" * 1000)
     with pytest.raises(VideoError, match=r"a\.mp4 is not a video"):
         process.open(RangedObject(uri))
     assert process.starts == 1
@@ -150,7 +148,7 @@ def test_an_object_that_changes_meanwhile_is_not_mixed(
     process: DecodingProcess, clip: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = put(clip)
-    filesystem, path = storage.open_filesystem(uri)
+    filesystem, path = files.open_filesystem(uri)
     info = MemoryFileSystem.info
     version = "first"
     monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path: {**info(self, path), "ETag": version})
@@ -167,7 +165,7 @@ def test_an_object_that_changes_meanwhile_is_not_mixed(
         read(process, stored)
     assert caught.value.transient
     version = "first"
-    storage.put_file(clip, uri)
+    files.put_file(clip, uri)
     assert len(read(process, RangedObject(uri))) == FRAMES
     assert process.starts == 1
 
@@ -254,8 +252,8 @@ def test_a_streamed_video_may_be_left_early(process: DecodingProcess, clip: Path
 
 @pytest.mark.parametrize("header", ["front", "end"])
 def test_the_first_frame_needs_little_of_the_object(
-    s3: str,  # noqa: F811
-    s3_server: str,  # noqa: F811
+    s3: str,
+    s3_server: str,
     process: DecodingProcess,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,7 +262,7 @@ def test_the_first_frame_needs_little_of_the_object(
     """A part of it, in a few requests, through a network that takes 30 ms for each."""
     monkeypatch.setattr(streaming, "BLOCK_BYTES", 1 << 17)
     frames = make_large_video(tmp_path / "a.mp4", 12 << 20, frame=(640, 360), header=header)
-    storage.put_file(tmp_path / "a.mp4", f"{s3}/a.mp4")
+    files.put_file(tmp_path / "a.mp4", f"{s3}/a.mp4")
     proxy = FaultyProxy(s3_server, [None], latency=0.03)
     with proxy.serving() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
@@ -297,14 +295,14 @@ def test_small_videos_are_copied_and_large_ones_stay(
 
 @pytest.mark.parametrize("size", [1000, 50_000], ids=["in one piece", "in parts"])
 def test_a_copy_is_asked_about_once_before_and_once_after(
-    s3: str,  # noqa: F811
-    s3_server: str,  # noqa: F811
+    s3: str,
+    s3_server: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     size: int,
 ) -> None:
     monkeypatch.setattr(download, "PART_BYTES", 10_000)
-    storage.put_bytes(f"{s3}/a.mp4", b"video" * (size // 5))
+    files.put_bytes(f"{s3}/a.mp4", b"video" * (size // 5))
     proxy = FaultyProxy(s3_server, [None])
     with proxy.serving() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
@@ -360,7 +358,7 @@ def test_what_must_lie_on_disk_must_fit_its_quota(tmp_path: Path, clip: Path) ->
     make_images(tmp_path / "frames", 3)
     folder = f"memory://{uuid.uuid4().hex}/frames"
     for image in (tmp_path / "frames").iterdir():
-        storage.put_file(image, f"{folder}/{image.name}")
+        files.put_file(image, f"{folder}/{image.name}")
     size = sum(image.stat().st_size for image in (tmp_path / "frames").iterdir())
     assert len(list(Path(bring(folder, tmp_path / "spool", SpoolLimits(quota=2 * size))).iterdir())) == 3
     for uri, decoder in ((folder, "auto"), (put(clip), "decord")):

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError
-from rts_batch.io.storage.files import safe_uri
+from rts_batch.io.storage import uris
 from rts_batch.io.storage.ranges import ByteServer, RangedObject
 from rts_batch.io.video.frames import FrameSource
 from rts_batch.io.video.isolated.child import OUT_OF_MEMORY
@@ -127,7 +127,7 @@ class DecodingProcess:
             raise RuntimeError(f"{self._open.path} is still open; a decoding process reads one video at a time")
         stored = video if isinstance(video, RangedObject) else None
         request = {
-            "path": safe_uri(video.uri) if isinstance(video, RangedObject) else os.path.abspath(video),
+            "path": uris.safe_uri(video.uri) if isinstance(video, RangedObject) else os.path.abspath(video),
             "size": stored.size if stored is not None else None,
             "decoder": decoder,
             "start": start,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError, TrainingError
 from rts_batch.io.results.file import MasksFile
-from rts_batch.io.storage import files as storage
+from rts_batch.io.storage import files, uris
 from rts_batch.io.video.opening import open_video
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import Box, decode_rle
@@ -88,8 +88,8 @@ class RunMasks:
         self.folder, self.keep, self.name = str(folder), keep, name
         self._usable: Memory[NDArray[np.bool_]] = Memory()
         self.read_frames = read_frames or read_video_frames
-        tasks = read_manifest(storage.join(self.folder, "manifest.parquet")).tasks
-        done = set(storage.list_names(storage.join(self.folder, "masks")))
+        tasks = read_manifest(uris.join(self.folder, "manifest.parquet")).tasks
+        done = set(files.list_names(uris.join(self.folder, "masks")))
         finished = [task for task in tasks if f"{task.key}.parquet" in done]
         if not finished:
             raise TrainingError(f"{folder}: none of the {len(tasks)} videos of this run is finished")
@@ -159,7 +159,7 @@ class RunMasks:
 
     @contextlib.contextmanager
     def _open(self, target: _Target) -> Iterator[MasksFile]:
-        file = MasksFile(storage.join(self.folder, "masks", f"{target.key}.parquet"))
+        file = MasksFile(uris.join(self.folder, "masks", f"{target.key}.parquet"))
         try:
             yield file
         except ResultsError as error:  # what is wrong with one sequence is stepped over
@@ -195,9 +195,9 @@ def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.u
     """
     wanted = set(frames)
     with tempfile.TemporaryDirectory() as spool:
-        path = storage.fetch(uri, spool)
+        path = files.fetch(uri, spool)
         with open_video(str(path), start=min(wanted), end=max(wanted) + 1) as source:
             found = {frame.index: frame.image for frame in source if frame.index in wanted}
     if len(found) < len(wanted):
-        raise TrainingError(f"{storage.safe_uri(uri)} has no frame {min(wanted - set(found))}")
+        raise TrainingError(f"{uris.safe_uri(uri)} has no frame {min(wanted - set(found))}")
     return found
