@@ -28,8 +28,9 @@ import rts_batch
 from rts_batch.evaluation.layouts.masks import davis_sequences
 from rts_batch.evaluation.layouts.sequences import MaskSequence, read_labels
 from rts_batch.io.results.writer import ResultsWriter
-from rts_batch.masks import encode_rle, mask_box
+from rts_batch.masks import State
 from rts_batch.weights.registry import load_weights
+from tests.support.run_folders import row_of
 
 BENCHMARK = "davis2016"
 
@@ -112,22 +113,10 @@ def copied(davis: Path, work: Path) -> dict[str, Any]:
 
 def write_copies(sequence: MaskSequence, path: Path) -> None:
     mask = sequence.mask(read_labels(sequence.labels[0]), 1)
-    height, width = mask.shape
-    with ResultsWriter(
-        path, video_id=sequence.name, height=height, width=width, targets={1: (None, {})}, extras={}, weights="copy"
-    ) as writer:
+    with ResultsWriter(path, targets={1: {}}, weights="copy") as writer:
         for frame in range(len(sequence.frames)):
-            writer.add(
-                1,
-                frame=frame,
-                time=None,
-                rle=encode_rle(mask),
-                box=mask_box(mask),
-                area=int(mask.sum()),
-                score=None,
-                confidence=1.0,
-                state="prompt" if frame == 0 else "tracked",
-            )
+            state: State = "prompt" if frame == 0 else "tracked"
+            writer.add(row_of(mask, frame, state, video_id=sequence.name, confidence=1.0))
         writer.close(frames=len(sequence.frames))
 
 

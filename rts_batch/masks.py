@@ -7,7 +7,6 @@ the region outside which its mask is empty, and because pycocotools' reader beli
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -15,10 +14,9 @@ from typing import Final, Literal, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco
 
-from rts_batch.errors import PromptError, ResultsError
+from rts_batch.errors import ResultsError
 
 __all__ = [
     "MAX_PIXELS",
@@ -29,7 +27,6 @@ __all__ = [
     "State",
     "TrackedFrame",
     "compress_runs",
-    "decode_mask_image",
     "decode_rle",
     "encode_rle",
     "mask_box",
@@ -151,35 +148,6 @@ def compress_runs(runs: NDArray[np.int64], height: int, width: int) -> bytes:
     packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     counts: bytes = packed["counts"]
     return counts
-
-
-def decode_mask_image(data: bytes, object_id: int) -> NDArray[np.bool_]:
-    """Reads a mask [H, W] from the bytes of a PNG: grey, black and white, or palette (whose indices count).
-
-    Where all values are 0 and 1, or 0 and 255, whatever is not 0 belongs to the target; otherwise what equals
-    `object_id` does.
-
-    Raises:
-        PromptError: not a PNG, or one of colours.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PromptError(f"the mask is {image.width}×{image.height} pixels, more than any video has")
-            if image.mode in ("RGB", "RGBA", "LA"):
-                channels = np.asarray(image.convert("RGB"))
-                if (channels != channels[:, :, :1]).any():
-                    raise PromptError("the mask is a PNG of colours; write a grey or a palette PNG")
-                values = channels[:, :, 0]
-            else:
-                values = np.asarray(image)  # of a palette image, the indices
-    except PromptError:
-        raise
-    except Exception as error:  # Pillow raises half a dozen kinds for damaged files
-        raise PromptError(f"the mask is not a PNG that can be read: {error}") from error
-    present = set(np.unique(values).tolist())
-    marked: NDArray[np.bool_] = values != 0 if present <= {0, 1} or present <= {0, 255} else values == object_id
-    return marked
 
 
 def mask_box(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> tuple[int, int, int, int] | None:

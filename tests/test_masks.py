@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 from collections.abc import Callable
 
@@ -14,14 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco
 
 import rts_batch.masks
-from rts_batch.errors import PromptError, ResultsError
+from rts_batch.errors import ResultsError
 from rts_batch.masks import (
     compress_runs,
-    decode_mask_image,
     decode_rle,
     encode_rle,
     mask_box,
@@ -178,34 +174,6 @@ def test_the_box_is_tight(mask: NDArray) -> None:
     assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
-# Mask images
-
-
-def png(values: NDArray, mode: str | None = None) -> bytes:
-    image = Image.fromarray(values)
-    if mode == "P":
-        image = Image.new("P", image.size)
-        image.putpalette([value for index in range(256) for value in (255 - index, index, 40)])
-        image.putdata(values.reshape(-1).tolist())
-    elif mode is not None:
-        image = image.convert(mode)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
-
-
-LABELS = np.array([[0, 1, 2], [7, 2, 255]], np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("top", "mode"),
-    [(255, "1"), *((top, mode) for top in (1, 255) for mode in (None, "P", "RGB", "RGBA", "LA", "I;16"))],
-)
-def test_black_and_white_means_not_zero(top: int, mode: str | None) -> None:
-    mask = np.array([[0, top, top], [0, 0, top]], np.uint8)
-    assert np.array_equal(decode_mask_image(png(mask, mode), object_id=7), mask != 0)
-
-
 @given(st.lists(hnp.arrays(np.bool_, (6, 7)), min_size=1, max_size=5), st.permutations(range(1, 6)))
 def test_a_smaller_mask_lies_on_top(given_masks: list[NDArray], ids: list[int]) -> None:
     named = dict(zip(ids, given_masks, strict=False))
@@ -216,37 +184,3 @@ def test_a_smaller_mask_lies_on_top(given_masks: list[NDArray], ids: list[int]) 
     assert list(kept) == sorted(named)
     for object_id, mask in kept.items():
         assert np.array_equal(mask, painted == object_id)
-
-
-@pytest.mark.parametrize("mode", [None, "P", "RGB"])
-@pytest.mark.parametrize("object_id", [1, 2, 7, 255, 300])
-def test_other_values_are_object_ids(mode: str | None, object_id: int) -> None:
-    assert np.array_equal(decode_mask_image(png(LABELS, mode), object_id), object_id == LABELS)
-
-
-def test_sixteen_bits_hold_large_object_ids() -> None:
-    labels = np.array([[0, 1000], [300, 65535]], np.uint16)
-    assert decode_mask_image(png(labels), 1000).tolist() == [[False, True], [False, False]]
-    assert decode_mask_image(png(labels), 65535).tolist() == [[False, False], [False, True]]
-
-
-def test_colours_are_no_mask() -> None:
-    picture = np.array([[[0, 1, 2], [3, 4, 5]]], np.uint8)
-    with pytest.raises(PromptError, match="PNG of colours"):
-        decode_mask_image(png(picture), 1)
-
-
-@settings(max_examples=200)
-@given(st.data())
-def test_a_damaged_png_gives_a_mask_or_our_error(data: st.DataObject) -> None:
-    content = bytearray(png(np.arange(256, dtype=np.uint8).reshape(16, 16)))
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    content = content[: data.draw(st.integers(0, len(content)))]
-    with contextlib.suppress(PromptError):
-        assert decode_mask_image(bytes(content), 3).dtype == np.bool_
-
-
-def test_a_file_that_is_no_png_is_refused() -> None:
-    with pytest.raises(PromptError, match="not a PNG"):
-        decode_mask_image(b"GIF89a", 1)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rts_batch.errors import UsageError
+from rts_batch.io.results.schema import Row
 from rts_batch.masks import STATES, State
-from rts_batch.runs.reading import MaskRow, Target, VideoMasks
+from rts_batch.runs.reading import Target, VideoMasks
 
 __all__ = [
     "NO_CATEGORY",
@@ -59,7 +60,7 @@ class RowFilter:
         if unknown:
             raise UsageError(f"--states: {', '.join(unknown)} is none of {', '.join(STATES)}")
 
-    def takes(self, row: MaskRow) -> bool:
+    def takes(self, row: Row) -> bool:
         """Whether the row passes, whatever its frame and object."""
         if row.area < self.min_area or (self.states is not None and row.state not in self.states):
             return False
@@ -128,7 +129,7 @@ class ExportVideo:
         first = min((target.first_frame for target in self.targets), default=self.masks.frames_total)
         return range(-(-first // self.every) * self.every, self.masks.frames_total, self.every)
 
-    def frames(self) -> Iterator[tuple[int, list[MaskRow]]]:
+    def frames(self) -> Iterator[tuple[int, list[Row]]]:
         """Every frame of `indices` with the rows that pass, in order of object_id."""
         due = iter(self.indices)
         for frame in self.masks.frames([target.object_id for target in self.targets]):
@@ -137,7 +138,7 @@ class ExportVideo:
                 yield frame.index, [row for row in frame.rows if self._takes(row)]
         yield from ((index, []) for index in due)
 
-    def track(self, target: Target) -> Iterator[tuple[int, MaskRow | None]]:
+    def track(self, target: Target) -> Iterator[tuple[int, Row | None]]:
         """Every exported frame of one target from its first on, with None where its row does not pass."""
         for row in self.masks.rows([target.object_id]):
             if row.frame % self.every == 0:
@@ -153,7 +154,7 @@ class ExportVideo:
     def every(self) -> int:
         return self.filter.every
 
-    def _takes(self, row: MaskRow) -> bool:
+    def _takes(self, row: Row) -> bool:
         return (row.area > 0 or not self.needs_mask) and self.filter.takes(row)
 
 
@@ -207,7 +208,7 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def compressed(row: MaskRow) -> dict[str, object]:
+def compressed(row: Row) -> dict[str, object]:
     """The mask as COCO's compressed RLE for JSON, after a check of it."""
     row.runs()
     return {"size": [row.height, row.width], "counts": row.rle.decode("ascii")}

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rts_batch.errors import ManifestError, ResultsError, StorageError
-from rts_batch.io.results.writer import RESULT_COLUMNS
+from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.io.storage import uris
 from rts_batch.manifest.formats import Problem, RawRows
 from rts_batch.manifest.task import Direction, PromptKind

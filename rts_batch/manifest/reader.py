@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from rts_batch.errors import ManifestError
-from rts_batch.io.results.writer import EXTRA_TYPES
+from rts_batch.io.results.schema import EXTRA_TYPES
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.columns import COLUMNS, Columns, check_columns, rle_of
 from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.runs.reading import MaskRow
+from rts_batch.io.results.schema import Row
 
 __all__ = ["COLOURS", "Colour", "choose_colours", "describe", "paint", "paint_caption", "paint_rows"]
 
@@ -39,7 +39,7 @@ def choose_colours(object_ids: Iterable[int]) -> dict[int, Colour]:
     return {object_id: COLOURS[place % len(COLOURS)] for place, object_id in enumerate(sorted(object_ids))}
 
 
-def describe(row: MaskRow) -> str:
+def describe(row: Row) -> str:
     """Number, score and state of a target, as `2 0.87 tracked`."""
     score = "" if row.score is None else f"{row.score:.2f} "
     return f"{row.object_id} {score}{row.state}"
@@ -57,7 +57,7 @@ def paint(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> 
     cv2.drawContours(image, contours, -1, colour, max(1, image.shape[1] // 400))
 
 
-def paint_rows(image: NDArray[np.uint8], rows: Sequence[MaskRow], colours: Mapping[int, Colour]) -> None:
+def paint_rows(image: NDArray[np.uint8], rows: Sequence[Row], colours: Mapping[int, Colour]) -> None:
     """Draws all targets of one frame onto its picture, in place.
 
     Args:
@@ -99,7 +99,7 @@ def _fitted(mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> NDArray[np.boo
     return np.asarray(share > 0)
 
 
-def _paint_box(image: NDArray[np.uint8], row: MaskRow, colour: Colour) -> tuple[int, int]:
+def _paint_box(image: NDArray[np.uint8], row: Row, colour: Colour) -> tuple[int, int]:
     """Draws the box, thinly where the tracker was not sure, and returns its upper left corner."""
     assert row.box is not None
     across, down = image.shape[1] / row.width, image.shape[0] / row.height

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import StorageError, VideoError
+from rts_batch.io.results.schema import RESULT_COLUMNS, Row
 from rts_batch.review.painting import Colour, choose_colours, paint_rows
-from rts_batch.runs.reading import MaskRow, VideoMasks
+from rts_batch.runs.reading import VideoMasks
 from rts_batch.runs.sources import VideoSources
 
 __all__ = ["Picture", "Pictures", "paint_pictures"]
@@ -76,7 +77,7 @@ def paint_pictures(video: VideoMasks, indices: Collection[int], sources: VideoSo
     return Pictures(pictures, problem)
 
 
-def _picture(image: NDArray[np.uint8], rows: list[MaskRow], colours: dict[int, Colour]) -> Picture:
+def _picture(image: NDArray[np.uint8], rows: list[Row], colours: dict[int, Colour]) -> Picture:
     height, width = image.shape[:2]
     longer = max(height, width)
     scale = min(1.0, PICTURE_SIDE / longer) if longer > SMALL_SIDE else SMALL_SIDE // longer
@@ -89,11 +90,11 @@ def _picture(image: NDArray[np.uint8], rows: list[MaskRow], colours: dict[int, C
     return Picture(size[0], size[1], data.tobytes())
 
 
-def _rows_at(video: VideoMasks, indices: Collection[int]) -> dict[int, list[MaskRow]]:
+def _rows_at(video: VideoMasks, indices: Collection[int]) -> dict[int, list[Row]]:
     """The rows of some frames, in order of object_id."""
     wanted = pa.array(sorted(indices), pa.int32())
-    found: dict[int, list[MaskRow]] = {index: [] for index in indices}
-    for table in video.tables(MaskRow._fields):
+    found: dict[int, list[Row]] = {index: [] for index in indices}
+    for table in video.tables(RESULT_COLUMNS):
         for row in table.filter(pc.is_in(table["frame"], wanted)).to_pylist():
-            found[row["frame"]].append(MaskRow(**row))
+            found[row["frame"]].append(Row(**row))
     return found

@@ -23,13 +23,11 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import UsageError
 from rts_batch.io.results.file import INDEX_SCHEMA, LAYOUT
-from rts_batch.io.results.schema import SCHEMA_VERSION
-from rts_batch.io.results.writer import VARIED_COLUMNS
+from rts_batch.io.results.schema import masks_writer
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import VideoMasks, read_masks
-from rts_batch.version import __version__
 
 __all__ = ["ROWS_PER_FILE", "CompactSummary", "compact"]
 
@@ -99,23 +97,13 @@ class _Part:
         self._index = Path(paths.index(path.name))
         for file in (path, self._index):
             file.parent.mkdir(exist_ok=True)
-        metadata = {"schema_version": SCHEMA_VERSION, "package_version": __version__, "layout": LAYOUT}
-        next(first.tables(), None)  # opens the file
-        self._schema = first.schema.with_metadata({f"rts_batch.{key}": value for key, value in metadata.items()})
+        self._schema = first.schema
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
-        self._writer = pq.ParquetWriter(
-            path,
-            self._schema,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=[name for name in self._schema.names if name not in VARIED_COLUMNS],
-            write_statistics=[name for name in self._schema.names if name != "rle"],
-        )
+        self._writer = masks_writer(path, self._schema, {"layout": LAYOUT})
 
     def holds(self, video: VideoMasks) -> bool:
         """Whether the video has the columns of this file; those carried from a manifest may change as it grows."""
-        next(video.tables(), None)
         return bool(video.schema.equals(self._schema))
 
     def add(self, video: VideoMasks) -> None:
@@ -146,8 +134,7 @@ class _Part:
         self._waiting_rows = table.num_rows - whole
 
     def _joined(self) -> pa.Table:
-        table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
-        return table.replace_schema_metadata(self._schema.metadata)
+        return pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
 
 
 def _plain(uri: str) -> str:

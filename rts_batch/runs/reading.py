@@ -21,76 +21,22 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, cast
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
-from rts_batch.io.results.reading import open_masks
-from rts_batch.io.results.reading import read_masks as read_table
-from rts_batch.masks import Box, State, decode_rle, parse_rle
+from rts_batch.io.results.schema import RESULT_COLUMNS, Row
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.sources import VideoSources
 
-__all__ = ["FrameMasks", "MaskRow", "Masks", "Target", "VideoMasks", "read_masks"]
+__all__ = ["FrameMasks", "Masks", "Target", "VideoMasks", "read_masks"]
 
 ROWS_IN_MEMORY: Final = 20_000
 """Rows that `VideoMasks.frames` holds at most, roughly 20 to 50 MB."""
-
-
-class MaskRow(NamedTuple):
-    """One target on one frame: a row of the masks table (docs/results.md), without the carried columns."""
-
-    video_id: str
-    object_id: int
-    frame: int
-    time: float | None
-    height: int
-    width: int
-    rle: bytes
-    x: float | None
-    y: float | None
-    w: float | None
-    h: float | None
-    area: int
-    score: float | None
-    confidence: float | None
-    state: State
-    category: str | None
-
-    @property
-    def box(self) -> Box | None:
-        """x, y, w, h in pixels; None where the tracker gave none."""
-        return None if self.x is None else cast(Box, (self.x, self.y, self.w, self.h))
-
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask, bool [height, width].
-
-        Raises:
-            ResultsError: the RLE is damaged.
-        """
-        try:
-            return decode_rle(self.rle, self.height, self.width)
-        except ResultsError as error:
-            raise self._located(error) from error
-
-    def runs(self) -> NDArray[np.int64]:
-        """The lengths of the mask's runs down its columns, zeros first, [N] int64; cheaper than the mask.
-
-        Raises:
-            ResultsError: the RLE is damaged.
-        """
-        try:
-            return parse_rle(self.rle, self.height, self.width)
-        except ResultsError as error:
-            raise self._located(error) from error
-
-    def _located(self, error: ResultsError) -> ResultsError:
-        return ResultsError(f"video {self.video_id!r}, object {self.object_id}, frame {self.frame}: {error}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +56,7 @@ class FrameMasks:
 
     index: int
     """Counted from the video's first frame."""
-    rows: tuple[MaskRow, ...]
+    rows: tuple[Row, ...]
     """In order of object_id; targets whose first prompt is on a later frame have none."""
 
     def masks(self) -> dict[int, NDArray[np.bool_]]:
@@ -197,7 +143,7 @@ class VideoMasks:
         first = self._entry.first_row + (target.first_row if target else 0)
         return self._file.table(first, first + (target.rows if target else 0), columns)
 
-    def rows(self, object_ids: Collection[int] | None = None) -> Iterator[MaskRow]:
+    def rows(self, object_ids: Collection[int] | None = None) -> Iterator[Row]:
         """The rows sorted by object and frame, of all targets or of some."""
         if object_ids is None:
             yield from self._rows(0, self._entry.rows)
@@ -210,7 +156,7 @@ class VideoMasks:
         """The frames in order, each with its targets: those from the first prompt on, to the video's end."""
         chosen = [target for target in self.targets.values() if object_ids is None or target.object_id in object_ids]
         place = attrgetter("frame", "object_id")
-        ordered: Iterator[MaskRow]
+        ordered: Iterator[Row]
         if sum(target.rows for target in chosen) <= ROWS_IN_MEMORY:
             ordered = iter(sorted(self.rows(object_ids), key=place))
         else:
@@ -223,17 +169,17 @@ class VideoMasks:
         """Closes the file, which opens itself again when it is read."""
         self._file.close()
 
-    def _in_pieces(self, target: Target, at_once: int) -> Iterator[MaskRow]:
+    def _in_pieces(self, target: Target, at_once: int) -> Iterator[Row]:
         """One target's rows; of a row group no more than `at_once` rows outlive the reading of it."""
         stop = target.first_row + target.rows
         for first in range(target.first_row, stop, at_once):
             yield from list(self._rows(first, min(first + at_once, stop)))
 
-    def _rows(self, first: int, stop: int) -> Iterator[MaskRow]:
+    def _rows(self, first: int, stop: int) -> Iterator[Row]:
         offset = self._entry.first_row
-        for table in self._file.tables(offset + first, offset + stop, MaskRow._fields):
-            columns = [table[name].to_pylist() for name in MaskRow._fields]
-            yield from map(MaskRow._make, zip(*columns, strict=True))
+        for table in self._file.tables(offset + first, offset + stop, RESULT_COLUMNS):
+            columns = [table[name].to_pylist() for name in RESULT_COLUMNS]
+            yield from map(Row._make, zip(*columns, strict=True))
             del columns, table  # or two row groups would be in memory while the next one is read
 
 
@@ -286,13 +232,28 @@ class Masks:
         (found,) = self.videos([video_id])
         return found
 
-    def dataset(self) -> ds.Dataset:
-        """All rows as a pyarrow dataset, to be filtered and read in pieces."""
-        return open_masks(self.folder)
+    def table(
+        self,
+        *,
+        video_ids: Collection[str] | None = None,
+        object_ids: Collection[int] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return the rows of all finished videos and targets, or of some, in memory.
 
-    def table(self, **conditions: Any) -> pa.Table:
-        """Rows in memory; takes `video_ids`, `object_ids` and `columns`."""
-        return read_table(self.folder, **conditions)
+        Args:
+            columns: None takes all; carried columns that only some of the files have are null in the others.
+
+        Raises:
+            ResultsError: the run has no such video, or one of its files no such column.
+        """
+        parts = [MasksFile(self.files[0]).table(0, 0, columns)]
+        for video in self.videos(video_ids):
+            if object_ids is None:
+                parts += video.tables(columns)
+            else:
+                parts += [video.table(object_id, columns) for object_id in video.targets if object_id in object_ids]
+        return pa.concat_tables(parts, promote_options="default")
 
 
 def read_masks(run_folder: str) -> Masks:

@@ -21,7 +21,7 @@ from queue import Queue
 from types import FrameType
 from typing import Final
 
-from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Job, Ready, WorkerSettings
 
 _PARENT_DEATH_SIGNAL: Final = 1
@@ -46,10 +46,8 @@ def main(connection: Connection, fault_log: int, parent: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         settings: WorkerSettings = connection.recv()
         try:
-            first = VideoWorker(settings, leaving=leaving.is_set)
-            others = [
-                VideoWorker(settings, leaving=leaving.is_set, tracker=first.tracker) for _ in range(settings.lanes - 1)
-            ]
+            first = Lane(settings, leaving=leaving.is_set)
+            others = [Lane(settings, leaving=leaving.is_set, tracker=first.tracker) for _ in range(settings.lanes - 1)]
         except Exception as error:
             connection.send("".join(traceback.format_exception_only(error)).strip())
             return
@@ -60,10 +58,10 @@ def main(connection: Connection, fault_log: int, parent: int) -> None:
             while True:
                 jobs.put(connection.recv())
 
-        def work(lane: VideoWorker) -> None:
+        def work(lane: Lane) -> None:
             while True:
                 job = jobs.get()
-                for event in lane.run(job.task, job.attempt, fetched=job.fetched):
+                for event in lane.run(job):
                     with speaking:
                         connection.send(event)
                 jobs.task_done()

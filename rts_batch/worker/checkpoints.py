@@ -19,23 +19,24 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rts_batch.errors import CheckpointError, StorageError
+from rts_batch.io.results.schema import Row
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
-from rts_batch.io.video.opening import Damage
-from rts_batch.worker.tracker import OpenScene
+from rts_batch.io.video.frames import Damage
+from rts_batch.manifest import VideoTask
 
 FORMAT: Final = 2
 
 LEAVING_SHARE: Final = 0.1
 """A worker that must leave writes a checkpoint if at least this share of the interval would be lost."""
 
-_ROWS = pa.schema(
+_ROWS: Final = pa.schema(
     {
         "object_id": pa.int64(),
         "frame": pa.int64(),
@@ -48,9 +49,7 @@ _ROWS = pa.schema(
         "state": pa.string(),
     }
 )
-
-Row = Mapping[str, Any]
-"""The arguments of `ResultsWriter.add`, by name."""
+"""What of a row of the masks table is not the same for the whole video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +61,31 @@ class Checkpoint:
     """Frames read so far."""
     prompts: Mapping[str, Mapping[int, int]]
     """Which prompts have come (`PromptBook.taken`)."""
-    damage: Mapping[str, Any]
-    """What had been found wrong with the video, the fields of `Damage`."""
+    damage: Damage
+    """What had been found wrong with the video."""
     warnings: tuple[str, ...]
     state: bytes | None
     """The tracker's, None as long as no target has appeared."""
     segments: Mapping[str, str]
     """All rows so far, in order: URIs with the SHA-256 of what they hold."""
 
-    def rows(self) -> Iterator[Row]:
-        """The rows of the masks table up to and with `frame`, in the order in which they were added."""
+    def rows(self, task: VideoTask, height: int, width: int) -> Iterator[Row]:
+        """Yield the rows of the masks table up to and with `frame`, in the order in which they were added."""
+        categories = {target.object_id: target.category for target in task.targets}
         for uri in self.segments:
             for row in read_parquet(files.read_bytes(uri)).to_pylist():
-                yield {**row, "box": None if row["box"] is None else tuple(row["box"])}
+                x, y, w, h = row.pop("box") or (None, None, None, None)
+                yield Row(
+                    video_id=task.video_id,
+                    height=height,
+                    width=width,
+                    category=categories[row["object_id"]],
+                    **row,
+                    x=x,
+                    y=y,
+                    w=w,
+                    h=h,
+                )
 
 
 @dataclass(kw_only=True)
@@ -123,7 +134,8 @@ class Checkpoints:
         folder = uris.join(self.folder, f"{frame:09d}-{self.attempt}")
         rows_uri, state_uri = uris.join(folder, "rows.parquet"), uris.join(folder, "state.bin")
         sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in self._rows], _ROWS), sink, compression="zstd")
+        rows = pa.Table.from_pylist([{**row._asdict(), "box": row.box} for row in self._rows], _ROWS)
+        pq.write_table(rows, sink, compression="zstd")
         segments = {**self.segments, rows_uri: _digest(sink.getvalue())}
         state = None if snapshot is None else snapshot()
         content = {
@@ -152,22 +164,6 @@ class Checkpoints:
         self.segments = segments
         self.written += 1
         self._rows.clear()
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """A checkpoint to go on from, with the tracker's state put back."""
-
-    checkpoint: Checkpoint
-    scene: OpenScene | None
-
-    def add_damage(self, damage: Damage) -> None:
-        """Puts together what both attempts found: a decoder that starts in the middle may, or may not, see the rest."""
-        for name, earlier in self.checkpoint.damage.items():
-            now = getattr(damage, name)
-            setattr(
-                damage, name, max(now, earlier) if isinstance(now, int) and isinstance(earlier, int) else earlier or now
-            )
 
 
 def read_latest(folder: str) -> Checkpoint | None:
@@ -201,7 +197,7 @@ def _read(folder: str, here: str) -> Checkpoint:
         frame=content["frame"],
         count=content["count"],
         prompts={name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()},
-        damage=content["damage"],
+        damage=Damage(**content["damage"]),
         warnings=tuple(content["warnings"]),
         state=state,
         segments=segments,

@@ -94,7 +94,7 @@ def track_video(
     for frame, rows in _forward(task, tracker, book, source, timing, forward):
         end = frame.index + 1
         yield frame, rows
-    forward.active = False
+    forward.active, forward.scene = False, None
     book.check_end(end)
     if task.direction == "both" and book.last_begin > task.start:
         source.close()

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rts_batch.errors import PromptError, ResultsError, StorageError
-from rts_batch.io.storage import files, uris
+from rts_batch.errors import PromptError, StorageError
 from rts_batch.io.video.opening import Frame, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
-from rts_batch.masks import Box, Marking, decode_mask_image, decode_rle, smaller_on_top
+from rts_batch.masks import Box, Marking, smaller_on_top
+from rts_batch.worker.prompt_masks import PromptMasks
 
 BOX_NEEDS_STA = (
     "a box needs an STA network to become a mask, and these weights have none; give a mask, or weights with an STA "
@@ -41,15 +38,16 @@ class PromptBook:
         self._task = task
         self._info = info
         self._boxes = boxes
+        self.warnings: list[str] = []
+        masks = PromptMasks(task)
         self._waiting = [
-            (target.object_id, prompt, self._ready(target, prompt))
+            (target.object_id, prompt, self._ready(target, prompt, masks))
             for target in task.targets
             for prompt in target.prompts
         ]
         self._begun_by: dict[int, Marking] = {}
         self.begin: dict[int, int] = {}
         """Object id to the frame on which the target's first prompt came."""
-        self.warnings: list[str] = []
 
     @property
     def waiting(self) -> bool:
@@ -120,7 +118,7 @@ class PromptBook:
                 + ("" if self._task.end is None else f" before `end` {self._task.end}"),
             )
 
-    def _ready(self, target: Target, prompt: Prompt) -> Marking:
+    def _ready(self, target: Target, prompt: Prompt, masks: PromptMasks) -> Marking:
         """Reads and checks one prompt."""
         task = self._task
         if prompt.frame is not None and prompt.frame < task.start:
@@ -129,28 +127,26 @@ class PromptBook:
             raise self._error(target.object_id, prompt, f"lies at or past the video's `end` {task.end}")
         if prompt.mask_uri is None and prompt.mask_rle is None:
             return Marking(box=self._checked_box(target.object_id, prompt))
+        size, expected = (0, 0), (self._info.height, self._info.width)
+        reading = None
         try:
-            mask = read_mask(prompt, target.object_id)
+            size = masks.size(prompt)
+            if size == expected:
+                reading = masks.read(prompt, target.object_id)
         except (PromptError, StorageError) as error:
-            transient = isinstance(error, StorageError) and error.transient
-            if transient:
+            if isinstance(error, StorageError) and error.transient:
                 raise
             raise self._error(target.object_id, prompt, f"cannot be read: {error}") from error
-        size, expected = mask.shape, (self._info.height, self._info.width)
-        if size != expected:
+        if reading is None:
             raise self._error(
                 target.object_id,
                 prompt,
-                f"has {size[1]}×{size[0]} pixels, but the video's frames have {expected[1]}×{expected[0]}; "
-                "give the mask at the video's own size",
+                f"has {size[1]}×{size[0]} pixels, but the video's frames have {expected[1]}×{expected[0]}"
+                f"{self._turned()}; give the mask at the size of the frames as they are shown",
             )
-        if not mask.any():
-            raise self._error(
-                target.object_id,
-                prompt,
-                f"is empty: no pixel belongs to object {target.object_id}; mark the target, or choose another frame",
-            )
-        return Marking(mask=mask)
+        if not reading.usual:
+            self.warnings.append(f"object {target.object_id}, {_where(prompt)}: the mask was read as {reading.rule}")
+        return Marking(mask=reading.mask)
 
     def _checked_box(self, object_id: int, prompt: Prompt) -> Box:
         if prompt.box is None:
@@ -163,9 +159,15 @@ class PromptBook:
                 object_id,
                 prompt,
                 f"lies outside the frame: x {x:g}, y {y:g}, w {w:g}, h {h:g} in a frame of "
-                f"{self._info.width}×{self._info.height} pixels; a box is x, y of its upper left corner, w, h",
+                f"{self._info.width}×{self._info.height} pixels{self._turned()}; "
+                "a box is x, y of its upper left corner, w, h",
             )
         return prompt.box
+
+    def _turned(self) -> str:
+        """What is to be known of a video that is not shown as its pictures are stored."""
+        turned = self._info.turned
+        return f" (they are turned by {turned}° from how the file stores them)" if turned else ""
 
     def _is_due(self, object_id: int, prompt: Prompt, frame: Frame, earlier: float | None) -> bool:
         if prompt.time is None:
@@ -198,27 +200,11 @@ class PromptBook:
         return due
 
     def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
-        where = f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"
         kind = "mask" if prompt.mask_uri is not None or prompt.mask_rle is not None else "box"
-        return PromptError(f"video {self._task.video_id}, object {object_id}, {where}: the {kind} prompt {what}")
+        return PromptError(
+            f"video {self._task.video_id}, object {object_id}, {_where(prompt)}: the {kind} prompt {what}"
+        )
 
 
-def read_mask(prompt: Prompt, object_id: int) -> NDArray[np.bool_]:
-    """Returns the prompt's mask [H, W] bool, from its RLE or its image.
-
-    Raises:
-        PromptError: What is there is not a mask.
-        StorageError: The image cannot be fetched.
-    """
-    if prompt.mask_rle is not None:
-        height, width = prompt.mask_rle["size"]
-        try:
-            return decode_rle(prompt.mask_rle["counts"].encode(), height, width)
-        except ResultsError as error:
-            raise PromptError(str(error)) from error
-    assert prompt.mask_uri is not None
-    data = files.read_bytes(prompt.mask_uri)
-    try:
-        return decode_mask_image(data, object_id)
-    except PromptError as error:
-        raise PromptError(f"{uris.safe_uri(prompt.mask_uri)}: {error}") from error
+def _where(prompt: Prompt) -> str:
+    return f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"

@@ -18,8 +18,8 @@ from rts_batch.manifest import read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Finished, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Finished, Job, WorkerSettings
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_images, make_video
@@ -116,9 +116,9 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = WorkerSettings(
         out=str(out), factory="tests.support.stub_tracker:Stub", tracker=tracker, decoder="auto", threads=1, extras={}
     )
-    worker = VideoWorker(settings)
+    worker = Lane(settings)
     for task in manifest.tasks[:-1]:
-        assert isinstance(list(worker.run(task, attempt=1))[-1], Finished)
+        assert isinstance(list(worker.run(Job(task=task, attempt=1)))[-1], Finished)
     return out
 
 

@@ -8,7 +8,6 @@ import xml.etree.ElementTree
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,8 +25,9 @@ from rts_batch.evaluation.scoring import score
 from rts_batch.evaluation.tables import to_markdown
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest import read_manifest
-from rts_batch.masks import decode_rle, encode_rle, mask_box
+from rts_batch.masks import decode_rle, mask_box
 from tests.conftest import shared_folder
+from tests.support.run_folders import row_of
 from tests.support.running import REPOSITORY, STUB, finish, start
 
 Mask = NDArray[np.bool_]
@@ -106,31 +106,13 @@ def write_run(
 ) -> None:
     """A run's masks of one video; object's masks from its start to the video's end."""
     (run / "masks").mkdir(parents=True, exist_ok=True)
-    height, width = next(iter(masks.values()))[0].shape
     path = run / "masks" / f"{video_id}-0123456789abcdef.parquet"
-    targets: dict[int, tuple[str | None, dict[str, Any]]] = {one: (None, {"init": init}) for one in masks}
-    with ResultsWriter(
-        path,
-        video_id=video_id,
-        height=height,
-        width=width,
-        targets=targets,
-        extras={"init": "string"},
-        weights="0123abcd",
-    ) as writer:
+    targets = {object_id: {"init": init} for object_id in masks}
+    with ResultsWriter(path, targets=targets, extras={"init": "string"}, weights="0123abcd") as writer:
         for object_id, found in masks.items():
             for offset, mask in enumerate(found):
-                writer.add(
-                    object_id,
-                    frame=starts[object_id] + offset,
-                    time=None,
-                    rle=encode_rle(mask),
-                    box=mask_box(mask),
-                    area=int(mask.sum()),
-                    score=None,
-                    confidence=None,
-                    state="prompt" if offset == 0 else "tracked",
-                )
+                frame, state = starts[object_id] + offset, "prompt" if offset == 0 else "tracked"
+                writer.add(row_of(mask, frame, state, video_id=video_id, object_id=object_id))  # type: ignore[arg-type]
         writer.close(frames=max(starts[one] + len(found) for one, found in masks.items()))
 
 

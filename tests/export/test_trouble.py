@@ -23,9 +23,8 @@ from rts_batch.export.base import Names, RowFilter
 from rts_batch.export.formats.yolo import mask_polygon
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
-from rts_batch.masks import encode_rle
 from rts_batch.runs import reading
-from tests.support.run_folders import Video, moving_squares, write_run
+from tests.support.run_folders import Video, moving_squares, row_of, write_run
 from tests.support.videos import make_video
 
 
@@ -66,10 +65,10 @@ def test_filters_that_nothing_passes_are_valid_exports(name: Any, run: Path, tmp
 def test_a_damaged_mask_is_named_and_nothing_is_left_behind(name: Any, rle: bytes, tmp_path: Path) -> None:
     masks = tmp_path / "run" / "masks"
     masks.mkdir(parents=True)
-    with ResultsWriter(masks / "a-1.parquet", video_id="a", height=8, width=8, targets={4: ("cat", {})}) as writer:
-        for frame, counts in enumerate((encode_rle(np.eye(8, dtype=bool)), rle)):
-            place = {"frame": frame, "time": None, "box": (0, 0, 8, 8), "area": 8, "score": None, "confidence": None}
-            writer.add(4, rle=counts, state="tracked", **place)
+    good = row_of(np.eye(8, dtype=bool), 0, object_id=4, category="cat")
+    with ResultsWriter(masks / "a-1.parquet", targets={4: {}}) as writer:
+        writer.add(good)
+        writer.add(good._replace(frame=1, rle=rle))
         writer.close(frames=2)
     with pytest.raises(ResultsError, match=r"video 'a', object 4, frame 1: .*(RLE|count)"):
         export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
@@ -201,18 +200,15 @@ def test_polygons_hold_holes_and_parts(shape: str) -> None:
 @pytest.mark.parametrize("name", ["coco", "burst"])
 def test_memory_does_not_grow_with_the_rows(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "ROWS_IN_MEMORY", 500)
-    counts = encode_rle(np.eye(20, dtype=bool))
+    row = row_of(np.eye(20, dtype=bool), 0, score=0.5, confidence=0.5)
     peaks = []
     for frames in (10, 1000, 2000):
         masks = tmp_path / str(frames) / "masks"
         masks.mkdir(parents=True)
-        with ResultsWriter(
-            masks / "a-1.parquet", video_id="a", height=20, width=20, targets={1: ("cat", {}), 2: ("dog", {})}
-        ) as writer:
+        with ResultsWriter(masks / "a-1.parquet", targets={1: {}, 2: {}}) as writer:
             for frame in range(frames):
-                for key in (1, 2):
-                    place: dict[str, Any] = {"frame": frame, "time": None, "box": (0, 0, 20, 20), "area": 20}
-                    writer.add(key, rle=counts, score=0.5, confidence=0.5, state="tracked", **place)
+                for object_id, category in ((1, "cat"), (2, "dog")):
+                    writer.add(row._replace(object_id=object_id, category=category, frame=frame))
             writer.close(frames=frames)
         tracemalloc.start()
         try:
@@ -237,17 +233,16 @@ print(masks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.timeout(1800)
 def test_a_million_rows_stay_in_bounded_memory(tmp_path: Path) -> None:
     """The whole process, not only Python's objects: Parquet's buffers count, too."""
-    counts = encode_rle(np.eye(20, dtype=bool))
+    row = row_of(np.eye(20, dtype=bool), 0, score=0.5, confidence=0.5, category="cat")
     peaks = {}
     for rows in (50_000, 1_000_000):
         run = tmp_path / str(rows)
         (run / "masks").mkdir(parents=True)
         for number in range(10):
             path = run / "masks" / f"v{number}-1.parquet"
-            with ResultsWriter(path, video_id=f"v{number}", height=20, width=20, targets={1: ("cat", {})}) as writer:
+            with ResultsWriter(path, targets={1: {}}) as writer:
                 for frame in range(rows // 10):
-                    place: dict[str, Any] = {"frame": frame, "time": None, "box": (0, 0, 20, 20), "area": 20}
-                    writer.add(1, rle=counts, score=0.5, confidence=0.5, state="tracked", **place)
+                    writer.add(row._replace(video_id=f"v{number}", frame=frame))
                 writer.close(frames=rows // 10)
         command = [sys.executable, "-c", _PEAK, str(run), str(tmp_path / f"out{rows}"), "coco"]
         masks, peaks[rows] = map(int, subprocess.check_output(command, text=True).split())

@@ -14,7 +14,7 @@ import rts_batch.errors
 from rts_batch.cli.app import app
 from rts_batch.cli.evaluate import evaluation_app
 from rts_batch.cli.weights import weights_app
-from rts_batch.io.results.writer import RESULT_COLUMNS
+from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.manifest import read_manifest
 from tests.support.running import REPOSITORY
 

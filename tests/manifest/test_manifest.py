@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rts_batch.errors import ManifestError, StorageError
-from rts_batch.io.results.writer import RESULT_COLUMNS
+from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, Prompt, Target, VideoTask, read_manifest
 from rts_batch.manifest.columns import COLUMNS

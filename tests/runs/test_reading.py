@@ -94,11 +94,26 @@ def test_rows_are_sorted_by_target_and_can_be_chosen(run: Path) -> None:
     assert [frame.index for frame in video.frames([7])] == list(range(9, 30))
 
 
-def test_the_table_and_the_dataset_are_those_of_pyarrow(run: Path, compacted: Path) -> None:
+def test_the_table_can_be_chosen_from(run: Path, compacted: Path) -> None:
     for folder in (run, compacted):
         masks = rts_batch.read_masks(str(folder))
-        assert masks.dataset().count_rows() == 77 + 12 + 5
+        whole = pa.concat_tables(pq.read_table(path) for path in sorted((run / "masks").iterdir()))
+        assert masks.table().to_pylist() == whole.to_pylist()
         assert masks.table(video_ids=["clips/b.mp4"], columns=["frame"])["frame"].to_pylist() == list(range(12))
+        of_dog = masks.table(object_ids=[2], columns=["video_id", "category"])
+        assert of_dog.to_pylist() == [{"video_id": "clips/a.mp4", "category": "dog"}] * 26
+        nothing = masks.table(video_ids=[], columns=["frame", "rle"])
+        assert (nothing.num_rows, nothing.column_names) == (0, ["frame", "rle"])
+        with pytest.raises(ResultsError, match=r"\.parquet has no column nothing"):
+            masks.table(columns=["frame", "nothing"])
+
+
+def test_a_column_that_some_files_carry_is_null_in_the_others(tmp_path: Path) -> None:
+    masks = np.ones((2, 1, 4, 4), bool)
+    write_run(tmp_path, [Video("a", "/a.mp4", masks, {1: None}), Video("b", "/b.mp4", masks, {1: None})])
+    (path,) = (tmp_path / "masks").glob("b-*")
+    pq.write_table(pq.read_table(path).append_column("shop", pa.array(["x", "y"])), path)
+    assert rts_batch.read_masks(str(tmp_path)).table()["shop"].to_pylist() == [None, None, "x", "y"]
 
 
 def test_unknown_videos_and_missing_runs_are_named(run: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rts_batch.io.results.schema import Row
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest import VideoTask, read_manifest
-from rts_batch.masks import encode_rle, mask_box
+from rts_batch.masks import State, encode_rle, mask_box
 
 Masks = NDArray[np.bool_]
 
@@ -36,10 +37,28 @@ class Video:
     def score(self, frame: int) -> float | None:
         return None if frame == 0 else (frame % 10) / 10
 
-    def state(self, object_id: int, frame: int) -> str:
+    def state(self, object_id: int, frame: int) -> State:
         if frame == self.first.get(object_id, 0):
             return "prompt"
         return "tracked" if self.truth(object_id, frame).any() else "lost"
+
+
+def row_of(
+    mask: NDArray[np.bool_] | NDArray[np.uint8],
+    frame: int,
+    state: State = "tracked",
+    *,
+    video_id: str = "a",
+    object_id: int = 1,
+    **others: Any,
+) -> Row:
+    """A row with this mask [H, W], its tight box and its area; `others` are further columns, null if not given."""
+    x, y, w, h = mask_box(mask) or (None, None, None, None)
+    height, width = mask.shape
+    columns: dict[str, Any] = {"time": None, "score": None, "confidence": None, "category": None}
+    columns |= {"rle": encode_rle(mask), "area": int(np.count_nonzero(mask)), "x": x, "y": y, "w": w, "h": h}
+    columns |= {"video_id": video_id, "object_id": object_id, "frame": frame, "height": height, "width": width}
+    return Row(**{**columns, "state": state, **others})
 
 
 def write_run(folder: Path, videos: list[Video]) -> dict[str, VideoTask]:
@@ -71,36 +90,33 @@ def write_run(folder: Path, videos: list[Video]) -> dict[str, VideoTask]:
 def write_masks(folder: Path, video: Video, task: VideoTask) -> Path:
     path = folder / "masks" / f"{task.key}.parquet"
     path.parent.mkdir(exist_ok=True)
-    frames, _, height, width = video.masks.shape
+    frames = len(video.masks)
     described: dict[str, Any] = {"video_id": video.video_id, "key": task.key, "start": 0, "end": None}
     with ResultsWriter(
         path,
-        video_id=video.video_id,
-        height=height,
-        width=width,
-        targets={key: (category, dict(video.extras)) for key, category in video.categories.items()},
+        targets={object_id: dict(video.extras) for object_id in video.categories},
         extras=dict.fromkeys(video.extras, "string"),
         task=described,
         weights="abc",
         profile="exact",
     ) as writer:
         for frame in range(frames):
-            for object_id in video.categories:
+            for object_id, category in video.categories.items():
                 if frame < video.first.get(object_id, 0):
                     continue
                 mask = video.truth(object_id, frame)
-                box = mask_box(mask)
-                prompt = frame == video.first.get(object_id, 0)
                 writer.add(
-                    object_id,
-                    frame=frame,
-                    time=frame / 25,
-                    rle=encode_rle(mask),
-                    box=box,
-                    area=int(mask.sum()),
-                    score=None if prompt else video.score(frame),
-                    confidence=0.75 if box else None,
-                    state=video.state(object_id, frame),  # type: ignore[arg-type]
+                    row_of(
+                        mask,
+                        frame,
+                        video.state(object_id, frame),
+                        video_id=video.video_id,
+                        object_id=object_id,
+                        time=frame / 25,
+                        score=None if frame == video.first.get(object_id, 0) else video.score(frame),
+                        confidence=0.75 if mask.any() else None,
+                        category=category,
+                    )
                 )
         writer.close(frames=frames, fps=25.0, duration=frames / 25)
     return path

@@ -12,7 +12,8 @@ from PIL import Image
 
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest import read_manifest
-from rts_batch.masks import encode_rle
+from rts_batch.masks import State
+from tests.support.run_folders import row_of
 
 SIZE = (48, 64)
 
@@ -126,22 +127,11 @@ def write_run(folder: Path, *, frames: int = 16, videos: tuple[str, ...] = ("a",
     (folder / "manifest.parquet").write_bytes(manifest.to_parquet())
     for task in manifest.tasks[:-1]:
         path = folder / "masks" / f"{task.key}.parquet"
-        with ResultsWriter(
-            path, video_id=task.video_id, height=SIZE[0], width=SIZE[1], targets={1: (None, {})}
-        ) as writer:
+        with ResultsWriter(path, targets={1: {}}, task={"video_id": task.video_id, "key": task.key}) as writer:
             for frame in range(frames):
-                mask = square(frame)
-                writer.add(
-                    1,
-                    frame=frame,
-                    time=None,
-                    rle=encode_rle(mask),
-                    box=square_box(frame),
-                    area=int(mask.sum()),
-                    score=None if frame == 0 else 0.1 if frame == 6 else 0.9,
-                    confidence=0.95,
-                    state="prompt" if frame == 0 else "lost" if frame == 7 else "tracked",
-                )
+                score = None if frame == 0 else 0.1 if frame == 6 else 0.9
+                state: State = "prompt" if frame == 0 else "lost" if frame == 7 else "tracked"
+                writer.add(row_of(square(frame), frame, state, video_id=task.video_id, score=score, confidence=0.95))
             writer.close(frames=frames)
     return folder
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from rts_batch.cli.app import app
 from rts_batch.manifest import read_manifest
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Failed, Finished, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
 from tests.support.running import STUB, run
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
@@ -151,10 +151,14 @@ def test_boxes_without_a_network_for_them_are_refused_before_anything_starts(fol
         ("good.mp4,160-5-20-20,,,,", "PromptError", "object 1, frame 0: the box prompt lies outside the frame: x 160"),
         ("good.mp4,5--30-20-20,,,,", "PromptError", "in a frame of 160×120 pixels"),
         ("good.mp4,,small.png,,,", "PromptError", "has 80×60 pixels, but the video's frames have 160×120"),
-        ("good.mp4,,empty.png,,,", "PromptError", "the mask prompt is empty: no pixel belongs to object 1"),
-        ("good.mp4,,ids.png,,,4", "PromptError", "is empty: no pixel belongs to object 4"),
-        ("good.mp4,,colours.png,,,", "PromptError", "colours.png: the mask is a PNG of colours"),
-        ("good.mp4,,text.png,,,", "PromptError", "text.png: the mask is not a PNG"),
+        ("good.mp4,,empty.png,,,", "PromptError", "empty.png: it is empty: every pixel is 0"),
+        ("good.mp4,,ids.png,,,4", "PromptError", "which pixels are object 4's is not clear: none is 4"),
+        (
+            "good.mp4,,colours.png,,,",
+            "PromptError",
+            "colours.png: which pixels are object 1's is not clear: it is neither one colour on black",
+        ),
+        ("good.mp4,,text.png,,,", "PromptError", "text.png: the mask is not a picture that can be read"),
         ("good.mp4,,none.png,,,", "PromptError", "none.png: it does not exist"),
         (
             "good.mp4,1-1-9-9,,10,,",
@@ -206,7 +210,7 @@ def track(folder: Path, tmp_path: Path, row: str) -> list[object]:
         threads=1,
         extras=found.extras,
     )
-    return list(VideoWorker(settings).run(found.tasks[0], attempt=1))[-1:]
+    return list(Lane(settings).run(Job(task=found.tasks[0], attempt=1)))[-1:]
 
 
 def test_bad_videos_do_not_stop_the_good_ones(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import rts_batch
 from rts_batch.export.run import export_run
+from rts_batch.manifest import read_manifest
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.review.report import review_run
 from rts_batch.runs.verification import verify_run
@@ -42,10 +43,11 @@ def test_the_trackers_earlier_name_is_found() -> None:
 
 
 def test_its_checkpoint_is_read(earlier: Path) -> None:
-    checkpoint = read_latest(str(next((earlier / "checkpoints").iterdir())))
+    task = next(task for task in read_manifest(str(earlier / "manifest.parquet")).tasks if task.video_id == "long")
+    checkpoint = read_latest(str(earlier / "checkpoints" / task.key))
     assert checkpoint is not None
     assert (checkpoint.frame, checkpoint.count, checkpoint.warnings) == (CHECKPOINT, CHECKPOINT + 1, ())
-    assert [row["frame"] for row in checkpoint.rows()] == list(range(CHECKPOINT + 1))
+    assert [row.frame for row in checkpoint.rows(task, 64, 96)] == list(range(CHECKPOINT + 1))
 
 
 def test_what_is_finished_is_read_checked_exported_and_reviewed(earlier: Path, tmp_path: Path) -> None:

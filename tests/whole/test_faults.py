@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 from rts_batch.errors import ResultsError, RtsBatchError, StorageError
 from rts_batch.io.results.file import MasksFile, video_entries
-from rts_batch.io.results.writer import read_metadata
 from rts_batch.io.storage import download, files, retries, uris
 from rts_batch.io.storage import ranges as streaming
 from rts_batch.io.video.limits import SpoolLimits
@@ -33,8 +32,8 @@ from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Failed, Finished, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
@@ -56,13 +55,13 @@ class Workers:
     """One worker for each run's folder: starting one costs a decoding process."""
 
     def __init__(self, spool: SpoolLimits = SpoolLimits(), scratch: Path | None = None) -> None:  # noqa: B008 - frozen
-        self.worker: VideoWorker | None = None
+        self.worker: Lane | None = None
         self.spool, self.scratch = spool, scratch
 
     def submit(self, out: str, manifest: Manifest) -> list[object]:
         """What a submission does to a folder, in this process. Returns the videos' ends."""
         if self.worker is None:
-            self.worker = VideoWorker(
+            self.worker = Lane(
                 WorkerSettings(
                     out=out,
                     factory="tests.support.stub_tracker:Stub",
@@ -76,7 +75,7 @@ class Workers:
             )
         self.worker._folder = RunFolder(out)
         plan = RunFolder(out).prepare(manifest, RunRecord(results={"weights": TRACKER.fingerprint}, environment={}))
-        return [list(self.worker.run(task, attempt=1))[-1] for task in plan.left]
+        return [list(self.worker.run(Job(task=task, attempt=1)))[-1] for task in plan.left]
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +358,7 @@ def test_a_damaged_results_file_is_our_error_or_none(masks_file: bytes, tmp_path
     for read in (
         lambda: [table.to_pylist() for table in file.tables(0, file.rows)],
         lambda: list(video_entries(file, "")),
-        lambda: read_metadata(str(path)),
+        lambda: file.metadata,
     ):
         with contextlib.suppress(ResultsError):
             read()

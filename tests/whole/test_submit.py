@@ -19,7 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from rts_batch.io.results.writer import read_masks
+from rts_batch import read_masks
 from rts_batch.manifest import read_manifest
 from tests.support.running import REPOSITORY, STUB, done, finish, masks_of, run, start, wait_until, write_manifest
 from tests.support.videos import make_video
@@ -53,7 +53,7 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_masks_reports_and_a_summary(undisturbed: Path) -> None:
-    table = read_masks(str(undisturbed))
+    table = read_masks(str(undisturbed)).table()
     assert table.num_rows == 132
     assert set(table["state"].to_pylist()) == {"prompt", "tracked"}
     assert table["score"].null_count == 6  # the prompts'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,17 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rts_batch.io.storage import files
+from rts_batch.io.video.frames import Damage
 from rts_batch.manifest import VideoTask, read_manifest
+from rts_batch.masks import encode_rle
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.checkpoints import Checkpoints, read_latest
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Event, Failed, Finished, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.tracker import find_factory
 from tests.support.running import done, write_manifest
 from tests.support.videos import make_video
 
 FRAMES = 14
+SIZE = (120, 160)
+"""Height and width of the video."""
 STUB = "tests.support.stub_tracker:Stub"
 ALWAYS = 1e-9
 
@@ -49,10 +55,8 @@ def task_of(manifest: Path) -> VideoTask:
     return task
 
 
-def worker(
-    out: Path, factory: str = STUB, *, interval: float | None = ALWAYS, frames: int | None = None
-) -> VideoWorker:
-    """A worker that is told to leave after so many frames."""
+def lane(out: Path, factory: str = STUB, *, interval: float | None = ALWAYS, frames: int | None = None) -> Lane:
+    """A lane that is told to leave after so many frames."""
     weights = "rts-mini-untrained" if factory != STUB else None
     asked = itertools.count(1)
     settings = WorkerSettings(
@@ -64,7 +68,7 @@ def worker(
         extras={},
         checkpoint_every=interval,
     )
-    return VideoWorker(settings, leaving=lambda: frames is not None and next(asked) >= frames)
+    return Lane(settings, leaving=lambda: frames is not None and next(asked) >= frames)
 
 
 def last_of(events: Iterator[Event]) -> Event:
@@ -77,10 +81,20 @@ def masks_of(out: Path) -> bytes:
     return path.read_bytes()
 
 
-def report_of(out: Path) -> dict[str, object]:
+def report_of(out: Path) -> dict[str, Any]:
     (path,) = (out / "videos").iterdir()
-    content: dict[str, object] = json.loads(path.read_text())
+    content: dict[str, Any] = json.loads(path.read_text())
     return content
+
+
+def change_damage(path: Path, **damage: Any) -> None:
+    """Has a checkpoint say that more was wrong with its video."""
+    written = json.loads(path.read_text())
+    content = json.loads(written["content"])
+    content["damage"] |= damage
+    written["content"] = json.dumps(content)
+    written["sha256"] = hashlib.sha256(written["content"].encode()).hexdigest()
+    path.write_text(json.dumps(written))
 
 
 @pytest.mark.parametrize(
@@ -91,14 +105,14 @@ def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
     videos: Path, tmp_path: Path, factory: str, manifest: str
 ) -> None:
     task = task_of(videos / manifest)
-    assert isinstance(last_of(worker(tmp_path / "undisturbed", factory).run(task, 1)), Finished)
+    assert isinstance(last_of(lane(tmp_path / "undisturbed", factory).run(Job(task=task, attempt=1))), Finished)
     out = tmp_path / "run"
     for attempt, frames in enumerate((6, 4), 1):  # the second worker leaves after four more, at frame 9
-        last = last_of(worker(out, factory, frames=frames).run(task, attempt))
+        last = last_of(lane(out, factory, frames=frames).run(Job(task=task, attempt=attempt)))
         assert isinstance(last, Failed)
         assert last.kind == "preempted"
         assert not done(out)
-    last = last_of(worker(out, factory).run(task, 3))
+    last = last_of(lane(out, factory).run(Job(task=task, attempt=3)))
     assert isinstance(last, Finished)
     backward = 8 if manifest == "both.jsonl" else 0  # from the second target's frame down
     assert (last.frames, last.has_checkpoints) == (FRAMES + backward, True)
@@ -106,22 +120,53 @@ def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
     assert report_of(out)["checkpoints"] == {"resumed_after": 9, "written": FRAMES - 10}
 
 
+def test_what_was_wrong_is_said_however_often_the_video_was_gone_on_with(videos: Path, tmp_path: Path) -> None:
+    """The video's masks overlap on its first frame, and its decoder told of damage there."""
+    first = {"video": str(videos / "video.mp4"), "mask": str(videos / "mask.png"), "frame": 0}
+    square = np.zeros(SIZE, bool)
+    square[30:60, 40:70] = True
+    rle = {"size": SIZE, "counts": encode_rle(square).decode()}
+    rows = [{**first, "object_id": 1}, {**first, "object_id": 2, "mask": rle}]
+    task, out = task_of(write_manifest(tmp_path / "manifest.jsonl", rows)), tmp_path / "run"
+    last_of(lane(out, frames=4).run(Job(task=task, attempt=1)))
+    checkpoint = max(Path(RunFolder(str(out)).checkpoints_of(task)).glob("*/checkpoint.json"))
+    change_damage(checkpoint, corrupt_frames=2, first_corrupt=1)
+    last_of(lane(out, frames=4).run(Job(task=task, attempt=2)))
+    last = last_of(lane(out).run(Job(task=task, attempt=3)))
+    assert isinstance(last, Finished)
+    assert any("object" in text and "frame 0" in text for text in last.warnings), last.warnings
+    report = report_of(out)
+    assert report["damage"]["corrupt_frames"] == 2
+    assert report["damage"]["first_corrupt"] == 1
+    assert report["checkpoints"]["resumed_after"] == 7
+
+
+def test_damage_of_two_readings_is_put_together() -> None:
+    earlier = Damage(corrupt_frames=3, first_corrupt=4, decoder_errors=1, first_error="a", stopped="")
+    now = Damage(corrupt_frames=1, first_corrupt=90, decoder_errors=5, first_error="b", stopped="c", missing_frames=2)
+    assert now.merged(earlier) == Damage(
+        missing_frames=2, corrupt_frames=3, first_corrupt=4, decoder_errors=5, first_error="a", stopped="c"
+    )
+    assert now.merged(Damage()) == now
+    assert Damage().merged(earlier) == earlier
+
+
 def test_a_killed_worker_loses_at_most_one_interval(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = itertools.count(1)
     monkeypatch.setattr(Checkpoints, "due", lambda self, leaving: next(seen) % 4 == 0)
-    monkeypatch.setattr("rts_batch.worker.lane.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("rts_batch.worker.attempt.PROGRESS_SECONDS", 0.0)
     task, out = task_of(videos / "two.jsonl"), tmp_path / "run"
-    last_of(worker(tmp_path / "undisturbed").run(task, 1))
+    last_of(lane(tmp_path / "undisturbed").run(Job(task=task, attempt=1)))
     seen = itertools.count(1)
-    events = worker(out).run(task, 1)
+    events = lane(out).run(Job(task=task, attempt=1))
     for event in events:
         if getattr(event, "frames", 0) == 11:
             break
     del events  # what a SIGKILL leaves: eleven frames tracked, checkpoints after frames 3 and 7
-    assert isinstance(last_of(worker(out).run(task, 2)), Finished)
-    assert report_of(out)["checkpoints"]["resumed_after"] == 7  # type: ignore[index]
+    assert isinstance(last_of(lane(out).run(Job(task=task, attempt=2))), Finished)
+    assert report_of(out)["checkpoints"]["resumed_after"] == 7
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
 
 
@@ -130,7 +175,7 @@ def test_short_videos_write_none_and_nothing_is_looked_up(
 ) -> None:
     monkeypatch.setattr(files, "list_folders", lambda uri: pytest.fail("looked up"))
     out = tmp_path / "run"
-    last = last_of(worker(out, interval=60.0).run(task_of(videos / "one.jsonl"), 1))
+    last = last_of(lane(out, interval=60.0).run(Job(task=task_of(videos / "one.jsonl"), attempt=1)))
     assert isinstance(last, Finished)
     assert not last.has_checkpoints
     assert not (out / "checkpoints").exists()
@@ -138,8 +183,8 @@ def test_short_videos_write_none_and_nothing_is_looked_up(
 
 def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_path: Path) -> None:
     task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
-    last_of(worker(tmp_path / "undisturbed").run(task, 1))
-    last_of(worker(out, frames=6).run(task, 1))
+    last_of(lane(tmp_path / "undisturbed").run(Job(task=task, attempt=1)))
+    last_of(lane(out, frames=6).run(Job(task=task, attempt=1)))
     folder = Path(RunFolder(str(out)).checkpoints_of(task))
     (folder / "000000012-2-late").mkdir()  # a worker died before it wrote checkpoint.json
     (folder / "000000013-2-other").mkdir()
@@ -147,15 +192,18 @@ def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_pa
     found = read_latest(str(folder))
     assert found is not None
     assert (found.frame, found.count, found.prompts) == (5, 6, {"came": {1: 1}, "begin": {1: 0}})
-    assert len(list(found.rows())) == 6
-    assert isinstance(last_of(worker(out).run(task, 2)), Finished)
+    assert [(row.frame, row.video_id) for row in found.rows(task, *SIZE)] == [
+        (frame, task.video_id) for frame in range(6)
+    ]
+    assert isinstance(last_of(lane(out).run(Job(task=task, attempt=2))), Finished)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_damage_of_a_checkpoint_goes_unnoticed(checkpoints: Path, data: st.DataObject) -> None:
+def test_no_damage_of_a_checkpoint_goes_unnoticed(videos: Path, checkpoints: Path, data: st.DataObject) -> None:
     """It is passed over for an earlier one, or is what it was."""
+    task = task_of(videos / "one.jsonl")
     sound = read_latest(str(checkpoints))
     assert sound is not None
     path = data.draw(st.sampled_from(sorted(path for path in checkpoints.rglob("*") if path.is_file())))
@@ -168,10 +216,10 @@ def test_no_damage_of_a_checkpoint_goes_unnoticed(checkpoints: Path, data: st.Da
         found = read_latest(str(checkpoints))
         if found is not None and found.frame == sound.frame:
             assert found == sound
-            assert list(found.rows()) == list(sound.rows())
+            assert list(found.rows(task, *SIZE)) == list(sound.rows(task, *SIZE))
         elif found is not None:
             assert found.frame < sound.frame
-            assert len(list(found.rows())) == found.frame + 1
+            assert len(list(found.rows(task, *SIZE))) == found.frame + 1
     finally:
         path.write_bytes(original)
 
@@ -180,22 +228,22 @@ def test_no_damage_of_a_checkpoint_goes_unnoticed(checkpoints: Path, data: st.Da
 def checkpoints(videos: Path, tmp_path: Path) -> Path:
     """A folder with the checkpoints after frames 0 to 3."""
     task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
-    last_of(worker(out, frames=4).run(task, 1))
+    last_of(lane(out, frames=4).run(Job(task=task, attempt=1)))
     return Path(RunFolder(str(out)).checkpoints_of(task))
 
 
 def test_a_state_that_cannot_be_put_back_means_to_begin_again(videos: Path, tmp_path: Path) -> None:
     task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
-    last_of(worker(tmp_path / "undisturbed").run(task, 1))
-    last_of(worker(out, frames=3).run(task, 1))
+    last_of(lane(tmp_path / "undisturbed").run(Job(task=task, attempt=1)))
+    last_of(lane(out, frames=3).run(Job(task=task, attempt=1)))
     (state,) = Path(RunFolder(str(out)).checkpoints_of(task)).glob("*/state.bin")
     state.write_bytes(b"rubbish")
-    assert isinstance(last_of(worker(out).run(task, 2)), Finished)
-    assert report_of(out)["checkpoints"]["resumed_after"] is None  # type: ignore[index]
+    assert isinstance(last_of(lane(out).run(Job(task=task, attempt=2))), Finished)
+    assert report_of(out)["checkpoints"]["resumed_after"] is None
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
 
 
 def test_without_an_interval_there_are_none(videos: Path, tmp_path: Path) -> None:
     task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
-    last_of(worker(out, interval=None, frames=6).run(task, 1))
+    last_of(lane(out, interval=None, frames=6).run(Job(task=task, attempt=1)))
     assert not (out / "checkpoints").exists()

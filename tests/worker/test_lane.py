@@ -26,7 +26,7 @@ from rts_batch.actors.prepare import Prepared, look
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.folder import Plan
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import VideoWorker
+from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import InLane, WorkerProcess
 from rts_batch.worker.tracker import find_factory
@@ -78,9 +78,9 @@ def worker_settings(out: Path, factory: str = STUB[1], **options: Any) -> Worker
 
 def one_by_one(tasks: Sequence[VideoTask], settings: WorkerSettings, tracker: Any = None) -> dict[str, bytes]:
     """The masks of a worker that has never more than one video in hand."""
-    worker = VideoWorker(settings, tracker=tracker)
+    worker = Lane(settings, tracker=tracker)
     for task in tasks:
-        *_, last = worker.run(task, 1)
+        *_, last = worker.run(Job(task=task, attempt=1))
         assert isinstance(last, Finished), last
     return masks_of(Path(settings.out), tasks)
 
@@ -216,7 +216,7 @@ def test_a_video_leaves_no_scene_behind(clips: Path, tmp_path: Path, knobs: dict
     (task,) = manifest_of(tmp_path, rows_of(clips, "a", **knobs)).tasks
     gc.disable()
     try:
-        for event in VideoWorker(settings, tracker=Watched()).run(task, 1):
+        for event in Lane(settings, tracker=Watched()).run(Job(task=task, attempt=1)):
             last = event
     finally:
         gc.enable()

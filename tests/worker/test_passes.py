@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rts_batch.io.results.writer import read_masks
+from rts_batch import read_masks
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import Marking, decode_rle
 from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import build_model, build_sta, load_weights
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Failed, Finished, Opened, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Failed, Finished, Job, Opened, WorkerSettings
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import Disc, draw, make_images, make_video
@@ -34,8 +34,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> VideoWorker:
-    return VideoWorker(
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Lane:
+    return Lane(
         WorkerSettings(
             out=str(tmp_path_factory.mktemp("runs") / "run"),
             factory="tests.support.stub_tracker:Stub",
@@ -50,13 +50,13 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> VideoWorker:
 class Tracked:
     """The rows of one video, by object id and frame."""
 
-    def __init__(self, worker: VideoWorker, video: Path, tmp_path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, worker: Lane, video: Path, tmp_path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         rows = [{"video": str(video), "video_id": tmp_path.name + str(id(self)), **row} for row in rows]
         (task,) = read_manifest(str(write_manifest(tmp_path / "manifest.jsonl", rows))).tasks
-        *_, self.end = self.events = list(worker.run(task, attempt=1))
+        *_, self.end = self.events = list(worker.run(Job(task=task, attempt=1)))
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
         if isinstance(self.end, Finished):
-            table = read_masks(worker._settings.out, video_ids=[task.video_id]).to_pylist()
+            table = read_masks(worker._settings.out).table(video_ids=[task.video_id]).to_pylist()
             places = [(row["object_id"], row["frame"]) for row in table]
             assert places == sorted(places)
             self.rows = dict(zip(places, table, strict=True))
@@ -87,7 +87,7 @@ def same_rows(ours: Tracked, others: Tracked, frames: Iterable[int], object_id: 
     )
 
 
-def test_backward_covers_what_lies_before_the_prompt(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_backward_covers_what_lies_before_the_prompt(worker: Lane, clip: Path, tmp_path: Path) -> None:
     found = Tracked(worker, clip, tmp_path, [{"box": BOX, "frame": 9, "direction": "backward"}])
     assert found.frames() == list(range(10))
     assert found.prompts() == [9]
@@ -101,7 +101,7 @@ def test_backward_covers_what_lies_before_the_prompt(worker: VideoWorker, clip: 
     assert [event.frames for event in found.events if isinstance(event, Opened)] == [10]
 
 
-def test_both_is_forward_and_backward_in_one(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_both_is_forward_and_backward_in_one(worker: Lane, clip: Path, tmp_path: Path) -> None:
     row = {"box": BOX, "frame": 9}
     both, forward, backward = (
         Tracked(worker, clip, tmp_path, [{**row, "direction": direction}])
@@ -115,12 +115,12 @@ def test_both_is_forward_and_backward_in_one(worker: VideoWorker, clip: Path, tm
     assert both.end.frames == FRAMES + 10
 
 
-def test_both_keeps_to_start_and_end(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_both_keeps_to_start_and_end(worker: Lane, clip: Path, tmp_path: Path) -> None:
     found = Tracked(worker, clip, tmp_path, [{"box": BOX, "frame": 9, "direction": "both", "start": 4, "end": 15}])
     assert found.frames() == list(range(4, 15))
 
 
-def test_targets_of_one_video_begin_where_each_is_marked(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_targets_of_one_video_begin_where_each_is_marked(worker: Lane, clip: Path, tmp_path: Path) -> None:
     rows = [{"box": BOX, "frame": 5}, {"box": OTHER, "frame": 12, "object_id": 2}]
     both, backward = (
         Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows])
@@ -134,9 +134,7 @@ def test_targets_of_one_video_begin_where_each_is_marked(worker: VideoWorker, cl
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
-def test_a_further_prompt_corrects_from_its_frame_on(
-    worker: VideoWorker, clip: Path, tmp_path: Path, direction: str
-) -> None:
+def test_a_further_prompt_corrects_from_its_frame_on(worker: Lane, clip: Path, tmp_path: Path, direction: str) -> None:
     rows = [{"box": BOX, "frame": 3, "direction": direction}, {"box": OTHER, "frame": 12, "direction": direction}]
     found = Tracked(worker, clip, tmp_path, rows)
     expected = {"forward": range(3, FRAMES), "backward": range(13), "both": range(FRAMES)}[direction]
@@ -154,7 +152,7 @@ def test_a_further_prompt_corrects_from_its_frame_on(
 
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 def test_times_mean_the_same_frames_in_every_direction(
-    worker: VideoWorker, clip: Path, tmp_path: Path, direction: str
+    worker: Lane, clip: Path, tmp_path: Path, direction: str
 ) -> None:
     by_frame = [{"box": BOX, "frame": 3}, {"box": OTHER, "frame": 12}]
     by_time = [{"box": BOX, "time": 0.13}, {"box": OTHER, "time": 0.48}]
@@ -167,7 +165,7 @@ def test_times_mean_the_same_frames_in_every_direction(
     assert same_rows(*found, found[0].frames())
 
 
-def test_annotated_frames_are_all_there_is(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_annotated_frames_are_all_there_is(worker: Lane, clip: Path, tmp_path: Path) -> None:
     rows = [
         *({"box": BOX, "frame": frame} for frame in (2, 7, 8)),
         {"box": [40, 40, 30, 30], "frame": 7, "object_id": 2},
@@ -181,14 +179,14 @@ def test_annotated_frames_are_all_there_is(worker: VideoWorker, clip: Path, tmp_
     assert all(row["score"] is None for row in found.rows.values())
 
 
-def test_annotation_reads_no_more_than_it_needs(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_annotation_reads_no_more_than_it_needs(worker: Lane, clip: Path, tmp_path: Path) -> None:
     rows = [{"box": BOX, "frame": frame, "prompt_kind": "annotate"} for frame in (7, 9)]
     found = Tracked(worker, clip, tmp_path, rows)
     assert isinstance(found.end, Finished)
     assert found.end.frames == 3
 
 
-def test_a_folder_of_images_goes_in_every_direction(worker: VideoWorker, tmp_path: Path) -> None:
+def test_a_folder_of_images_goes_in_every_direction(worker: Lane, tmp_path: Path) -> None:
     make_images(tmp_path / "clip", 8)
     for direction, frames in (("backward", range(5)), ("both", range(8))):
         found = Tracked(worker, tmp_path / "clip", tmp_path, [{"box": BOX, "frame": 4, "direction": direction}])
@@ -198,7 +196,7 @@ def test_a_folder_of_images_goes_in_every_direction(worker: VideoWorker, tmp_pat
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 @pytest.mark.parametrize("where", [{"frame": 20}, {"time": 0.9}])
 def test_a_prompt_past_the_end_is_named(
-    worker: VideoWorker, clip: Path, tmp_path: Path, direction: str, where: dict[str, Any]
+    worker: Lane, clip: Path, tmp_path: Path, direction: str, where: dict[str, Any]
 ) -> None:
     rows = [{"box": BOX, "direction": direction}, {"box": OTHER, "direction": direction, **where}]
     found = Tracked(worker, clip, tmp_path, rows)
@@ -207,7 +205,7 @@ def test_a_prompt_past_the_end_is_named(
     assert "the box prompt lies past the video's end: it has 20 frames (0 to 19)" in found.end.message
 
 
-def test_two_prompts_that_meet_on_a_frame_are_refused(worker: VideoWorker, clip: Path, tmp_path: Path) -> None:
+def test_two_prompts_that_meet_on_a_frame_are_refused(worker: Lane, clip: Path, tmp_path: Path) -> None:
     found = Tracked(worker, clip, tmp_path, [{"box": BOX, "frame": 4}, {"box": OTHER, "time": 0.16}])
     assert isinstance(found.end, Failed)
     assert "is the second one of this target on this frame" in found.end.message

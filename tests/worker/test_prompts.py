@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from rts_batch.errors import PromptError
 from rts_batch.io.video.opening import Frame, VideoInfo
@@ -59,3 +60,56 @@ def test_a_mask_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"object 2, frame 0: the mask lies wholly under .* --overlap allow"):
         open_book(tmp_path, *rows).due(frame(0))
     open_book(tmp_path, *({**row, "prompt_kind": "annotate"} for row in rows)).due(frame(0))
+
+
+def save_mask(path: Path, values: NDArray[np.uint8]) -> str:
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+def test_rows_that_share_an_image_make_it_one_of_numbers(tmp_path: Path) -> None:
+    first = rectangle(20, 20, 50, 50)
+    path = save_mask(tmp_path / "labels.png", first.astype(np.uint8))
+    rows = [{"mask": path}, {"mask": path, "object_id": 2, "frame": 5}]
+    with pytest.raises(PromptError) as caught:
+        open_book(tmp_path, *rows)
+    message = str(caught.value)
+    assert message.startswith(f"video a.mp4, object 2, frame 5: the mask prompt cannot be read: {path}: ")
+    assert "the rows of objects 1, 2 use it, but it does not number them" in message
+    assert "Its values are 0 (16700 pixels), 1 (2500 pixels)" in message
+
+
+def test_targets_with_an_image_each_need_no_numbers_in_them(tmp_path: Path) -> None:
+    shapes = [rectangle(20, 20, 50, 50), rectangle(100, 20, 30, 30)]
+    paths = [save_mask(tmp_path / f"{place}.png", mask.astype(np.uint8)) for place, mask in enumerate(shapes)]
+    rows = [{"mask": path, "object_id": place} for place, path in enumerate(paths, 1)]
+    book = open_book(tmp_path, *rows)
+    assert book.warnings == []
+    due = book.due(frame(0))
+    assert [np.array_equal(due[place].mask, mask) for place, mask in enumerate(shapes, 1)] == [True, True]
+    # On another frame it may as well be the image of object 1, in which object 2 is not seen.
+    with pytest.raises(PromptError, match=r"object 2, frame 7.* its value 1 is the id of another target"):
+        open_book(tmp_path, rows[0], {**rows[1], "frame": 7})
+
+
+def test_the_rule_by_which_a_mask_was_read_is_told(tmp_path: Path) -> None:
+    mask = rectangle(20, 20, 50, 50)
+    path = save_mask(tmp_path / "grey.png", mask.astype(np.uint8) * 128)
+    book = open_book(tmp_path, {"mask": path, "frame": 3})
+    assert book.warnings == [
+        "object 1, frame 3: the mask was read as what is not 0, its only other value being 128, which is no row's "
+        "object_id"
+    ]
+
+
+def test_a_mask_of_the_unturned_picture_is_told_of_the_turn(tmp_path: Path) -> None:
+    mask = rle(rectangle(20, 20, 50, 50))
+    upright = {"width": HEIGHT, "height": WIDTH, "turned": 90}
+    with pytest.raises(
+        PromptError, match=r"frames have 120×160 \(they are turned by 90° from how the file stores them\)"
+    ):
+        open_book(tmp_path, {"mask": mask}, **upright)
+    with pytest.raises(PromptError, match=r"frame of 120×160 pixels \(they are turned by 90°"):
+        open_book(tmp_path, {"box": [130, 20, 20, 20]}, **upright)
+    with pytest.raises(PromptError, match=r"have 120×160; give the mask"):
+        open_book(tmp_path, {"mask": mask}, **{**upright, "turned": 0})

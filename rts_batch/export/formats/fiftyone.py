@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, finite
 from rts_batch.export.json_lists import JsonLists, dumps
+from rts_batch.io.results.schema import Row
 from rts_batch.masks import mask_box
-from rts_batch.runs.reading import MaskRow
 
 __all__ = ["FiftyOne"]
 
@@ -50,7 +50,7 @@ class FiftyOne(ExportFormat):
         self._json.close({"type": "eta.core.datasets.LabeledVideoDataset", "description": "Masks made by rts-batch"})
 
 
-def _detection(row: MaskRow, label: str) -> dict[str, Any]:
+def _detection(row: Row, label: str) -> dict[str, Any]:
     mask = row.mask()
     x, y, w, h = mask_box(mask) or (0, 0, 1, 1)
     attributes = [_attribute("Categorical", "state", row.state)]

@@ -8,8 +8,8 @@ import numpy as np
 
 from rts_batch.export.base import ExportFormat, ExportVideo, Written, compressed
 from rts_batch.export.json_lists import dumps
+from rts_batch.io.results.schema import Row
 from rts_batch.masks import compress_runs
-from rts_batch.runs.reading import MaskRow
 
 __all__ = ["SaV"]
 
@@ -24,7 +24,7 @@ class _Masklet:
     first: int | None = None
     was_visible: bool = False
 
-    def add(self, place: int, row: MaskRow | None) -> None:
+    def add(self, place: int, row: Row | None) -> None:
         if self.first is not None:
             self.changes += self.was_visible != (row is not None)
         if row is not None:
@@ -63,7 +63,7 @@ class SaV(ExportFormat):
             file.write(dumps(head)[:-1] + ',"masklet":[\n')
             place = 0
 
-            def put(rows: dict[int, MaskRow]) -> None:
+            def put(rows: dict[int, Row]) -> None:
                 nonlocal place
                 for object_id, masklet in masklets.items():
                     masklet.add(place, rows.get(object_id))

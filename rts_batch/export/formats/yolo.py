@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
 from rts_batch.export.base import ExportFormat, ExportVideo, Written
-from rts_batch.runs.reading import MaskRow
+from rts_batch.io.results.schema import Row
 
 __all__ = ["YoloSeg", "mask_polygon"]
 
@@ -45,7 +45,7 @@ class YoloSeg(ExportFormat):
         (self.folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def _polygon(row: MaskRow) -> NDArray[np.int64]:
+def _polygon(row: Row) -> NDArray[np.int64]:
     mask = row.mask()
     if not mask.any():
         where = f"video {row.video_id!r}, object {row.object_id}, frame {row.frame}"

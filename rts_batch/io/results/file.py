@@ -65,11 +65,23 @@ class MasksFile:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.metadata: dict[str, str] = {}
-        self.schema = pa.schema([])
+        self._metadata: dict[str, str] = {}
+        self._schema = pa.schema([])
         self._file: pq.ParquetFile | None = None
         self._starts = np.zeros(1, np.int64)
         self._cached: dict[tuple[int, tuple[str, ...] | None], pa.Table] = {}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says under `rts_batch.…`, by what follows that (docs/results.md)."""
+        self._open()
+        return self._metadata
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, the manifest's carried ones included."""
+        self._open()
+        return self._schema
 
     @property
     def rows(self) -> int:
@@ -84,7 +96,9 @@ class MasksFile:
 
     def tables(self, first: int, stop: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows from `first` to `stop` (exclusive), one table for each row group; None: all columns."""
-        self._open()
+        missing = [name for name in columns or () if name not in self.schema.names]
+        if missing:
+            raise ResultsError(f"{self.uri} has no column {', '.join(missing)}")
         group = int(np.searchsorted(self._starts, first, side="right")) - 1
         while first < stop:
             start, end = int(self._starts[group]), min(int(self._starts[group + 1]), stop)
@@ -94,9 +108,7 @@ class MasksFile:
     def table(self, first: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows from `first` to `stop` (exclusive) as one table."""
         parts = list(self.tables(first, stop, columns))
-        if parts:
-            return pa.concat_tables(parts)
-        return self.schema.empty_table().select(columns or self.schema.names)
+        return pa.concat_tables(parts) if parts else self.schema.empty_table().select(columns or self.schema.names)
 
     def _group(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         wanted = (group, None if columns is None else tuple(columns))
@@ -112,20 +124,20 @@ class MasksFile:
             with self._errors():
                 file = open_parquet(self.uri)
                 raw = file.schema_arrow.metadata or {}
-                self.metadata = {
+                self._metadata = {
                     key.decode().removeprefix("rts_batch."): value.decode()
                     for key, value in raw.items()
                     if key.startswith(b"rts_batch.")
                 }
             self._check(file)
-            self.schema = file.schema_arrow.remove_metadata()
+            self._schema = file.schema_arrow.remove_metadata()
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._starts = np.cumsum([0, *sizes])
             self._file = file
         return self._file
 
     def _check(self, file: pq.ParquetFile) -> None:
-        version = self.metadata.get("schema_version")
+        version = self._metadata.get("schema_version")
         if version is None:
             raise ResultsError(f"{self.uri} is not a masks file of rts-batch; masks/ must hold nothing else")
         if version != SCHEMA_VERSION:

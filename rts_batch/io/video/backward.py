@@ -22,9 +22,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from rts_batch.errors import VideoError
-from rts_batch.io.video.files import PyavSource
+from rts_batch.io.video.container import decode_stream, open_container
 from rts_batch.io.video.frames import Damage, Frame, FrameRange, Report
-from rts_batch.io.video.probe import Probe, decode_stream, open_container
+from rts_batch.io.video.probe import Probe
+from rts_batch.io.video.pyav import PyavSource
 
 __all__ = ["BackwardSource"]
 

@@ -50,12 +50,11 @@ def _sizes(info: dict[str, Any]) -> dict[str, Any]:
 def _details(probe: Probe) -> dict[str, Any]:
     times = [] if probe.times is None else probe.times.tolist()
     orientation = probe.orientation
-    quarter = 2 * orientation.flip_rows if not orientation.transposed else 3 if orientation.flip_rows else 1
     return {
         "container": ", ".join(sorted(probe.containers)),
         "codec": probe.codec,
         "pixels": probe.pixels,
-        "turned": 90 * quarter,
+        "turned": orientation.turned,
         "mirrored": orientation.mirrored,
         "interlaced": probe.interlaced,
         "video_streams": probe.video_streams,

@@ -36,6 +36,8 @@ class VideoInfo:
     duration: float | None
     """Seconds."""
     decoder: Literal["decord", "pyav", "images"]
+    turned: int = 0
+    """Degrees by which the file has its stored pictures turned before they are shown; 90 and 270 exchange the sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,22 @@ class Damage:
     def __bool__(self) -> bool:
         return bool(
             self.missing_frames or self.corrupt_frames or self.lost_packets or self.decoder_errors or self.stopped
+        )
+
+    def merged(self, earlier: Damage) -> Damage:
+        """Return what this reading of a video and an earlier one have found together.
+
+        This one may have begun in the middle, and may or may not have seen what lies before.
+        """
+        return Damage(
+            missing_frames=max(self.missing_frames, earlier.missing_frames),
+            corrupt_frames=max(self.corrupt_frames, earlier.corrupt_frames),
+            first_corrupt=self.first_corrupt if earlier.first_corrupt is None else earlier.first_corrupt,
+            lost_packets=max(self.lost_packets, earlier.lost_packets),
+            decoder_errors=max(self.decoder_errors, earlier.decoder_errors),
+            first_error=earlier.first_error or self.first_error,
+            stopped=earlier.stopped or self.stopped,
+            cut_off_packets=max(self.cut_off_packets, earlier.cut_off_packets),
         )
 
     def warnings(self) -> list[str]:

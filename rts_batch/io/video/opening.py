@@ -7,11 +7,12 @@ from typing import Final
 
 from rts_batch.errors import VideoError
 from rts_batch.io.video.backward import BackwardSource
-from rts_batch.io.video.files import DecordSource, PyavSource
+from rts_batch.io.video.decord import DecordSource
 from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
 from rts_batch.io.video.images import ImagesSource, is_archive
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
+from rts_batch.io.video.pyav import PyavSource
 
 __all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
 

@@ -20,23 +20,20 @@ import pytest
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.results import writer as results
-from rts_batch.io.results.writer import (
-    ResultsSummary,
-    ResultsWriter,
-    masks_schema,
-    open_masks,
-    read_masks,
-    read_metadata,
-)
+from rts_batch.io.results.file import MasksFile
+from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema
+from rts_batch.io.results.writer import ResultsSummary, ResultsWriter
 from rts_batch.io.storage import files
-from rts_batch.masks import decode_rle, encode_rle
+from rts_batch.version import __version__
+from tests.support.run_folders import row_of
 
 HEIGHT, WIDTH = 24, 32
 EXTRAS = {"shop": "string", "price": "float64", "count": "int64", "sold": "bool"}
-TARGETS = {
-    7: ("chair", {"shop": "a", "price": 1.5, "count": 3, "sold": True}),
-    2: (None, {"shop": None, "price": None, "count": None, "sold": None}),
+TARGETS: dict[int, dict[str, Any]] = {
+    7: {"shop": "a", "price": 1.5, "count": 3, "sold": True},
+    2: {"shop": None, "price": None, "count": None, "sold": None},
 }
+CATEGORIES = {7: "chair", 2: None}
 
 
 def mask_of(object_id: int, frame: int) -> np.ndarray:
@@ -46,19 +43,19 @@ def mask_of(object_id: int, frame: int) -> np.ndarray:
     return mask
 
 
-def row_of(object_id: int, frame: int) -> dict[str, Any]:
+def row(object_id: int, frame: int, video_id: str = "clips/a.mp4") -> Row:
     mask = mask_of(object_id, frame)
-    empty = not mask.any()
-    return {
-        "frame": frame,
-        "time": frame / 25,
-        "rle": encode_rle(mask),
-        "box": None if empty else (frame % 20, object_id, 6, 4),
-        "area": int(mask.sum()),
-        "score": None if frame == 0 else 0.25,
-        "confidence": None if empty else 0.75,
-        "state": "prompt" if frame == 0 else "lost" if empty else "tracked",
-    }
+    return row_of(
+        mask,
+        frame,
+        "prompt" if frame == 0 else "tracked" if mask.any() else "lost",
+        video_id=video_id,
+        object_id=object_id,
+        time=frame / 25,
+        score=None if frame == 0 else 0.25,
+        confidence=0.75 if mask.any() else None,
+        category=CATEGORIES.get(object_id),
+    )
 
 
 def write(
@@ -69,9 +66,6 @@ def write(
     due = {object_id: (first or {}).get(object_id, 0) for object_id in TARGETS}
     with ResultsWriter(
         path,
-        video_id=video_id,
-        height=HEIGHT,
-        width=WIDTH,
         targets=TARGETS,
         extras=EXTRAS,
         task={"video_id": video_id, "start": 0},
@@ -79,7 +73,7 @@ def write(
         profile="exact",
     ) as writer:
         for object_id in order:
-            writer.add(object_id, **row_of(object_id, due[object_id]))
+            writer.add(row(object_id, due[object_id], video_id))
             due[object_id] += 1
         return writer.close(frames=frames, fps=25.0, duration=frames / 25)
 
@@ -90,6 +84,7 @@ def alternating(frames: int) -> list[int]:
 
 def test_the_schema_is_the_contract() -> None:
     schema = masks_schema({"shop": "string"})
+    assert masks_schema().names == list(RESULT_COLUMNS) == list(Row.__annotations__)
     assert [(field.name, str(field.type)) for field in schema] == [
         ("video_id", "string"),
         ("object_id", "int32"),
@@ -127,23 +122,12 @@ def test_the_file_holds_what_was_added_sorted_by_object_and_frame(tmp_path: Path
     expected = [(object_id, frame) for object_id in sorted(TARGETS) for frame in range(40)]
     rows = table.to_pylist()
     assert [(row["object_id"], row["frame"]) for row in rows] == expected
-    for row in rows:
-        source = row_of(row["object_id"], row["frame"])
-        assert np.array_equal(
-            decode_rle(row["rle"], row["height"], row["width"]), mask_of(row["object_id"], row["frame"])
-        )
-        box = None if source["box"] is None else tuple(row[name] for name in "xywh")
-        assert box == source["box"]
-        assert all(row[name] == source[name] for name in ("time", "rle", "area", "score", "confidence", "state"))
-        category, extras = TARGETS[row["object_id"]]
-        assert row["category"] == category
-        assert {name: row[name] for name in EXTRAS} == extras
-        assert row["video_id"] == "clips/a.mp4"
+    for values in rows:
+        extras = {name: values.pop(name) for name in EXTRAS}
+        assert extras == TARGETS[values["object_id"]]
+        assert Row(**values) == row(values["object_id"], values["frame"])
     assert summary == ResultsSummary(
         rows=80,
-        objects=2,
-        frames=40,
-        bytes=path.stat().st_size,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         states={"prompt": 2, "tracked": 62, "lost": 16},
     )
@@ -176,7 +160,7 @@ def test_row_groups_have_a_thousand_rows(tmp_path: Path) -> None:
 
 def test_a_target_may_begin_later(tmp_path: Path) -> None:
     summary = write(tmp_path / "a.parquet", [2] * 10 + [7] * 4, first={7: 6}, frames=10)
-    assert (summary.rows, summary.frames) == (14, 10)
+    assert summary.rows == 14
     assert pq.read_table(tmp_path / "a.parquet")["frame"].to_pylist() == [*range(10), *range(6, 10)]
 
 
@@ -189,12 +173,11 @@ def resident() -> int:
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     """160 MB of codes go through, of which only the spool's share may stay in memory."""
     codes = random.Random(0).randbytes(1 << 16)
-    with ResultsWriter(tmp_path / "a.parquet", video_id="a", height=9, width=9, targets={1: (None, {})}) as writer:
+    with ResultsWriter(tmp_path / "a.parquet", targets={1: {}}) as writer:
         before = most = resident()
         for frame in range(40_000):
             place = frame * 37 % (1 << 15)
-            row = row_of(1, 1) | {"frame": frame, "rle": codes[place : place + 4096]}
-            writer.add(1, **row)
+            writer.add(row(1, 1)._replace(frame=frame, rle=codes[place : place + 4096]))
             if frame % 2000 == 0:
                 most = max(most, resident())
         writer.close(frames=40_000)
@@ -211,8 +194,8 @@ def left(folder: Path) -> list[str]:
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
     def be_interrupted() -> None:
-        with ResultsWriter(tmp_path / "a.parquet", video_id="a", height=9, width=9, targets={1: (None, {})}) as writer:
-            writer.add(1, **row_of(1, 0))
+        with ResultsWriter(tmp_path / "a.parquet", targets={1: {}}) as writer:
+            writer.add(row(1, 0))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -222,9 +205,9 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
 
 def test_nothing_lies_there_while_rows_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "SPOOL_BYTES", 1)
-    with ResultsWriter(tmp_path / "a.parquet", video_id="a", height=9, width=9, targets={1: (None, {})}) as writer:
+    with ResultsWriter(tmp_path / "a.parquet", targets={1: {}}) as writer:
         for frame in range(5):
-            writer.add(1, **row_of(1, frame))
+            writer.add(row(1, frame))
             assert left(tmp_path) == []
         writer.close(frames=5)
     assert left(tmp_path) == ["a.parquet"]
@@ -249,7 +232,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_folder_that_is_missing_is_our_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
-        ResultsWriter(tmp_path / "no" / "a.parquet", video_id="a", height=9, width=9, targets={1: (None, {})})
+        ResultsWriter(tmp_path / "no" / "a.parquet", targets={1: {}})
 
 
 @pytest.mark.parametrize(
@@ -267,9 +250,9 @@ def test_rows_that_do_not_make_a_video_are_refused(
     tmp_path: Path, rows: list[tuple[int, int]], frames: int, message: str
 ) -> None:
     def run() -> None:
-        with ResultsWriter(tmp_path / "a.parquet", video_id="a", height=9, width=9, targets={1: (None, {})}) as writer:
+        with ResultsWriter(tmp_path / "a.parquet", targets={1: {}}) as writer:
             for object_id, frame in rows:
-                writer.add(object_id, **(row_of(1, 1) | {"frame": frame}))
+                writer.add(row(1, 1)._replace(object_id=object_id, frame=frame))
             writer.close(frames=frames)
 
     with pytest.raises(ResultsError, match=message):
@@ -279,15 +262,15 @@ def test_rows_that_do_not_make_a_video_are_refused(
 
 def test_a_state_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with (
-        ResultsWriter(tmp_path / "a.parquet", video_id="a", height=9, width=9, targets={1: (None, {})}) as writer,
+        ResultsWriter(tmp_path / "a.parquet", targets={1: {}}) as writer,
         pytest.raises(ResultsError, match="'found' is not one of prompt, tracked"),
     ):
-        writer.add(1, **(row_of(1, 1) | {"state": "found"}))
+        writer.add(row(1, 1)._replace(state="found"))  # type: ignore[arg-type]
 
 
 def test_a_video_without_targets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="without a target"):
-        ResultsWriter(tmp_path / "a.parquet", video_id="a", height=9, width=9, targets={})
+        ResultsWriter(tmp_path / "a.parquet", targets={})
 
 
 # Reading
@@ -300,22 +283,6 @@ def run(tmp_path: Path) -> Path:
     half = tmp_path / "run" / "masks" / f".d.parquet.1234{files.TEMPORARY_SUFFIX}"
     half.write_bytes(b"PAR1 half written")
     return tmp_path / "run"
-
-
-def test_our_reader_filters(run: Path) -> None:
-    assert read_masks(str(run)).num_rows == 180
-    table = read_masks(str(run), video_ids=["b"], object_ids=[7], columns=["video_id", "frame", "rle"])
-    assert table.column_names == ["video_id", "frame", "rle"]
-    assert table["video_id"].to_pylist() == ["b"] * 30
-    assert table["frame"].to_pylist() == list(range(30))
-    assert read_masks(str(run), video_ids=[]).num_rows == 0
-    assert open_masks(str(run)).count_rows() == 180
-
-
-def test_our_reader_reads_other_stores(run: Path) -> None:
-    for path in (run / "masks").glob("*.parquet"):
-        files.put_file(path, f"memory://results/masks/{path.name}")
-    assert read_masks("memory://results", video_ids=["a"]).equals(read_masks(str(run), video_ids=["a"]))
 
 
 def test_others_read_the_folder_without_our_code(run: Path) -> None:
@@ -342,34 +309,27 @@ def test_others_read_the_folder_without_our_code(run: Path) -> None:
 
 
 def test_the_metadata_says_where_the_masks_come_from(run: Path) -> None:
-    metadata = read_metadata(str(run / "masks" / "a.parquet"))
+    metadata = MasksFile(str(run / "masks" / "a.parquet")).metadata
     assert metadata == {
         "schema_version": "1",
-        "package_version": metadata["package_version"],
-        "task": {"video_id": "a", "start": 0},
+        "package_version": __version__,
+        "task": '{"start": 0, "video_id": "a"}',
         "weights": "sha256:abc",
         "profile": "exact",
-        "frames": 30,
-        "fps": 25.0,
-        "duration": 1.2,
+        "frames": "30",
+        "fps": "25.0",
+        "duration": "1.2",
     }
     raw = pq.read_metadata(run / "masks" / "a.parquet").metadata
     assert json.loads(raw[b"rts_batch.task"])["video_id"] == "a"
 
 
-def test_a_run_without_masks_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="no video of this run is finished"):
-        read_masks(str(tmp_path))
-
-
 def test_a_file_that_is_not_ours_is_our_error(run: Path) -> None:
-    with pytest.raises(ResultsError, match="cannot be read"):
-        read_masks(str(run), columns=["nothing"])
+    with pytest.raises(ResultsError, match=r"a\.parquet has no column nothing"):
+        MasksFile(str(run / "masks" / "a.parquet")).table(0, 1, ["frame", "nothing"])
     (run / "masks" / "0.parquet").write_bytes(b"no Parquet at all")
-    with pytest.raises(ResultsError, match="cannot be read"):
-        read_masks(str(run))
-    with pytest.raises(ResultsError, match="not a masks file"):
-        read_metadata(str(run / "masks" / "0.parquet"))
+    with pytest.raises(ResultsError, match=r"0\.parquet is not a masks file"):
+        _ = MasksFile(str(run / "masks" / "0.parquet")).metadata
     pq.write_table(pa.table({"a": [1]}), run / "masks" / "1.parquet")
-    with pytest.raises(ResultsError, match="version none"):
-        read_metadata(str(run / "masks" / "1.parquet"))
+    with pytest.raises(ResultsError, match=r"1\.parquet is not a masks file"):
+        _ = MasksFile(str(run / "masks" / "1.parquet")).metadata

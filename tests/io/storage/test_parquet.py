@@ -72,11 +72,13 @@ def test_nothing_of_python_is_left_with_other_threads(tmp_path: Path) -> None:
     [
         "list(Predictions(sys.argv[1]).masks('a', 1, start=0, wanted=[3]))",
         "run = RunMasks(sys.argv[1]); run.visible(0); run.masks(0, [3])",
+        "read_masks(sys.argv[1]).table(object_ids=[1])",
     ],
 )
-def test_scoring_and_training_read_masks_in_the_same_way(tmp_path: Path, read: str) -> None:
+def test_scoring_training_and_tables_read_masks_in_the_same_way(tmp_path: Path, read: str) -> None:
     folder = write_run(tmp_path / "run")
     imports = (
+        "from rts_batch import read_masks; "
         "from rts_batch.evaluation.predictions import Predictions; "
         "from rts_batch.training.clips.datasets import RunMasks"
     )

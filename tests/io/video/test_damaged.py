@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rts_batch.io.results.writer import read_masks
+from rts_batch import read_masks
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.manifest import read_manifest
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import VideoWorker
-from rts_batch.worker.messages import Failed, Finished, WorkerSettings
+from rts_batch.worker.lane import Lane
+from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
 from tests.support.damaged import CORPUS, FRAMES, Damaged, Outcome, make_corpus, read_all
 from tests.support.running import REPOSITORY, write_manifest
 from tests.support.stub_tracker import Stub
@@ -74,7 +74,7 @@ def test_damage_is_counted_in_the_report_or_makes_the_video_fail(corpus: Path, t
     names = ["whole.mp4", "cut-60.index-first.mp4", "flips-30.whole.mkv"]
     rows = [{"video": str(corpus / name), "video_id": name, "box": [30, 30, 20, 20]} for name in names]
     tasks = read_manifest(str(write_manifest(tmp_path / "manifest.jsonl", rows))).tasks
-    worker = VideoWorker(
+    worker = Lane(
         WorkerSettings(
             out=str(tmp_path / "run"),
             factory="tests.support.stub_tracker:Stub",
@@ -85,7 +85,7 @@ def test_damage_is_counted_in_the_report_or_makes_the_video_fail(corpus: Path, t
             strict_video=strict,
         )
     )
-    ends = [list(worker.run(task, attempt=1))[-1] for task in tasks]
+    ends = [list(worker.run(Job(task=task, attempt=1)))[-1] for task in tasks]
     if strict:
         assert [type(end) for end in ends] == [Finished, Failed, Failed]
         assert "cut-60.index-first.mp4 is damaged: 20 frames fewer than the file announces" in ends[1].message
@@ -96,7 +96,7 @@ def test_damage_is_counted_in_the_report_or_makes_the_video_fail(corpus: Path, t
     assert damage[0]["missing_frames"] == damage[0]["decoder_errors"] == 0
     assert damage[1]["missing_frames"] == 20
     assert damage[2]["decoder_errors"] > 5
-    assert len(read_masks(str(tmp_path / "run"), video_ids=[names[1]])) == FRAMES - 20
+    assert read_masks(str(tmp_path / "run")).video(names[1]).rows_total == FRAMES - 20
 
 
 def _damage(run: Path, key: str) -> dict[str, int]:

@@ -14,7 +14,7 @@ import pytest
 
 from rts_batch.errors import VideoError
 from rts_batch.io.video import backward as video_backward
-from rts_batch.io.video import files as video_files
+from rts_batch.io.video import decord as video_decord
 from rts_batch.io.video.images import natural_key
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.opening import DECODE_MEMORY, Frame, VideoInfo, open_video
@@ -177,6 +177,7 @@ def test_a_turned_video_is_given_upright_by_both_decoders(tmp_path: Path, turn: 
     stored = read(tmp_path / "plain.mp4")[1]
     info, frames, _ = read(tmp_path / f"turned.{ending}")
     assert info.decoder == ("pyav" if ending == "mkv" and turn != "0" else "decord")
+    assert info.turned % 180 == int(turn) % 180
     assert same(frames, read(tmp_path / f"turned.{ending}", "pyav")[1])
     for frame, before in zip(frames, stored, strict=True):
         assert np.array_equal(frame.image, expected(before.image))
@@ -230,14 +231,14 @@ def test_pyav_opens_what_decord_does_not(tmp_path: Path, monkeypatch: pytest.Mon
         raise VideoError(f"decord cannot read {path}: on purpose")
 
     make_video(tmp_path / "a.mp4", 4)
-    monkeypatch.setattr(video_files, "_open_decord", refuse)
+    monkeypatch.setattr(video_decord, "_open_decord", refuse)
     info, frames, warnings = read(tmp_path / "a.mp4")
     assert (info.decoder, len(frames)) == ("pyav", 4)
     assert "PyAV read it instead" in warnings[0]
 
 
 def _break_decord(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    opened: Callable[[str, int], Any] = video_files._open_decord
+    opened: Callable[[str, int], Any] = video_decord._open_decord
 
     class Breaking:
         def __init__(self, reader: Any) -> None:
@@ -252,7 +253,7 @@ def _break_decord(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             self.given += 1
             return self.reader.next()
 
-    monkeypatch.setattr(video_files, "_open_decord", lambda path, threads: Breaking(opened(path, threads)))
+    monkeypatch.setattr(video_decord, "_open_decord", lambda path, threads: Breaking(opened(path, threads)))
 
 
 # Backward

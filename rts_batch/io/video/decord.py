@@ -1,9 +1,8 @@
-"""Video files through PyAV and decord, which give the same frames wherever `unsuitable_for_decord` has no objection."""
+"""Video files through decord: the frames that PyAV gives, where `unsuitable_for_decord` has no objection."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 import os
 import re
@@ -12,77 +11,19 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io.video import decoder_log
-from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, Report
-from rts_batch.io.video.mpegts import TransportCheck, lost_transport_packets
-from rts_batch.io.video.probe import Probe, count_errors, decode_stream, open_container
+from rts_batch.io.video.container import count_errors
+from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
+from rts_batch.io.video.probe import Probe
 
-__all__ = ["DecordSource", "PyavSource"]
+__all__ = ["DecordSource"]
 
 BURST_FRAMES: Final = 16
 BURST_BYTES: Final = 48 << 20
 """What a decord that is kept from decoding ahead reads at once; at least one frame."""
-
-
-class PyavSource(FrameSource):
-    """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""
-
-    seeks = False
-
-    def __init__(self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report) -> None:
-        super().__init__(probe.path, probe.info, wanted)
-        self._probe = probe
-        self._tell = report
-        self._transport = TransportCheck() if "mpegts" in probe.containers else None
-        content = probe.content
-        if content is not None and self._transport is not None:  # checked in passing, to read it only once
-            content = functools.partial(_watched, content, self._transport)
-        self._container, self._stream = open_container(probe.path, threads, content=content, seeks=self.seeks)
-
-    def frames(self) -> Iterator[Frame]:
-        return (finish() for finish in self.unfinished())
-
-    def unfinished(self) -> Iterator[Callable[[], Frame]]:
-        reformatter = VideoReformatter()
-        index, time = -1, None
-        for index, frame in enumerate(decode_stream(self._container, self._stream, self.damage, self._tell)):
-            if self.wanted.is_past(index):
-                self._report(None)
-                return
-            time = frame.time
-            if self.wanted.has(index):
-                yield functools.partial(self._finish, frame, index, reformatter)
-        self._report((index + 1, time))
-
-    def _finish(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> Frame:
-        plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-        lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
-        stored = lines[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
-        image: NDArray[np.uint8] = self._probe.orientation.apply(stored)
-        if image.shape != (self.info.height, self.info.width, 3):
-            height, width, _ = image.shape
-            raise VideoError(
-                f"{self.path}: frame {index} is {width}×{height} pixels, the video began with "
-                f"{self.info.width}×{self.info.height}; cut it where its size changes"
-            )
-        return Frame(index, frame.time, image)
-
-    def _report(self, end: tuple[int, float | None] | None) -> None:
-        """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
-        if self._transport is not None:
-            streamed = self._probe.content is not None
-            self.damage.lost_packets += self._transport.lost() if streamed else lost_transport_packets(self.path)
-        if end is not None:
-            self.damage.missing_frames = self._probe.missing_frames(*end, self.damage.cut_off_packets)
-        self.warnings += self.damage.warnings()
-
-    def close(self) -> None:
-        self._container.close()
 
 
 class DecordSource(FrameSource):
@@ -173,10 +114,6 @@ class DecordSource(FrameSource):
 
     def close(self) -> None:
         self._reader = None
-
-
-def _watched(content: Content, check: TransportCheck) -> Any:
-    return check.watching(content())
 
 
 def _open_decord(path: str, threads: int) -> Any:

@@ -1,0 +1,280 @@
+"""One attempt at one video: fetch, decode, track and encode frame by frame, and put the masks in place.
+
+Masks go straight from the worker to the run's folder, and only small events travel back to the driver.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rts_batch.errors import CheckpointError, VideoError
+from rts_batch.io.results.schema import Row
+from rts_batch.io.results.writer import ResultsWriter
+from rts_batch.io.storage.ranges import RangedObject
+from rts_batch.io.video.frames import Damage, Frame, FrameSource
+from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.spool import bring
+from rts_batch.masks import TrackedFrame, encode_rle
+from rts_batch.runs.folder import RunFolder
+from rts_batch.worker.checkpoints import Checkpoint, Checkpoints, read_latest
+from rts_batch.worker.messages import Advanced, Event, Finished, Job, Opened, Phase, WorkerSettings
+from rts_batch.worker.passes import Forward, TrackedRows, expected_frames, reading, track_video
+from rts_batch.worker.prompts import PromptBook
+from rts_batch.worker.report import Leaving, Report, describe
+from rts_batch.worker.timing import Timing
+from rts_batch.worker.tracker import LoadedTracker
+
+PROGRESS_SECONDS = 0.5
+
+
+class Attempt:
+    """What lives for one attempt at one video.
+
+    Args:
+        job: the video, and which attempt it is.
+        settings: what the worker is told.
+        tracker: the model.
+        decoding: reads the video; no other one is open in it.
+        leaving: says whether to stop after the frame in hand.
+    """
+
+    _video: Path | RangedObject
+    _earlier: Checkpoint | None
+    """Where an earlier attempt has left the video."""
+    _checkpoints: Checkpoints
+    _source: FrameSource
+    _writer: ResultsWriter
+    _book: PromptBook
+
+    def __init__(
+        self,
+        job: Job,
+        settings: WorkerSettings,
+        *,
+        tracker: LoadedTracker,
+        decoding: DecodingProcess,
+        leaving: Callable[[], bool],
+    ) -> None:
+        self._job = job
+        self._task = job.task
+        self._settings = settings
+        self._tracker = tracker
+        self._decoding = decoding
+        self._leaving = leaving
+        self._folder = RunFolder(settings.out)
+        self._categories = {target.object_id: target.category for target in job.task.targets}
+        self._timing = Timing()
+        self._forward = Forward()
+        self.frame: int | None = None
+        """The last frame that was tracked."""
+        self._count = 0
+        """Frames tracked, those of earlier attempts included."""
+        self._end = 0
+        """One past the highest of them."""
+
+    def run(self, scratch: Path) -> Iterator[Event]:
+        """Track the video and put its masks in place; `scratch` is an empty folder. The last event is `Finished`.
+
+        Raises:
+            Leaving: the worker must go; a checkpoint has been written if that was worth it.
+            RtsBatchError: the video cannot be tracked, or a file not be read or written.
+        """
+        key, started = self._task.key, time.time()
+        yield Phase(key=key, phase="fetch")
+        with self._timing("fetch"):
+            self._video = self._bring(scratch / "video")
+            self._earlier = self._resume()
+        self._checkpoints = self._open_checkpoints()
+        yield Phase(key=key, phase="track")
+        masks = scratch / "masks.parquet"
+        with self._open(**self._part()) as self._source, self._open_writer(masks) as self._writer:
+            yield Opened(key=key, frames=expected_frames(self._source, self._task), decoder=self._source.info.decoder)
+            self._open_book()
+            yield from self._track()
+            yield Phase(key=key, phase="write")
+            report = self._close(started)
+        self._folder.commit(
+            self._task, masks, report.to_dict(self._task, self._settings), results=self._settings.results
+        )
+        yield Finished(
+            key=key,
+            frames=self._count,
+            seconds=time.time() - started,  # the masks are in place now
+            warnings=report.warnings,
+            steps=self._timing.seconds,
+            has_checkpoints=bool(self._checkpoints.segments),
+        )
+
+    # Before the first frame
+
+    def _bring(self, path: Path) -> Path | RangedObject:
+        if self._job.fetched is not None:
+            return Path(self._job.fetched)
+        return bring(self._task.uri, path, self._settings.spool, decoder=self._settings.decoder)
+
+    def _resume(self) -> Checkpoint | None:
+        """Put back the state in which an earlier attempt left the video, if it wrote a checkpoint that can be used."""
+        settings = self._settings
+        # Most videos never had one, and for them nothing is looked up.
+        if settings.checkpoint_every is None or not (self._job.attempt > 1 or self._task.key in settings.checkpointed):
+            return None
+        earlier = read_latest(self._folder.checkpoints_of(self._task))
+        if earlier is None:
+            return None
+        try:
+            scene = None if earlier.state is None else self._tracker.open_scene(self._task, earlier.state)
+        except CheckpointError:
+            return None  # another version's: begin again
+        self._forward = Forward(scene, earlier.frame)
+        self.frame, self._count, self._end = earlier.frame, earlier.count, earlier.frame + 1
+        return earlier
+
+    def _open_checkpoints(self) -> Checkpoints:
+        return Checkpoints(
+            folder=self._folder.checkpoints_of(self._task),
+            attempt=f"{self._job.attempt}-{uuid.uuid4().hex[:8]}",
+            interval=self._settings.checkpoint_every,
+            segments=self._earlier.segments if self._earlier else {},
+            count=self._count,
+        )
+
+    def _part(self) -> dict[str, Any]:
+        """What of the video is read first."""
+        part = reading(self._task)
+        # From the checkpoint's own frame on, so that there is one even where it was the video's last.
+        return {**part, "start": self._earlier.frame} if self._earlier else part
+
+    def _open(self, **part: Any) -> FrameSource:
+        return self._decoding.open(self._video, decoder=self._settings.decoder, **part)
+
+    def _open_writer(self, path: Path) -> ResultsWriter:
+        task, settings = self._task, self._settings
+        return ResultsWriter(
+            path,
+            targets={target.object_id: target.extras for target in task.targets},
+            extras=settings.extras,
+            task=describe(task),
+            weights=settings.tracker.fingerprint,
+            profile=settings.tracker.profile,
+            covers="prompts" if task.annotates else task.direction,
+            start=task.start,
+        )
+
+    def _open_book(self) -> None:
+        """Read the prompts, and take up the rows of an earlier attempt."""
+        self._book = PromptBook(self._task, self._source.info, boxes=self._settings.tracker.boxes)
+        if self._earlier is not None:
+            self._book.resume(self._earlier.prompts)
+            info = self._source.info
+            for row in self._earlier.rows(self._task, info.height, info.width):
+                self._writer.add(row)
+
+    # Frame by frame
+
+    def _track(self) -> Iterator[Advanced]:
+        """Track every frame; its rows are read and written one frame later, while the device works on the next."""
+        late: TrackedRows | None = None
+        told = time.monotonic()
+        for tracked in track_video(
+            self._task, self._tracker, self._book, self._source, self._open, self._timing, self._forward
+        ):
+            if late is not None:
+                self._write(*late)
+            late, frame = tracked, tracked[0].index
+            leaving = self._leaving()
+            # The other passes are short, or have no state that could be gone on with.
+            if self._forward.active and self._checkpoints.due(leaving=leaving):
+                self._write(*late)
+                late = None
+                self._write_checkpoint(frame)
+            self.frame, self._count, self._end = frame, self._count + 1, max(self._end, frame + 1)
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                yield Advanced(key=self._task.key, frames=self._count)
+            if leaving:
+                raise Leaving(f"the worker was told to leave after frame {frame}")
+        if late is not None:
+            self._write(*late)
+
+    def _write(self, frame: Frame, targets: Mapping[int, TrackedFrame]) -> None:
+        with self._timing("track"):
+            for target in targets.values():
+                _ = target.mask  # may still be on its way from the device
+        with self._timing("encode"):
+            rows = [self._row(object_id, frame, target) for object_id, target in targets.items()]
+        with self._timing("write"):
+            for row in rows:
+                self._writer.add(row)
+        self._checkpoints.note(rows)
+
+    def _row(self, object_id: int, frame: Frame, target: TrackedFrame) -> Row:
+        x, y, w, h = target.box or (None, None, None, None)
+        return Row(
+            video_id=self._task.video_id,
+            object_id=object_id,
+            frame=frame.index,
+            time=frame.time,
+            height=self._source.info.height,
+            width=self._source.info.width,
+            rle=encode_rle(target.mask, target.region),
+            x=x,
+            y=y,
+            w=w,
+            h=h,
+            area=target.area,
+            score=target.score,
+            confidence=target.confidence,
+            state=target.state,
+            category=self._categories[object_id],
+        )
+
+    def _write_checkpoint(self, frame: int) -> None:
+        scene = self._forward.scene
+        self._checkpoints.write(
+            frame=frame,
+            prompts=self._book.taken(),
+            damage=self._damage(),
+            warnings=self._warnings(),
+            snapshot=None if scene is None else scene.snapshot,
+        )
+
+    def _damage(self) -> Damage:
+        """What is wrong with the video, as far as it has been read by any attempt."""
+        damage = self._source.damage
+        return damage.merged(self._earlier.damage) if self._earlier else damage
+
+    def _warnings(self) -> tuple[str, ...]:
+        earlier = self._earlier.warnings if self._earlier else ()
+        return tuple(dict.fromkeys((*earlier, *self._source.warnings, *self._book.warnings)))
+
+    # After the last frame
+
+    def _close(self, started: float) -> Report:
+        """Finish the masks file, unless the video is one that must fail."""
+        task, info, damage = self._task, self._source.info, self._damage()
+        if self.frame is None:
+            end = "(none)" if task.end is None else task.end
+            part = "" if task.start == 0 and task.end is None else f" between `start` {task.start} and `end` {end}"
+            raise VideoError(f"video {task.video_id}: it has no frames{part}")
+        if self._settings.strict_video and damage:
+            raise VideoError(f"video {task.video_id} is damaged: {'; '.join(damage.warnings())}")
+        with self._timing("write"):
+            results = self._writer.close(frames=self._end, fps=info.fps, duration=info.duration)
+        return Report(
+            attempt=self._job.attempt,
+            frames=self._count,
+            results=results,
+            decoder=info.decoder,
+            streamed=isinstance(self._video, RangedObject),
+            damage=damage,
+            warnings=self._warnings(),
+            started=started,
+            seconds=time.time() - started,
+            timing=self._timing,
+            resumed_after=self._earlier.frame if self._earlier else None,
+            checkpoints_written=self._checkpoints.written,
+        )

@@ -1,0 +1,85 @@
+"""What a mask image looks like: light on dark, with soft edges, in one colour, in regions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DARK", "DARKEST_WHITE", "LIGHT", "is_drawing", "is_one_colour", "is_region", "is_soft", "present_values"]
+
+DARKEST_WHITE: Final = 32
+"""Of 255: a lighter value is a brightness; a darker one may be an object id."""
+
+DARK, LIGHT = 0.2, 0.8
+"""Of the largest value: what is sure to be outside, and inside, of a drawing with soft edges."""
+
+EDGE: Final = 8
+"""Pixels: how far from the outline the values between dark and light may lie."""
+
+MOST_BETWEEN: Final = 0.25
+"""Of a picture: how much of it those values may be."""
+
+MOST_PARTS: Final = 100
+"""Of one target, in a drawing in colour."""
+
+SAME_COLOUR: Final = 48
+"""Of 255: how far two colours may differ in a channel where edges are soft."""
+
+
+def present_values(values: NDArray[np.int32]) -> list[int]:
+    """Return the values that occur, ascending."""
+    largest = int(values.max(initial=0))
+    few = largest < 1 << 16
+    found: list[int] = (np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)).tolist()
+    return found
+
+
+def is_soft(values: NDArray[np.int32]) -> bool:
+    """Whether values [H, W] are light on dark, and what lies between is no more than the edge of something.
+
+    Of object ids each is as good as another, so pixels between the darkest and the lightest fill regions of their own.
+    """
+    level = (values / max(int(values.max()), 1)).astype(np.float32)
+    dark, light = level <= DARK, level >= LIGHT
+    between = ~(dark | light)
+    if values.max() < DARKEST_WHITE or not dark.any() or not light.any() or between.mean() > MOST_BETWEEN:
+        return False
+    if not between.any():
+        return True
+    inside = (level > 0.5).astype(np.uint8)
+    around = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
+    edge = cv2.dilate(inside, around) != cv2.erode(inside, around)
+    flat = cv2.dilate(level, np.ones((3, 3))) == cv2.erode(level, np.ones((3, 3)))
+    return bool((between & ~edge).sum() <= between.sum() / 50 and (between & flat).sum() <= light.sum() / 100)
+
+
+def is_one_colour(colours: NDArray[np.uint8]) -> bool:
+    """Whether a picture `[H, W, 3]` is one colour on black: in each of its parts, and inside them in every pixel."""
+    brightness = colours.max(axis=2).astype(np.int32)
+    if not is_soft(brightness):
+        return False
+    light = brightness > LIGHT * brightness.max()
+    hues = colours * (255 / np.maximum(brightness, 1))[:, :, None]
+    count, parts = cv2.connectedComponents(light.astype(np.uint8))
+    inside = cv2.erode(light.astype(np.uint8), np.ones((7, 7))).astype(bool)  # a JPEG's colours run over the edges
+    shown = [np.median(hues[parts == part], axis=0) for part in range(1, min(count, MOST_PARTS))]
+    found = np.concatenate([np.array(shown), hues[inside]])
+    return bool((np.abs(found - np.median(hues[light], axis=0)) <= SAME_COLOUR).all()) and count <= MOST_PARTS
+
+
+def is_drawing(brightness: NDArray[np.integer[Any]] | None, opaque: NDArray[np.bool_]) -> bool:
+    """Whether the opaque part of a picture is light on dark itself, with little between the two."""
+    if brightness is None:
+        return False
+    level = brightness / max(int(brightness[opaque].max()), 1)
+    dark, light = opaque & (level <= DARK), opaque & (level >= LIGHT)
+    return is_region(dark) and is_region(light) and (dark | light).sum() >= (1 - MOST_BETWEEN) * opaque.sum()
+
+
+def is_region(mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask is more than lines and specks: a fifth of its pixels are surrounded by others."""
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3)))
+    return bool(inner.sum() > mask.sum() / 5)

@@ -1,0 +1,86 @@
+"""The masks of a video's prompts, and what its other rows say of each image."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import PromptError, ResultsError
+from rts_batch.io.storage import files, uris
+from rts_batch.manifest import Prompt, VideoTask
+from rts_batch.masks import decode_rle
+from rts_batch.worker.mask_images import MaskImage, open_mask_image
+from rts_batch.worker.mask_rules import ImageUse, MaskReading, read_mask_image
+
+__all__ = ["PromptMasks"]
+
+
+class PromptMasks:
+    """Reads the masks of one video's prompts.
+
+    Args:
+        task: the video with all rows that say anything of its images.
+    """
+
+    def __init__(self, task: VideoTask) -> None:
+        self._last: tuple[str, MaskImage] | None = None
+        """The image read last: the next target's is most often the same."""
+        self._targets = frozenset(target.object_id for target in task.targets)
+        self._users: dict[str, set[int]] = defaultdict(set)
+        self._on_frame: dict[tuple[int | None, float | None], dict[int, str]] = defaultdict(dict)
+        for target in task.targets:
+            for prompt in target.prompts:
+                if prompt.mask_uri is not None:
+                    self._users[prompt.mask_uri].add(target.object_id)
+                    self._on_frame[prompt.frame, prompt.time][target.object_id] = prompt.mask_uri
+
+    def size(self, prompt: Prompt) -> tuple[int, int]:
+        """Return height and width of a prompt's mask; raises as `read` does."""
+        if prompt.mask_rle is not None:
+            height, width = prompt.mask_rle["size"]
+            return height, width
+        assert prompt.mask_uri is not None
+        return self._open(prompt.mask_uri).size
+
+    def read(self, prompt: Prompt, object_id: int) -> MaskReading:
+        """Return the mask of a prompt that has one.
+
+        Raises:
+            PromptError: what is there is not a mask, or not clearly this target's.
+            StorageError: the image cannot be fetched.
+        """
+        if prompt.mask_rle is not None:
+            height, width = prompt.mask_rle["size"]
+            return MaskReading(_of_rle(prompt.mask_rle["counts"], height, width), "its RLE", usual=True)
+        assert prompt.mask_uri is not None
+        image = self._open(prompt.mask_uri)
+        try:
+            return read_mask_image(image, self._use(prompt, prompt.mask_uri, object_id))
+        except PromptError as error:
+            raise PromptError(f"{uris.safe_uri(prompt.mask_uri)}: {error}") from error
+
+    def _open(self, uri: str) -> MaskImage:
+        if self._last is None or self._last[0] != uri:
+            try:
+                self._last = uri, open_mask_image(files.read_bytes(uri))
+            except PromptError as error:
+                raise PromptError(f"{uris.safe_uri(uri)}: {error}") from error
+        return self._last[1]
+
+    def _use(self, prompt: Prompt, uri: str, object_id: int) -> ImageUse:
+        images = self._on_frame[prompt.frame, prompt.time]
+        return ImageUse(
+            object_id=object_id,
+            users=frozenset(self._users[uri] - {object_id}),
+            others=self._targets - {object_id},
+            apart=len(images) > 1 and all(len(self._users[image]) == 1 for image in images.values()),
+        )
+
+
+def _of_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
+    try:
+        return decode_rle(counts.encode(), height, width)
+    except ResultsError as error:
+        raise PromptError(str(error)) from error
