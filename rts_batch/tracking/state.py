@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rts_batch.errors import CheckpointError
 from rts_batch.tracking.region import SearchRegion
+
+VERSION = 2
+"""Of a `snapshot`.
+
+1, which said no number, was begun when scales and pooled boxes were rounded in another order than the published one.
+It holds the same quantities and every rule reads them alike, so it is gone on with: the rules of now from the next
+frame on, the filters as they were learned.
+"""
 
 
 @dataclass
@@ -52,6 +61,7 @@ class TrackerState:
     def snapshot(self) -> dict[str, Any]:
         """Returns the state as plain containers of CPU tensors and values, sharing nothing with this object."""
         values = {item.name: _copy(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        values["version"] = VERSION
         if self.region is not None:
             region = self.region
             values["region"] = {item.name: _copy(getattr(region, item.name)) for item in dataclasses.fields(region)}
@@ -59,8 +69,18 @@ class TrackerState:
 
     @classmethod
     def restore(cls, values: dict[str, Any], device: torch.device) -> TrackerState:
-        """Builds the state of a `snapshot`; maps and features move to `device`."""
+        """Builds the state of a `snapshot`; maps and features move to `device`.
+
+        Raises:
+            CheckpointError: it is of a version that this code does not know.
+        """
         values = {name: _copy(value) for name, value in values.items()}
+        version = values.pop("version", 1)
+        if version not in (1, VERSION):
+            raise CheckpointError(
+                f"the tracker's state is of version {version}, and this code goes on with 1 and {VERSION}; "
+                "begin the video again"
+            )
         if values["region"] is not None:
             values["region"] = SearchRegion(**values["region"])
         for name in ("probabilities", "features"):
