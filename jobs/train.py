@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from rts_batch.actors.training import check_share, train_on_workers
-from rts_batch.errors import RtsBatchError
+from rts_batch.cli.output import telling_errors
 from rts_batch.training.recipe import read_recipe
 
 
@@ -30,23 +30,19 @@ def main(
     loaders: Annotated[int, typer.Option(min=0, help="Processes that make clips, for each worker.")] = 2,
     address: Annotated[str, typer.Option(help="Of the cluster; local starts one on this machine.")] = "auto",
 ) -> None:
-    try:
-        recipe = read_recipe(config)
-        check_share(recipe, workers)  # before a Ray is started for nothing
-        if address == "local":
-            # Ray reads it when it is imported: listen on loopback only.
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        import ray
+    recipe = read_recipe(config)
+    check_share(recipe, workers)  # before a Ray is started for nothing
+    if address == "local":
+        # Ray reads it when it is imported: listen on loopback only.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
 
-        if address == "local":
-            ray.init(address=address, num_cpus=math.ceil(workers * cpus_per_worker), include_dashboard=False)
-        else:
-            ray.init(address=address)
-        train_on_workers(recipe, out, workers=workers, use_gpu=gpu, cpus_per_worker=cpus_per_worker, loaders=loaders)
-    except RtsBatchError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    if address == "local":
+        ray.init(address=address, num_cpus=math.ceil(workers * cpus_per_worker), include_dashboard=False)
+    else:
+        ray.init(address=address)
+    train_on_workers(recipe, out, workers=workers, use_gpu=gpu, cpus_per_worker=cpus_per_worker, loaders=loaders)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(telling_errors(main))

@@ -11,7 +11,6 @@ from pathlib import Path
 import rts_batch
 from rts_batch.actors.cluster import CONNECT_SECONDS
 from rts_batch.errors import ClusterError, UsageError
-from rts_batch.io.storage.uris import absolute
 
 PACKAGE = Path(rts_batch.__file__).parent
 JOBS = PACKAGE.parent / "jobs"
@@ -22,14 +21,13 @@ NO_AGENT = (
 )
 
 
-def submit_job(arguments: list[str], *, address: str, paths: tuple[str, ...] = ()) -> str:
-    """Submits `jobs/track.py` with the arguments of `rts-batch submit`, and returns the job's id.
+def submit_job(words: list[str], *, address: str) -> str:
+    """Submits a job that runs `rts-batch submit` with these words on the cluster, and returns the job's id.
 
     The package of this process travels with it (`py_modules`); its dependencies must be installed on the nodes.
 
     Args:
-        arguments: what followed `rts-batch submit`; where to run is taken out of it.
-        paths: those of the arguments that are paths; relative ones become absolute, since a job has its own folder.
+        words: without an address; a job has a working folder of its own.
         address: `auto`, or the cluster's or its dashboard's address.
 
     Raises:
@@ -41,17 +39,18 @@ def submit_job(arguments: list[str], *, address: str, paths: tuple[str, ...] = (
     from ray.job_submission import JobSubmissionClient
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    given = shlex.join(_absolute(word, paths) for word in _without_address(arguments))
     environment: dict[str, object] = {"py_modules": [str(PACKAGE)]}
     if (JOBS / "track.py").is_file():
         environment["working_dir"] = str(JOBS)
-        entrypoint = f"python track.py {given}"
+        entrypoint = ["python", "track.py", *words]
     else:  # installed without the repository: what the script does
-        entrypoint = f"python -m rts_batch.cli submit --address auto {given}"
+        entrypoint = ["python", "-m", "rts_batch.cli", "submit", "--address", "auto", *words]
     client_address = None if address == "auto" else address
 
     def submit() -> str:
-        return str(JobSubmissionClient(client_address).submit_job(entrypoint=entrypoint, runtime_env=environment))
+        return str(
+            JobSubmissionClient(client_address).submit_job(entrypoint=shlex.join(entrypoint), runtime_env=environment)
+        )
 
     try:
         return _once_there_is_an_agent(submit)
@@ -74,21 +73,3 @@ def _once_there_is_an_agent(call: Callable[[], str]) -> str:
 
 def _lacks_agent(error: Exception) -> bool:
     return "No available agent" in str(error)
-
-
-def _absolute(word: str, paths: tuple[str, ...]) -> str:
-    option, equals, value = word.partition("=")
-    if equals and option.startswith("--"):
-        return f"{option}={_absolute(value, paths)}"
-    return absolute(word) if word in paths else word
-
-
-def _without_address(arguments: list[str]) -> list[str]:
-    kept = []
-    words = iter(arguments)
-    for word in words:
-        if word == "--address":
-            next(words, None)
-        elif word != "--detach" and not word.startswith("--address="):
-            kept.append(word)
-    return kept

@@ -48,7 +48,7 @@ def prepare(
     manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
     tracker = find_factory(settings.tracker).describe(settings)
     _refuse_boxes_without_sta(manifest, tracker)
-    folder = RunFolder(uris.absolute(out), scope.shard)
+    folder = RunFolder(out, scope.shard)
     begun = folder.record()
     workers, threads = choose_size(settings, tracker, begun)
     lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1

@@ -1,20 +1,44 @@
-"""`rts-batch probe`, `verify` and the deep half of `validate`: looking before and after a run."""
+"""`rts-batch validate`, `probe` and `verify`: looking before and after a run."""
 
 from __future__ import annotations
 
-import json
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rts_batch.cli.read import reported
+from rts_batch.cli.options import JsonOption, ManifestArgument, RunArgument, SkipInvalidOption
+from rts_batch.cli.output import print_json
 from rts_batch.errors import EXIT_FAILED, ManifestError
 
 if TYPE_CHECKING:
     from rts_batch.manifest import Manifest
 
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+def validate(
+    manifest: ManifestArgument,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Open every video as well, and decode it up to its last prompt.")
+    ] = False,
+    skip_invalid: SkipInvalidOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row of a manifest, with --deep against the videos themselves."""
+    from rts_batch.manifest import read_manifest
+
+    found = read_manifest(manifest, skip_invalid=skip_invalid)
+    warnings = [*found.warnings, *(_check_deep(found, manifest, as_json=as_json) if deep else [])]
+    targets = sum(len(task.targets) for task in found.tasks)
+    if as_json:
+        content = {"manifest": manifest, "videos": len(found.tasks), "targets": targets}
+        print_json("manifest", {**content, "left_out": list(found.invalid), "warnings": list(found.warnings)})
+        return
+    print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
+    for problem in found.invalid:
+        print(f"left out: {problem}", file=sys.stderr)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def probe(
@@ -22,15 +46,14 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a video is, which decoder would read it and why."""
-    with reported(as_json):
-        from rts_batch.io.storage import files, uris
-        from rts_batch.io.video.description import describe_video
+    from rts_batch.io.storage import files, uris
+    from rts_batch.io.video.description import describe_video
 
-        shown = uris.safe_uri(video)
-        with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
-            found = describe_video(str(files.fetch(video, folder)))
+    shown = uris.safe_uri(video)
+    with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
+        found = describe_video(str(files.fetch(video, folder)))
     if as_json:
-        _print_json("video", {"video": shown, **found})
+        print_json("video", {"video": shown, **found})
         return
     print(f"video            {shown}")
     for name, value in found.items():
@@ -41,32 +64,31 @@ def probe(
 
 
 def verify(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder; path or URI.")],
+    run: RunArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Check every results file of a run: rows against task, masks, checksums. Ends with 1 where something is wrong."""
     wrong = files = rows = 0
-    with reported(as_json):
-        from rts_batch.runs.paths import MASKS
-        from rts_batch.runs.verification import verify_run
+    from rts_batch.runs.paths import MASKS
+    from rts_batch.runs.verification import verify_run
 
-        for found in verify_run(run):
-            files, rows, wrong = files + 1, rows + found.rows, wrong + bool(found.problems)
-            if as_json:
-                content = {"file": found.name, "video_id": found.video_id, "rows": found.rows}
-                _print_json("file", {**content, "problems": list(found.problems)})
-            for problem in () if as_json else found.problems:
-                print(f"{MASKS}/{found.name}: {problem}")
+    for found in verify_run(run):
+        files, rows, wrong = files + 1, rows + found.rows, wrong + bool(found.problems)
+        if as_json:
+            content = {"file": found.name, "video_id": found.video_id, "rows": found.rows}
+            print_json("file", {**content, "problems": list(found.problems)})
+        for problem in () if as_json else found.problems:
+            print(f"{MASKS}/{found.name}: {problem}")
     if as_json:
-        _print_json("summary", {"files": files, "rows": rows, "wrong": wrong})
+        print_json("summary", {"files": files, "rows": rows, "wrong": wrong})
     else:
         print(f"{run}: {files} files with {rows} rows, {wrong} of them wrong")
     if wrong:
         raise typer.Exit(EXIT_FAILED)
 
 
-def check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
-    """Opens every video of a manifest and returns the warnings.
+def _check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
+    """Open every video of a manifest; return the warnings.
 
     Raises:
         ManifestError: with every video that a run would give up.
@@ -88,7 +110,7 @@ def check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
         warnings += [f"{found.video_id}: {warning}" for warning in found.warnings]
         if as_json:
             content = {"video_id": found.video_id, "decoder": found.decoder, "problem": found.problem}
-            _print_json("video", {**content, "warnings": list(found.warnings)})
+            print_json("video", {**content, "warnings": list(found.warnings)})
     if problems:
         raise ManifestError(f"{uri}: {len(problems)} of {len(manifest.tasks)} videos cannot be done", problems)
     return warnings
@@ -100,7 +122,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _print_json(event: str, content: dict[str, Any]) -> None:
-    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)

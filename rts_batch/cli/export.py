@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Literal, cast
 
 import typer
 
-from rts_batch.cli.read import JsonOption, RunArgument, reported
+from rts_batch.cli.options import JsonOption, MasksArgument
+from rts_batch.cli.output import print_json
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 from rts_batch.export.names import ExportName
 
@@ -18,7 +18,7 @@ FramesMode = Literal["reference", "extract"]
 
 
 def export(
-    run: RunArgument,
+    run: MasksArgument,
     format: Annotated[ExportName, typer.Option(help="What to write.")],
     out: Annotated[str, typer.Option(help="The folder to write, path or URI; it must not exist or be empty.")],
     frames: Annotated[
@@ -37,22 +37,21 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the masks of a run as COCO, YouTube-VIS, DAVIS, YOLO, CVAT and so on."""
-    with reported(as_json):
-        from rts_batch.export.base import RowFilter
-        from rts_batch.export.run import export_run
-        from rts_batch.masks import State
+    from rts_batch.export.base import RowFilter
+    from rts_batch.export.run import export_run
+    from rts_batch.masks import State
 
-        row_filter = RowFilter(
-            min_score=min_score,
-            min_confidence=min_confidence,
-            min_area=min_area,
-            states=None if states is None else frozenset(cast("list[State]", _listed(states))),
-            every=every,
-            objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
-        )
-        summary = export_run(run, out, format, row_filter=row_filter, extract_frames=frames == "extract")
+    row_filter = RowFilter(
+        min_score=min_score,
+        min_confidence=min_confidence,
+        min_area=min_area,
+        states=None if states is None else frozenset(cast("list[State]", _listed(states))),
+        every=every,
+        objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
+    )
+    summary = export_run(run, out, format, row_filter=row_filter, extract_frames=frames == "extract")
     if as_json:
-        print(json.dumps({"event": "summary", "format": format, **summary.to_dict()}, ensure_ascii=False))
+        print_json("summary", {"format": format, **summary.to_dict()})
     else:
         images = f", {summary.images} images" if frames == "extract" else ""
         print(f"{summary.out}: {summary.masks} masks of {summary.targets} targets in {summary.videos} videos{images}")

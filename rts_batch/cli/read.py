@@ -2,66 +2,47 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rts_batch.errors import RtsBatchError
+from rts_batch.cli.options import JsonOption, MasksArgument
+from rts_batch.cli.output import print_json, printable
 
 if TYPE_CHECKING:
     from rts_batch.runs.statistics import Statistics
 
 # The commands import pyarrow themselves: `rts-batch --help` shall not wait for it.
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's or a compacted folder; path or URI.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
-
 
 def show(
-    run: RunArgument,
+    run: MasksArgument,
     video: Annotated[str | None, typer.Argument(metavar="[VIDEO]", help="A video_id: shows its targets.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Videos to list; 0 lists all. --json always does.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Show how many frames are in each state, and the scores: of a run, or of one video's targets."""
-    with reported(as_json):
-        if video is None:
-            _show_run(run, limit, as_json)
-        else:
-            _show_video(run, video, as_json)
+    if video is None:
+        _show_run(run, limit, as_json)
+    else:
+        _show_video(run, video, as_json)
 
 
 def compact(
-    run: RunArgument,
+    run: MasksArgument,
     output: Annotated[str, typer.Option("--output", "-o", help="The folder to write; it must not exist or be empty.")],
     rows_per_file: Annotated[int, typer.Option(min=1, help="Rows after which a file is closed.")] = 1_000_000,
     as_json: JsonOption = False,
 ) -> None:
     """Merge the masks files of a run into few large ones elsewhere; the run's folder stays as it is."""
-    with reported(as_json):
-        from rts_batch.runs.compaction import compact as merge
+    from rts_batch.runs.compaction import compact as merge
 
-        summary = merge(run, output, rows_per_file=rows_per_file)
+    summary = merge(run, output, rows_per_file=rows_per_file)
     if as_json:
-        _print_json("summary", summary.to_dict())
+        print_json("summary", summary.to_dict())
     else:
         print(f"{output}: {summary.rows} rows of {summary.videos} videos in {summary.files} files")
-
-
-@contextmanager
-def reported(as_json: bool) -> Iterator[None]:
-    """Turns an error of ours into its message on standard error and its exit code."""
-    try:
-        yield
-    except RtsBatchError as error:
-        if as_json:
-            _print_json("error", {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
 
 
 def _show_run(run: str, limit: int, as_json: bool) -> None:
@@ -76,13 +57,13 @@ def _show_run(run: str, limit: int, as_json: bool) -> None:
         total.merge(found.statistics)
         videos, targets, frames = videos + 1, targets + found.targets, frames + found.frames
         if as_json:
-            _print_json("video", found.to_dict())
+            print_json("video", found.to_dict())
         elif not limit or videos <= limit:
             counts = [str(found.statistics.states[state]) for state in STATES]
             score = _decimals(found.statistics.mean_score)
-            lines.append([_printable(found.video_id), str(found.targets), str(found.frames), *counts, score])
+            lines.append([printable(found.video_id), str(found.targets), str(found.frames), *counts, score])
     if as_json:
-        _print_json("summary", {"videos": videos, "targets": targets, "frames": frames, **total.to_dict()})
+        print_json("summary", {"videos": videos, "targets": targets, "frames": frames, **total.to_dict()})
         return
     print(f"{videos} videos, {targets} targets, {frames} frames, {total.rows} rows\n")
     _print_states(total)
@@ -103,15 +84,15 @@ def _show_video(run: str, video: str, as_json: bool) -> None:
     for target in summarize_targets(masks):
         total.merge(target.statistics)
         if as_json:
-            _print_json("target", target.to_dict())
+            print_json("target", target.to_dict())
             continue
         for place, (state, first, last) in enumerate(target.stretches):
-            name = [str(target.object_id), _printable(target.category or "")] if place == 0 else ["", ""]
+            name = [str(target.object_id), printable(target.category or "")] if place == 0 else ["", ""]
             lines.append([*name, f"{first}–{last}" if last > first else str(first), state, str(last - first + 1)])
     if as_json:
         return
-    print(f"{_printable(masks.video_id)}: {width}×{height}, {masks.frames_total} frames, {masks.rows_total} rows")
-    print(f"video    {_printable(masks.uri or 'unknown')}\nfile     {masks.file}\nweights  {masks.weights}\n")
+    print(f"{printable(masks.video_id)}: {width}×{height}, {masks.frames_total} frames, {masks.rows_total} rows")
+    print(f"video    {printable(masks.uri or 'unknown')}\nfile     {masks.file}\nweights  {masks.weights}\n")
     _print_states(total)
     print()
     _print_columns(lines)
@@ -138,12 +119,3 @@ def _print_columns(lines: Sequence[Sequence[str]]) -> None:
 
 def _decimals(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _printable(text: str) -> str:
-    """Text from a manifest must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _print_json(event: str, content: dict[str, Any]) -> None:
-    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
-from rts_batch.cli.read import JsonOption, RunArgument, reported
+from rts_batch.cli.options import JsonOption, MasksArgument
+from rts_batch.cli.output import print_json
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 
 # The command imports pyarrow, OpenCV and jinja2 itself: `rts-batch --help` shall not wait for them.
 
 
 def review(
-    run: RunArgument,
+    run: MasksArgument,
     out: Annotated[
         str | None, typer.Option(help="The folder to write report.html and overlays/ to. [default: RUN]")
     ] = None,
@@ -34,16 +34,15 @@ def review(
     as_json: JsonOption = False,
 ) -> None:
     """Write an HTML report of a run: scores, failures, key frames; and overlay videos of chosen videos."""
-    with reported(as_json):
-        if no_report and not overlay:
-            raise UsageError("--no-report leaves nothing to do; choose videos with --overlay VIDEO")
-        from rts_batch.review.report import review_run
+    if no_report and not overlay:
+        raise UsageError("--no-report leaves nothing to do; choose videos with --overlay VIDEO")
+    from rts_batch.review.report import review_run
 
-        summary = review_run(
-            run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=_watch
-        )
+    summary = review_run(
+        run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=_watch
+    )
     if as_json:
-        print(json.dumps({"event": "summary", **summary.to_dict()}, ensure_ascii=False))
+        print_json("summary", summary.to_dict())
     else:
         for uri in summary.overlays:
             print(f"overlay  {uri}")

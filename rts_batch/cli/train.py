@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -15,12 +14,14 @@ from typing import Annotated
 
 import typer
 
-from rts_batch.errors import EXIT_INTERRUPTED, ClusterError, RtsBatchError, UsageError
+from rts_batch.cli.options import JsonOption
+from rts_batch.cli.output import print_json
+from rts_batch.errors import EXIT_INTERRUPTED, ClusterError, UsageError
 
 # The commands import torch themselves: `rts-batch --help` shall not wait for it.
 
 
-def train_command(
+def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file: settings, data, initial weights.")],
     out: Annotated[Path, typer.Option(help="The training's folder; the same folder goes on with it.")],
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU where there is one.")] = "auto",
@@ -28,7 +29,7 @@ def train_command(
     stop_after: Annotated[
         float | None, typer.Option(min=0, help="Minutes after which to write a checkpoint and stop.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a network as a file says, on this machine. Ctrl-C writes a checkpoint; the same command goes on."""
     from rts_batch.training.recipe import read_recipe
@@ -38,21 +39,21 @@ def train_command(
 
     def report(iteration: int, row: Mapping[str, float]) -> None:
         if as_json:
-            _print_json("status", {"iteration": iteration, **row})
+            print_json("status", {"iteration": iteration, **row})
 
-    with _reported(as_json), _stopping(stop_after) as (stop, interrupted):
+    with _stopping(stop_after) as (stop, interrupted):
         outcome = run_recipe(
             read_recipe(config), out, device=_device(device), loaders=loaders, stop=stop, report=report
         )
         if as_json:
-            _print_json("summary", {"outcome": outcome, "folder": str(out)})
+            print_json("summary", {"outcome": outcome, "folder": str(out)})
         if outcome == "stopped":
-            typer.echo(f"stopped; the same command goes on: rts-batch train {config} --out {out}", err=True)
+            print(f"stopped; the same command goes on: rts-batch train {config} --out {out}", file=sys.stderr)
         if interrupted():
             raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def export_command(
+def train_export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The training's folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write, *.safetensors.")],
     sta: Annotated[Path | None, typer.Option(help="The folder of a box-to-mask training: adds that network.")] = None,
@@ -63,14 +64,13 @@ def export_command(
     from rts_batch.training.run import trained_weights
     from rts_batch.weights.registry import load_weights, save_weights
 
-    with _reported():
-        if output.suffix != ".safetensors":
-            raise UsageError(f"the output is {str(output)!r}; give it a name that ends in .safetensors")
-        save_weights(trained_weights(folder, sta=sta, licence=licence), output, half=half)
-        typer.echo(load_weights(output).fingerprint)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"the output is {str(output)!r}; give it a name that ends in .safetensors")
+    save_weights(trained_weights(folder, sta=sta, licence=licence), output, half=half)
+    print(load_weights(output).fingerprint)
 
 
-def boxes_command(
+def train_boxes(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="got10k or lasot.")],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write, *.parquet.")],
@@ -80,21 +80,13 @@ def boxes_command(
     from rts_batch.training.clips.datasets import got10k, lasot
     from rts_batch.training.clips.datasets.box_manifest import write_box_manifest
 
-    with _reported():
-        if kind not in ("got10k", "lasot"):
-            raise UsageError(f"the data set is {kind!r}; valid are got10k and lasot")
-        open_boxes = got10k if kind == "got10k" else lasot
-        rows, skipped = write_box_manifest(open_boxes(root, masks=None, sequences=sequences), output)
-        for reason in skipped:
-            typer.echo(f"skipped {reason}", err=True)
-        typer.echo(f"{rows} boxes, {len(skipped)} sequences skipped", err=True)
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Mounts the commands of training on the command line."""
-    app.command("train")(train_command)
-    app.command("train-export")(export_command)
-    app.command("train-boxes")(boxes_command)
+    if kind not in ("got10k", "lasot"):
+        raise UsageError(f"the data set is {kind!r}; valid are got10k and lasot")
+    open_boxes = got10k if kind == "got10k" else lasot
+    rows, skipped = write_box_manifest(open_boxes(root, masks=None, sequences=sequences), output)
+    for reason in skipped:
+        print(f"skipped {reason}", file=sys.stderr)
+    print(f"{rows} boxes, {len(skipped)} sequences skipped", file=sys.stderr)
 
 
 def _device(name: str) -> str:
@@ -107,10 +99,6 @@ def _device(name: str) -> str:
     return name
 
 
-def _print_json(event: str, content: Mapping[str, object]) -> None:
-    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
-
-
 @contextmanager
 def _stopping(minutes: float | None) -> Iterator[tuple[Callable[[], bool], Callable[[], bool]]]:
     """Yields whether to stop, after some minutes or the first Ctrl-C, and whether it was Ctrl-C."""
@@ -121,7 +109,7 @@ def _stopping(minutes: float | None) -> Iterator[tuple[Callable[[], bool], Calla
         if pressed.is_set():
             raise KeyboardInterrupt
         pressed.set()
-        typer.echo("finishing the iteration and writing a checkpoint; Ctrl-C again stops at once", err=True)
+        print("finishing the iteration and writing a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
 
     before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -129,16 +117,3 @@ def _stopping(minutes: float | None) -> Iterator[tuple[Callable[[], bool], Calla
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _reported(as_json: bool = False) -> Iterator[None]:
-    """Turns an error of ours into its message on standard error and its exit code."""
-    try:
-        yield
-    except RtsBatchError as error:
-        if as_json:
-            content = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-            _print_json("error", content)
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rts_batch.errors import RtsBatchError, UsageError
+from rts_batch.cli.options import JsonOption
+from rts_batch.cli.output import printable
+from rts_batch.errors import UsageError
 
 # The commands import torch themselves: `rts-batch --help` shall not wait for it.
 
-weights_app = typer.Typer(no_args_is_help=True, help="Import and inspect the networks' weights.")
 
-
-@weights_app.command("import")
-def import_command(
+def import_(
     source: Annotated[str, typer.Argument(help="rts50.pth, a weights file, or a built-in name.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write, *.safetensors.")],
     sta: Annotated[
@@ -32,44 +29,31 @@ def import_command(
     """
     from rts_batch.weights.registry import import_weights, save_weights
 
-    with _reported():
-        if output.suffix != ".safetensors":
-            raise UsageError(f"the output is {str(output)!r}; give it a name that ends in .safetensors")
-        weights = import_weights(source, sta=sta, licence=licence)
-        save_weights(weights, output)
-        typer.echo(weights.fingerprint)
+    if output.suffix != ".safetensors":
+        raise UsageError(f"the output is {str(output)!r}; give it a name that ends in .safetensors")
+    weights = import_weights(source, sta=sta, licence=licence)
+    save_weights(weights, output)
+    print(weights.fingerprint)
 
 
-@weights_app.command("inspect")
-def inspect_command(
+def inspect(
     file: Annotated[str, typer.Argument(help="A weights file, an official checkpoint or a built-in name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check weights completely and show what they are."""
     from rts_batch.weights.registry import describe
 
-    with _reported():
-        about = describe(file)
-        typer.echo(json.dumps(about) if as_json else _as_text(about))
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turns an error of ours into its message on standard error and its exit code."""
-    try:
-        yield
-    except RtsBatchError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    about = describe(file)
+    print(json.dumps(about) if as_json else _as_text(about))
 
 
 def _as_text(about: dict[str, Any]) -> str:
     size = "made on the spot" if about["bytes"] is None else f"{about['bytes']:,} bytes"
     lines = [
-        f"file         {_printable(about['file'])} ({size})",
+        f"file         {printable(about['file'])} ({size})",
         f"kind         {about['kind']}, stored as {about['stored_as']}",
-        f"provenance   {_printable(about['provenance'])}",
-        f"licence      {_printable(about['licence'])}",
+        f"provenance   {printable(about['provenance'])}",
+        f"licence      {printable(about['licence'])}",
         f"fingerprint  {about['fingerprint'] or 'none: no tracker in it'}",
     ]
     for name in ("rts", "sta"):
@@ -86,9 +70,4 @@ def _as_text(about: dict[str, Any]) -> str:
 def _setting(item: tuple[str, Any]) -> str:
     name, value = item
     shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return f"{name} = {_printable(shown)}"
-
-
-def _printable(text: str) -> str:
-    """Text from a file must not steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return f"{name} = {printable(shown)}"

@@ -35,7 +35,7 @@ class RunFolder:
     """One run's folder at any URI. Hold its lease (`paths.lease`) before calling what writes."""
 
     def __init__(self, uri: str, shard: Shard | None = None) -> None:
-        self.uri = uri.rstrip("/") or uri
+        self.uri = uris.absolute(uri).rstrip("/") or "/"  # workers run in folders of their own
         self.shard = shard
         self.paths = RunPaths(self.uri, str(shard) if shard else None)
 

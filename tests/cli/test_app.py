@@ -108,6 +108,7 @@ def test_validate_as_json(tmp_path: Path) -> None:
         "videos": 1,
         "targets": 1,
         "left_out": [],
+        "warnings": [],
     }
 
 

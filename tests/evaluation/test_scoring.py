@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from rts_batch.cli.evaluate import evaluation_app
+from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.archives import label_palette
 from rts_batch.evaluation.layouts.sequences import read_boxes, read_labels
@@ -256,7 +256,7 @@ def test_youtubevos_scores_seen_and_unseen_objects_and_writes_the_servers_archiv
     with pytest.raises(UsageError, match=r"00003\.jpg has no annotation.*--archive"):
         score("youtubevos2019", root, str(run))
     arguments = ["score", "youtubevos2019", str(root), str(run), "--archive", str(tmp_path / "a.zip")]
-    assert CliRunner().invoke(evaluation_app, arguments).exit_code == 0
+    assert CliRunner().invoke(app, ["evaluate", *arguments]).exit_code == 0
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == [f"Annotations/vid/{frame:05d}.png" for frame in range(5)]
         archive.extractall(tmp_path)
@@ -286,11 +286,11 @@ def test_trackingnet_without_annotations_gives_the_servers_archive(tmp_path: Pat
     with pytest.raises(UsageError, match=r"first frame only.*--archive"):
         score("trackingnet", tmp_path / "data", str(tmp_path / "run"))
     arguments = ["score", "trackingnet", str(tmp_path / "data"), str(tmp_path / "run"), "--archive"]
-    assert CliRunner().invoke(evaluation_app, [*arguments, str(tmp_path / "a.zip")]).exit_code == 0
+    assert CliRunner().invoke(app, ["evaluate", *arguments, str(tmp_path / "a.zip")]).exit_code == 0
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         rows = archive.read(f"{name}.txt").decode().split()
     assert [row.split(".")[0] for row in rows] == ["5", "7", "9", "11", "13", "13"]  # the last is the one before
-    result = CliRunner().invoke(evaluation_app, ["score", "nfs", str(tmp_path), "run", "--archive", "a.zip"])
+    result = CliRunner().invoke(app, ["evaluate", "score", "nfs", str(tmp_path), "run", "--archive", "a.zip"])
     assert result.exit_code == 2
 
 
@@ -299,7 +299,7 @@ def test_scores_come_as_table_json_markdown_and_plots(tmp_path: Path) -> None:
     write_run(tmp_path / "run", name, {1: [rectangle(frame) for frame in range(6)]}, {1: 0})
     base = ["score", "lasot", str(tmp_path / "data"), str(tmp_path / "run")]
     files = ["--markdown", str(tmp_path / "s.md"), "--plots", str(tmp_path / "plots")]
-    result = CliRunner().invoke(evaluation_app, [*base, "--json", *files])
+    result = CliRunner().invoke(app, ["evaluate", *base, "--json", *files])
     event = json.loads(result.output)
     assert event["event"] == "scores"
     assert event["measures"]["precision"] == pytest.approx(5 / 6)
@@ -312,7 +312,7 @@ def test_scores_come_as_table_json_markdown_and_plots(tmp_path: Path) -> None:
         points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
         assert len(points) == (21 if plot == "success" else 51)
         assert all(0 <= x <= 480 and 0 <= y <= 360 for x, y in points)
-    assert "| success (AUC) | " in CliRunner().invoke(evaluation_app, base).output
+    assert "| success (AUC) | " in CliRunner().invoke(app, ["evaluate", *base]).output
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
@@ -327,10 +327,10 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         (["prepare", "got10k", str(tmp_path), "-o", "m.csv"], 2, "GOT-10k/val"),
         (["score", "nfs", str(tmp_path / "data"), str(tmp_path / "none")], 1, "holds no masks"),
     ):
-        result = runner.invoke(evaluation_app, arguments)
+        result = runner.invoke(app, ["evaluate", *arguments])
         assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
     write_run(tmp_path / "run", "ball", {1: [rectangle(frame) for frame in range(4)]}, {1: 0})
-    result = runner.invoke(evaluation_app, ["score", "nfs", str(tmp_path / "data"), str(tmp_path / "run"), "--json"])
+    result = runner.invoke(app, ["evaluate", "score", "nfs", str(tmp_path / "data"), str(tmp_path / "run"), "--json"])
     assert "covers 4 frames from 0 on, the benchmark needs 6" in json.loads(result.stdout)["message"]
     write_run(tmp_path / "other", "ball", {2: [rectangle(frame) for frame in range(6)]}, {2: 0})
     with pytest.raises(ResultsError, match="object 1: the run covers no frame"):

@@ -56,10 +56,10 @@ NOT_A_MODULES_TEST = ("house", "whole", "support")
 
 LONG_FUNCTIONS = {
     # A command's parameters are its options.
-    "rts_batch.cli.app.submit: lines",
-    "rts_batch.cli.app.submit: parameters",
+    "rts_batch.cli.submit.submit: lines",
+    "rts_batch.cli.submit.submit: parameters",
+    "rts_batch.cli.submit.resume: parameters",
     "rts_batch.cli.export.export: parameters",
-    "rts_batch.cli.runs.resume: parameters",
     # A Triton kernel takes a pointer for each tensor, and can call no helper that returns early.
     "rts_batch.tracking.gpu.kernels.common.weigh: parameters",
     "rts_batch.tracking.gpu.kernels.judge.judge: lines",
@@ -82,7 +82,6 @@ TO_DO: dict[str, set[str]] = {
         "rts_batch.tracking.gpu.steps, rts_batch.tracking.gpu.tracker: circle",
     },
     "run folder": {
-        "rts_batch.cli.runs: spells '/summary.json'",
         "rts_batch.training.clips.datasets.mask_sources: spells 'manifest.parquet'",
         "rts_batch.training.clips.datasets.runs: joins 'masks'",
         "rts_batch.training.clips.datasets.runs: spells 'manifest.parquet'",

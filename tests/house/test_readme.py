@@ -5,34 +5,37 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
 import rts_batch.errors
 from rts_batch.cli.app import app
-from rts_batch.cli.evaluate import evaluation_app
-from rts_batch.cli.weights import weights_app
 from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.manifest import read_manifest
 from tests.support.running import REPOSITORY
 
-SUBCOMMANDS = {"weights": weights_app, "evaluate": evaluation_app}
 README = REPOSITORY / "README.md"
 RUNNING = REPOSITORY / "docs" / "running.md"
 TRAIN_JOB_OPTIONS = {"--workers", "--gpu", "--cpus-per-worker"}
 DOCUMENTS = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
-def known_options(*names: str) -> set[str]:
-    """Options of `rts-batch NAMES…`; raises KeyError where there is no such command."""
-    group = typer.main.get_command(app)
-    if names[0] in SUBCOMMANDS:
-        group, names = typer.main.get_command(SUBCOMMANDS[names[0]]), names[1:]
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
-    command = group.commands[names[0]]
-    return {option for parameter in command.params for option in parameter.opts} | {"--help"}
+def all_commands() -> dict[tuple[str, ...], set[str]]:
+    """The options of every command, by its words: `("weights", "import")` for example."""
+    found: dict[tuple[str, ...], set[str]] = {}
+
+    def collect(command: Any, words: tuple[str, ...]) -> None:
+        found[words] = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        for name, inner in getattr(command, "commands", {}).items():
+            collect(inner, (*words, name))
+
+    collect(typer.main.get_command(app), ())
+    return found
+
+
+COMMANDS = all_commands()
 
 
 def commands(text: str) -> list[list[str]]:
@@ -44,23 +47,14 @@ def commands(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_shown_exists_with_its_options(document: Path) -> None:
     for _, *words in commands(document.read_text()):
-        names = words[: 2 if words[0] in SUBCOMMANDS else 1]
-        if names[0] in SUBCOMMANDS and len(names) == 1:
-            continue
+        names = tuple(words[: 2 if words[0] in ("weights", "evaluate") else 1])
         options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        assert options <= known_options(*names), f"{document.name}: rts-batch {' '.join(words)}"
+        assert options <= COMMANDS[names], f"{document.name}: rts-batch {' '.join(words)}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_option_named_in_the_text_exists(document: Path) -> None:
-    known = known_options("submit") | known_options("validate") | {"--working-dir"}
-    for name in ("plan", "status", "cancel", "resume", "retry"):
-        known |= known_options(name)
-    known |= known_options("weights", "import") | known_options("weights", "inspect")
-    known |= known_options("train") | known_options("train-export") | known_options("train-boxes") | TRAIN_JOB_OPTIONS
-    known |= known_options("evaluate", "prepare") | known_options("evaluate", "score")
-    known |= known_options("show") | known_options("export") | known_options("compact")
-    known |= known_options("review")
+    known = set.union(*COMMANDS.values(), TRAIN_JOB_OPTIONS, {"--working-dir"})
     assert set(re.findall(r"`(--[a-z-]+)", document.read_text())) <= known
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from rts_batch.cli.weights import weights_app
+from rts_batch.cli.app import app
 from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS50, TRACKER_RTS_MINI, ModelConfig, StaConfig, TrackerConfig
 from rts_batch.errors import WeightsError
 from rts_batch.weights import registry as weights_module
@@ -383,7 +383,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(weights_app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["weights", *map(str, arguments)])
 
 
 def test_import_joins_both_official_files(official: Path, tmp_path: Path) -> None:

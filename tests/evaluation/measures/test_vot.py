@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rts_batch import read_masks
-from rts_batch.cli.evaluate import evaluation_app
+from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.layouts.vot import parse_region, vot_sequences
 from rts_batch.evaluation.measures.curves import region_similarity
@@ -144,7 +144,7 @@ def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path)
     assert report.measures == pytest.approx({name: GOLDEN[name] for name in ("eao", "accuracy", "robustness")})
     assert report.sequences["ant"]["robustness"] == pytest.approx((441 - 41) / 441)
     arguments = ["score", "vot2020-st", str(dataset), str(run), "--plots", str(tmp_path / "plots")]
-    result = CliRunner().invoke(evaluation_app, arguments)
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
     assert f"| EAO | {100 * GOLDEN['eao']:.1f} |" in result.output
     assert "Expected average overlap on VOT2020-ST: 38.3" in (tmp_path / "plots" / "eao.svg").read_text()
 
@@ -152,7 +152,7 @@ def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path)
     with pytest.raises(ResultsError, match="lacks 1 of the 3 sequences of VOT2020-ST: crab"):
         score("vot2020-st", dataset, str(run))
     assert score("vot2020-st", dataset, str(run), partial=True).missing == ("crab",)
-    result = CliRunner().invoke(evaluation_app, [*arguments, "--archive", "a.zip"])
+    result = CliRunner().invoke(app, ["evaluate", *arguments, "--archive", "a.zip"])
     assert (result.exit_code, "takes no archive" in result.stderr) == (2, True)
 
 

@@ -191,7 +191,7 @@ def fail_to_connect() -> None:
     raise ConnectionError("refused")
 
 
-def test_a_jobs_command_is_this_one_with_absolute_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_runs_these_words_on_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     class Client:
         def __init__(self, address: str | None) -> None:
             sent["address"] = address
@@ -202,10 +202,9 @@ def test_a_jobs_command_is_this_one_with_absolute_paths(monkeypatch: pytest.Monk
 
     sent: dict[str, Any] = {}
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
-    words = ["m.csv", "--out=s3://bucket/run", "--address", "http://head:8265", "--detach", "--limit", "3"]
-    assert submit_job(words, address="http://head:8265", paths=("m.csv", "s3://bucket/run")) == "job"
-    expected = ["python", "track.py", str(Path("m.csv").absolute()), "--out=s3://bucket/run", "--limit", "3"]
-    assert (shlex.split(sent["entrypoint"]), sent["address"]) == (expected, "http://head:8265")
+    words = ["--out=s3://bucket/a run", "--limit=3", "--", "/here/m.csv"]
+    assert submit_job(words, address="http://head:8265") == "job"
+    assert (shlex.split(sent["entrypoint"]), sent["address"]) == (["python", "track.py", *words], "http://head:8265")
     assert Path(sent["runtime_env"]["working_dir"], "track.py").is_file()
 
 

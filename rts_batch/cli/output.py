@@ -1,0 +1,47 @@
+"""What every command prints in the same way: errors with their exit codes, JSON lines, text from elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from rts_batch.errors import ManifestError, RtsBatchError
+
+__all__ = ["print_json", "printable", "telling_errors"]
+
+
+def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command turn the package's own errors into a message and an exit code; with `as_json`, also into JSON.
+
+    Any other exception is a bug and keeps its trace.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except RtsBatchError as error:
+            if options.get("as_json"):
+                content = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+                if isinstance(error, ManifestError):
+                    content["problems"] = list(error.problems)
+                print_json("error", content)
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+
+    return run
+
+
+def print_json(event: str, content: Mapping[str, Any]) -> None:
+    """Prints one JSON object on a line of standard output."""
+    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
+
+
+def printable(text: str) -> str:
+    """Text from a manifest or a file as a terminal may be given it: it must not steer it."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,176 @@
+"""What a command line asks to be submitted: done here, done by a cluster, planned, or said in words again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rts_batch.cli.output import print_json
+from rts_batch.runs.settings import RunSettings, Scope
+
+if TYPE_CHECKING:
+    from rts_batch.actors.summary import Summary
+
+__all__ = ["Submission", "scope_words"]
+
+SWITCHED_OFF = {
+    "localisation_conditioning": "--no-localisation-conditioning",
+    "localisation_fallback": "--no-localisation-fallback",
+}
+"""The options that set a field of the tracker's configuration to False."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    manifest: str
+    out: str
+    settings: RunSettings
+    scope: Scope
+    skip_invalid: bool = False
+    as_json: bool = False
+
+    def run(self, *, again: list[str]) -> None:
+        """Does it, prints how it went and ends with that exit code; `again` is the command that goes on with it."""
+        from rts_batch.actors.display import choose_display
+        from rts_batch.actors.submit import submit
+
+        summary = submit(
+            self.manifest,
+            self.out,
+            self.settings,
+            display=choose_display(as_json=self.as_json, stream=sys.stdout),
+            scope=self.scope,
+            skip_invalid=self.skip_invalid,
+        )
+        if self.as_json:
+            print_json("summary", summary.to_dict())
+        else:
+            _print_summary(summary, self.scope)
+            if summary.interrupted:
+                print(f"interrupted; to go on: {shlex.join(['rts-batch', *again])}", file=sys.stderr)
+        raise typer.Exit(summary.exit_code)
+
+    def detach(self) -> None:
+        """Has the cluster do it as a job."""
+        from rts_batch.actors.job import submit_job
+
+        address, out = self.settings.address, shlex.quote(self.out)
+        job = submit_job(self.elsewhere().words(), address=address)
+        if self.as_json:
+            print_json("job", {"job": job, "manifest": self.manifest, "out": self.out, "address": address})
+            return
+        where = "" if address == "auto" else f" --address {shlex.quote(address)}"
+        print(f"job      {job}")
+        print(f"follow   rts-batch status {out} --follow, or: ray job logs {job} --follow{where}")
+        print(f"stop     rts-batch cancel {out}")
+
+    def show_plan(self, *, warn: bool = True) -> None:
+        """Says what would be done, and writes and starts nothing."""
+        from rts_batch.actors.prepare import look
+        from rts_batch.manifest.lengths import expected_lengths
+
+        prepared, plan = look(self.manifest, self.out, self.settings, scope=self.scope, skip_invalid=self.skip_invalid)
+        lengths = expected_lengths(plan.left)
+        frames, unknown = sum(lengths.values()), sum(not length for length in lengths.values())
+        targets = sum(len(task.targets) for task in plan.left)
+        warnings = [*prepared.manifest.warnings, *(plan.warnings if warn else ())]
+        if self.as_json:
+            content = {
+                "out": prepared.folder.uri,
+                "weights": prepared.tracker.weights,
+                "videos": plan.videos,
+                "done": plan.done,
+                "to_do": len(plan.left),
+                "targets": targets,
+                "estimated_frames": frames,
+                "videos_of_unknown_length": unknown,
+                "rows_left_out": list(prepared.manifest.invalid),
+                "warnings": warnings,
+            }
+            print_json("plan", content)
+            return
+        print(f"videos   {len(plan.left)} to do, {plan.done} of {plan.videos} done")
+        print(f"targets  {targets}")
+        print(f"frames   about {frames}" + (f", and {unknown} videos of unknown length" if unknown else ""))
+        print(f"weights  {prepared.tracker.weights}")
+        print(f"out      {prepared.folder.uri}")
+        for text in warnings:
+            print(f"warning: {text}", file=sys.stderr)
+
+    def words(self) -> list[str]:
+        """The command line after `rts-batch submit` that asks for this; what has its default is left out.
+
+        Each value stands behind its option's `=`, and the manifest behind `--`, so that none is taken for an option.
+        """
+        words = [f"--out={self.out}", *_settings_words(self.settings), *scope_words(self.scope)]
+        words += ["--skip-invalid"] * self.skip_invalid + ["--json"] * self.as_json
+        return [*words, "--", self.manifest]
+
+    def elsewhere(self) -> Submission:
+        """The same for a process with another working folder, on the cluster itself."""
+        from rts_batch.io.storage.uris import absolute
+        from rts_batch.weights.registry import BUILT_IN
+
+        weights = self.settings.weights
+        if weights is not None and weights not in BUILT_IN and Path(weights).exists():
+            weights = str(Path(weights).absolute())
+        settings = replace(self.settings, weights=weights, address=RunSettings.address)
+        return replace(self, manifest=absolute(self.manifest), out=absolute(self.out), settings=settings)
+
+
+def scope_words(scope: Scope) -> list[str]:
+    """The options that choose a part of a manifest."""
+    shard = None if scope.shard is None else f"{scope.shard.index}/{scope.shard.count}"
+    given = {"shard": shard, "limit": scope.limit, "max_failures": scope.max_failures}
+    return [_word(name, value) for name, value in given.items() if value is not None]
+
+
+def _settings_words(settings: RunSettings) -> Iterator[str]:
+    default = RunSettings()
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value == getattr(default, field.name):
+            continue
+        if field.name == "resources":
+            yield from (f"--resource={name}={amount}" for name, amount in value.items())
+        elif field.name == "tracker_options":
+            yield from (SWITCHED_OFF.get(name) or _word(name, value) for name, value in value.items())
+        else:
+            yield _word(field.name, value)
+
+
+def _word(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"{option}={value}"
+
+
+def _print_summary(summary: Summary, scope: Scope) -> None:
+    from rts_batch.runs.paths import RunPaths
+
+    content = summary.to_dict()
+    already = f" ({summary.already_done} of them before)" if summary.already_done else ""
+    left = f", {content['not_started']} left" if content["not_started"] else ""
+    print(f"videos   {summary.done} of {summary.videos} done{already}, {len(summary.failures)} failed{left}")
+    if summary.frames:
+        print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s")
+    if content["efficiency"]:
+        rest = [(step, seconds) for step, seconds in summary.step_seconds.items() if step != "track"]
+        shares = ", ".join(f"{step} {seconds / summary.video_seconds:.0%}" for step, seconds in rest)
+        print(f"tracker  {content['efficiency']:.0%} of the workers' time ({shares})")
+    print(f"weights  {summary.weights}")
+    print(f"masks    {content['masks']}/*.parquet")
+    for failure in summary.failures:
+        tries = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
+        print(f"failed   {failure.video_id}{tries}: {failure.message}")
+    for problem in summary.left_out:
+        print(f"left out {problem}")
+    if summary.warnings:
+        paths = RunPaths(summary.out, str(scope.shard) if scope.shard else None)
+        print(f"warnings {len(summary.warnings)}, shown above and in {paths.summary}")

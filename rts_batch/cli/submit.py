@@ -1,0 +1,209 @@
+"""`rts-batch submit`, `plan`, `resume` and `retry`: running what a manifest says."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from rts_batch.cli.options import (
+    AddressOption,
+    JsonOption,
+    LanesOption,
+    LimitOption,
+    ManifestArgument,
+    MaxFailuresOption,
+    OnError,
+    OnErrorOption,
+    OtherAddressOption,
+    OtherDeviceOption,
+    OutOption,
+    RunArgument,
+    ShardOption,
+    SkipInvalidOption,
+    TrackerOption,
+    WeightsOption,
+    WorkersOption,
+)
+from rts_batch.cli.submission import Submission, scope_words
+from rts_batch.config import Profile, Rules
+from rts_batch.errors import RunFolderError, UsageError
+from rts_batch.io.video.limits import DecoderName
+from rts_batch.runs.settings import DeviceName, RunSettings, Scope, Shard
+
+
+def submit(
+    manifest: ManifestArgument,
+    out: OutOption,
+    weights: WeightsOption = None,
+    workers: WorkersOption = None,
+    min_workers: Annotated[int, typer.Option(min=1, help="Workers kept as long as any video waits.")] = 1,
+    threads_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each worker. [default: cores // workers]")
+    ] = None,
+    lanes: LanesOption = None,
+    device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
+    gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
+    cpus_per_worker: Annotated[float, typer.Option(help="CPUs that Ray sets aside for each worker.")] = 1.0,
+    resource: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of each worker; repeatable.")
+    ] = None,
+    stall_timeout: Annotated[
+        float, typer.Option(help="Seconds without a further frame after which a video counts as hung.")
+    ] = 600.0,
+    checkpoint_every: Annotated[
+        float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
+    ] = 300.0,
+    profile: Annotated[
+        Profile, typer.Option(help="Precision: float32, TensorFloat-32 (CUDA only), or bfloat16 but for the learners.")
+    ] = "exact",
+    decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
+    spool_quota: Annotated[
+        float | None,
+        typer.Option(help="GiB of disk for the videos that each worker copies from a store; larger ones are streamed."),
+    ] = None,
+    strict_video: Annotated[
+        bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
+    ] = False,
+    rules: Annotated[
+        Rules | None,
+        typer.Option(help="The released tracker's memory and gating rules, or the paper's. [default: code]"),
+    ] = None,
+    not_found_threshold: Annotated[
+        float | None, typer.Option(help="t_sc: the score below which the target counts as not found. [default: 0.3]")
+    ] = None,
+    no_localisation_conditioning: Annotated[
+        bool, typer.Option("--no-localisation-conditioning", help="The decoder sees no localisation scores (Table 1).")
+    ] = False,
+    no_localisation_fallback: Annotated[
+        bool, typer.Option("--no-localisation-fallback", help="A lost mask stays lost (Table 2).")
+    ] = False,
+    skip_invalid: SkipInvalidOption = False,
+    shard: ShardOption = None,
+    limit: LimitOption = None,
+    on_error: OnErrorOption = "continue",
+    max_failures: MaxFailuresOption = None,
+    address: AddressOption = "local",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Have the cluster run it as a job, and say how to follow it.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
+    as_json: JsonOption = False,
+    tracker: TrackerOption = RunSettings.tracker,
+) -> None:
+    """Track every video of a manifest; submit again to go on with what is left."""
+    options = {
+        "rules": rules,
+        "not_found_threshold": not_found_threshold,
+        "localisation_conditioning": False if no_localisation_conditioning else None,
+        "localisation_fallback": False if no_localisation_fallback else None,
+    }
+    settings = RunSettings(
+        weights=weights,
+        tracker_options={name: value for name, value in options.items() if value is not None},
+        tracker=tracker,
+        device=device,
+        profile=profile,
+        decoder=decoder,
+        spool_quota=spool_quota,
+        strict_video=strict_video,
+        workers=workers,
+        threads_per_worker=threads_per_worker,
+        lanes=lanes,
+        min_workers=min_workers,
+        gpus_per_worker=gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        resources=_resources(resource or []),
+        stall_timeout=stall_timeout,
+        checkpoint_every=checkpoint_every,
+        address=address,
+    )
+    scope = _scope(shard, limit, on_error, max_failures)
+    submission = Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
+    if dry_run:
+        submission.show_plan()
+    elif detach:
+        submission.detach()
+    else:
+        submission.run(again=["submit", *submission.words()])
+
+
+def plan(
+    manifest: ManifestArgument,
+    out: OutOption,
+    weights: WeightsOption = None,
+    shard: ShardOption = None,
+    limit: LimitOption = None,
+    skip_invalid: SkipInvalidOption = False,
+    as_json: JsonOption = False,
+    tracker: TrackerOption = RunSettings.tracker,
+) -> None:
+    """Say what `submit` would do, without starting or writing anything."""
+    # The device is not the run's own, so what it would warn of is not meant.
+    settings = RunSettings(weights=weights, tracker=tracker, device="cpu")
+    scope = _scope(shard, limit)
+    Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
+
+
+def resume(
+    run: RunArgument,
+    workers: WorkersOption = None,
+    lanes: LanesOption = None,
+    device: OtherDeviceOption = None,
+    shard: ShardOption = None,
+    limit: LimitOption = None,
+    on_error: OnErrorOption = "continue",
+    max_failures: MaxFailuresOption = None,
+    address: OtherAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run, with the manifest and the settings in its folder."""
+    scope = _scope(shard, limit, on_error, max_failures)
+    changed = {"workers": workers, "lanes": lanes, "device": device, "address": address}
+    _begun(run, scope, changed, as_json).run(again=["resume", run, *scope_words(scope)])
+
+
+def retry(
+    run: RunArgument,
+    failed: Annotated[bool, typer.Option("--failed", help="The videos that failed; required.")] = False,
+    workers: WorkersOption = None,
+    address: OtherAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try the videos again that a run gave up, and no others."""
+    if not failed:
+        raise UsageError("say what to try again: --failed; to go on with everything that is left, use resume")
+    changed = {"workers": workers, "address": address}
+    _begun(run, Scope(only_failed=True), changed, as_json).run(again=["retry", run, "--failed"])
+
+
+def _begun(run: str, scope: Scope, changed: dict[str, Any], as_json: bool) -> Submission:
+    """The submission that goes on with a run's folder; `changed` are settings that replace the recorded ones."""
+    from rts_batch.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    record = folder.record()
+    if record is None or not record.settings:
+        raise RunFolderError(f"{folder.uri} is not a run's folder that says how it was begun; use submit")
+    given = {name: value for name, value in changed.items() if value is not None}
+    settings = dataclasses.replace(RunSettings.from_dict(record.settings), **given)
+    return Submission(folder.paths.manifest, folder.uri, settings, scope, as_json=as_json)
+
+
+def _scope(
+    shard: str | None, limit: int | None, on_error: OnError = "continue", max_failures: int | None = None
+) -> Scope:
+    most = 1 if on_error == "stop" else max_failures
+    return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most)
+
+
+def _resources(given: list[str]) -> dict[str, float]:
+    resources = {}
+    for text in given:
+        name, _, amount = text.partition("=")
+        try:
+            resources[name] = float(amount)
+        except ValueError:
+            raise UsageError(f"--resource {text}: expected NAME=AMOUNT, spot=1 for example") from None
+    return resources
