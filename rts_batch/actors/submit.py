@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from rts_batch.actors.display import Display
 from rts_batch.actors.driver import Driver
-from rts_batch.actors.prepare import DEFAULT_SCOPE, prepare
+from rts_batch.actors.prepare import DEFAULT_SCOPE, Prepared, prepare
 from rts_batch.actors.summary import Summary
 from rts_batch.io.storage import uris
-from rts_batch.runs.folder import RunFolder
+from rts_batch.manifest.boxes import nested_boxes
+from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.settings import RunSettings, Scope
 
@@ -39,7 +40,7 @@ def submit(
     with Lease(folder.paths.lease, note=display.note) as lease:
         refuse_other_divisions(folder, note=display.note)
         plan = folder.prepare(manifest, prepared.record, scope)
-        warnings = [*([tracker.warning] if tracker.warning else []), *manifest.warnings, *plan.warnings]
+        warnings = _warnings(prepared, plan)
         for text in warnings:
             display.note(f"warning: {text}")
         driver = Driver(
@@ -78,3 +79,10 @@ def refuse_other_divisions(folder: RunFolder, *, note: Callable[[str], None] = l
     for other in folder.other_leases():
         with Lease(other, note=note):  # what a dead process left behind is removed thereby
             pass
+
+
+def _warnings(prepared: Prepared, plan: Plan) -> list[str]:
+    """Return what is to be known before the first video begins."""
+    of_tracker = [prepared.tracker.warning] if prepared.tracker.warning else []
+    manifest = prepared.manifest
+    return [*of_tracker, *manifest.warnings, *nested_boxes(manifest.tasks), *plan.warnings]

@@ -26,18 +26,22 @@ def validate(
 ) -> None:
     """Check every row of a manifest, with --deep against the videos themselves."""
     from rts_batch.manifest import read_manifest
+    from rts_batch.manifest.boxes import nested_boxes
 
     found = read_manifest(manifest, skip_invalid=skip_invalid)
-    warnings = [*found.warnings, *(_check_deep(found, manifest, as_json=as_json) if deep else [])]
+    warnings = [*found.warnings, *nested_boxes(found.tasks)]
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    of_videos = _check_deep(found, manifest, as_json=as_json) if deep else []
     targets = sum(len(task.targets) for task in found.tasks)
     if as_json:
         content = {"manifest": manifest, "videos": len(found.tasks), "targets": targets}
-        print_json("manifest", {**content, "left_out": list(found.invalid), "warnings": list(found.warnings)})
+        print_json("manifest", {**content, "left_out": list(found.invalid), "warnings": [*warnings, *of_videos]})
         return
     print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
     for problem in found.invalid:
         print(f"left out: {problem}", file=sys.stderr)
-    for warning in warnings:
+    for warning in of_videos:
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -97,23 +101,26 @@ def _check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
     from rich.progress import track
 
     from rts_batch.actors.cluster import usable_cores
-    from rts_batch.worker.precheck import check_videos
+    from rts_batch.worker.precheck import check_boxes, check_videos
 
     console = Console(stderr=True)
     checks = check_videos(manifest.tasks, processes=max(1, min(8, usable_cores())))
-    problems, warnings = [], []
+    problems, warnings, everyone = [], [], []
     for found in track(
         checks, "opening videos", len(manifest.tasks), console=console, disable=not console.is_terminal, transient=True
     ):
+        everyone.append(found)
         if found.problem is not None:
             problems.append(f"{found.video_id}: {found.problem}")
         warnings += [f"{found.video_id}: {warning}" for warning in found.warnings]
         if as_json:
             content = {"video_id": found.video_id, "decoder": found.decoder, "problem": found.problem}
-            print_json("video", {**content, "warnings": list(found.warnings)})
+            print_json("video", {**content, "warnings": [*warnings, *of_videos]})
+    hints = check_boxes(manifest.tasks, everyone)
     if problems:
-        raise ManifestError(f"{uri}: {len(problems)} of {len(manifest.tasks)} videos cannot be done", problems)
-    return warnings
+        shown = "".join(f"; {hint}" for hint in hints)
+        raise ManifestError(f"{uri}: {len(problems)} of {len(manifest.tasks)} videos cannot be done{shown}", problems)
+    return [*hints, *warnings]
 
 
 def _shown(value: Any) -> str:

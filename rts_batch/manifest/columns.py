@@ -2,97 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rts_batch.errors import ManifestError, ResultsError, StorageError
+from rts_batch.errors import ManifestError
 from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.io.storage import uris
 from rts_batch.manifest.formats import Problem, RawRows
+from rts_batch.manifest.marks import check_uri, parse_box, parse_mask
 from rts_batch.manifest.task import Direction, PromptKind
-from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
+from rts_batch.masks import Box
 
-__all__ = ["COLUMNS", "Columns", "check_columns", "rle_of"]
+__all__ = ["COLUMNS", "Columns", "check_columns"]
 
 _MOST = 2**31 - 1
 _Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=8192)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-def _parse_box(value: Any) -> Box:
-    """Reads "x,y,w,h", a JSON list of that, or a list."""
-    if isinstance(value, str):
-        bracketed = value[:1] + value[-1:] in ("[]", "()")
-        value = (value[1:-1] if bracketed else value).split(",")
-    if not isinstance(value, list | tuple) or len(value) != 4 or any(isinstance(number, bool) for number in value):
-        raise ValueError("expected four numbers")
-    try:
-        x, y, w, h = (float(number) for number in value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("expected four numbers") from None
-    if not all(map(math.isfinite, (x, y, w, h))):
-        raise ValueError("expected finite numbers")
-    if w <= 0 or h <= 0:
-        raise ValueError("its width and height must be above 0")
-    return x, y, w, h
-
-
-def _check_uri(value: str) -> str:
-    try:
-        uris.check_uri(value)
-    except StorageError as error:
-        raise ValueError(str(error)) from None
-    return value
-
-
-def _parse_mask(value: Any) -> str:
-    """Returns a path or URI as it is, an RLE as canonical JSON."""
-    if isinstance(value, str) and not value.startswith("{"):
-        return _check_uri(value)
-    try:
-        rle = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from None
-    if not isinstance(rle, dict) or set(rle) != {"size", "counts"}:
-        raise ValueError("an RLE has exactly the keys size and counts")
-    size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        raise ValueError("its size must be [height, width]")
-    height, width = size
-    if height * width > MAX_PIXELS:
-        raise ValueError("its size is more than any video's")
-    if isinstance(counts, str | bytes):
-        code = counts.encode() if isinstance(counts, str) else counts
-        try:
-            runs = parse_rle(code, height, width)
-        except ResultsError as error:
-            raise ValueError(str(error)) from None
-    elif isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts):
-        if not counts or sum(counts) != height * width:
-            raise ValueError("its counts do not add up to its size")
-        runs = np.array(counts, np.int64)
-        code = compress_runs(runs, height, width)
-    else:
-        raise ValueError("its counts must be a string or a list of run lengths")
-    if not runs[1::2].any():
-        raise ValueError("the mask is empty")
-    return json.dumps({"size": [height, width], "counts": code.decode("ascii")}, separators=(",", ":"))
-
-
-def rle_of(mask: str | None) -> dict[str, Any] | None:
-    """The RLE that a checked `mask` value holds, None where it is a path or URI."""
-    if mask is None or not mask.startswith("{"):
-        return None
-    rle: dict[str, Any] = json.loads(mask)
-    return rle
 
 
 @dataclass(frozen=True)
@@ -106,7 +37,7 @@ class _Column:
 
 
 COLUMNS: Final[dict[str, _Column]] = {
-    "video": _Column(Annotated[_Text, AfterValidator(_check_uri)], pa.string(), "a path or URI of a video"),
+    "video": _Column(Annotated[_Text, AfterValidator(check_uri)], pa.string(), "a path or URI of a video"),
     "video_id": _Column(_Text, pa.string(), "a name without control characters"),
     "object_id": _Column(
         Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "an object id: write a whole number from 1 on"
@@ -124,13 +55,13 @@ COLUMNS: Final[dict[str, _Column]] = {
     "direction": _Column(Direction, pa.string(), "a direction: write forward, backward or both"),
     "prompt_kind": _Column(PromptKind, pa.string(), "a kind of prompt: write correct or annotate"),
     "frames": _Column(Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a length: write the number of frames"),
-    "box": _Column(Annotated[Box, BeforeValidator(_parse_box)], pa.string(), "a box: write x,y,w,h in pixels"),
+    "box": _Column(Annotated[Box, BeforeValidator(parse_box)], pa.string(), "a box: write x,y,w,h in pixels"),
     "x": _Column(_Finite, pa.float64(), "a number of pixels"),
     "y": _Column(_Finite, pa.float64(), "a number of pixels"),
     "w": _Column(Annotated[_Finite, Field(gt=0)], pa.float64(), "a width: write a number of pixels above 0"),
     "h": _Column(Annotated[_Finite, Field(gt=0)], pa.float64(), "a height: write a number of pixels above 0"),
     "mask": _Column(
-        Annotated[_Text, Field(max_length=None), BeforeValidator(_parse_mask)],
+        Annotated[_Text, Field(max_length=None), BeforeValidator(parse_mask)],
         pa.string(),
         'a mask: write the path or URI of a PNG, or a COCO RLE as {"size": [height, width], "counts": "…"}',
     ),

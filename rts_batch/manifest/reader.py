@@ -12,8 +12,10 @@ import pyarrow as pa
 from rts_batch.errors import ManifestError
 from rts_batch.io.results.schema import EXTRA_TYPES
 from rts_batch.io.storage import files, uris
-from rts_batch.manifest.columns import COLUMNS, Columns, check_columns, rle_of
+from rts_batch.manifest.boxes import doubts, is_impossible
+from rts_batch.manifest.columns import COLUMNS, Columns, check_columns
 from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
+from rts_batch.manifest.marks import rle_of
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
 
 __all__ = ["read_manifest"]
@@ -55,16 +57,18 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
             raise ManifestError(f"{uri} has no row that can be used" if problems else f"{uri} has no rows", problems)
         folder = raw.folder or uris.folder_of(uri)
         tasks = tuple(_tasks(raw, columns, good, folder))
-        return Manifest(tasks, _table(columns, good, folder), problems, columns.extra_types, _warnings(raw))
+        return Manifest(
+            tasks, _table(columns, good, folder), problems, columns.extra_types, tuple(_warnings(raw, tasks))
+        )
 
 
-def _warnings(raw: RawRows) -> tuple[str, ...]:
-    """What is probably not as it was meant."""
-    if not raw.commented_rows:
-        return ()
-    lines = raw.commented_rows
-    count = f"line {lines[0]} begins" if len(lines) == 1 else f"{len(lines)} lines (the first is {lines[0]}) begin"
-    return (f"{count} with # and {'is' if len(lines) == 1 else 'are'} left out; quote a name that begins so",)
+def _warnings(raw: RawRows, tasks: Sequence[VideoTask]) -> Iterator[str]:
+    """Yield what is probably not as it was meant."""
+    if lines := raw.commented_rows:
+        count = f"line {lines[0]} begins" if len(lines) == 1 else f"{len(lines)} lines (the first is {lines[0]}) begin"
+        yield f"{count} with # and {'is' if len(lines) == 1 else 'are'} left out; quote a name that begins so"
+    prompts = (prompt for task in tasks for target in task.targets for prompt in target.prompts)
+    yield from doubts([prompt.box for prompt in prompts if prompt.box is not None])
 
 
 def _fill_defaults(columns: Columns) -> None:
@@ -132,6 +136,13 @@ class _Checks:
             yield f"a box without {', '.join(missing)}; fill x, y, w and h or none of them"
         elif missing and known["mask"][row] is None:
             yield "no target is marked; fill box (x,y,w,h in pixels) or mask"
+        elif not missing and known["mask"][row] is None:
+            x, y, w, h = (known[name][row] for name in "xywh")
+            if is_impossible((x, y, w, h)):
+                yield (
+                    f"the box {x:g},{y:g},{w:g},{h:g} is smaller than a pixel; a box is x,y,w,h in pixels: multiply "
+                    "fractions by the frame's width and height"
+                )
 
     def _span(self, row: int) -> Iterator[str]:
         known = self.known

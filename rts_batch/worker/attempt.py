@@ -204,6 +204,7 @@ class Attempt:
         with self._timing("track"):
             for target in targets.values():
                 _ = target.mask  # may still be on its way from the device
+        self._book.check_masks(frame.index, targets)
         with self._timing("encode"):
             rows = [self._row(object_id, frame, target) for object_id, target in targets.items()]
         with self._timing("write"):
@@ -260,6 +261,7 @@ class Attempt:
             end = "(none)" if task.end is None else task.end
             part = "" if task.start == 0 and task.end is None else f" between `start` {task.start} and `end` {end}"
             raise VideoError(f"video {task.video_id}: it has no frames{part}")
+        self._book.check_annotated()
         if self._settings.strict_video and damage:
             raise VideoError(f"video {task.video_id} is damaged: {'; '.join(damage.warnings())}")
         with self._timing("write"):

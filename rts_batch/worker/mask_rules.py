@@ -8,7 +8,7 @@ and by the other rows that use it; what could be two things is refused. docs/man
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -107,7 +107,9 @@ def _by_palette(indices: NDArray[np.int32], colours: NDArray[np.uint8], use: Ima
     if greys is not None:
         if len(present) == 2 and present[0] == 0 and present[1] in use.others and not (use.users or use.apart):
             raise _unclear(use, f"its index {present[1]} is the id of another target", "indices", indices)
-        return _by_value(greys, use, exact=True)
+        reading = _by_value(greys, use, exact=True)
+        in_order = np.array_equal(present, sorted(present, key=lambda index: int(greys[indices == index][0])))
+        return reading if in_order else replace(reading, rule=f"{reading.rule} in its palette", usual=False)
     if len(present) > 2 and not use.users and is_one_colour(colours):
         return _by_colour(colours, use)
     black = [index for index in present if not colours[indices == index][0].any()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -14,10 +14,11 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest import VideoTask
+from rts_batch.manifest.boxes import Size, doubts_of_frames
 from rts_batch.worker.passes import reading
 from rts_batch.worker.prompts import PromptBook
 
-__all__ = ["DeepCheck", "check_videos"]
+__all__ = ["DeepCheck", "check_boxes", "check_videos"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class DeepCheck:
     """Why the video would fail, as a run would say it; None where nothing is known against it."""
     warnings: tuple[str, ...] = ()
     decoder: str | None = None
+    size: Size | None = None
+    """Of its frames."""
 
 
 def check_videos(
@@ -60,12 +63,13 @@ def check_videos(
 
 def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName) -> DeepCheck:
     warnings: list[str] = []
-    used = None
+    used: str | None = None
+    size: Size | None = None
     try:
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
             video = bring(task.uri, folder, decoder=decoder)
             with process.open(video, decoder=decoder, **_part(task)) as source:
-                used = source.info.decoder
+                used, size = source.info.decoder, (source.info.width, source.info.height)
                 book = PromptBook(task, source.info, boxes=True)
                 end = min(source.wanted.start, source.info.frames or source.wanted.start)
                 for frame in source.frames():
@@ -76,8 +80,19 @@ def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName
                 book.check_end(end)
                 warnings = [*source.warnings, *book.warnings]
     except RtsBatchError as error:
-        return DeepCheck(task.video_id, str(error), tuple(warnings), used)
-    return DeepCheck(task.video_id, None, tuple(warnings), used)
+        return DeepCheck(task.video_id, str(error), tuple(warnings), used, size)
+    return DeepCheck(task.video_id, None, tuple(warnings), used, size)
+
+
+def check_boxes(tasks: Iterable[VideoTask], found: Iterable[DeepCheck]) -> list[str]:
+    """Return what the boxes of all videos together say against their being x,y,w,h in pixels."""
+    boxes, sizes = [], []
+    for task, check in zip(tasks, found, strict=True):
+        for prompt in (prompt for target in task.targets for prompt in target.prompts):
+            if prompt.box is not None and check.size is not None:
+                boxes.append(prompt.box)
+                sizes.append(check.size)
+    return list(doubts_of_frames(boxes, sizes))
 
 
 def _part(task: VideoTask) -> dict[str, Any]:

@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from rts_batch.errors import PromptError, StorageError
 from rts_batch.io.video.opening import Frame, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
-from rts_batch.masks import Box, Marking, smaller_on_top
+from rts_batch.manifest.boxes import doubt, fault
+from rts_batch.masks import Box, Marking, TrackedFrame, smaller_on_top
 from rts_batch.worker.prompt_masks import PromptMasks
 
 BOX_NEEDS_STA = (
     "a box needs an STA network to become a mask, and these weights have none; give a mask, or weights with an STA "
     "network (rts-batch weights import RTS --sta STA -o FILE)"
 )
+
+EMPTY_MASK = "a box is x,y,w,h in pixels of the video's frames; look at what it shows, or give a mask"
 
 
 class PromptBook:
@@ -39,6 +42,8 @@ class PromptBook:
         self._info = info
         self._boxes = boxes
         self.warnings: list[str] = []
+        self._with_mask: set[int] = set()
+        """Targets with a prompt that has become a mask."""
         masks = PromptMasks(task)
         self._waiting = [
             (target.object_id, prompt, self._ready(target, prompt, masks))
@@ -118,6 +123,32 @@ class PromptBook:
                 + ("" if self._task.end is None else f" before `end` {self._task.end}"),
             )
 
+    def check_masks(self, frame: int, found: Mapping[int, TrackedFrame]) -> None:
+        """Look at what the prompts of a frame have become.
+
+        Raises:
+            PromptError: a target that would be tracked from an empty mask.
+        """
+        for object_id, target in found.items():
+            if target.state != "prompt":
+                continue
+            if target.area:
+                self._with_mask.add(object_id)
+                continue
+            what = f"object {object_id}, frame {frame}: the mask made of its box is empty"
+            if self.begin.get(object_id) == frame and not self._task.annotates:
+                raise PromptError(f"video {self._task.video_id}, {what}; {EMPTY_MASK}")
+            self.warnings.append(what)
+
+    def check_annotated(self) -> None:
+        """Raise PromptError where none of a target's annotated frames has got a mask."""
+        for target in self._task.targets if self._task.annotates else ():
+            if target.object_id not in self._with_mask:
+                raise PromptError(
+                    f"video {self._task.video_id}, object {target.object_id}: the masks made of its boxes are empty on "
+                    f"all its {len(target.prompts)} frames; {EMPTY_MASK}"
+                )
+
     def _ready(self, target: Target, prompt: Prompt, masks: PromptMasks) -> Marking:
         """Reads and checks one prompt."""
         task = self._task
@@ -153,15 +184,15 @@ class PromptBook:
             raise self._error(object_id, prompt, "has neither a mask nor a box")
         if not self._boxes:
             raise self._error(object_id, prompt, f"cannot be used: {BOX_NEEDS_STA}")
-        x, y, w, h = prompt.box
-        if x >= self._info.width or y >= self._info.height or x + w <= 0 or y + h <= 0:
+        size = (self._info.width, self._info.height)
+        shown = ",".join(f"{side:g}" for side in prompt.box)
+        where = f"x,y,w,h {shown} in a frame of {size[0]}×{size[1]} pixels{self._turned()}"
+        if what := fault(prompt.box, size):
             raise self._error(
-                object_id,
-                prompt,
-                f"lies outside the frame: x {x:g}, y {y:g}, w {w:g}, h {h:g} in a frame of "
-                f"{self._info.width}×{self._info.height} pixels{self._turned()}; "
-                "a box is x, y of its upper left corner, w, h",
+                object_id, prompt, f"{what}: {where}; a box is x, y of its upper left corner, w, h in pixels"
             )
+        if what := doubt(prompt.box, size):
+            self.warnings.append(f"object {object_id}, {_where(prompt)}: the box {what}: {where}")
         return prompt.box
 
     def _turned(self) -> str:

@@ -92,6 +92,30 @@ def test_deep_validation_finds_what_the_rows_do_not_say(folder: Path, tmp_path: 
     assert (answer.exit_code, answer.stdout) == (0, f"{good}: 1 videos, 1 targets\n")
 
 
+def test_validation_says_what_boxes_probably_are(folder: Path, tmp_path: Path) -> None:
+    """Corners as a whole manifest of them looks: with the frames it is sure, without them it is a question."""
+    corners = [[20, 30, 60, 70], [100, 50, 150, 110], [30.5, 40, 70, 90], [90, 60, 130, 100]]
+    rows = [{"video": "a.mp4", "video_id": str(place), "box": box} for place, box in enumerate(corners)]
+    manifest = write_manifest(folder / "corners.jsonl", rows)
+    answer = call("validate", manifest, "--deep")
+    assert "reach past their frames; read as corners x1,y1,x2,y2 all of them would fit" in answer.stderr
+    rows = [row for row in rows if row["box"][2] > row["box"][0]]
+    answer = call(
+        "validate",
+        write_manifest(
+            folder / "corners.jsonl", [rows[0], rows[2], {**rows[0], "video_id": "x", "box": [1, 2, 30, 40]}]
+        ),
+    )
+    assert answer.exit_code == 0
+    assert "warning: in all 3 boxes the third number is above the first" in answer.stderr
+    mixed = write_manifest(
+        folder / "mixed.jsonl", [*rows, {"video": "a.mp4", "video_id": "far", "box": [1, 2, 800, 30]}]
+    )
+    answer = call("validate", mixed, "--deep", "--json")
+    assert answer.exit_code == 10
+    assert "is more than twice as large as the frame" in json.loads(answer.stdout.splitlines()[-1])["problems"][0]
+
+
 # verify
 
 

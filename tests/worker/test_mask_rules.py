@@ -148,9 +148,25 @@ def test_soft_edges_are_cut_in_the_middle(kind: str, shape: str) -> None:
     assert not reading.usual
 
 
-@pytest.mark.parametrize("kind", ["black and white", "one bit", "as RGB", "0 and 1"])
-def test_the_usual_ways_need_no_word(kind: str) -> None:
-    assert read(EXACT[kind](SQUARE)).usual
+USUAL = {
+    "black and white",
+    "0 and 1",
+    "one bit",
+    "as RGB",
+    "opaque everywhere",
+    "16 bits, 255",
+    "32 bits",
+    "a palette of black and white",
+    "a palette of black and a colour",
+    "BMP",
+    "GIF",
+    "TIFF",
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_the_rule_is_told_where_the_image_is_not_a_usual_one(kind: str) -> None:
+    assert read(EXACT[kind](SQUARE)).usual == (kind in USUAL)
 
 
 @pytest.mark.parametrize("quality", [30, 60, 90])

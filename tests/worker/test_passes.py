@@ -179,6 +179,39 @@ def test_annotated_frames_are_all_there_is(worker: Lane, clip: Path, tmp_path: P
     assert all(row["score"] is None for row in found.rows.values())
 
 
+EMPTY = [159.6, 10, 1.2, 20]
+"""A box in the frame of which the stub makes an empty mask."""
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_target_whose_first_mask_is_empty_fails(worker: Lane, clip: Path, tmp_path: Path, direction: str) -> None:
+    rows = [{"box": BOX}, {"box": EMPTY, "object_id": 2, "frame": 4}]
+    found = Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows])
+    assert isinstance(found.end, Failed)
+    assert found.end.kind == "permanent"
+    assert "object 2, frame 4: the mask made of its box is empty; a box is x,y,w,h in pixels" in found.end.message
+
+
+def test_a_correction_without_a_mask_is_told(worker: Lane, clip: Path, tmp_path: Path) -> None:
+    found = Tracked(worker, clip, tmp_path, [{"box": BOX}, {"box": EMPTY, "frame": 4}])
+    assert isinstance(found.end, Finished)
+    assert "object 1, frame 4: the mask made of its box is empty" in found.end.warnings
+
+
+def test_annotated_frames_without_a_mask_are_told_and_a_target_without_any_fails(
+    worker: Lane, clip: Path, tmp_path: Path
+) -> None:
+    rows = [{"box": EMPTY, "frame": 2}, {"box": BOX, "frame": 4}]
+    found = Tracked(worker, clip, tmp_path, [{**row, "prompt_kind": "annotate"} for row in rows])
+    assert isinstance(found.end, Finished)
+    assert [found.rows[1, frame]["area"] for frame in (2, 4)] == [0, 400]
+    assert "object 1, frame 2: the mask made of its box is empty" in found.end.warnings
+    rows = [{"box": EMPTY, "frame": frame, "prompt_kind": "annotate"} for frame in (2, 4)]
+    found = Tracked(worker, clip, tmp_path, rows)
+    assert isinstance(found.end, Failed)
+    assert "object 1: the masks made of its boxes are empty on all its 2 frames" in found.end.message
+
+
 def test_annotation_reads_no_more_than_it_needs(worker: Lane, clip: Path, tmp_path: Path) -> None:
     rows = [{"box": BOX, "frame": frame, "prompt_kind": "annotate"} for frame in (7, 9)]
     found = Tracked(worker, clip, tmp_path, rows)

@@ -113,3 +113,19 @@ def test_a_mask_of_the_unturned_picture_is_told_of_the_turn(tmp_path: Path) -> N
         open_book(tmp_path, {"box": [130, 20, 20, 20]}, **upright)
     with pytest.raises(PromptError, match=r"have 120×160; give the mask"):
         open_book(tmp_path, {"mask": mask}, **{**upright, "turned": 0})
+
+
+def test_a_box_that_cannot_be_fails_before_the_first_frame(tmp_path: Path) -> None:
+    with pytest.raises(PromptError) as caught:
+        open_book(tmp_path, {"box": [140, 100, 158, 119], "frame": 3})
+    assert str(caught.value) == (
+        "video a.mp4, object 1, frame 3: the box prompt lies outside the frame but for 2% of it (as corners "
+        "x1,y1,x2,y2 it would fit): x,y,w,h 140,100,158,119 in a frame of 160×120 pixels; a box is x, y of its upper "
+        "left corner, w, h in pixels"
+    )
+
+
+def test_a_box_that_is_strange_is_told(tmp_path: Path) -> None:
+    assert open_book(tmp_path, {"box": [0, 0, 160, 120]}).warnings == [
+        "object 1, frame 0: the box covers the whole frame: x,y,w,h 0,0,160,120 in a frame of 160×120 pixels"
+    ]
