@@ -115,7 +115,7 @@ def _check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
         warnings += [f"{found.video_id}: {warning}" for warning in found.warnings]
         if as_json:
             content = {"video_id": found.video_id, "decoder": found.decoder, "problem": found.problem}
-            print_json("video", {**content, "warnings": [*warnings, *of_videos]})
+            print_json("video", {**content, "warnings": list(found.warnings)})
     hints = check_boxes(manifest.tasks, everyone)
     if problems:
         shown = "".join(f"; {hint}" for hint in hints)
