@@ -6,9 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import re
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +30,6 @@ _QUIET = {
     # work as well, and save next to nothing on one that has not. The workers inherit this.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-_FOLDER = re.compile(r"rtsb-(\d+)-\w+")
 
 
 @contextlib.contextmanager
@@ -108,34 +104,6 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     if outcome[0] is not None:
         raise outcome[0]
-
-
-@contextlib.contextmanager
-def run_folder_on_this_host() -> Iterator[Path]:
-    """A temporary folder for one run's Ray and its files under way; what killed runs left behind is removed."""
-    # Ray puts sockets inside, and a socket's path may have 107 bytes.
-    root = Path(tempfile.gettempdir())
-    if len(str(root)) > 24 and os.access("/tmp", os.W_OK):
-        root = Path("/tmp")
-    for left in root.glob("rtsb-*"):
-        match = _FOLDER.fullmatch(left.name)
-        if match and not _is_running(int(match[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"rtsb-{os.getpid()}-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def usable_cores() -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from rts_batch.actors.cluster import ray_session, run_folder_on_this_host
+from rts_batch.actors.cluster import ray_session
 from rts_batch.actors.coordinator import Coordinator, Failure
 from rts_batch.actors.display import Display
 from rts_batch.actors.interruptions import Interruptions
@@ -18,6 +18,7 @@ from rts_batch.actors.members import PoolSize
 from rts_batch.actors.pool import Pool
 from rts_batch.actors.prepare import Prepared
 from rts_batch.actors.progress import RunProgress
+from rts_batch.actors.scratch import scratch_folder
 from rts_batch.actors.summary import VideoFailure
 from rts_batch.errors import RunBusyError, StorageError
 from rts_batch.io.storage import files
@@ -58,7 +59,7 @@ class Driver:
     def run(self) -> bool:
         """Runs what is left; returns whether it was interrupted."""
         local = self.settings.address == "local"
-        with run_folder_on_this_host() as scratch:
+        with scratch_folder() as scratch:
             worker_settings = WorkerSettings.of(
                 self.settings,
                 self.prepared.tracker,

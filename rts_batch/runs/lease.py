@@ -147,7 +147,7 @@ def _identity() -> dict[str, Any]:
     """What tells this process from every other: host, boot, process-id namespace, id, and when it started."""
     return {
         "host": socket.gethostname(),
-        "boot": _boot_id(),
+        "boot": boot_id(),
         "namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": _start_of(os.getpid()),
@@ -189,7 +189,7 @@ def _start_of(pid: int) -> str | None:
     return "unknown"
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
