@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+
+import numpy as np
 import pytest
 
-from rts_batch.actors.display import BarDisplay
+from rts_batch.actors.display import BarDisplay, LineDisplay
 from rts_batch.actors.progress import RunProgress, VideoProgress
 
 
@@ -18,3 +22,40 @@ def test_a_videos_name_is_shown_as_it_is(
         display.update(progress)
         display._bars.refresh()
     assert name in capsys.readouterr().err
+
+
+# What is shown
+@pytest.fixture
+def progress() -> RunProgress:
+    running = {"k": VideoProgress("one", frames=7, expected=20)}
+    return RunProgress(videos=5, done=2, failed=1, already_done=1, finished_frames=30, running=running)
+
+
+def test_lines_come_now_and_then(progress: RunProgress) -> None:
+    stream, now = io.StringIO(), [0.0]
+    with LineDisplay(stream=stream, interval=5, clock=lambda: now[0]) as display:
+        for now[0] in np.arange(0, 10.1, 0.5):
+            display.update(progress)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("3/5 videos done, 1 failed, 1 running, 37 frames, ")
+
+
+def test_lines_as_json(progress: RunProgress) -> None:
+    stream = io.StringIO()
+    LineDisplay(stream=stream, as_json=True).update(progress)
+    status = json.loads(stream.getvalue())
+    assert (status["event"], status["frames"], status["frames_by_video"]) == ("status", 37, {"one": 7})
+
+
+def test_bars_follow_the_videos_in_flight(progress: RunProgress, capsys: pytest.CaptureFixture[str]) -> None:
+    with BarDisplay() as display:
+        display.update(progress)
+        assert [(task.description.strip(), task.completed, task.total) for task in display._bars.tasks] == [
+            *(("videos", 4, 5), ("one", 7, 20))
+        ]
+        progress.running.clear()
+        display.update(progress)
+        assert len(display._bars.tasks) == 1
+        display.note("[not markup]")
+    assert "[not markup]" in capsys.readouterr().err

@@ -218,3 +218,21 @@ def test_verify_needs_a_runs_folder(tmp_path: Path) -> None:
     answer = call("verify", tmp_path)
     assert answer.exit_code == 11
     assert "no run.json" in answer.stderr
+
+
+MANIFEST = 'video,box\na.mp4,"1,2,3,4"\n'
+
+
+def test_validate_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(MANIFEST)
+    outcome = CliRunner().invoke(app, ["validate", str(path), "--json"])
+    assert outcome.exit_code == 0
+    assert json.loads(outcome.stdout) == {
+        "event": "manifest",
+        "manifest": str(path),
+        "videos": 1,
+        "targets": 1,
+        "left_out": [],
+        "warnings": [],
+    }

@@ -1,28 +1,21 @@
-"""The run's folder and its lease, on local disk and in an object store."""
+"""The run's folder, on local disk and in an object store."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
-import os
-import socket
-import subprocess
-import sys
-import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rts_batch.errors import RunBusyError, RunFolderError, RunMismatchError
+from rts_batch.errors import RunFolderError, RunMismatchError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
-from rts_batch.manifest.lengths import expected_lengths
 from rts_batch.runs.folder import RunFolder
-from rts_batch.runs.lease import Lease, _identity
-from rts_batch.runs.record import RunRecord, versions
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import Scope, Shard
+from tests.support.manifests import write_many
 
 RECORD = RunRecord(
     results={"weights": "abc", "tracker": {"rules": "code", "crop_size": (480, 832)}},
@@ -47,8 +40,6 @@ def finish(folder: RunFolder, task: VideoTask, tmp_path: Path) -> None:
 
 
 # The folder
-
-
 def test_what_is_left_shrinks_as_videos_are_committed(folder: RunFolder, tmp_path: Path) -> None:
     videos = manifest(tmp_path, "a.mp4", "b.mp4", "c.mp4")
     plan = folder.prepare(videos, RECORD)
@@ -120,164 +111,11 @@ def test_half_written_files_of_killed_workers_are_removed(tmp_path: Path) -> Non
     assert not left.exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 99, "results": {}, "environment": {}}', "\x00"])
-def test_a_foreign_run_json_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(RunFolderError, match=r"run\.json"):
-        RunFolder(str(tmp_path)).prepare(manifest(tmp_path, "a.mp4"), RECORD)
-
-
 def test_masks_without_a_record_are_not_taken_over(folder: RunFolder, tmp_path: Path) -> None:
     videos = manifest(tmp_path, "a.mp4")
     finish(folder, videos.tasks[0], tmp_path)
     with pytest.raises(RunFolderError, match=r"no run\.json"):
         folder.prepare(videos, RECORD)
-
-
-def test_lengths_are_guessed_where_the_manifest_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "big.mp4").write_bytes(bytes(400_000))
-    (tmp_path / "small.mp4").write_bytes(bytes(100_000))
-    (tmp_path / "images").mkdir()
-    for number in range(7):
-        (tmp_path / "images" / f"{number}.png").touch()
-    (tmp_path / "m.csv").write_text(
-        "video,box,frames,end\n"
-        'big.mp4,"1,1,2,2",,\nsmall.mp4,"1,1,2,2",,\nimages,"1,1,2,2",,\nmissing.mp4,"1,1,2,2",,\n'
-        'known.mp4,"1,1,2,2",500,\ncut.mp4,"1,1,2,2",500,20\n'
-    )
-    tasks = read_manifest(str(tmp_path / "m.csv")).tasks
-    lengths = {task.video_id: expected_lengths(tasks)[task.key] for task in tasks}
-    assert lengths["big.mp4"] > lengths["small.mp4"] > lengths["images"] == 7
-    assert (lengths["missing.mp4"], lengths["known.mp4"], lengths["cut.mp4"]) == (0, 500, 20)
-
-
-def test_versions_name_what_computes() -> None:
-    assert {"rts-batch", "torch", "numpy", "pyarrow", "av"} <= versions().keys()
-
-
-# The lease
-
-
-def holder(**fields: Any) -> bytes:
-    return json.dumps({**_identity(), "token": "theirs", "beat": 0, **fields}).encode()
-
-
-def test_a_lease_is_there_while_it_is_held(folder: RunFolder) -> None:
-    with Lease(folder.paths.lease) as lease:
-        content = json.loads(files.read_bytes(folder.paths.lease))
-        assert (content["pid"], content["host"]) == (os.getpid(), socket.gethostname())
-        assert not lease.lost.is_set()
-    assert not files.exists(folder.paths.lease)
-
-
-def test_a_live_process_keeps_its_lease(folder: RunFolder) -> None:
-    with Lease(folder.paths.lease):
-        with pytest.raises(RunBusyError, match=f"process {os.getpid()} .*alive") as refused, Lease(folder.paths.lease):
-            pass
-        assert refused.value.exit_code == 11
-        assert files.exists(folder.paths.lease)
-
-
-def test_the_lease_of_a_dead_process_is_taken_at_once(folder: RunFolder) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    child.wait()
-    files.put_bytes(folder.paths.lease, holder(pid=child.pid))
-    assert seconds_to_take(folder) < 5
-
-
-def test_a_process_id_that_was_given_again_does_not_hold_a_lease(folder: RunFolder) -> None:
-    files.put_bytes(folder.paths.lease, holder(started="12"))
-    assert seconds_to_take(folder) < 5
-
-
-def test_a_lease_from_before_a_reboot_is_taken_at_once(folder: RunFolder) -> None:
-    files.put_bytes(folder.paths.lease, holder(boot="another boot"))
-    assert seconds_to_take(folder) < 5
-
-
-def test_a_zombie_does_not_hold_a_lease(folder: RunFolder) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    try:
-        stat = Path(f"/proc/{child.pid}/stat")
-        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
-            time.sleep(0.01)
-        started = stat.read_text().rpartition(")")[2].split()[19]
-        files.put_bytes(folder.paths.lease, holder(pid=child.pid, started=started))
-        assert seconds_to_take(folder) < 5
-    finally:
-        child.wait()
-
-
-def seconds_to_take(folder: RunFolder) -> float:
-    begun = time.monotonic()
-    with Lease(folder.paths.lease):
-        return time.monotonic() - begun
-
-
-def test_a_silent_lease_elsewhere_is_waited_for_and_said_so(folder: RunFolder) -> None:
-    files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
-    notes: list[str] = []
-    begun = time.monotonic()
-    with Lease(folder.paths.lease, note=notes.append, silent=1.5):
-        assert time.monotonic() - begun >= 1.5
-    assert len(notes) == 1
-    assert "elsewhere" in notes[0]
-    assert "2 s" in notes[0]
-
-
-def test_a_lease_elsewhere_that_beats_is_refused(folder: RunFolder) -> None:
-    files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
-
-    def beat(text: str) -> None:
-        files.put_bytes(folder.paths.lease, holder(host="elsewhere", beat=1))
-
-    with pytest.raises(RunBusyError, match="on elsewhere"), Lease(folder.paths.lease, note=beat, silent=30):
-        pass
-
-
-def test_a_holder_notices_that_its_lease_was_taken(folder: RunFolder) -> None:
-    with Lease(folder.paths.lease, heartbeat=0.05) as lease:
-        files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
-        assert lease.lost.wait(10)
-    assert json.loads(files.read_bytes(folder.paths.lease))["token"] == "theirs", "the other's lease must stay"
-
-
-def test_a_lease_is_renewed(folder: RunFolder) -> None:
-    with Lease(folder.paths.lease, heartbeat=0.05):
-        first = files.read_bytes(folder.paths.lease)
-        deadline = time.monotonic() + 10
-        while files.read_bytes(folder.paths.lease) == first:
-            assert time.monotonic() < deadline
-
-
-def test_rubbish_in_place_of_a_lease_is_named(folder: RunFolder) -> None:
-    files.put_bytes(folder.paths.lease, b"rubbish")
-    with pytest.raises(RunBusyError, match="is not a lease"), Lease(folder.paths.lease):
-        pass
-
-
-def hold(uri: str, barrier: Any, results: Any) -> None:
-    barrier.wait()
-    try:
-        with Lease(uri):
-            results.put("held")
-            barrier.wait()
-    except RunBusyError:
-        results.put("busy")
-        barrier.wait()
-
-
-def test_of_many_processes_one_gets_the_lease(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    files.put_bytes(str(tmp_path / "lease.json"), holder(started="12"))  # stale, so that all want to replace it
-    barrier, results = context.Barrier(6), context.Queue()
-    processes = [context.Process(target=hold, args=(str(tmp_path / "lease.json"), barrier, results)) for _ in range(6)]
-    for process in processes:
-        process.start()
-    outcomes = sorted(results.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
-    assert outcomes == ["busy"] * 5 + ["held"]
 
 
 def test_a_late_writer_does_no_harm(folder: RunFolder, tmp_path: Path) -> None:
@@ -295,3 +133,33 @@ def test_a_late_writer_does_no_harm(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(RunMismatchError, match="another run's folder"):
         folder.commit(other, masks, {}, results=RECORD.results)
     assert folder.done() == {late.key}
+
+
+def test_shards_divide_the_videos_and_a_growing_manifest_moves_none(tmp_path: Path) -> None:
+    videos = read_manifest(str(write_many(tmp_path, 40)))
+    out = str(tmp_path / "run")
+    shards = [Shard.parse(f"{index}/3") for index in (1, 2, 3)]
+
+    def part(videos: Manifest, shard: Shard) -> set[str]:
+        left = RunFolder(out, shard).look(videos, RECORD, Scope(shard=shard)).left
+        return {task.key for task in left}
+
+    parts = [part(videos, shard) for shard in shards]
+    assert set.union(*parts) == {task.key for task in videos.tasks}
+    assert sum(map(len, parts)) == len(videos.tasks)
+    assert min(map(len, parts)) > 5
+    longer = read_manifest(str(write_many(tmp_path, 60)))
+    for shard, before in zip(shards, parts, strict=True):
+        assert before <= part(longer, shard)
+
+
+def test_a_limit_and_the_failed_ones_only(folder: RunFolder, tmp_path: Path) -> None:
+    videos = read_manifest(str(write_many(tmp_path, 40)))
+    first, second, third, *_ = videos.tasks
+    folder.prepare(videos, RECORD)
+    finish(folder, first, tmp_path)
+    folder.fail(first, [])  # stale: masks win
+    folder.fail(third, [])
+    assert folder.look(videos, RECORD, Scope(limit=2)).left == (second, third)
+    plan = folder.look(videos, RECORD, Scope(only_failed=True))
+    assert (plan.left, plan.done, plan.videos) == ((third,), 1, 40)

@@ -1,0 +1,21 @@
+"""What every command prints in the same way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from rts_batch.cli.app import app
+
+
+def test_errors_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text('video,box\na.mp4,"1,2,3"\n')
+    outcome = CliRunner().invoke(app, ["validate", str(path), "--json"])
+    assert outcome.exit_code == 10
+    content = json.loads(outcome.stdout)
+    assert (content["event"], content["error"], content["exit_code"]) == ("error", "ManifestError", 10)
+    assert len(content["problems"]) == 1
+    assert "1 of 1 rows cannot be used" in outcome.stderr

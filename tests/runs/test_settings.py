@@ -1,0 +1,29 @@
+"""The settings of a run, and the parts of a manifest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rts_batch.errors import SettingsError
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import RunSettings, Shard
+
+
+@pytest.mark.parametrize("values", [{"workers": 0}, {"threads_per_worker": -1}, {"gpus_per_worker": 0}])
+def test_settings_check_themselves(values: dict[str, int]) -> None:
+    with pytest.raises(SettingsError):
+        RunSettings(**values)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/2/3"])
+def test_a_shard_that_makes_no_sense(text: str) -> None:
+    with pytest.raises(SettingsError, match="shard"):
+        Shard.parse(text)
+
+
+def test_settings_survive_the_folder() -> None:
+    settings = RunSettings(workers=3, resources={"spot": 0.5}, tracker_options={"rules": "paper"}, stall_timeout=9)
+    written = json.loads(RunRecord(results={}, environment={}, settings=settings.to_dict()).to_json())["settings"]
+    assert RunSettings.from_dict(written | {"of_a_later_version": 1}) == settings
