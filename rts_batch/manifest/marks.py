@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import re
+from typing import Any, Final
 
 import numpy as np
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.storage import uris
+from rts_batch.manifest.formats import not_json
 from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
 
 __all__ = ["check_uri", "parse_box", "parse_mask", "rle_of"]
+
+_POLYGON: Final = re.compile(r"[\[(][-+\[\](){}\d.,e\s]+[\])]|\[\s*\{.*\}\s*\]|(multi)?polygon\s*\(.*\)", re.I | re.S)
+"""A list of numbers or of objects, in JSON or as Python prints it, and well-known text."""
+
+POLYGON: Final = (
+    "a list of points, a polygon perhaps, is no mask: make an RLE of it, with pycocotools.mask.frPyObjects, or an image"
+)
 
 
 def parse_box(value: Any) -> Box:
@@ -42,37 +51,56 @@ def check_uri(value: str) -> str:
 
 
 def parse_mask(value: Any) -> str:
-    """Returns a path or URI as it is, an RLE as canonical JSON."""
+    """Return a path or URI as it is, an RLE as canonical JSON."""
     if isinstance(value, str) and not value.startswith("{"):
+        if _POLYGON.fullmatch(value):
+            raise ValueError(POLYGON)
         return check_uri(value)
+    if isinstance(value, list | tuple):
+        raise ValueError(POLYGON)
     try:
         rle = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from None
+        raise ValueError(not_json(value, error)) from None
     if not isinstance(rle, dict) or set(rle) != {"size", "counts"}:
         raise ValueError("an RLE has exactly the keys size and counts")
-    size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        raise ValueError("its size must be [height, width]")
-    height, width = size
-    if height * width > MAX_PIXELS:
-        raise ValueError("its size is more than any video's")
-    if isinstance(counts, str | bytes):
-        code = counts.encode() if isinstance(counts, str) else counts
-        try:
-            runs = parse_rle(code, height, width)
-        except ResultsError as error:
-            raise ValueError(str(error)) from None
-    elif isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts):
-        if not counts or sum(counts) != height * width:
-            raise ValueError("its counts do not add up to its size")
-        runs = np.array(counts, np.int64)
-        code = compress_runs(runs, height, width)
-    else:
-        raise ValueError("its counts must be a string or a list of run lengths")
+    height, width = _parse_size(rle["size"])
+    code = _parse_counts(rle["counts"], height, width)
+    try:
+        runs = parse_rle(code, height, width)
+    except ResultsError as error:
+        raise ValueError(str(error)) from None
     if not runs[1::2].any():
         raise ValueError("the mask is empty")
     return json.dumps({"size": [height, width], "counts": code.decode("ascii")}, separators=(",", ":"))
+
+
+def _parse_size(size: Any) -> tuple[int, int]:
+    if not isinstance(size, list) or len(size) != 2 or not all(_is_whole(side) and side >= 1 for side in size):
+        raise ValueError("its size must be [height, width]")
+    height, width = map(int, size)
+    if height * width > MAX_PIXELS:
+        raise ValueError("its size is more than any video's")
+    return height, width
+
+
+def _parse_counts(counts: Any, height: int, width: int) -> bytes:
+    """Return counts, compressed already or a list of runs, as compressed ones."""
+    if isinstance(counts, bytes):
+        return counts
+    if isinstance(counts, str):
+        if re.fullmatch(r"b'.*'|b\".*\"", counts, re.DOTALL):
+            raise ValueError("its counts are what Python prints of bytes: .decode() them before they are written")
+        return counts.encode()
+    if not isinstance(counts, list) or not all(_is_whole(run) and run >= 0 for run in counts):
+        raise ValueError("its counts must be a string or a list of run lengths")
+    if not counts or sum(counts) != height * width:
+        raise ValueError("its counts do not add up to its size")
+    return compress_runs(np.array(counts, np.int64), height, width)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and value.is_integer())
 
 
 def rle_of(mask: str | None) -> dict[str, Any] | None:

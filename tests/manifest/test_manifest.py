@@ -497,6 +497,47 @@ def test_a_wrong_cell_is_named(tmp_path: Path, name: str, value: str) -> None:
     assert any(word in found[0] for word in ("write", "number", "name", "path"))
 
 
+MASKS_MISWRITTEN: list[tuple[Any, str]] = [
+    ("[[20, 40, 56, 40, 56, 76, 20, 76]]", "a list of points, a polygon perhaps, is no mask"),
+    ("[(20.5, 40), (56, 4e1), (56, 76)]", "a polygon perhaps"),
+    ("((20, 40), (56, 40), (56, 76))", "a polygon perhaps"),
+    ('[{"x": 20, "y": 40}, {"x": 56, "y": 40}]', "a polygon perhaps"),
+    ("POLYGON ((20 40, 56 40, 56 76, 20 40))", "a polygon perhaps"),
+    ([[20, 40, 56, 40, 56, 76]], "pycocotools.mask.frPyObjects"),
+    ("{'size': [4, 5], 'counts': '52305'}", "not JSON but what Python prints of a value: write it with json.dumps"),
+    ("{'size': [4, 5], 'counts': b'52305'}", ".decode() them first"),
+    ({"size": [4, 5], "counts": "b'52305'"}, "its counts are what Python prints of bytes: .decode() them"),
+    ('{"size": [4, 5], "counts": ', "not JSON (Expecting value"),
+    ({"size": [4.5, 5], "counts": "52305"}, "its size must be [height, width]"),
+]
+
+
+@pytest.mark.parametrize(("mask", "message"), MASKS_MISWRITTEN)
+def test_a_mask_written_in_another_way_is_told_what_it_is(tmp_path: Path, mask: Any, message: str) -> None:
+    """A polygon was looked for as a file, and Python's way of writing a dict was broken JSON."""
+    (problem,) = problems(tmp_path, json.dumps({"video": "a.mp4", "mask": mask}), "m.jsonl")
+    assert problem.startswith("line 1, column mask: ")
+    assert message in problem
+
+
+@pytest.mark.parametrize("name", ["[1,2].png", "(3, 4) take.png", "[12]/mask.png", "polygon(1).png"])
+def test_a_name_with_brackets_is_a_name(tmp_path: Path, name: str) -> None:
+    (task,) = read(tmp_path, json.dumps({"video": "a.mp4", "mask": name}), "m.jsonl").tasks
+    assert task.targets[0].prompts[0].mask_uri == str(tmp_path / name)
+
+
+def test_whole_numbers_may_be_written_as_decimals(tmp_path: Path) -> None:
+    rle = {"size": [4.0, 5.0], "counts": [5.0, 2, 3, 2, 8.0]}
+    (task,) = read(tmp_path, json.dumps({"video": "a.mp4", "mask": rle}), "m.jsonl").tasks
+    assert task.targets[0].prompts[0].mask_rle == json.loads(RLE)
+
+
+def test_a_line_that_python_printed_is_told_so(tmp_path: Path) -> None:
+    row = {"video": "a.mp4", "box": [1, 2, 30, 40]}
+    (problem,) = problems(tmp_path, f"{row}\n{json.dumps(row)}\n", "m.jsonl")
+    assert "line 1: not JSON but what Python prints of a value" in problem
+
+
 def rejected(folder: Path, rows: str) -> list[str]:
     header = "video,video_id,object_id,frame,time,start,end,direction,prompt_kind,box,x,y,w,h,mask,category"
     lines = [header]
