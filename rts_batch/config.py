@@ -15,6 +15,7 @@ from rts_batch.errors import SettingsError
 BackboneName = Literal["resnet50", "mobilenetv2"]
 LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 Profile = Literal["exact", "tf32", "bf16"]
+ProfileChoice = Literal["auto", "exact", "tf32", "bf16"]
 Rules = Literal["code", "paper"]
 Upsampling = Literal["bicubic", "bilinear"]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rts_batch.actors.cluster import usable_cores
+from rts_batch.actors.sizing import choose_size
 from rts_batch.errors import ManifestError
 from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
@@ -13,9 +13,6 @@ from rts_batch.runs.record import RunRecord, versions
 from rts_batch.runs.settings import RunSettings, Scope
 from rts_batch.worker.prompts import BOX_NEEDS_STA
 from rts_batch.worker.tracker import TrackerDescription, find_factory
-
-CORES_PER_WORKER = 4
-"""Beyond this many threads one frame gains little; several videos side by side gain nearly everything."""
 
 DEFAULT_SCOPE = Scope()
 
@@ -46,11 +43,13 @@ def prepare(
 ) -> Prepared:
     """Checks everything that can be checked without the run's folder being ours. Raises as `submit` does."""
     manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
-    tracker = find_factory(settings.tracker).describe(settings)
-    _refuse_boxes_without_sta(manifest, tracker)
     folder = RunFolder(out, scope.shard)
     begun = folder.record()
-    workers, threads = choose_size(settings, tracker, begun)
+    if settings.profile == "auto" and begun is not None:
+        settings = replace(settings, profile=begun.results.get("profile", "exact"))
+    tracker = find_factory(settings.tracker).describe(settings)
+    _refuse_boxes_without_sta(manifest, tracker)
+    workers, threads = choose_size(settings, tracker, begun, videos=len(manifest.tasks))
     lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1
     environment = {**tracker.environment, "threads_per_worker": threads, "lanes": lanes, "versions": versions()}
     record = RunRecord(
@@ -67,34 +66,6 @@ def prepare(
         threads=threads,
         lanes=lanes,
     )
-
-
-def choose_size(
-    settings: RunSettings, tracker: TrackerDescription, recorded: RunRecord | None = None, *, cores: int | None = None
-) -> tuple[int, int]:
-    """Returns the number of workers and the CPU threads of each.
-
-    A run that was begun keeps its number of threads unless told otherwise, whatever the number of workers: with another
-    one, sums are rounded in another order.
-    """
-    cores = cores or usable_cores()
-    threads = settings.threads_per_worker
-    if threads is None and recorded is not None:
-        threads = recorded.environment.get("threads_per_worker")
-    workers = settings.workers
-    if workers is None:
-        workers = _gpus(settings) if tracker.device == "cuda" else cores // (threads or CORES_PER_WORKER)
-    workers = max(1, workers)
-    return workers, threads or max(1, cores // workers)
-
-
-def _gpus(settings: RunSettings) -> int:
-    """Workers that fit on this machine's GPUs; on a cluster, one (say how many with --workers)."""
-    if settings.address != "local":
-        return 1
-    import torch
-
-    return int(torch.cuda.device_count() / settings.gpus_per_worker)
 
 
 def _refuse_boxes_without_sta(manifest: Manifest, tracker: TrackerDescription) -> None:

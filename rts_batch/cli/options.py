@@ -23,7 +23,7 @@ SkipInvalidOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", "--max-workers", min=1, help="Workers at most. [default: one per GPU share, or per 4 cores]"
+        "--workers", "--max-workers", min=1, help="Workers at most. [default: one per GPU share, or what suits the CPUs]"
     ),
 ]
 LanesOption = Annotated[

@@ -27,7 +27,7 @@ from rts_batch.cli.options import (
     WorkersOption,
 )
 from rts_batch.cli.submission import Submission, scope_words
-from rts_batch.config import Profile, Rules
+from rts_batch.config import ProfileChoice, Rules
 from rts_batch.errors import RunFolderError, UsageError
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.runs.settings import DeviceName, RunSettings, Scope, Shard
@@ -40,7 +40,7 @@ def submit(
     workers: WorkersOption = None,
     min_workers: Annotated[int, typer.Option(min=1, help="Workers kept as long as any video waits.")] = 1,
     threads_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each worker. [default: cores // workers]")
+        int | None, typer.Option(min=1, help="CPU threads of each worker. [default: what suits the network]")
     ] = None,
     lanes: LanesOption = None,
     device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
@@ -56,8 +56,12 @@ def submit(
         float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
     ] = 300.0,
     profile: Annotated[
-        Profile, typer.Option(help="Precision: float32, TensorFloat-32 (CUDA only), or bfloat16 but for the learners.")
-    ] = "exact",
+        ProfileChoice,
+        typer.Option(
+            help="Precision: float32, TensorFloat-32 (CUDA only), bfloat16 but for the learners; auto: bfloat16 where "
+            "the device has units for it."
+        ),
+    ] = "auto",
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
     spool_quota: Annotated[
         float | None,

@@ -19,7 +19,8 @@ class InstanceL2Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W]` → the same shape."""
         energy = x.square().sum(dim=(1, 2, 3), keepdim=True)
-        return x * (self.scale * torch.sqrt(x[0].numel() / (energy + 1e-5)))
+        values = math.prod(int(length) for length in x.shape[1:])  # a plain number for who traces this
+        return x * (self.scale * torch.sqrt(values / (energy + 1e-5)))
 
 
 class FeatureBranch(nn.Sequential):

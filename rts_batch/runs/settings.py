@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rts_batch.config import Profile, TrackerConfig
+from rts_batch.config import ProfileChoice, TrackerConfig
 from rts_batch.errors import SettingsError
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 
@@ -27,8 +27,11 @@ class RunSettings:
     tracker: str = "rts_batch.worker.rts:RtsFactory"
     """Import path of the tracker; another one is for tests."""
     device: DeviceName = "auto"
-    profile: Profile = "exact"
-    """Precision: float32; TensorFloat-32 products (CUDA only); or bfloat16 but for the learners and their features."""
+    profile: ProfileChoice = "auto"
+    """Precision: float32; TensorFloat-32 products (CUDA only); or bfloat16 but for the learners and their features.
+
+    `auto` is bfloat16 where the device multiplies it in hardware, else float32; a run keeps what it began with.
+    """
     decoder: DecoderName = "auto"
     spool_quota: float | None = None
     """GiB of disk for the videos that a worker copies from a store; see `SpoolLimits`."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
-from rts_batch.config import TrackerConfig
+from rts_batch.config import Profile, TrackerConfig
 from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import VideoTask
+from rts_batch.model.fast import compiled
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
@@ -20,6 +21,12 @@ from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import BUILT_IN, DATA, Weights, load_weights
 from rts_batch.worker.tracker import TrackerDescription
+
+PREFERRED_THREADS: Final = {"mobilenetv2": 1, "resnet50": 4}
+"""CPU threads that a network of each backbone gains from (`benchmarks/workers.py`)."""
+
+WORKER_BYTES: Final = {"mobilenetv2": 1 << 30, "resnet50": 5 << 29}
+"""A worker's resident memory with room to spare."""
 
 UNTRAINED = (
     "these weights are untrained: the run is real, its masks are meaningless; give trained weights with --weights"
@@ -39,7 +46,8 @@ class RtsFactory:
         """
         name = settings.weights or _default_weights()
         device = _choose_device(settings)
-        if settings.profile == "tf32" and device == "cpu":
+        profile = _choose_profile(settings, device)
+        if profile == "tf32" and device == "cpu":
             raise SettingsError("--profile tf32: TensorFloat-32 exists on CUDA devices only; give exact or bf16")
         weights = _load(name)
         config = settings.tracker_config(weights.tracker_config)
@@ -49,7 +57,9 @@ class RtsFactory:
             fingerprint=weights.fingerprint,
             device=device,
             boxes=weights.sta is not None,
-            profile=settings.profile,
+            profile=profile,
+            threads=PREFERRED_THREADS[weights.config.backbone],
+            worker_bytes=WORKER_BYTES[weights.config.backbone],
             settings={"tracker": config.to_dict(), "model": weights.config.to_dict()},
             environment=_environment(device),
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
@@ -69,7 +79,7 @@ class RtsFactory:
                 f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
                 f"was started with {description.fingerprint[:12]}…; put the same file on every node"
             )
-        model, sta = fast_networks(weights, description.device, profile=description.profile)
+        model, sta = fast_networks(weights, description.device, profile=description.profile, lanes=lanes)
         return RtsTracker(
             model=model,
             sta=sta,
@@ -119,8 +129,23 @@ def _choose_device(settings: RunSettings) -> Literal["cpu", "cuda"]:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _choose_profile(settings: RunSettings, device: str) -> Profile:
+    """Resolves `auto`: bfloat16 where this machine's device multiplies it in hardware. A cluster's is unknown."""
+    if settings.profile != "auto":
+        return settings.profile
+    if settings.address != "local":
+        return "exact"
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "exact"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "exact"
+
+
 def _environment(device: str) -> dict[str, str]:
     """What may change the last bits of a mask beside the versions and the number of threads."""
     if device == "cuda" and torch.cuda.is_available():
         return {"device": "cuda", "device_name": torch.cuda.get_device_name(0)}
-    return {"device": device, "instruction_set": torch.backends.cpu.get_cpu_capability()}
+    return {
+        "device": device,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "engine": compiled.engine_name(),
+    }

@@ -37,6 +37,10 @@ class TrackerDescription:
     """What may change the last bits: the device and its instruction set."""
     profile: Profile = "exact"
     """The precision that it computes with."""
+    threads: int = 4
+    """CPU threads that a worker gains from."""
+    worker_bytes: int = 1 << 30
+    """Memory that a worker takes at its peak, its decoding process included."""
     warning: str | None = None
     """What the user must know before relying on the masks."""
 

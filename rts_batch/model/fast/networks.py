@@ -19,6 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from rts_batch.config import Profile
 from rts_batch.model.backbones import Backbone, MobileNetV2
 from rts_batch.model.decoder import Decoder, Projection
+from rts_batch.model.fast import compiled
+from rts_batch.model.fast.compiled import Engine
+from rts_batch.model.fast.compiled_network import CompiledRTS
 from rts_batch.model.fast.packed import pack
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
@@ -27,7 +30,7 @@ from rts_batch.weights.registry import Weights, build_model, build_sta
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def fast(network: Network, *, profile: Profile = "exact") -> Network:
+def fast(network: Network, *, profile: Profile = "exact", engine: Engine | None = None) -> Network:
     """Returns a copy of a network in eval mode that gives the same outputs up to rounding, faster.
 
     Identical to the original, but every BatchNorm is folded into the convolution before it, weights lie channels-last,
@@ -43,6 +46,8 @@ def fast(network: Network, *, profile: Profile = "exact") -> Network:
     for module in list(ready.modules()):
         if isinstance(module, Decoder) and module.project.upsampling == "bicubic":
             module.project = FastProjection(module.project)
+    if isinstance(ready, RTS) and not next(ready.parameters()).is_cuda and compiled.is_available():
+        return cast(Network, CompiledRTS(ready, engine or Engine(), precision="bf16" if profile == "bf16" else "f32"))
     if profile == "bf16":
         _halve(ready)
     pack(ready)
@@ -52,15 +57,21 @@ def fast(network: Network, *, profile: Profile = "exact") -> Network:
 
 
 def fast_networks(
-    weights: Weights, device: str | torch.device, *, profile: Profile = "exact"
+    weights: Weights, device: str | torch.device, *, profile: Profile = "exact", lanes: int = 1
 ) -> tuple[RTS, STA | None]:
     """Builds the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
 
-    Sets the process's precision (`set_precision`).
+    Sets the process's precision (`set_precision`). On a CPU, what every frame needs is compiled for the weights' crop
+    size here, so that no video waits for it, with a stream for each of `lanes` threads that will ask.
     """
     set_precision(device, profile)
     sta = build_sta(weights, device)
-    return fast(build_model(weights, device), profile=profile), None if sta is None else fast(sta)
+    threads = torch.get_num_threads()
+    engine = Engine(threads=threads, streams=min(lanes, threads), fingerprint=weights.fingerprint)
+    network = fast(build_model(weights, device), profile=profile, engine=engine)
+    if isinstance(network, CompiledRTS):
+        network.prepare(weights.tracker_config.crop_size)
+    return network, None if sta is None else fast(sta)
 
 
 def set_precision(device: str | torch.device, profile: Profile) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS_MINI, ModelConfig, StaConfig
 from rts_batch.masks import Marking
+from rts_batch.model.fast.compiled_network import CompiledRTS
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.model.fast.networks import fast, upsample
 from rts_batch.model.fast.packed import PackedConv
@@ -30,6 +31,13 @@ def _no_gradients():
         yield
 
 
+@pytest.fixture(params=["openvino", "packed"])
+def engine(request, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two that may run a network on a CPU."""
+    monkeypatch.setenv("RTS_BATCH_CPU_ENGINE", request.param)
+    return request.param
+
+
 def restless(network):
     """Gives every BatchNorm statistics that matter."""
     for module in network.modules():
@@ -47,13 +55,14 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 2e
 
 
 @pytest.mark.parametrize("config", [RTS50, RTS_MINI], ids=["rts50", "rts-mini"])
-def test_the_fast_network_is_the_plain_one_up_to_rounding(config: ModelConfig) -> None:
+def test_the_fast_network_is_the_plain_one_up_to_rounding(config: ModelConfig, engine: str) -> None:
     torch.manual_seed(0)
     plain = restless(RTS(config))
     if config is RTS50:
         plain.load_state_dict(golden_fill("rts50"))
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     quick = fast(plain)
+    assert isinstance(quick, CompiledRTS) == (engine == "openvino")
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules())
 
     crop = 255 * torch.rand(2, 3, 96, 160)
@@ -62,6 +71,12 @@ def test_the_fast_network_is_the_plain_one_up_to_rounding(config: ModelConfig) -
         assert_close(ours.maps[name], value)
     assert_close(ours.segmentation, theirs.segmentation)
     assert_close(ours.localisation, theirs.localisation)
+    assert_close(quick.segmentation_features(crop), theirs.segmentation)
+    assert_close(quick.localisation_features(crop), theirs.localisation)
+    assert torch.equal(quick.extract(crop[1:]).segmentation, ours.segmentation[1:]), "a sample depends on no other"
+    mask = torch.rand(2, 1, 96, 160)
+    for encoded, expected in zip(quick.label_encoder(mask), plain.label_encoder(mask), strict=True):
+        assert_close(encoded, expected)
     tau = 0.05 * torch.randn(2, *plain.target_model.filter_shape)
     scores = torch.rand(1, 2, theirs.localisation.shape[-2] + 1, theirs.localisation.shape[-1] + 1)
     logits = [
@@ -189,7 +204,7 @@ def test_a_fast_tracker_starts_anew_with_nothing_of_the_target_before(networks: 
         assert np.array_equal(again, fresh)
 
 
-def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[RTS, RTS]) -> None:
+def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[RTS, RTS], engine: str) -> None:
     half = fast(networks[0], profile="bf16")
     exact, rounded = FastTracker(networks[1], SMALL), FastTracker(half, SMALL)
     exact.start(FRAMES[0][0], mask=FRAMES[0][1])
@@ -199,13 +214,14 @@ def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[
         overlaps.append(iou(exact.step(frame).mask, rounded.step(frame).mask))
     assert np.mean(overlaps) >= 0.98  # the gate of `make bench-profiles` is 0.99, on real clips
     found = half.extract(torch.rand(1, 3, 96, 160))
-    assert found.maps["layer3"].dtype == torch.bfloat16
+    assert found.maps["layer3"].dtype == (torch.bfloat16 if engine == "packed" else torch.float32)
     for values in (found.segmentation, found.localisation, rounded.segmentation.tau, rounded.localisation.kappa):
         assert values.dtype == torch.float32
     assert {values.dtype for values in rounded.segmentation.memory.slots.values()} == {torch.float32}
 
 
-def test_bfloat16_reaches_every_convolution_of_the_papers_backbone() -> None:
+def test_bfloat16_reaches_every_convolution_of_the_papers_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTS_BATCH_CPU_ENGINE", "packed")
     torch.manual_seed(0)
     plain = restless(RTS(RTS50))
     plain.load_state_dict(golden_fill("rts50"))

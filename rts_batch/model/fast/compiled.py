@@ -1,0 +1,216 @@
+"""Parts of a network compiled by OpenVINO: the same function on a CPU in less time than PyTorch's layers take.
+
+The compiler joins convolutions with what follows them, lays weights and maps out in blocks and picks a kernel for each
+shape; its threads sleep while they wait. It is used where its wheel is installed and the weights are on the CPU;
+elsewhere the packed layers do the work (`packed.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import platform
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["f32", "bf16"]
+"""What the compiled convolutions compute in; inputs and outputs are float32 always."""
+
+
+def is_available() -> bool:
+    """Whether OpenVINO is installed; `RTS_BATCH_CPU_ENGINE=packed` does without."""
+    return os.environ.get("RTS_BATCH_CPU_ENGINE") != "packed" and importlib.util.find_spec("openvino") is not None
+
+
+def engine_name() -> str:
+    """What runs networks on this machine's CPU, with its version."""
+    return f"openvino {importlib.metadata.version('openvino')}" if is_available() else "pytorch"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How compiled parts run, and where they are kept between processes.
+
+    Args:
+        threads: that compute, of all streams together; None takes PyTorch's number.
+        streams: requests that run at the same time, one for each lane that asks.
+        fingerprint: of the weights; compiled parts are kept for the next process only where it is known.
+        cache: folder to keep them in; None takes the user's own (`user_cache`).
+    """
+
+    threads: int | None = None
+    streams: int = 1
+    fingerprint: str | None = None
+    cache: Path | None = None
+
+    def properties(self, precision: Precision) -> dict[str, Any]:
+        """OpenVINO's settings for a part."""
+        return {
+            "PERFORMANCE_HINT": "LATENCY" if self.streams == 1 else "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": self.threads or torch.get_num_threads(),
+            "NUM_STREAMS": self.streams,
+            "ENABLE_CPU_PINNING": False,  # other workers have the same cores
+        }
+
+    def kept(self, name: str, precision: Precision, shapes: tuple[torch.Size, ...]) -> Path | None:
+        """Returns where a part compiled for these shapes is kept, whether it is there or not; None for nowhere."""
+        folder = self.cache or user_cache()
+        if self.fingerprint is None or folder is None:
+            return None
+        import openvino
+
+        facts = (openvino.__version__, _processor(), self.fingerprint, name, [list(each) for each in shapes])
+        key = json.dumps([*facts, self.properties(precision)], sort_keys=True)
+        return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.blob"
+
+
+def user_cache() -> Path | None:
+    """Returns the folder for compiled parts in the user's cache; None where nothing can be written there."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(home) / "rts-batch" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+class Compiled(nn.Module):
+    """A module of tensors to a tuple of tensors, compiled for each shape of its inputs when that first comes.
+
+    Identical to the module up to rounding. Samples of a batch run one by one, so that no sample's result depends on
+    its companions; every input has the batch's size. Safe to call from several threads.
+
+    Args:
+        name: of the part, unique within the network.
+        module: takes tensors `[B, …] float32` and returns a tuple of such.
+        engine: how it runs.
+        precision: of the convolutions.
+    """
+
+    def __init__(self, name: str, module: nn.Module, engine: Engine, *, precision: Precision = "f32") -> None:
+        super().__init__()
+        self.name = name
+        # In a tuple, so that no weights of it count as this module's: they are inside the compiled model already.
+        self._plain = (module,)
+        self._precision = precision
+        self._engine = engine
+        self._models: dict[tuple[torch.Size, ...], Any] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        return Compiled(self.name, self._plain[0], self._engine, precision=self._precision)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        samples = zip(*(each.split(1) for each in inputs), strict=True)
+        results = [self._run(sample) for sample in samples]
+        return results[0] if len(results) == 1 else tuple(torch.cat(each) for each in zip(*results, strict=True))
+
+    def _run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        import openvino
+
+        shapes = tuple(each.shape for each in inputs)
+        request = self._request(shapes)
+        held = [each.detach().contiguous() for each in inputs]  # OpenVINO reads them where they are
+        for index, each in enumerate(held):
+            request.set_input_tensor(index, openvino.Tensor(each.numpy(), shared_memory=True))
+        # New memory for every result: the caller keeps it for as long as it likes.
+        results = tuple(torch.empty(tuple(port.shape)) for port in request.model_outputs)
+        for index, each in enumerate(results):
+            request.set_output_tensor(index, openvino.Tensor(each.numpy(), shared_memory=True))
+        request.infer()
+        return results
+
+    def _request(self, shapes: tuple[torch.Size, ...]) -> Any:
+        requests: dict[tuple[torch.Size, ...], Any] = self._local.__dict__.setdefault("requests", {})
+        if shapes not in requests:
+            requests[shapes] = self._model(shapes).create_infer_request()
+        return requests[shapes]
+
+    def _model(self, shapes: tuple[torch.Size, ...]) -> Any:
+        with self._lock:
+            if shapes not in self._models:
+                self._models[shapes] = self._compile(shapes)
+            return self._models[shapes]
+
+    def _compile(self, shapes: tuple[torch.Size, ...]) -> Any:
+        properties = self._engine.properties(self._precision)
+        kept = self._engine.kept(self.name, self._precision, shapes)
+        if kept is not None and kept.is_file():
+            try:
+                return _core().import_model(kept.read_bytes(), "CPU", properties)
+            except RuntimeError:  # damaged, or of a processor that only looks the same: made again below
+                kept.unlink(missing_ok=True)
+        model = _core().compile_model(self._converted(shapes), "CPU", properties)
+        if kept is not None:
+            _keep(model.export_model(), kept)
+        return model
+
+    def _converted(self, shapes: tuple[torch.Size, ...]) -> Any:
+        """The part as OpenVINO's graph; without `openvino.convert_model`, which reports to its makers."""
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        example = tuple(torch.zeros(shape) for shape in shapes)
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")  # every shape becomes a constant, as it is meant to
+            decoder = TorchScriptPythonDecoder(self._plain[0], example_input=example)
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            model = frontend.convert(frontend.load(decoder))
+        model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
+        return model
+
+
+def _keep(content: Any, path: Path) -> None:
+    """Puts a compiled part into the cache as a whole or not at all; a full disk costs the next process its time."""
+    with contextlib.suppress(OSError):
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            file.write(content.getvalue() if hasattr(content, "getvalue") else bytes(content))
+        os.replace(file.name, path)
+
+
+@cache
+def _processor() -> str:
+    """What of this processor a compiled part depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return hashlib.sha256("\n".join(sorted({line for line in lines if line.startswith(wanted)})).encode()).hexdigest()
+
+
+@cache
+def _core() -> Any:
+    import openvino
+
+    logging.getLogger("openvino").setLevel(logging.ERROR)
+    return openvino.Core()
+
+
+class Part(nn.Module):
+    """A function of modules as a module, for the compiler."""
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], *modules: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.function(*inputs)

@@ -1,0 +1,97 @@
+"""Parts compiled by OpenVINO: shapes, threads, and what is kept between processes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rts_batch.model.fast.compiled import Compiled, Engine, Part
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def part(engine: Engine, *, scale: float = 1.0) -> tuple[nn.Module, Compiled]:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 8, 3, padding=1).requires_grad_(False)
+    conv.weight *= scale
+
+    def both(x: Tensor) -> tuple[Tensor, ...]:
+        y = conv(x)
+        return y, torch.relu(y)
+
+    return conv, Compiled("both", Part(both, conv), engine)
+
+
+def test_results_are_the_modules_and_stay_the_callers() -> None:
+    conv, compiled = part(Engine())
+    first, second = torch.randn(1, 3, 16, 24), torch.randn(2, 3, 20, 12)
+    results = compiled(first)
+    torch.testing.assert_close(results[0], conv(first), rtol=1e-4, atol=1e-4)
+    kept = results[1].clone()
+    torch.testing.assert_close(compiled(second)[1], conv(second).relu(), rtol=1e-4, atol=1e-4)
+    compiled(first + 1)
+    assert torch.equal(results[1], kept), "a later call must not write into an earlier result"
+
+
+def test_inputs_of_any_layout_are_read_as_they_are_meant() -> None:
+    conv, compiled = part(Engine())
+    x = torch.randn(1, 3, 16, 24).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(compiled(x)[0], conv(x), rtol=1e-4, atol=1e-4)
+    turned = torch.randn(1, 3, 24, 16).transpose(-1, -2)
+    torch.testing.assert_close(compiled(turned)[0], conv(turned), rtol=1e-4, atol=1e-4)
+
+
+def test_threads_share_a_part_without_each_others_values() -> None:
+    conv, compiled = part(Engine(threads=2, streams=2))
+    inputs = [torch.full((1, 3, 32, 32), float(value)) for value in range(6)]
+    found: dict[int, bool] = {}
+
+    def work(number: int) -> None:
+        with torch.no_grad():
+            expected = conv(inputs[number])
+            close = [torch.allclose(compiled(inputs[number])[0], expected, rtol=1e-4, atol=1e-4) for _ in range(20)]
+            found[number] = all(close)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(len(inputs)), True)
+
+
+def test_a_part_is_kept_for_the_next_process_by_weights_and_shape(tmp_path: Path, monkeypatch) -> None:
+    engine = Engine(threads=1, fingerprint="a" * 64, cache=tmp_path)
+    compiled = part(engine)[1]
+    x = torch.randn(1, 3, 16, 24)
+    fresh = compiled(x)[0]
+    (blob,) = tmp_path.iterdir()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("converted although it was kept")
+
+    monkeypatch.setattr(Compiled, "_converted", refuse)
+    assert torch.equal(part(engine)[1](x)[0], fresh)
+    with pytest.raises(AssertionError, match="although it was kept"):
+        part(Engine(threads=1, fingerprint="b" * 64, cache=tmp_path))[1](x)
+    with pytest.raises(AssertionError, match="although it was kept"):
+        part(engine)[1](torch.randn(1, 3, 16, 32))
+    monkeypatch.undo()
+    blob.write_bytes(b"rubbish")
+    assert torch.equal(part(engine)[1](x)[0], fresh), "a damaged one is made again"
+
+
+def test_without_a_place_to_keep_parts_they_are_compiled_each_time(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("not a folder")
+    conv, compiled = part(Engine(fingerprint="a" * 64))
+    x = torch.randn(1, 3, 16, 24)
+    torch.testing.assert_close(compiled(x)[0], conv(x), rtol=1e-4, atol=1e-4)
