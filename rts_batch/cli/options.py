@@ -23,7 +23,10 @@ SkipInvalidOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", "--max-workers", min=1, help="Workers at most. [default: one per GPU share, or what suits the CPUs]"
+        "--workers",
+        "--max-workers",
+        min=1,
+        help="Workers at most. [default: one per GPU share, or what suits CPUs]",
     ),
 ]
 LanesOption = Annotated[
