@@ -10,7 +10,7 @@ from tests.support.running import write_manifest
 
 
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
-    manifest = write_manifest(tmp_path / "manifest.csv", [{"video": "a.mp4", "box": "1,1,9,9"}])
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "a.mp4", "box": "1,1,9,9"}])
     out = str(tmp_path / "run")
     new = prepare(str(manifest), out, RunSettings())
     assert new.record.results["profile"] in ("exact", "bf16"), "auto is settled by the machine"
