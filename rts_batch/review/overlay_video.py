@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -76,7 +77,7 @@ def _painted(video: VideoMasks, frames: Iterator[Frame]) -> Iterator[Frame]:
             paint_rows(inner, due.rows, colours)
             image = _even(inner)
         paint_caption(image, f"frame {frame.index}")
-        yield Frame(frame.index, frame.time, image)
+        yield replace(frame, image=image)
 
 
 def _even(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

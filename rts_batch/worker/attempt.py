@@ -168,7 +168,7 @@ class Attempt:
         """Read the prompts, and take up the rows of an earlier attempt."""
         self._book = PromptBook(self._task, self._source.info, boxes=self._settings.tracker.boxes)
         if self._earlier is not None:
-            self._book.resume(self._earlier.prompts)
+            self._book.resume(self._earlier.prompts, self._earlier.frame)
             info = self._source.info
             for row in self._earlier.rows(self._task, info.height, info.width):
                 self._writer.add(row)

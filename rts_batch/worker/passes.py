@@ -122,9 +122,9 @@ def _backward(
 ) -> Iterator[TrackedRows]:
     scene: OpenScene | None = None
     highest = -1
-    for frame, earlier in timing.waiting("decode", _with_earlier(source)):
+    for frame in timing.waiting("decode", source.lent()):
         highest = max(highest, frame.index)
-        prompts = book.due(frame, backward=True, earlier=earlier)
+        prompts = book.due(frame, backward=True)
         with timing("track"):
             if scene is None and prompts:
                 scene = tracker.open_scene(task)
@@ -157,14 +157,3 @@ def _annotate(
             rows = scene.annotate(frame.image, prompts) if prompts else {}
         yield frame, rows
     book.check_end(end)
-
-
-def _with_earlier(source: FrameSource) -> Iterator[tuple[Frame, float | None]]:
-    """Each frame of a source that is read backward, with the time of the one before it in the video."""
-    held: Frame | None = None
-    for frame in source:
-        if held is not None:
-            yield held, frame.time
-        held = frame
-    if held is not None:
-        yield held, None

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Mapping
 
 from rts_batch.errors import PromptError, StorageError
-from rts_batch.io.video.opening import Frame, VideoInfo
+from rts_batch.io.video.frames import Frame, Moment, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
 from rts_batch.manifest.boxes import doubt, fault
 from rts_batch.masks import Box, Marking, TrackedFrame, smaller_on_top
 from rts_batch.worker.prompt_masks import PromptMasks
+from rts_batch.worker.prompt_times import PromptTimes
 
 BOX_NEEDS_STA = (
     "a box needs an STA network to become a mask, and these weights have none; give a mask, or weights with an STA "
@@ -44,6 +45,7 @@ class PromptBook:
         self.warnings: list[str] = []
         self._with_mask: set[int] = set()
         """Targets with a prompt that has become a mask."""
+        self._times = PromptTimes(task, info, self.warnings)
         masks = PromptMasks(task)
         self._waiting = [
             (target.object_id, prompt, self._ready(target, prompt, masks))
@@ -65,17 +67,20 @@ class PromptBook:
         came = {target.object_id: len(target.prompts) - left[target.object_id] for target in self._task.targets}
         return {"came": {key: count for key, count in came.items() if count}, "begin": dict(self.begin)}
 
-    def resume(self, taken: Mapping[str, Mapping[int, int]]) -> None:
-        """Takes out the prompts that had come when `taken` was called; for frames that are read forward."""
-        left = dict(taken["came"])
+    def resume(self, taken: Mapping[str, Mapping[int, int]], after: int) -> None:
+        """Takes out the prompts that had come when `taken` was called on frame `after`, in frames read forward."""
+        by_frame = Counter(key for key, prompt, _ in self._waiting if _frame(prompt, after + 1) <= after)
+        timed = {object_id: count - by_frame[object_id] for object_id, count in taken["came"].items()}
+        self.begin = dict(taken["begin"])
         waiting = []
         for object_id, prompt, ready in self._waiting:
-            if left.get(object_id, 0) == 0:
+            if prompt.time is not None and timed.get(object_id, 0) > 0:
+                timed[object_id] -= 1
+                self._begun_by.setdefault(object_id, ready)
+            elif _frame(prompt, after + 1) > after:
                 waiting.append((object_id, prompt, ready))
-                continue
-            left[object_id] -= 1
-            if object_id not in self.begin:
-                self.begin[object_id], self._begun_by[object_id] = taken["begin"][object_id], ready
+            elif prompt.frame == self.begin[object_id]:
+                self._begun_by[object_id] = ready
         self._waiting = waiting
 
     @property
@@ -83,19 +88,19 @@ class PromptBook:
         """The latest frame on which a target began."""
         return max(self.begin.values(), default=0)
 
-    def due(self, frame: Frame, *, backward: bool = False, earlier: float | None = None) -> dict[int, Marking]:
+    def due(self, frame: Frame, *, backward: bool = False) -> dict[int, Marking]:
         """Takes out the prompts of this frame, and warns where their masks overlap.
 
         Args:
-            backward: the frames come last first.
-            earlier: then, the time of the frame before this one in the video, None on the first.
+            frame: the frames come in order.
+            backward: the last one comes first.
         """
         due: dict[int, Marking] = {}
         waiting = []
         for object_id, prompt, ready in self._waiting:
             if backward and prompt.frame is not None and prompt.frame > frame.index:
-                self.check_end(frame.index + 1)
-            if not self._is_due(object_id, prompt, frame, earlier if backward else None):
+                raise self._past_end(object_id, prompt, frame.index + 1)
+            if not self._is_due(object_id, prompt, frame.moment, backward):
                 waiting.append((object_id, prompt, ready))
                 continue
             if object_id in due:
@@ -116,12 +121,7 @@ class PromptBook:
     def check_end(self, frames: int) -> None:
         """Raises PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
         for object_id, prompt, _ in self._waiting:
-            raise self._error(
-                object_id,
-                prompt,
-                f"lies past the video's end: it has {frames} frames (0 to {frames - 1})"
-                + ("" if self._task.end is None else f" before `end` {self._task.end}"),
-            )
+            raise self._past_end(object_id, prompt, frames)
 
     def check_masks(self, frame: int, found: Mapping[int, TrackedFrame]) -> None:
         """Look at what the prompts of a frame have become.
@@ -156,6 +156,8 @@ class PromptBook:
             raise self._error(target.object_id, prompt, f"lies before the video's `start` {task.start}")
         if prompt.frame is not None and task.end is not None and prompt.frame >= task.end:
             raise self._error(target.object_id, prompt, f"lies at or past the video's `end` {task.end}")
+        if prompt.time is not None and (wrong := self._times.objection(prompt.time)):
+            raise self._error(target.object_id, prompt, wrong)
         if prompt.mask_uri is None and prompt.mask_rle is None:
             return Marking(box=self._checked_box(target.object_id, prompt))
         size, expected = (0, 0), (self._info.height, self._info.width)
@@ -200,15 +202,15 @@ class PromptBook:
         turned = self._info.turned
         return f" (they are turned by {turned}° from how the file stores them)" if turned else ""
 
-    def _is_due(self, object_id: int, prompt: Prompt, frame: Frame, earlier: float | None) -> bool:
+    def _is_due(self, object_id: int, prompt: Prompt, moment: Moment, backward: bool) -> bool:
         if prompt.time is None:
-            return frame.index == (prompt.frame or 0)
-        if frame.time is None:
-            raise self._error(object_id, prompt, "gives a time, but the frames of this video have none; give `frame`")
-        # The frame that is nearest in time; times written with few digits must not miss it.
-        half_a_frame = 0.5 / self._info.fps if self._info.fps else 0.0
-        due = prompt.time - half_a_frame
-        return frame.time >= due and (earlier is None or earlier < due)
+            return moment.index == (prompt.frame or 0)
+        side = self._times.side(prompt.time, moment)
+        if side < 0 and not backward and moment.index == self._task.start:
+            raise self._error(object_id, prompt, f"belongs to a frame before the video's `start` {self._task.start}")
+        if side > 0 and backward:
+            raise self._past_end(object_id, prompt, moment.index + 1)
+        return side == 0
 
     def _note_overlap(self, due: dict[int, Marking], frame: int) -> dict[int, Marking]:
         """Warn where masks of this frame overlap, which a scene divides by `smaller_on_top`; return the prompts."""
@@ -230,11 +232,22 @@ class PromptBook:
                 self.warnings.append(warning)
         return due
 
+    def _past_end(self, object_id: int, prompt: Prompt, frames: int) -> PromptError:
+        before = "" if self._task.end is None else f" before `end` {self._task.end}"
+        last = self._times.last_time() if prompt.time is not None else ""
+        length = f"{frames} frames (0 to {frames - 1}){before}{last}"
+        return self._error(object_id, prompt, f"lies past the video's end: it has {length}")
+
     def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
         kind = "mask" if prompt.mask_uri is not None or prompt.mask_rle is not None else "box"
         return PromptError(
             f"video {self._task.video_id}, object {object_id}, {_where(prompt)}: the {kind} prompt {what}"
         )
+
+
+def _frame(prompt: Prompt, timed: int) -> int:
+    """The index of a prompt's frame, `timed` where only its time is known."""
+    return timed if prompt.time is not None else prompt.frame or 0
 
 
 def _where(prompt: Prompt) -> str:

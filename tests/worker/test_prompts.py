@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import PromptError
-from rts_batch.io.video.opening import Frame, VideoInfo
+from rts_batch.io.video.frames import Frame, Moment, VideoInfo
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import encode_rle
 from rts_batch.worker.prompts import PromptBook
@@ -40,7 +40,8 @@ def open_book(tmp_path: Path, *rows: dict[str, Any], boxes: bool = True, **info:
 
 
 def frame(index: int) -> Frame:
-    return Frame(index, index / 25, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    moment = Moment(index, index / 25, (index - 1) / 25 if index else None, (index + 1) / 25)
+    return Frame(moment, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
 
 
 def test_masks_that_share_pixels_are_told(tmp_path: Path) -> None:
@@ -129,3 +130,23 @@ def test_a_box_that_is_strange_is_told(tmp_path: Path) -> None:
     assert open_book(tmp_path, {"box": [0, 0, 160, 120]}).warnings == [
         "object 1, frame 0: the box covers the whole frame: x,y,w,h 0,0,160,120 in a frame of 160×120 pixels"
     ]
+
+
+def test_a_resumed_book_goes_on_with_the_prompts_that_have_not_come(tmp_path: Path) -> None:
+    """Of one target, some prompts say a frame and some a time."""
+    boxes = {"first": [1, 1, 10, 10], "second": [2, 2, 10, 10], "third": [3, 3, 10, 10], "fourth": [4, 4, 10, 10]}
+    rows = [
+        {"box": boxes["third"], "frame": 9},
+        {"box": boxes["first"], "time": 0.08},
+        {"box": boxes["second"], "frame": 5},
+        {"box": boxes["fourth"], "time": 0.6},
+    ]
+    expected = {2: "first", 5: "second", 9: "third", 15: "fourth"}
+    for stop in range(20):
+        before = open_book(tmp_path, *rows, first_time=0.0)
+        found = {i: due[1].box for i in range(stop + 1) if (due := before.due(frame(i)))}
+        after = open_book(tmp_path, *rows, first_time=0.0)
+        after.resume(before.taken(), stop)
+        found |= {i: due[1].box for i in range(stop + 1, 20) if (due := after.due(frame(i)))}
+        assert found == {index: tuple(boxes[name]) for index, name in expected.items()}
+        assert {key: marking.box for key, marking in after.beginning(2).items()} == {1: tuple(boxes["first"])}

@@ -13,7 +13,6 @@ beginning.
 from __future__ import annotations
 
 import functools
-import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -22,8 +21,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from rts_batch.errors import VideoError
-from rts_batch.io.video.container import decode_stream, open_container
-from rts_batch.io.video.frames import Damage, Frame, FrameRange, Report
+from rts_batch.io.video.container import decode_stream, open_container, with_neighbours
+from rts_batch.io.video.frames import Damage, Frame, FrameRange, Moment, Report
 from rts_batch.io.video.probe import Probe
 from rts_batch.io.video.pyav import PyavSource
 
@@ -32,13 +31,16 @@ __all__ = ["BackwardSource"]
 HELD_BYTES: Final = 192 << 20
 """Decoded frames, as the codec gives them, that are held at once; at least one."""
 
+STRAYS: Final = 32
+"""Frames that may come between the place sought and the frame wanted although they do not belong there."""
+
 
 class BackwardSource(PyavSource):
     """The wanted frames, the last one first.
 
     Args:
-        last_time: reading begins no earlier than with the frame that shows at this time, in seconds; without an `end`
-            it begins right there.
+        last_time: reading begins no earlier than with the frame that is nearest to this time, in seconds; without an
+            `end` it begins right there.
     """
 
     seeks = True
@@ -55,60 +57,52 @@ class BackwardSource(PyavSource):
         super().__init__(probe, wanted, threads=threads, report=report)
         self._threads = threads
         self._last_time = last_time
-        self._times: list[int | None] = []
+        self._moments: list[Moment] = []
+        self._pts: list[int | None] = []
+        """As the decoder gives them: they tell the frames apart, whatever their order."""
         self._keys: list[int] = []
 
     def unfinished(self) -> Iterator[Callable[[], Frame]]:
         largest = self._number_frames()
         hold = max(1, HELD_BYTES // max(largest, 1))
-        times = [time for time in self._times if time is not None]
-        can_seek = len(times) == len(self._times) and all(a < b for a, b in itertools.pairwise(times))
+        can_seek = None not in self._pts and len(set(self._pts)) == len(self._pts)
         reformatter = VideoReformatter()
-        last = len(self._times)
+        last = len(self._moments)
         while last > self.wanted.start:
             first = self._piece(last, hold)
             held = (self._decode_from_key(first, last) if can_seek else None) or self._decode_all(first, last)
             while held:
                 last -= 1
-                frame = held.pop()
-                if (last - self.wanted.start) % self.wanted.stride == 0:
-                    yield functools.partial(self._finish, frame, last, reformatter)
+                yield functools.partial(self._finish, held.pop(), self._moments[last], reformatter)
 
     def _number_frames(self) -> int:
         """Decodes up to where reading begins, notes times and key frames, and returns the largest frame's bytes."""
         largest = 0
-        last_time, length = None, None
-        due = self._due_time()
-        for frame in decode_stream(self._container, self._stream, self.damage, self._tell):
-            if self._reached(frame, due):
+        length = None
+        decoded = decode_stream(self._container, self._stream, self.damage, self._tell)
+        for picture, moment in with_neighbours(decoded):
+            if self._is_past(moment):
                 break
-            largest = max(largest, sum(plane.buffer_size for plane in frame.planes))
-            if frame.key_frame:
-                self._keys.append(len(self._times))
-            self._times.append(frame.pts)
-            last_time = frame.time
+            largest = max(largest, sum(plane.buffer_size for plane in picture.planes))
+            if picture.key_frame:
+                self._keys.append(moment.index)
+            self._moments.append(moment)
+            self._pts.append(picture.pts)
         else:
-            length = (len(self._times), last_time)
+            length = (len(self._moments), self._moments[-1].time if self._moments else None)
         self._report(length)
         return largest
 
-    def _due_time(self) -> float | None:
-        """The earliest time at which a frame counts as showing at `last_time`: half a frame before, as everywhere."""
-        if self._last_time is None:
-            return None
-        return self._last_time - (0.5 / self.info.fps if self.info.fps else 0.0)
-
-    def _reached(self, frame: VideoFrame, due: float | None) -> bool:
+    def _is_past(self, moment: Moment) -> bool:
         """Whether this frame lies past where reading begins."""
-        end = self.wanted.end
-        if end is not None and len(self._times) < end:
+        end, time = self.wanted.end, self._last_time
+        if end is not None and moment.index < end:
             return False
-        if due is None:
+        if time is None:
             return end is not None
-        before = self._times[-1] if self._times else None
-        if before is None or frame.time_base is None:
+        if moment.before is None or moment.time is None:
             return False
-        return float(before * frame.time_base) >= due
+        return time <= Moment.halfway(moment.before, moment.time)
 
     def _piece(self, last: int, hold: int) -> int:
         """Where the piece that ends before `last` begins: at a key frame if one is near enough."""
@@ -118,23 +112,24 @@ class BackwardSource(PyavSource):
 
     def _decode_from_key(self, first: int, last: int) -> list[VideoFrame] | None:
         """The frames of a piece, from the last key frame at or before it; None where seeking does not lead there."""
-        wanted = self._times[first:last]
+        wanted = self._pts[first:last]
         key = bisect_left(self._keys, first + 1) - 1
-        if key < 0 or wanted[0] is None:
+        target = self._pts[self._keys[key]] if key >= 0 else None
+        if target is None:
             return None
-        target = self._times[self._keys[key]]
-        assert target is not None
         try:
             self._container.seek(target, stream=self._stream, backward=True)
         except OSError:
             return None
+        skipped, most = 0, first - self._keys[key] + STRAYS
         held: list[VideoFrame] = []
-        for frame in decode_stream(self._container, self._stream, Damage(), self._tell):
-            if frame.pts is None or frame.pts < wanted[0]:
+        for picture, _ in decode_stream(self._container, self._stream, Damage(), self._tell):
+            if not held and picture.pts != wanted[0] and skipped < most:
+                skipped += 1
                 continue
-            if frame.pts != wanted[len(held)]:
+            if picture.pts != wanted[len(held)]:
                 return None
-            held.append(frame)
+            held.append(picture)
             if len(held) == len(wanted):
                 return held
         return None
@@ -146,9 +141,9 @@ class BackwardSource(PyavSource):
             self.path, self._threads, content=self._probe.content, seeks=True
         )
         held = []
-        for index, frame in enumerate(decode_stream(self._container, self._stream, Damage(), self._tell)):
+        for index, (picture, _) in enumerate(decode_stream(self._container, self._stream, Damage(), self._tell)):
             if index >= first:
-                held.append(frame)
+                held.append(picture)
             if index + 1 == last:
                 return held
         raise VideoError(f"{self.path} gives {first + len(held)} frames when it is read again, {last} at first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import av
@@ -14,9 +14,10 @@ from av.video.stream import VideoStream
 
 from rts_batch.errors import VideoError
 from rts_batch.io.video import decoder_log
-from rts_batch.io.video.frames import Content, Damage, Report
+from rts_batch.io.video.frames import Content, Damage, Moment, Report
+from rts_batch.io.video.times import Clock, Decoded
 
-__all__ = ["count_errors", "decode_stream", "open_container", "silent"]
+__all__ = ["count_errors", "decode_stream", "open_container", "silent", "with_neighbours"]
 
 # What may be opened at all. FFmpeg knows several hundred formats and codecs, among them playlists that name other files
 # and hosts, and many that nobody has looked at for years.
@@ -99,10 +100,11 @@ def _is_mp4(path: str) -> bool:
 
 def decode_stream(
     container: InputContainer, stream: VideoStream, damage: Damage, report: Report = silent
-) -> Iterator[VideoFrame]:
+) -> Iterator[Decoded]:
     """Decodes to the end whatever happens, and counts in `damage` what was wrong."""
     index = 0
     packets = container.demux(stream)
+    clock = Clock(stream, container.format.name, damage)
     at_end = False
     decoder_log.take()  # of whatever was read before
     while not at_end:
@@ -115,6 +117,8 @@ def decode_stream(
         # The last packet is empty: it takes out of the decoder what it still holds, as None does after an error.
         at_end = packet is None or not packet.size
         damage.cut_off_packets += packet is not None and packet.is_discard
+        if packet is not None and packet.size:
+            clock.feed(packet)
         try:
             frames = stream.codec_context.decode(packet)
         except av.error.EOFError:
@@ -123,6 +127,8 @@ def decode_stream(
             raise
         except (av.error.FFmpegError, OSError):
             damage.lost_packets += 1
+            if packet is not None:
+                clock.drop(packet)
             decoder_log.take()  # says the same
             continue
         count_errors(damage)
@@ -130,8 +136,23 @@ def decode_stream(
             if frame.is_corrupt:
                 damage.corrupt_frames += 1
                 damage.first_corrupt = index if damage.first_corrupt is None else damage.first_corrupt
-            yield frame
+            yield Decoded(frame, clock.time(frame))
             index += 1
+    clock.end()
+
+
+def with_neighbours(frames: Iterable[Decoded]) -> Iterator[tuple[VideoFrame, Moment]]:
+    """Each frame from the video's beginning on with its index and times; a frame is held until the next has come."""
+    before: float | None = None
+    held: Decoded | None = None
+    index = -1
+    for index, following in enumerate(frames):
+        if held is not None:
+            yield held.picture, Moment(index - 1, held.time, before, following.time)
+            before = held.time
+        held = following
+    if held is not None:
+        yield held.picture, Moment(index, held.time, before)
 
 
 def count_errors(damage: Damage) -> None:

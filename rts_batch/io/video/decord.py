@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import VideoError
 from rts_batch.io.video import decoder_log
 from rts_batch.io.video.container import count_errors
-from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
+from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, Moment
 from rts_batch.io.video.probe import Probe
 
 __all__ = ["DecordSource"]
@@ -67,8 +67,8 @@ class DecordSource(FrameSource):
             for image in self._images(indices):
                 if image.shape != (self.info.height, self.info.width, 3):
                     raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
-                yield Frame(index, float(self._times[index]) if index < len(self._times) else None, image)
-                index += indices.step
+                yield Frame(self._moment(index), image)
+                index += 1
             count_errors(self.damage)
             self.warnings += self.damage.warnings()
             return
@@ -80,17 +80,23 @@ class DecordSource(FrameSource):
                 raise VideoError(f"{self.path}: {reason}") from error
             self.warnings.append(f"{reason}; PyAV went on from there")
         self.close()
-        done = index - indices.step
-        time = float(self._times[done]) if indices.start <= done < len(self._times) else None
+        time = self._time(index - 1) if index > indices.start else None
         with self._fallback() as source:
             self.info = source.info
             for frame in source.frames():
                 # By time and not by index, since in a damaged file the two may not count alike.
                 if time is None or (frame.time is not None and frame.time > time):
-                    yield replace(frame, index=index)
-                    index += indices.step
+                    yield replace(frame, moment=replace(frame.moment, index=index))
+                    index += 1
             self.warnings += source.warnings
             self.damage = source.damage
+
+    def _moment(self, index: int) -> Moment:
+        before, time, after = (self._time(place) for place in (index - 1, index, index + 1))
+        return Moment(index, time, before, after)
+
+    def _time(self, index: int) -> float | None:
+        return float(self._times[index]) if 0 <= index < len(self._times) else None
 
     def _images(self, indices: range) -> Iterator[NDArray[np.uint8]]:
         if not self._bursts:
@@ -98,16 +104,11 @@ class DecordSource(FrameSource):
                 self._reader.skip_frames(indices.start)
             for _ in indices:
                 yield _view(self._reader.next())
-                if indices.step > 1:
-                    self._reader.skip_frames(indices.step - 1)
             return
         length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
         for first in range(0, len(indices), length):
-            burst: list[NDArray[np.uint8]] = []
-            for index in indices[first : first + length]:
-                if indices.step > 1 or not burst:
-                    self._reader.seek_accurate(index)
-                burst.append(_view(self._reader.next()))
+            self._reader.seek_accurate(indices[first])
+            burst = [_view(self._reader.next()) for _ in indices[first : first + length]]
             self._reader.seek(0)
             while burst:  # a frame that is given out shall not stay here while the next ones are read
                 yield burst.pop(0)

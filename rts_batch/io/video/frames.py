@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Content", "Damage", "Frame", "FrameRange", "FrameSource", "Report", "VideoInfo"]
+__all__ = ["Content", "Damage", "Frame", "FrameRange", "FrameSource", "Moment", "Report", "VideoInfo"]
 
 Report = Callable[[str | None], None]
 """Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
@@ -38,35 +38,71 @@ class VideoInfo:
     decoder: Literal["decord", "pyav", "images"]
     turned: int = 0
     """Degrees by which the file has its stored pictures turned before they are shown; 90 and 270 exchange the sides."""
+    first_time: float | None = None
+    """Presentation time of frame 0 in seconds, in many files not 0; None where frames have no times."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """Which frames of a video are wanted: from `start` to `end` (exclusive; None is the video's end) by `stride`."""
+    """Which frames of a video are wanted: from `start` to `end` (exclusive; None is the video's end)."""
 
     start: int = 0
     end: int | None = None
-    stride: int = 1
 
     def has(self, index: int) -> bool:
-        return index >= self.start and not self.is_past(index) and (index - self.start) % self.stride == 0
+        return index >= self.start and not self.is_past(index)
 
     def is_past(self, index: int) -> bool:
         return self.end is not None and index >= self.end
 
     def of(self, frames: int) -> range:
         """The wanted indices of a video of so many frames."""
-        return range(self.start, frames if self.end is None else min(self.end, frames), self.stride)
+        return range(self.start, frames if self.end is None else min(self.end, frames))
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Moment:
+    """When a frame is shown."""
+
     index: int
     """Counted from the video's first frame, whichever are wanted."""
     time: float | None
     """Presentation time in seconds, from the stream's own time base; None for images."""
+    before: float | None = None
+    """That of the frame before it in the video, whether wanted or not; None for the video's first frame."""
+    after: float | None = None
+    """That of the frame after it; None for the video's last frame."""
+
+    @staticmethod
+    def halfway(one: float, next_one: float) -> float:
+        """The last time that is no nearer to the second of two frames; a microsecond more, as times have few digits."""
+        return (one + next_one) / 2 + 1e-6
+
+    def side(self, time: float) -> int:
+        """Where the frame is that is nearest to a time: 0 is this one, -1 an earlier one, 1 a later one.
+
+        Of two that are as near it is the one shown then, the earlier.
+        """
+        if self.time is None:
+            raise ValueError("a frame without a time is near to none")
+        if self.before is not None and time <= self.halfway(self.before, self.time):
+            return -1
+        return int(self.after is not None and time > self.halfway(self.time, self.after))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    moment: Moment
     image: NDArray[np.uint8]
     """[H, W, 3] RGB."""
+
+    @property
+    def index(self) -> int:
+        return self.moment.index
+
+    @property
+    def time(self) -> float | None:
+        return self.moment.time
 
 
 @dataclass
@@ -86,6 +122,10 @@ class Damage:
     decoding process alone (`rts_batch.io.video.isolated.process`)."""
     first_error: str = ""
     """What the log says first."""
+    disordered_times: int = 0
+    """Frames whose presentation time is missing, or earlier than that of the frame before."""
+    first_disordered: int | None = None
+    """Index of the first of them."""
     stopped: str = ""
     """Why the file could not be read to its end."""
     cut_off_packets: int = 0
@@ -93,7 +133,12 @@ class Damage:
 
     def __bool__(self) -> bool:
         return bool(
-            self.missing_frames or self.corrupt_frames or self.lost_packets or self.decoder_errors or self.stopped
+            self.missing_frames
+            or self.corrupt_frames
+            or self.lost_packets
+            or self.decoder_errors
+            or self.disordered_times
+            or self.stopped
         )
 
     def merged(self, earlier: Damage) -> Damage:
@@ -108,6 +153,8 @@ class Damage:
             lost_packets=max(self.lost_packets, earlier.lost_packets),
             decoder_errors=max(self.decoder_errors, earlier.decoder_errors),
             first_error=earlier.first_error or self.first_error,
+            disordered_times=max(self.disordered_times, earlier.disordered_times),
+            first_disordered=self.first_disordered if earlier.first_disordered is None else earlier.first_disordered,
             stopped=earlier.stopped or self.stopped,
             cut_off_packets=max(self.cut_off_packets, earlier.cut_off_packets),
         )
@@ -119,6 +166,8 @@ class Damage:
             f"{self.corrupt_frames} corrupt frames, the first of them frame {self.first_corrupt}": self.corrupt_frames,
             f"{self.lost_packets} packets are lost or could not be decoded": self.lost_packets,
             f"the decoder tells of errors {self.decoder_errors} times, first: {self.first_error}": self.decoder_errors,
+            f"{self.disordered_times} frames have no time, or one before that of the frame before; the first is frame "
+            f"{self.first_disordered}": self.disordered_times,
             f"the file breaks off: {self.stopped}": self.stopped,
         }
         return [text for text, holds in texts.items() if holds]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, VideoInfo
+from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, Moment, VideoInfo
 
 __all__ = ["ImagesSource", "is_archive", "natural_key"]
 
@@ -71,7 +71,7 @@ class ImagesSource(FrameSource):
                     f"{self.path}/{name} is {width}×{height} pixels, {self._names[0]} is {self.info.width}×"
                     f"{self.info.height}; all images of a video must have one size"
                 )
-            yield Frame(index, None, image)
+            yield Frame(Moment(index, None), image)
 
     def close(self) -> None:
         self._members.close()

@@ -25,7 +25,6 @@ def open_video(
     decoder: DecoderName = "auto",
     start: int = 0,
     end: int | None = None,
-    stride: int = 1,
     backward: bool = False,
     last_time: float | None = None,
     decode_memory: int = DECODE_MEMORY,
@@ -43,10 +42,9 @@ def open_video(
         decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
         start: first frame to give, counted from 0.
         end: frame before which to stop; None is the video's end.
-        stride: give the frame at `start` and every so-manieth after it; they keep their indices.
         backward: give the frames from the one before `end` down to `start`. PyAV reads them, whatever `decoder` says;
             `rts_batch.io.video.backward` says what that costs.
-        last_time: seconds; reading backward begins no earlier than with the frame that shows then.
+        last_time: seconds; reading backward begins no earlier than with the frame that is nearest to it.
         decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
             ones in bursts.
         threads: of the decoder.
@@ -57,7 +55,7 @@ def open_video(
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
     """
-    wanted = FrameRange(start, end, stride)
+    wanted = FrameRange(start, end)
     if content is not None:
         decoder = "pyav"
     elif not os.path.exists(path):

@@ -106,17 +106,20 @@ def probe_file(path: str, *, packets: bool = False, report: Report = silent, con
         first = next(decode_stream(container, stream, Damage(), report), None)
         if first is None:
             raise VideoError(f"{path} holds a video stream without a frame that can be decoded")
-        orientation = _orientation(first)
-        height, width = (first.width, first.height) if orientation.transposed else (first.height, first.width)
+        picture = first.picture
+        orientation = _orientation(picture)
+        height, width = picture.height, picture.width
+        if orientation.transposed:
+            height, width = width, height
         rate = stream.average_rate
         probe = Probe(
             path=path,
             containers=frozenset(container.format.name.split(",")),
             codec=stream.codec_context.codec.canonical_name,
-            pixels=first.format.name,
+            pixels=picture.format.name,
             video_streams=len(container.streams.video),
             orientation=orientation,
-            interlaced=first.interlaced_frame,
+            interlaced=picture.interlaced_frame,
             info=VideoInfo(
                 height=height,
                 width=width,
@@ -125,8 +128,10 @@ def probe_file(path: str, *, packets: bool = False, report: Report = silent, con
                 duration=_duration(container, stream),
                 decoder="pyav",
                 turned=orientation.turned,
+                first_time=first.time,
             ),
-            announced=stream.frames or None,
+            # AVI counts the empty packets that let the frame before them stand.
+            announced=None if container.format.name == "avi" else stream.frames or None,
             content=content,
         )
     return read_packets(probe, report) if packets else probe

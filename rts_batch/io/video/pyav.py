@@ -12,8 +12,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.video.container import decode_stream, open_container
-from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, Report
+from rts_batch.io.video.container import decode_stream, open_container, with_neighbours
+from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, Moment, Report
 from rts_batch.io.video.mpegts import TransportCheck, lost_transport_packets
 from rts_batch.io.video.probe import Probe
 
@@ -40,28 +40,29 @@ class PyavSource(FrameSource):
 
     def unfinished(self) -> Iterator[Callable[[], Frame]]:
         reformatter = VideoReformatter()
-        index, time = -1, None
-        for index, frame in enumerate(decode_stream(self._container, self._stream, self.damage, self._tell)):
-            if self.wanted.is_past(index):
+        length, time = 0, None
+        decoded = decode_stream(self._container, self._stream, self.damage, self._tell)
+        for picture, moment in with_neighbours(decoded):
+            if self.wanted.is_past(moment.index):
                 self._report(None)
                 return
-            time = frame.time
-            if self.wanted.has(index):
-                yield functools.partial(self._finish, frame, index, reformatter)
-        self._report((index + 1, time))
+            length, time = moment.index + 1, moment.time
+            if self.wanted.has(moment.index):
+                yield functools.partial(self._finish, picture, moment, reformatter)
+        self._report((length, time))
 
-    def _finish(self, frame: VideoFrame, index: int, reformatter: VideoReformatter) -> Frame:
-        plane: Any = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+    def _finish(self, picture: VideoFrame, moment: Moment, reformatter: VideoReformatter) -> Frame:
+        plane: Any = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
         lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
         stored = lines[:, : plane.width * 3].reshape(plane.height, plane.width, 3)
         image: NDArray[np.uint8] = self._probe.orientation.apply(stored)
         if image.shape != (self.info.height, self.info.width, 3):
             height, width, _ = image.shape
             raise VideoError(
-                f"{self.path}: frame {index} is {width}×{height} pixels, the video began with "
+                f"{self.path}: frame {moment.index} is {width}×{height} pixels, the video began with "
                 f"{self.info.width}×{self.info.height}; cut it where its size changes"
             )
-        return Frame(index, frame.time, image)
+        return Frame(moment, image)
 
     def _report(self, end: tuple[int, float | None] | None) -> None:
         """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""

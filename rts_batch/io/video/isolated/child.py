@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video import decoder_log
-from rts_batch.io.video.frames import Frame, FrameSource
+from rts_batch.io.video.frames import Frame, FrameSource, Moment
 from rts_batch.io.video.isolated.contents import open_served
 from rts_batch.io.video.isolated.messages import Line
 from rts_batch.io.video.limits import DecodingLimits
@@ -66,7 +66,7 @@ class DecodingChild:
         self._limits = limits
         self._ring = np.zeros(0, np.uint8)
         self._free = 0
-        self._ready: list[tuple[int, float | None]] = []
+        self._ready: list[Moment] = []
         """Frames in the ring that the owner does not know of yet."""
         self._last_frames = 0.0
         self._last_word = time.monotonic()
@@ -131,14 +131,14 @@ class DecodingChild:
     def _put(self, finish: Callable[[], Frame], slot: NDArray[np.uint8]) -> None:
         frame = finish()
         slot[...] = frame.image
-        self._ready.append((frame.index, frame.time))
+        self._ready.append(frame.moment)
         if time.monotonic() - self._last_frames > GATHER_SECONDS:
             self._offer()
 
     def _offer(self) -> None:
         """Tells the owner of the frames that are ready."""
         if self._ready:
-            self._say({"is": "frames", "frames": self._ready})
+            self._say({"is": "frames", "frames": [astuple(moment) for moment in self._ready]})
             self._ready = []
             self._last_frames = time.monotonic()
 

@@ -14,7 +14,7 @@ From it::
     {"is": "alive"}                                         still at work, at most once a second
     {"is": "trying", "decoder"}                             what follows is this decoder's work
     {"is": "opened", "info", "slots"}
-    {"is": "frames", "frames": [[index, time], …]}          in the next slots of the ring
+    {"is": "frames", "frames": [[index, time, …], …]}       in the next slots of the ring; each a `Moment`
     {"is": "end", "info", "warnings", "damage"}             there are no more
     {"is": "error", "error", "message"}                     the video cannot be read (any further)
     {"is": "stopped"}                                       the answer to "stop", whatever came before

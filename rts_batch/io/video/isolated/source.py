@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io.storage.ranges import RangedObject
-from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource, VideoInfo
+from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource, Moment, VideoInfo
 
 if TYPE_CHECKING:
     from rts_batch.io.video.isolated.process import DecodingProcess
@@ -44,7 +44,7 @@ class RemoteSource(FrameSource):
         super().__init__(
             request["path"],
             VideoInfo(0, 0, None, None, None, "pyav"),
-            FrameRange(request["start"], request["end"], request["stride"]),
+            FrameRange(request["start"], request["end"]),
         )
         self._process = process
         self._request = request
@@ -88,15 +88,15 @@ class RemoteSource(FrameSource):
                         self.warnings += message["warnings"]
                         self.damage = Damage(**message["damage"])
                         return
-                    ready = [(int(index), time) for index, time in message["frames"]]
+                    ready = [Moment(int(index), *times) for index, *times in message["frames"]]
             except Died as death:
                 self._recover(death)
                 self.begin()
                 given = freed = 0
                 continue
-            for index, time in ready:
-                self._next = index if self._backward else index + self.wanted.stride
-                yield Frame(index, time, self._slots[given % len(self._slots)])
+            for moment in ready:
+                self._next = moment.index if self._backward else moment.index + 1
+                yield Frame(moment, self._slots[given % len(self._slots)])
                 given += 1
                 if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
                     self._process.tell({"do": "free", "slots": given - freed})
