@@ -9,12 +9,10 @@ from typing import Final
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import StorageError, VideoError
-from rts_batch.io.results.schema import RESULT_COLUMNS, Row
+from rts_batch.io.results.schema import Row
 from rts_batch.review.painting import Colour, choose_colours, paint_rows
 from rts_batch.runs.reading import VideoMasks
 from rts_batch.runs.sources import VideoSources
@@ -58,7 +56,9 @@ def paint_pictures(video: VideoMasks, indices: Collection[int], sources: VideoSo
         ResultsError: a damaged mask.
     """
     colours = choose_colours(video.targets)
-    rows = _rows_at(video, indices)
+    rows: dict[int, list[Row]] = {index: [] for index in indices}
+    for row in video.rows_at(indices):
+        rows[row.frame].append(row)
     pictures: dict[int, Picture] = {}
     problem = None
     try:
@@ -88,13 +88,3 @@ def _picture(image: NDArray[np.uint8], rows: list[Row], colours: dict[int, Colou
     if not done:
         raise StorageError("a key frame cannot be encoded as WebP")
     return Picture(size[0], size[1], data.tobytes())
-
-
-def _rows_at(video: VideoMasks, indices: Collection[int]) -> dict[int, list[Row]]:
-    """The rows of some frames, in order of object_id."""
-    wanted = pa.array(sorted(indices), pa.int32())
-    found: dict[int, list[Row]] = {index: [] for index in indices}
-    for table in video.tables(RESULT_COLUMNS):
-        for row in table.filter(pc.is_in(table["frame"], wanted)).to_pylist():
-            found[row["frame"]].append(Row(**row))
-    return found

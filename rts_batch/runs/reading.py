@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row
+from rts_batch.io.storage import files, uris
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.sources import VideoSources
 
@@ -165,6 +166,20 @@ class VideoMasks:
         for index, rows in itertools.groupby(ordered, key=attrgetter("frame")):
             yield FrameMasks(index, tuple(rows))
 
+    def rows_at(self, frames: Collection[int], object_ids: Collection[int] | None = None) -> Iterator[Row]:
+        """Yield the rows on some frames, sorted by object and frame, of all targets or of some.
+
+        Of a row group that holds none of them, only the frames are read.
+        """
+        first = 0
+        for table in self.tables(["object_id", "frame"]):
+            chosen = np.isin(table["frame"].to_numpy(), list(frames))
+            if object_ids is not None:
+                chosen &= np.isin(table["object_id"].to_numpy(), list(object_ids))
+            for row in (first + np.flatnonzero(chosen)).tolist():
+                yield from self._rows(row, row + 1)
+            first += table.num_rows
+
     def close(self) -> None:
         """Closes the file, which opens itself again when it is read."""
         self._file.close()
@@ -222,6 +237,31 @@ class Masks:
         if left:
             names = ", ".join(repr(name) for name in sorted(left)[:5])
             raise ResultsError(f"{self.folder} has no finished video {names}; `rts-batch show` lists those it has")
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """Keys of the finished videos (`VideoTask.key`). Of a run's own folder, no file is opened for that."""
+        return frozenset(self._merged if self._merged is not None else self._paths.finished())
+
+    def of_task(self, key: str) -> VideoMasks:
+        """Return the video of one of `keys`; no other one's file is looked at.
+
+        Raises:
+            ResultsError: a file that is no masks file.
+        """
+        if self._merged is not None:
+            uri, entry = self._merged[key]
+            return VideoMasks(MasksFile(uri), entry, self.sources)
+        file = MasksFile(self._paths.masks_file(key))
+        (entry,) = video_entries(file, "")
+        return VideoMasks(file, entry, self.sources)
+
+    @cached_property
+    def _merged(self) -> dict[str, tuple[str, VideoEntry]] | None:
+        """Of a folder that `rts-batch compact` wrote, each video's file and place in it by key; None of a run's own."""
+        if not files.exists(self._paths.index(self.files[0])):
+            return None
+        return {video.entry.task.get("key", ""): (video.file, video.entry) for video in self}
 
     def video(self, video_id: str) -> VideoMasks:
         """One video.

@@ -304,7 +304,7 @@ def test_a_damaged_mask_is_named_on_its_page(tmp_path: Path, monkeypatch: pytest
     def damaged(*_: object) -> None:
         raise ResultsError("the RLE is empty")
 
-    monkeypatch.setattr("rts_batch.runs.reading.decode_rle", damaged)
+    monkeypatch.setattr("rts_batch.io.results.schema.decode_rle", damaged)
     assert review(run)[0] == 0
     assert "object 1, frame 0: the RLE is empty" in (run / "report.html").read_text()
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import TrainingError
+from rts_batch.io.storage import files, uris
+from rts_batch.runs.paths import RunPaths
 from rts_batch.training.clips.datasets.base import read_mask_values
 from rts_batch.training.clips.datasets.runs import MaskFilter, RunMasks
 
@@ -55,9 +57,15 @@ class MasksOfRun:
 
 
 def open_masks_of(place: str | Path, keep: MaskFilter = MaskFilter()) -> MaskSource:  # noqa: B008
-    """Opens a run's folder (it has a `manifest.parquet`), whose rows `keep` filters, or a folder of mask pictures."""
-    if (Path(place) / "manifest.parquet").exists():
-        return MasksOfRun(RunMasks(place, keep=keep))
-    if not Path(place).is_dir():
-        raise TrainingError(f"{place} is missing: expected masks as pictures or a run's folder")
-    return MaskPictures(Path(place))
+    """Open a run's folder (it has a manifest), path or URI, whose rows `keep` filters, or a folder of mask pictures.
+
+    Raises:
+        TrainingError: there is neither.
+    """
+    uri = str(place)
+    if files.exists(RunPaths(uri).manifest):
+        return MasksOfRun(RunMasks(uri, keep=keep))
+    folder = uris.local_path(uri)
+    if folder is None or not folder.is_dir():
+        raise TrainingError(f"{uris.safe_uri(uri)} is missing: expected a run's folder, or local masks as pictures")
+    return MaskPictures(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +12,15 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError, TrainingError
-from rts_batch.io.results.file import MasksFile
 from rts_batch.io.storage import files, uris
 from rts_batch.io.video.opening import open_video
-from rts_batch.manifest import read_manifest
-from rts_batch.masks import Box, decode_rle
+from rts_batch.manifest import Target, read_manifest
+from rts_batch.masks import Box
+from rts_batch.runs.paths import RunPaths
+from rts_batch.runs.reading import VideoMasks, read_masks
 from rts_batch.training.clips.datasets.base import MINIMUM_VISIBLE_PIXELS, AnnotatedFrame, Memory, annotated
 
 FrameReader = Callable[[str, Sequence[int]], dict[int, NDArray[np.uint8]]]
@@ -58,13 +58,15 @@ class _Target:
     uri: str
     key: str
     object_id: int
+    boxes: Mapping[int, Box]
+    """By frame, those that the manifest gives."""
 
 
 class RunMasks:
     """The finished videos of a run, one sequence a target. A frame's place is its index in the video.
 
     Args:
-        folder: of the run, path or URI.
+        folder: of the run, or one that `rts-batch compact` wrote; path or URI.
         keep: the rows to use.
         boxes: `mask`: the tight box of the mask; `prompt`: the box that the manifest gives on that frame, and only
             frames that have one (for runs made with `prompt_kind=annotate` from annotated boxes).
@@ -86,27 +88,23 @@ class RunMasks:
         name: str = "run",
     ) -> None:
         self.folder, self.keep, self.name = str(folder), keep, name
-        self._usable: Memory[NDArray[np.bool_]] = Memory()
         self.read_frames = read_frames or read_video_frames
-        tasks = read_manifest(uris.join(self.folder, "manifest.parquet")).tasks
-        done = set(files.list_names(uris.join(self.folder, "masks")))
-        finished = [task for task in tasks if f"{task.key}.parquet" in done]
-        if not finished:
-            raise TrainingError(f"{folder}: none of the {len(tasks)} videos of this run is finished")
+        self._boxes = boxes
+        self._usable: Memory[NDArray[np.bool_]] = Memory()
+        tasks = read_manifest(RunPaths(self.folder).manifest).tasks
+        nothing = TrainingError(f"{folder}: none of the {len(tasks)} videos of this run is finished")
+        try:
+            self._masks = read_masks(self.folder)
+        except ResultsError as error:
+            raise nothing from error
         self.targets = [
-            _Target(task.video_id, task.uri, task.key, target.object_id) for task in finished for target in task.targets
+            _Target(task.video_id, task.uri, task.key, target.object_id, _boxes_of(target))
+            for task in tasks
+            if task.key in self._masks.keys
+            for target in task.targets
         ]
-        self.prompts: dict[tuple[str, int], dict[int, Box]] | None = None
-        if boxes == "prompt":
-            self.prompts = {
-                (task.key, target.object_id): {
-                    prompt.frame: prompt.box
-                    for prompt in target.prompts
-                    if prompt.box is not None and prompt.frame is not None
-                }
-                for task in finished
-                for target in task.targets
-            }
+        if not self.targets:
+            raise nothing
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -129,7 +127,7 @@ class RunMasks:
         target = self.targets[index]
         images = self.read_frames(target.uri, frames)
         masks = self.masks(index, frames)
-        boxes = self.prompts[target.key, target.object_id] if self.prompts is not None else {}
+        boxes = target.boxes if self._boxes == "prompt" else {}
         return [
             annotated(images[frame], mask, boxes.get(frame), f"{self.label(index)}, frame {frame}")
             for frame, mask in zip(frames, masks, strict=True)
@@ -141,31 +139,21 @@ class RunMasks:
         Raises:
             TrainingError: a frame has no row, or the masks file cannot be read.
         """
-        target = self.targets[index]
-        wanted = sorted(set(frames))
-        with self._open(target) as file:
-            rows = file.table(0, file.rows, ["object_id", "frame"])
-            (places,) = np.nonzero(rows["object_id"].to_numpy() == target.object_id)
-            place_of = dict(zip(rows["frame"].to_numpy()[places].tolist(), places.tolist(), strict=True))
-            missing = [frame for frame in wanted if frame not in place_of]
+        with self._open(index) as video:
+            rows = {row.frame: row for row in video.rows_at(frames, [self.targets[index].object_id])}
+            missing = sorted(set(frames) - rows.keys())
             if missing:
                 raise TrainingError(f"{self.label(index)}: no mask on frame {missing[0]}")
-            masks = {}
-            for frame in wanted:
-                place = place_of[frame]
-                (row,) = file.table(place, place + 1, ["height", "width", "rle"]).to_pylist()
-                masks[frame] = decode_rle(row["rle"], row["height"], row["width"])
+            masks = {frame: row.mask() for frame, row in rows.items()}
         return [masks[frame] for frame in frames]
 
     @contextlib.contextmanager
-    def _open(self, target: _Target) -> Iterator[MasksFile]:
-        file = MasksFile(uris.join(self.folder, "masks", f"{target.key}.parquet"))
+    def _open(self, index: int) -> Iterator[VideoMasks]:
         try:
-            yield file
+            with contextlib.closing(self._masks.of_task(self.targets[index].key)) as video:
+                yield video
         except ResultsError as error:  # what is wrong with one sequence is stepped over
-            raise TrainingError(f"{file.uri} cannot be read ({error})") from error
-        finally:
-            file.close()
+            raise TrainingError(f"{self.label(index)}: its masks cannot be read ({error})") from error
 
     @cached_property
     def _by_video(self) -> dict[str, int]:
@@ -173,17 +161,20 @@ class RunMasks:
 
     def _read_usable(self, index: int) -> NDArray[np.bool_]:
         target = self.targets[index]
-        with self._open(target) as file:
-            rows = file.table(0, file.rows, ["object_id", "frame", "area", "state", "score", "confidence"])
-        rows = rows.filter(pc.equal(rows["object_id"], target.object_id))
+        with self._open(index) as video:
+            rows = video.table(target.object_id, ["frame", "area", "state", "score", "confidence"])
         frames = rows["frame"].to_numpy()
         usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
         usable[frames] = self.keep.keeps(rows)
-        if self.prompts is not None:
-            boxed = np.zeros_like(usable)
-            boxed[[frame for frame in self.prompts[target.key, target.object_id] if frame < len(boxed)]] = True
-            usable &= boxed
+        if self._boxes == "prompt":
+            usable &= np.isin(np.arange(len(usable)), list(target.boxes))
         return usable
+
+
+def _boxes_of(target: Target) -> dict[int, Box]:
+    return {
+        prompt.frame: prompt.box for prompt in target.prompts if prompt.box is not None and prompt.frame is not None
+    }
 
 
 def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +15,16 @@ import pytest
 import torch
 
 from rts_batch.errors import TrainingError
+from rts_batch.io.storage import files, uris
 from rts_batch.io.video.opening import open_video
+from rts_batch.runs.compaction import compact
 from rts_batch.training.clips.batches import Batch, Clip, ClipStream
 from rts_batch.training.clips.datasets import RunMasks, SequenceData, davis, got10k, lasot, youtube_vos
 from rts_batch.training.clips.datasets.base import read_image
 from rts_batch.training.clips.datasets.box_manifest import write_box_manifest
 from rts_batch.training.clips.datasets.runs import MaskFilter
 from rts_batch.training.clips.sampling import MixedClips, VideoClips
+from rts_batch.training.recipe import open_clips, read_recipe
 from rts_batch.training.settings import ClipSettings
 from tests.support.training_layouts import (
     SIZE,
@@ -109,6 +113,54 @@ def test_run_folder_as_the_masks_of_boxes(tmp_path: Path) -> None:
     data = got10k(tmp_path / "train", masks=run)
     assert data.visible(0).tolist() == [frame not in (2, 3, 7) for frame in range(14)]
     assert_frame(data, 0, 5, 5)
+
+
+def test_a_compacted_folder_is_trained_on_like_the_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", videos=("a", "b", "c", "unfinished"))
+    compact(str(run), str(tmp_path / "few"))
+    (file,) = (tmp_path / "few" / "masks").iterdir()
+    assert file.name == "part-00000.parquet"
+    whole, merged = RunMasks(run), RunMasks(tmp_path / "few")
+    assert [merged.label(index) for index in range(3)] == [f"run: video {name}, object 1" for name in "abc"]
+    for index in range(3):
+        assert merged.visible(index).tolist() == whole.visible(index).tolist()
+        for ours, theirs in zip(merged.masks(index, [15, 2, 2]), whole.masks(index, [15, 2, 2]), strict=True):
+            assert np.array_equal(ours, theirs)
+            assert ours.any()
+    assert_frame(merged, 1, 5, 5)
+    with pytest.raises(TrainingError, match="video b, object 1: no mask on frame 16"):
+        merged.masks(1, [16])
+
+
+@pytest.mark.parametrize("kind", ["run", "compacted"])
+def test_a_recipe_takes_the_masks_of_a_run_in_a_store(tmp_path: Path, kind: str) -> None:
+    name = "GOT-10k_Train_000001"
+    write_got10k(tmp_path / "train", (name,))
+    folder = write_run(tmp_path / "run", videos=(name, "unfinished"), frames=14)
+    if kind == "compacted":
+        compact(str(folder), str(tmp_path / "few"))
+        folder = tmp_path / "few"
+    uri = f"memory://{uuid.uuid4().hex}/run"
+    for path in folder.rglob("*.parquet"):
+        files.put_file(path, f"{uri}/{path.relative_to(folder)}")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'[[data]]\nkind = "got10k"\nroot = "train"\nmasks = "{uri}"\n[[data]]\nkind = "run"\nfolder = "{uri}"\n'
+    )
+    clips = open_clips(read_recipe(recipe).data, SMALL)
+    assert isinstance(clips, MixedClips)
+    boxed, run = (maker.data for maker in clips.makers if isinstance(maker, VideoClips))
+    assert boxed.visible(0).tolist() == [frame not in (2, 3, 7) for frame in range(14)]
+    assert run.visible(0).tolist() == [frame != 7 for frame in range(14)]
+    assert_frame(boxed, 0, 5, 5)
+    assert_frame(run, 0, 5, 5)
+
+
+def test_masks_that_are_nowhere_are_named(tmp_path: Path) -> None:
+    write_got10k(tmp_path / "train")
+    for place in (tmp_path / "nothing", "memory://nothing/run"):
+        with pytest.raises(TrainingError, match=rf"{place} is missing: expected a run's folder, or local masks as"):
+            got10k(tmp_path / "train", masks=place)
 
 
 def test_a_manifest_of_every_box(tmp_path: Path) -> None:
@@ -223,7 +275,7 @@ def test_wrong_layouts_are_refused_with_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="expected the sequences of GOT-10k"):
         got10k(tmp_path / "absent", masks=tmp_path)
     write_got10k(tmp_path / "got")
-    with pytest.raises(TrainingError, match="expected masks as pictures or a run's folder"):
+    with pytest.raises(TrainingError, match="expected a run's folder, or local masks as pictures"):
         got10k(tmp_path / "got", masks=tmp_path / "absent")
     (tmp_path / "list.txt").write_text("nowhere\n")
     with pytest.raises(TrainingError, match="lists 'nowhere' and 0 more"):
@@ -247,7 +299,7 @@ def test_a_damaged_masks_file_of_a_run_is_named(tmp_path: Path) -> None:
     (file,) = (tmp_path / "run" / "masks").iterdir()
     file.write_bytes(file.read_bytes()[:500])
     for read in (lambda: data.visible(0), lambda: data.masks(0, [1])):
-        with pytest.raises(TrainingError, match=rf"{file.name} cannot be read \("):
+        with pytest.raises(TrainingError, match=rf"video a, object 1: its masks cannot be read \(.*{file.name}"):
             read()
 
 
