@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
 from rts_batch.masks import decode_rle
-from rts_batch.runs.reading import Masks, VideoMasks
+from rts_batch.runs.reading import Masks
+from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["Predictions"]
 

@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 from rts_batch.errors import UsageError
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import STATES, State
-from rts_batch.runs.reading import Target, VideoMasks
+from rts_batch.runs.video_masks import Target, VideoMasks
 
 __all__ = [
     "NO_CATEGORY",

@@ -18,8 +18,8 @@ from rts_batch.errors import StorageError, VideoError
 from rts_batch.io.storage import files
 from rts_batch.io.video.frames import Frame
 from rts_batch.review.painting import choose_colours, paint_caption, paint_rows
-from rts_batch.runs.reading import FrameMasks, VideoMasks
 from rts_batch.runs.sources import VideoSources
+from rts_batch.runs.video_masks import FrameMasks, VideoMasks
 
 __all__ = ["write_overlay_video"]
 

@@ -19,10 +19,10 @@ from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures
 from rts_batch.review.tracks import SEVERITY, Strip, Track, VideoTrack, draw_line, draw_strip, read_tracks, shrink
-from rts_batch.runs.reading import VideoMasks
 from rts_batch.runs.reports import texts
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
+from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["LINE", "SPARK", "Page", "Row", "Shares", "make_page", "make_row", "overlay_name"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rts_batch.errors import StorageError, VideoError
 from rts_batch.io.results.schema import Row
 from rts_batch.review.painting import Colour, choose_colours, paint_rows
-from rts_batch.runs.reading import VideoMasks
 from rts_batch.runs.sources import VideoSources
+from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["Picture", "Pictures", "paint_pictures"]
 

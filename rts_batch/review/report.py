@@ -27,10 +27,11 @@ from rts_batch.masks import STATES
 from rts_batch.review.overlay_video import write_overlay_video
 from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
 from rts_batch.runs.paths import RunPaths
-from rts_batch.runs.reading import Masks, VideoMasks, read_masks
+from rts_batch.runs.reading import Masks, read_masks
 from rts_batch.runs.reports import Submission, read_failures, read_json, read_reports, settings_shown, sum_speeds, texts
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
+from rts_batch.runs.video_masks import VideoMasks
 from rts_batch.version import __version__
 
 __all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]

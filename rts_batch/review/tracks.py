@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
 from rts_batch.masks import STATES
-from rts_batch.runs.reading import Target, VideoMasks
 from rts_batch.runs.statistics import Statistics
+from rts_batch.runs.video_masks import Target, VideoMasks
 
 __all__ = ["SEVERITY", "Strip", "Track", "VideoTrack", "draw_line", "draw_strip", "read_tracks", "shrink"]
 

@@ -27,7 +27,8 @@ from rts_batch.io.results.schema import masks_writer
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.runs.paths import RunPaths
-from rts_batch.runs.reading import VideoMasks, read_masks
+from rts_batch.runs.reading import read_masks
+from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["ROWS_PER_FILE", "CompactSummary", "compact"]
 

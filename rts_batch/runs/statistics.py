@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rts_batch.masks import STATES
-from rts_batch.runs.reading import VideoMasks
+from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["Statistics", "TargetSummary", "VideoSummary", "summarize_targets", "summarize_video"]
 

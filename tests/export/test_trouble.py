@@ -23,7 +23,7 @@ from rts_batch.export.base import Names, RowFilter
 from rts_batch.export.formats.yolo import mask_polygon
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
-from rts_batch.runs import reading
+from rts_batch.runs import video_masks
 from tests.support.run_folders import Video, moving_squares, row_of, write_run
 from tests.support.videos import make_video
 
@@ -134,7 +134,7 @@ def test_a_video_that_has_changed_is_noticed(tmp_path: Path) -> None:
 
 
 def test_three_hundred_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "ROWS_IN_MEMORY", 500)
+    monkeypatch.setattr(video_masks, "ROWS_IN_MEMORY", 500)
     masks = np.zeros((4, 300, 30, 40), bool)
     for target in range(300):
         masks[:, target, target // 10, 4 * (target % 10) : 4 * (target % 10) + 4] = True
@@ -199,7 +199,7 @@ def test_polygons_hold_holes_and_parts(shape: str) -> None:
 
 @pytest.mark.parametrize("name", ["coco", "burst"])
 def test_memory_does_not_grow_with_the_rows(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "ROWS_IN_MEMORY", 500)
+    monkeypatch.setattr(video_masks, "ROWS_IN_MEMORY", 500)
     row = row_of(np.eye(20, dtype=bool), 0, score=0.5, confidence=0.5)
     peaks = []
     for frames in (10, 1000, 2000):

@@ -81,11 +81,6 @@ TO_DO: dict[str, set[str]] = {
         "rts_batch.tracking.gpu.batch, rts_batch.tracking.gpu.steps: circle",
         "rts_batch.tracking.gpu.steps, rts_batch.tracking.gpu.tracker: circle",
     },
-    "run folder": {
-        "rts_batch.training.clips.datasets.mask_sources: spells 'manifest.parquet'",
-        "rts_batch.training.clips.datasets.runs: joins 'masks'",
-        "rts_batch.training.clips.datasets.runs: spells 'manifest.parquet'",
-    },
     "long modules": {
         "rts_batch.review.report",
         "rts_batch.tracking.tracker",

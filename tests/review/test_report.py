@@ -28,8 +28,9 @@ from rts_batch.review.painting import COLOURS
 from rts_batch.review.report import ReviewSummary, review_run
 from rts_batch.review.tracks import Track, draw_line, read_tracks, shrink
 from rts_batch.runs.compaction import compact
-from rts_batch.runs.reading import Target, read_masks
+from rts_batch.runs.reading import read_masks
 from rts_batch.runs.statistics import Statistics, summarize_video
+from rts_batch.runs.video_masks import Target
 from tests.support.run_folders import Video, moving_squares, write_run
 from tests.support.videos import Disc, make_images, make_video
 

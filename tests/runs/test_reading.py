@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import rts_batch
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError
-from rts_batch.runs import reading
+from rts_batch.runs import video_masks
 from rts_batch.runs.compaction import compact
 from tests.support.run_folders import Video, moving_squares, write_masks, write_run
 from tests.support.running import REPOSITORY
@@ -58,7 +58,7 @@ def command(*words: object, code: int = 0) -> str:
 def test_frames_come_in_order_with_every_target_decoded(
     kind: str, rows_in_memory: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "ROWS_IN_MEMORY", rows_in_memory)
+    monkeypatch.setattr(video_masks, "ROWS_IN_MEMORY", rows_in_memory)
     folder = request.getfixturevalue(kind)
     truth = {video.video_id: video for video in three_videos()}
     seen = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, Written
 from rts_batch.masks import Box
-from rts_batch.runs.reading import Target
+from rts_batch.runs.video_masks import Target
 
 __all__ = ["Got10k", "Lasot"]
 

@@ -9,7 +9,7 @@ from pycocotools import mask as coco
 
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed, finite
 from rts_batch.export.json_lists import JsonLists, dumps
-from rts_batch.runs.reading import Target
+from rts_batch.runs.video_masks import Target
 
 __all__ = ["YoutubeVis"]
 

@@ -20,7 +20,8 @@ from rts_batch.io.video.opening import open_video
 from rts_batch.manifest import Target, read_manifest
 from rts_batch.masks import Box
 from rts_batch.runs.paths import RunPaths
-from rts_batch.runs.reading import VideoMasks, read_masks
+from rts_batch.runs.reading import read_masks
+from rts_batch.runs.video_masks import VideoMasks
 from rts_batch.training.clips.datasets.base import MINIMUM_VISIBLE_PIXELS, AnnotatedFrame, Memory, annotated
 
 FrameReader = Callable[[str, Sequence[int]], dict[int, NDArray[np.uint8]]]

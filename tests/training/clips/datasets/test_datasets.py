@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from rts_batch.errors import TrainingError
-from rts_batch.io.storage import files, uris
+from rts_batch.io.storage import files
 from rts_batch.io.video.opening import open_video
 from rts_batch.runs.compaction import compact
 from rts_batch.training.clips.batches import Batch, Clip, ClipStream
