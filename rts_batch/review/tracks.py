@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -80,21 +81,13 @@ class VideoTrack:
 
 def read_tracks(video: VideoMasks) -> Iterator[Track]:
     """The targets of a video one after another, in one pass over its rows."""
-    tables = video.tables(_COLUMNS)
-    row, table = 0, next(tables, None)
-    for target in video.targets.values():
+    for target, tables in itertools.groupby(video.pieces(_COLUMNS), key=itemgetter(0)):
         statistics = Statistics()
-        pieces: list[list[NDArray[Any]]] = []
-        left = target.rows
-        while left and table is not None:
-            piece = table.slice(row, left)
+        parts: list[list[NDArray[Any]]] = []
+        for _, piece in tables:
             statistics.add(piece)
-            pieces.append(_arrays(piece))
-            left -= piece.num_rows
-            row += piece.num_rows
-            if row == table.num_rows:
-                row, table = 0, next(tables, None)
-        yield Track(target, statistics, *(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
+            parts.append(_arrays(piece))
+        yield Track(target, statistics, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _arrays(table: pa.Table) -> list[NDArray[Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -99,22 +101,15 @@ def summarize_video(video: VideoMasks) -> VideoSummary:
 
 
 def summarize_targets(video: VideoMasks) -> Iterator[TargetSummary]:
-    tables = video.tables(["frame", "state", "score", "confidence"])
-    row, table = 0, next(tables, None)
-    for target in video.targets.values():
+    pieces = video.pieces(["frame", "state", "score", "confidence"])
+    for target, tables in itertools.groupby(pieces, key=itemgetter(0)):
         statistics = Statistics()
         stretches: list[tuple[str, int, int]] = []
-        left = target.rows
-        while left and table is not None:
-            piece = table.slice(row, left)
+        for _, piece in tables:
             statistics.add(piece)
             for frame, state in zip(piece["frame"].to_pylist(), piece["state"].to_pylist(), strict=True):
                 if stretches and stretches[-1][0] == state:
                     stretches[-1] = (state, stretches[-1][1], frame)
                 else:
                     stretches.append((state, frame, frame))
-            left -= piece.num_rows
-            row += piece.num_rows
-            if row == table.num_rows:
-                row, table = 0, next(tables, None)
         yield TargetSummary(target.object_id, target.category, stretches, statistics)

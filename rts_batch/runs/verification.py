@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pyarrow as pa
 from rts_batch.errors import ResultsError, RtsBatchError, RunFolderError, StorageError
 from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
 from rts_batch.io.storage import files
+from rts_batch.io.storage.digest import sha256_of
 from rts_batch.manifest import Target, VideoTask, read_manifest
 from rts_batch.masks import parse_rle
 from rts_batch.runs.folder import RunFolder
@@ -74,7 +74,7 @@ def _report_problems(folder: RunFolder, key: str, rows: int) -> list[str]:
     """Holds a masks file against its report, which is written with it."""
     try:
         report = json.loads(files.read_bytes(folder.paths.report(key)))
-        found = hashlib.sha256(files.read_bytes(folder.paths.masks_file(key))).hexdigest()
+        found = sha256_of(folder.paths.masks_file(key))
         problems = []
         if report["rows"] != rows:
             problems.append(f"it has {rows} rows, its report says {report['rows']}")

@@ -123,6 +123,20 @@ class VideoMasks:
         first = self._entry.first_row
         return self._file.tables(first, first + self._entry.rows, columns)
 
+    def pieces(self, columns: Sequence[str]) -> Iterator[tuple[Target, pa.Table]]:
+        """Yield the rows as tables of one target each, of bounded size; a target's tables come one after another."""
+        targets = iter(self.targets.values())
+        left = 0
+        for table in self.tables(columns):
+            row = 0
+            while row < table.num_rows:
+                if not left:
+                    target = next(targets)
+                    left = target.rows
+                piece = table.slice(row, left)
+                yield target, piece
+                row, left = row + piece.num_rows, left - piece.num_rows
+
     def table(self, object_id: int, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of one target in memory, sorted by frame; none where the video does not have it."""
         target = self.targets.get(object_id)

@@ -40,9 +40,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video, the mask of its disc, and a manifest with a second target that appears later."""
     folder = tmp_path_factory.mktemp("videos")
     masks = make_video(folder / "video.mp4", FRAMES)
-    cv2.imwrite(str(folder / "mask.png"), masks[0, 0].astype(np.uint8) * 255)
+    for name in ("mask.png", "later.png"):
+        cv2.imwrite(str(folder / name), masks[0, 0].astype(np.uint8) * 255)
     first = {"video": "video.mp4", "object_id": 1, "mask": "mask.png", "frame": 0}
-    later = {"video": "video.mp4", "object_id": 2, "mask": "mask.png", "frame": 7}
+    later = {"video": "video.mp4", "object_id": 2, "mask": "later.png", "frame": 7}
     write_manifest(folder / "one.jsonl", [first])
     write_manifest(folder / "two.jsonl", [first, later])
     corrected = {**first, "frame": 9}

@@ -8,7 +8,6 @@ the video is, and neither the spool's batches nor an interruption shows in the f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema, masks_writer
+from rts_batch.io.storage.digest import sha256_of
 from rts_batch.masks import STATES
 
 __all__ = ["ResultsSummary", "ResultsWriter"]
@@ -205,7 +205,7 @@ class ResultsWriter:
             self._spool.close()
         return ResultsSummary(
             rows=self.rows,
-            sha256=_digest(self.path),
+            sha256=sha256_of(str(self.path)),
             states={state: self._states[state] for state in STATES if self._states[state]},
         )
 
@@ -279,12 +279,3 @@ class ResultsWriter:
             yield
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error}", transient=True) from error
-
-
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
