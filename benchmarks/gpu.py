@@ -219,7 +219,8 @@ def targets_rate(model: RTS, config: TrackerConfig, frames: Frames, targets: int
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     image, mask = frames.pairs[0]
-    scene.step(image, {key: Marking(mask=mask) for key in range(targets)})
+    apart = mask.shape[1] // targets
+    scene.step(image, {key: Marking(mask=np.roll(mask, key * apart, axis=1)) for key in range(targets)})
     begun = time.perf_counter()
     for number in range(2, WARM + count + 1):
         for found in scene.step(frames.image(number)).values():

@@ -17,6 +17,8 @@ LayerName = Literal["layer1", "layer2", "layer3", "layer4"]
 Profile = Literal["exact", "tf32", "bf16"]
 ProfileChoice = Literal["auto", "exact", "tf32", "bf16"]
 Rules = Literal["code", "paper"]
+Overlap = Literal["merge", "allow"]
+"""Whether each pixel of a frame belongs to one target at most, or each target is tracked as if it were alone."""
 Upsampling = Literal["bicubic", "bilinear"]
 Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
 

@@ -53,7 +53,12 @@ def prepare(
     lanes = settings.lanes or (begun.environment.get("lanes") if begun is not None else None) or 1
     environment = {**tracker.environment, "threads_per_worker": threads, "lanes": lanes, "versions": versions()}
     record = RunRecord(
-        results={"weights": tracker.fingerprint, **tracker.settings, "profile": tracker.profile},
+        results={
+            "weights": tracker.fingerprint,
+            **tracker.settings,
+            "profile": tracker.profile,
+            "overlap": tracker.overlap,
+        },
         environment=environment,
         settings={**settings.to_dict(), "weights": uris.without_query(tracker.weights)},
     )

@@ -85,4 +85,5 @@ def _warnings(prepared: Prepared, plan: Plan) -> list[str]:
     """Return what is to be known before the first video begins."""
     of_tracker = [prepared.tracker.warning] if prepared.tracker.warning else []
     manifest = prepared.manifest
-    return [*of_tracker, *manifest.warnings, *nested_boxes(manifest.tasks), *plan.warnings]
+    of_overlap = nested_boxes(manifest.tasks) if prepared.tracker.overlap == "merge" else ()
+    return [*of_tracker, *manifest.warnings, *of_overlap, *plan.warnings]

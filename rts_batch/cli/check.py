@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rts_batch.cli.options import JsonOption, ManifestArgument, RunArgument, SkipInvalidOption
+from rts_batch.cli.options import JsonOption, ManifestArgument, OverlapOption, RunArgument, SkipInvalidOption
 from rts_batch.cli.output import print_json
 from rts_batch.errors import EXIT_FAILED, ManifestError
 
 if TYPE_CHECKING:
+    from rts_batch.config import Overlap
     from rts_batch.manifest import Manifest
 
 
@@ -21,6 +22,7 @@ def validate(
     deep: Annotated[
         bool, typer.Option("--deep", help="Open every video as well, and decode it up to its last prompt.")
     ] = False,
+    overlap: OverlapOption = "merge",
     skip_invalid: SkipInvalidOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,10 +31,10 @@ def validate(
     from rts_batch.manifest.boxes import nested_boxes
 
     found = read_manifest(manifest, skip_invalid=skip_invalid)
-    warnings = [*found.warnings, *nested_boxes(found.tasks)]
+    warnings = [*found.warnings, *(nested_boxes(found.tasks) if overlap == "merge" else ())]
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    of_videos = _check_deep(found, manifest, as_json=as_json) if deep else []
+    of_videos = _check_deep(found, manifest, overlap, as_json=as_json) if deep else []
     targets = sum(len(task.targets) for task in found.tasks)
     if as_json:
         content = {"manifest": manifest, "videos": len(found.tasks), "targets": targets}
@@ -91,7 +93,7 @@ def verify(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
+def _check_deep(manifest: Manifest, uri: str, overlap: Overlap, *, as_json: bool) -> list[str]:
     """Open every video of a manifest; return the warnings.
 
     Raises:
@@ -104,7 +106,7 @@ def _check_deep(manifest: Manifest, uri: str, *, as_json: bool) -> list[str]:
     from rts_batch.worker.precheck import check_boxes, check_videos
 
     console = Console(stderr=True)
-    checks = check_videos(manifest.tasks, processes=max(1, min(8, usable_cores())))
+    checks = check_videos(manifest.tasks, overlap=overlap, processes=max(1, min(8, usable_cores())))
     problems, warnings, everyone = [], [], []
     for found in track(
         checks, "opening videos", len(manifest.tasks), console=console, disable=not console.is_terminal, transient=True

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from rts_batch.config import Overlap
 from rts_batch.runs.settings import DeviceName
 
 OnError = Literal["continue", "stop"]
@@ -31,6 +32,10 @@ WorkersOption = Annotated[
 ]
 LanesOption = Annotated[
     int | None, typer.Option(min=1, help="Videos that each worker tracks at the same time. [default: 1]")
+]
+OverlapOption = Annotated[
+    Overlap,
+    typer.Option(help="Targets that share pixels: merge leaves them to the smaller one, allow tracks each by itself."),
 ]
 ShardOption = Annotated[str | None, typer.Option(metavar="I/N", help="Only the i-th of n parts of the manifest.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many of the videos that are left.")]

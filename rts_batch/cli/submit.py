@@ -19,6 +19,7 @@ from rts_batch.cli.options import (
     OtherAddressOption,
     OtherDeviceOption,
     OutOption,
+    OverlapOption,
     RunArgument,
     ShardOption,
     SkipInvalidOption,
@@ -62,6 +63,7 @@ def submit(
             "the device has units for it."
         ),
     ] = "auto",
+    overlap: OverlapOption = "merge",
     decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
     spool_quota: Annotated[
         float | None,
@@ -109,6 +111,7 @@ def submit(
         tracker=tracker,
         device=device,
         profile=profile,
+        overlap=overlap,
         decoder=decoder,
         spool_quota=spool_quota,
         strict_video=strict_video,
@@ -137,6 +140,7 @@ def plan(
     manifest: ManifestArgument,
     out: OutOption,
     weights: WeightsOption = None,
+    overlap: OverlapOption = "merge",
     shard: ShardOption = None,
     limit: LimitOption = None,
     skip_invalid: SkipInvalidOption = False,
@@ -145,7 +149,7 @@ def plan(
 ) -> None:
     """Say what `submit` would do, without starting or writing anything."""
     # The device is not the run's own, so what it would warn of is not meant.
-    settings = RunSettings(weights=weights, tracker=tracker, device="cpu")
+    settings = RunSettings(weights=weights, overlap=overlap, tracker=tracker, device="cpu")
     scope = _scope(shard, limit)
     Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
 

@@ -12,7 +12,7 @@ from rts_batch.errors import RunFolderError, RunMismatchError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask
 from rts_batch.runs.paths import MASKS, RECORD, RunPaths, shards_among
-from rts_batch.runs.record import RunRecord, differences, to_json
+from rts_batch.runs.record import RunRecord, differences, other_results, to_json
 from rts_batch.runs.settings import Scope, Shard
 
 
@@ -130,7 +130,7 @@ class RunFolder:
         """
         if results is not None:
             now = self.record()
-            if now is None or differences(now.results, results):
+            if now is None or other_results(now.results, results):
                 raise RunMismatchError(f"{self.uri} has become another run's folder; this worker's masks are not kept")
         target = self.paths.masks_file(task.key)
         if files.exists(target):
@@ -175,7 +175,7 @@ class RunFolder:
         files.delete(self.paths.cancel)
 
     def _refuse_other_results(self, earlier: RunRecord, record: RunRecord) -> None:
-        if different := differences(earlier.results, record.results):
+        if different := other_results(earlier.results, record.results):
             shown = "\n".join(f"  {line}" for line in different)
             raise RunMismatchError(
                 f"{self.uri} belongs to a run with other settings:\n{shown}\n"

@@ -11,11 +11,15 @@ from typing import Any, Final
 from rts_batch.errors import RunFolderError
 from rts_batch.version import __version__
 
-__all__ = ["RunRecord", "differences", "flatten", "to_json", "versions"]
+__all__ = ["RunRecord", "differences", "flatten", "other_results", "to_json", "versions"]
 
 FORMAT: Final = 1
 PACKAGES: Final = ("torch", "ray", "numpy", "opencv-python-headless", "av", "decord", "pyarrow", "pycocotools")
 """What may change a byte of the results, beside this package."""
+
+
+BEFORE_THE_CHOICE: Final = {"overlap": "merge"}
+"""What runs did that were begun by a version which did not record it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,11 @@ class RunRecord:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{where} is not a run's record ({error}); give another folder with --out") from error
+
+
+def other_results(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`differences` of what decides the masks of a run, `RunRecord.results`."""
+    return differences(BEFORE_THE_CHOICE | dict(earlier), BEFORE_THE_CHOICE | dict(now))
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rts_batch.config import ProfileChoice, TrackerConfig
+from rts_batch.config import Overlap, ProfileChoice, TrackerConfig
 from rts_batch.errors import SettingsError
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 
@@ -18,7 +18,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How one submission runs. Only `weights`, `profile`, `tracker` and `tracker_options` decide the masks."""
+    """How one submission runs. `weights`, `profile`, `overlap`, `tracker` and `tracker_options` decide the masks."""
 
     weights: str | None = None
     """Name, path or URI; None takes the weights that the package ships."""
@@ -32,6 +32,8 @@ class RunSettings:
 
     `auto` is bfloat16 where the device multiplies it in hardware, else float32; a run keeps what it began with.
     """
+    overlap: Overlap = "merge"
+    """What becomes of targets of one video that share pixels."""
     decoder: DecoderName = "auto"
     spool_quota: float | None = None
     """GiB of disk for the videos that a worker copies from a store; see `SpoolLimits`."""

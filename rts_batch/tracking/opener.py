@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from functools import partial
 
-from rts_batch.config import TrackerConfig
+from rts_batch.config import Overlap, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import FastTracker
@@ -36,13 +36,23 @@ class SceneOpener:
         config: the procedure.
         sta: the box-to-mask network.
         lanes: videos that are tracked side by side.
+        overlap: what becomes of targets of one video that share pixels.
     """
 
-    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        model: RTS,
+        config: TrackerConfig,
+        *,
+        sta: STA | None = None,
+        lanes: int = 1,
+        overlap: Overlap = "merge",
+    ) -> None:
         self._model = model
         self._config = config
         self._sta = sta
         self._lanes = lanes
+        self._overlap = overlap
         self._on_device = next(model.parameters()).device.type == "cuda" and supports(config)
         self._shared: LaneNetwork | None = None
         self._free: deque[LaneNetwork] = deque(maxlen=NETWORKS_KEPT)
@@ -78,7 +88,8 @@ class SceneOpener:
         return found
 
     def _scene(self, targets: int, tracker: partial[DeviceTracker] | type[Tracker]) -> Scene:
-        return Scene(self._model, self._config, sta=self._sta, single=targets == 1, tracker=tracker)
+        single = targets == 1
+        return Scene(self._model, self._config, sta=self._sta, single=single, overlap=self._overlap, tracker=tracker)
 
     def _network(self, lanes: int) -> LaneNetwork:
         return LaneNetwork(self._model, self._config, lanes=lanes)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rts_batch.config import TrackerConfig
+from rts_batch.config import Overlap, TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
 from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
 from rts_batch.model.rts import RTS
@@ -32,6 +32,7 @@ class Scene:
         sta: the box-to-mask network, needed where prompts are boxes.
         single: the video has exactly one target: no merging, and the paper's box rule (a lost mask's box is the
             localisation branch's). With several targets the box is the merged mask's.
+        overlap: `merge`: each pixel belongs to one target at most. `allow`: each target is tracked as if it were alone.
         tracker: makes the tracker of each target: a class, plain or fast, or one with arguments of its own bound.
     """
 
@@ -42,10 +43,12 @@ class Scene:
         *,
         sta: STA | None = None,
         single: bool,
+        overlap: Overlap = "merge",
         tracker: Callable[..., Tracker] = Tracker,
     ) -> None:
         self.model = model
         self.single = single
+        self.overlap = overlap
         self._new_tracker = partial(tracker, model, config, sta=sta)
         self.trackers: dict[int, Tracker] = {}
         self._merged: dict[int, Tensor] = {}
@@ -63,8 +66,8 @@ class Scene:
         prompts = dict(sorted((prompts or {}).items()))
         if self.single and len(self.trackers.keys() | prompts.keys()) > 1:
             raise PromptError("this scene was opened for one target only; open it with single=False")
-        if self.single:
-            return self._step_single(image, prompts)
+        if self.single or self.overlap == "allow":
+            return self._step_apart(image, prompts)
 
         followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
         prompts = self._smaller_on_top(image, prompts)
@@ -122,13 +125,21 @@ class Scene:
                 )
         return {object_id: Marking(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()}
 
-    def _step_single(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
+    def _step_apart(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
+        """`step` of targets of which none knows of another."""
+        followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
+        frames: dict[int, TrackedFrame] = {}
+        if followed:
+            trackers = list(followed.values())
+            frames = dict(zip(followed, trackers[0].step_apart(trackers, image), strict=True))
         for object_id, prompt in prompts.items():
-            if object_id in self.trackers:
-                return {object_id: self.trackers[object_id].correct(image, mask=prompt.mask, box=prompt.box)}
-            self.trackers[object_id] = self._new_tracker()
-            return {object_id: self.trackers[object_id].start(image, mask=prompt.mask, box=prompt.box)}
-        return {object_id: tracker.step(image) for object_id, tracker in self.trackers.items()}
+            known = self.trackers.get(object_id)
+            tracker = known or self._new_tracker()
+            take = tracker.correct if known else tracker.start
+            frames[object_id] = take(image, mask=prompt.mask, box=prompt.box)
+            self.trackers[object_id] = tracker
+        self.trackers = dict(sorted(self.trackers.items()))
+        return dict(sorted(frames.items()))
 
     @torch.inference_mode()
     def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:

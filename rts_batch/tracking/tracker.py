@@ -177,6 +177,11 @@ class Tracker:
         """`step_scores` of several trackers that share a network: each with its next frame and previous map."""
         return [tracker.step_scores(frame, previous) for tracker, frame, previous in steps]
 
+    @staticmethod
+    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[TrackedFrame]:
+        """`step` of several trackers that share a network, each as if it were alone, with the same next frame."""
+        return [tracker.step(frame) for tracker in trackers]
+
     def snapshot(self) -> dict[str, Any]:
         """Returns everything that the next step depends on, as plain containers of CPU tensors and values."""
         return {

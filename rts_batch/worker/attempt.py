@@ -166,7 +166,8 @@ class Attempt:
 
     def _open_book(self) -> None:
         """Read the prompts, and take up the rows of an earlier attempt."""
-        self._book = PromptBook(self._task, self._source.info, boxes=self._settings.tracker.boxes)
+        tracker = self._settings.tracker
+        self._book = PromptBook(self._task, self._source.info, boxes=tracker.boxes, overlap=tracker.overlap)
         if self._earlier is not None:
             self._book.resume(self._earlier.prompts, self._earlier.frame)
             info = self._source.info

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from rts_batch.config import Overlap
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecoderName
@@ -35,7 +36,11 @@ class DeepCheck:
 
 
 def check_videos(
-    tasks: tuple[VideoTask, ...], *, decoder: DecoderName = "auto", processes: int = 2
+    tasks: tuple[VideoTask, ...],
+    *,
+    overlap: Overlap = "merge",
+    decoder: DecoderName = "auto",
+    processes: int = 2,
 ) -> Iterator[DeepCheck]:
     """Checks videos in parallel and yields what is found in the order of `tasks`.
 
@@ -49,7 +54,7 @@ def check_videos(
     def check(task: VideoTask) -> DeepCheck:
         process = idle.get()
         try:
-            return _check_video(task, process, decoder)
+            return _check_video(task, process, decoder, overlap)
         finally:
             idle.put(process)
 
@@ -61,7 +66,7 @@ def check_videos(
             process.close()
 
 
-def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName) -> DeepCheck:
+def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName, overlap: Overlap) -> DeepCheck:
     warnings: list[str] = []
     used: str | None = None
     size: Size | None = None
@@ -70,7 +75,7 @@ def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName
             video = bring(task.uri, folder, decoder=decoder)
             with process.open(video, decoder=decoder, **_part(task)) as source:
                 used, size = source.info.decoder, (source.info.width, source.info.height)
-                book = PromptBook(task, source.info, boxes=True)
+                book = PromptBook(task, source.info, boxes=True, overlap=overlap)
                 end = min(source.wanted.start, source.info.frames or source.wanted.start)
                 for frame in source.frames():
                     book.due(frame)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from rts_batch.config import Overlap
 from rts_batch.errors import PromptError, StorageError
 from rts_batch.io.video.frames import Frame, Moment, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
@@ -32,14 +33,16 @@ class PromptBook:
         task: The video with its targets.
         info: The opened video.
         boxes: Whether the tracker can start from a box.
+        overlap: What becomes of targets that share pixels.
 
     Raises:
         PromptError: A prompt that cannot fit this video. The message names video, target, frame and remedy.
         StorageError: A mask that cannot be read.
     """
 
-    def __init__(self, task: VideoTask, info: VideoInfo, *, boxes: bool) -> None:
+    def __init__(self, task: VideoTask, info: VideoInfo, *, boxes: bool, overlap: Overlap = "merge") -> None:
         self._task = task
+        self._divides = overlap == "merge" and not task.annotates
         self._info = info
         self._boxes = boxes
         self.warnings: list[str] = []
@@ -215,7 +218,7 @@ class PromptBook:
     def _note_overlap(self, due: dict[int, Marking], frame: int) -> dict[int, Marking]:
         """Warn where masks of this frame overlap, which a scene divides by `smaller_on_top`; return the prompts."""
         masks = {object_id: ready.mask for object_id, ready in due.items() if ready.mask is not None}
-        if len(masks) < 2 or self._task.annotates:
+        if len(masks) < 2 or not self._divides:
             return due
         for object_id, kept in smaller_on_top(masks).items():
             lost = int(masks[object_id].sum()) - int(kept.sum())

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import torch
 
-from rts_batch.config import Profile, TrackerConfig
+from rts_batch.config import Overlap, Profile, TrackerConfig
 from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import VideoTask
@@ -60,6 +60,7 @@ class RtsFactory:
             profile=profile,
             threads=PREFERRED_THREADS[weights.config.backbone],
             worker_bytes=WORKER_BYTES[weights.config.backbone],
+            overlap=settings.overlap,
             settings={"tracker": config.to_dict(), "model": weights.config.to_dict()},
             environment=_environment(device),
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
@@ -85,14 +86,17 @@ class RtsFactory:
             sta=sta,
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
             lanes=lanes,
+            overlap=description.overlap,
         )
 
 
 class RtsTracker:
     """One model, ready for one video after another, or for as many side by side as it has lanes."""
 
-    def __init__(self, *, model: RTS, sta: STA | None, config: TrackerConfig, lanes: int = 1) -> None:
-        self._opener = SceneOpener(model, config, sta=sta, lanes=lanes)
+    def __init__(
+        self, *, model: RTS, sta: STA | None, config: TrackerConfig, lanes: int = 1, overlap: Overlap = "merge"
+    ) -> None:
+        self._opener = SceneOpener(model, config, sta=sta, lanes=lanes, overlap=overlap)
 
     def open_scene(self, task: VideoTask, state: bytes | None = None) -> Scene:
         scene = self._opener.open(len(task.targets))

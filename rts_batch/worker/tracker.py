@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import Profile
+from rts_batch.config import Overlap, Profile
 from rts_batch.errors import SettingsError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Marking, TrackedFrame
@@ -41,6 +41,8 @@ class TrackerDescription:
     """CPU threads that a worker gains from."""
     worker_bytes: int = 1 << 30
     """Memory that a worker takes at its peak, its decoding process included."""
+    overlap: Overlap = "merge"
+    """Whether it merges the targets of a video."""
     warning: str | None = None
     """What the user must know before relying on the masks."""
 

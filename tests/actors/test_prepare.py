@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rts_batch.actors.prepare import DEFAULT_SCOPE, prepare
+from rts_batch.config import Overlap
 from rts_batch.runs.settings import RunSettings
 from tests.support.running import write_manifest
 
@@ -18,3 +21,13 @@ def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path) -> 
     begun = prepare(str(manifest), out, RunSettings(profile=other))
     begun.folder.prepare(begun.manifest, begun.record, DEFAULT_SCOPE)
     assert prepare(str(manifest), out, RunSettings()).record.results["profile"] == other
+
+
+@pytest.mark.parametrize("overlap", ["merge", "allow"])
+def test_what_becomes_of_overlaps_is_recorded(tmp_path: Path, overlap: Overlap) -> None:
+    rows = [{"video": "a.mp4", "object_id": key, "box": box} for key, box in ((1, [0, 0, 90, 90]), (2, [9, 9, 20, 20]))]
+    manifest = write_manifest(tmp_path / "m.jsonl", rows)
+    settings = RunSettings(overlap=overlap, tracker="tests.support.stub_tracker:Stub")
+    prepared = prepare(str(manifest), str(tmp_path / "run"), settings)
+    assert prepared.record.results["overlap"] == prepared.record.settings["overlap"] == overlap
+    assert prepared.tracker.overlap == overlap

@@ -55,6 +55,7 @@ def settings(draw: st.DrawFn) -> RunSettings:
         ),
         "device": st.sampled_from(["auto", "cpu", "cuda"]),
         "profile": st.sampled_from(["exact", "tf32", "bf16"]),
+        "overlap": st.sampled_from(["merge", "allow"]),
         "decoder": st.sampled_from(["auto", "decord", "pyav"]),
         "spool_quota": st.floats(0, 1e6),
         "strict_video": st.booleans(),

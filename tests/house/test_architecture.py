@@ -58,6 +58,7 @@ LONG_FUNCTIONS = {
     # A command's parameters are its options.
     "rts_batch.cli.submit.submit: lines",
     "rts_batch.cli.submit.submit: parameters",
+    "rts_batch.cli.submit.plan: parameters",
     "rts_batch.cli.submit.resume: parameters",
     "rts_batch.cli.export.export: parameters",
     # A Triton kernel takes a pointer for each tensor, and can call no helper that returns early.

@@ -77,6 +77,18 @@ def test_other_settings_are_refused_with_the_difference(folder: RunFolder, tmp_p
     assert refused.value.exit_code == 11
 
 
+def test_a_run_keeps_to_what_it_does_with_overlaps(folder: RunFolder, tmp_path: Path) -> None:
+    """One that says nothing of it was begun when all runs merged."""
+    videos = manifest(tmp_path, "a.mp4")
+    folder.prepare(videos, RECORD)
+    merge, allow = (
+        dataclasses.replace(RECORD, results={**RECORD.results, "overlap": what}) for what in ("merge", "allow")
+    )
+    folder.prepare(videos, merge)
+    with pytest.raises(RunMismatchError, match='overlap: the run has "merge", this command "allow"'):
+        folder.prepare(videos, allow)
+
+
 def test_another_environment_goes_on_with_a_warning_and_the_first_is_kept(folder: RunFolder, tmp_path: Path) -> None:
     videos = manifest(tmp_path, "a.mp4")
     folder.prepare(videos, RECORD)

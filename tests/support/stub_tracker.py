@@ -149,6 +149,7 @@ class Stub:
             boxes=weights != "no-boxes",
             settings={"tracker": settings.tracker_config(TrackerConfig()).to_dict()},
             environment={"device": "cpu"},
+            overlap=settings.overlap,
         )
 
     @staticmethod

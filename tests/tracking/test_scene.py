@@ -86,3 +86,25 @@ def test_a_target_of_which_nothing_is_left_is_refused(trained: Any) -> None:
     for prompt in (Marking(mask=mask), Marking(box=WHOLE)):
         with pytest.raises(PromptError, match=r"object 5: its mask lies wholly under .* --overlap allow"):
             scene(trained).step(IMAGE, {5: prompt, 2: prompt})
+
+
+def test_targets_that_may_overlap_are_tracked_each_as_if_it_were_alone(trained: Any) -> None:
+    whole, part = rectangle(36, 36, 120, 120), rectangle(81, 81, 30, 30)
+    prompts = {1: Marking(mask=whole), 2: Marking(mask=part), 5: Marking(mask=whole), 7: Marking(box=PART)}
+    together = scene(trained, overlap="allow")
+    alone = {object_id: scene(trained, single=True) for object_id in prompts}
+    for number in range(5):
+        image = np.roll(IMAGE, 2 * number, axis=1)
+        if number == 2:  # one goes on from a checkpoint, as a part of it is marked again
+            state, together = together.snapshot(), scene(trained, overlap="allow")
+            together.restore(state)
+        marked = {0: {1, 2, 5}, 1: {7}, 3: {2}}.get(number, set())
+        found = together.step(image, {object_id: prompts[object_id] for object_id in marked})
+        assert list(found) == ([1, 2, 5] if number == 0 else [1, 2, 5, 7])
+        for object_id, frame in found.items():
+            again = {object_id: prompts[object_id]} if object_id in marked else {}
+            expected = alone[object_id].step(image, again)[object_id]
+            np.testing.assert_array_equal(frame.mask, expected.mask)
+            for name in ("region", "box", "area", "score", "confidence", "state"):
+                assert getattr(frame, name) == getattr(expected, name), (number, object_id, name)
+    assert (found[1].mask & found[5].mask).sum() == found[1].area > 0

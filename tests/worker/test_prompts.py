@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from rts_batch.config import Overlap
 from rts_batch.errors import PromptError
 from rts_batch.io.video.frames import Frame, Moment, VideoInfo
 from rts_batch.manifest import read_manifest
@@ -31,12 +32,16 @@ def rectangle(x: int, y: int, w: int, h: int) -> NDArray[np.bool_]:
     return mask
 
 
-def open_book(tmp_path: Path, *rows: dict[str, Any], boxes: bool = True, **info: Any) -> PromptBook:
+def open_book(
+    tmp_path: Path, *rows: dict[str, Any], boxes: bool = True, overlap: Overlap = "merge", **info: Any
+) -> PromptBook:
     """The prompts of one video, whose rows say everything but `video`."""
     manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "a.mp4", **row} for row in rows])
     (task,) = read_manifest(str(manifest)).tasks
     known: dict[str, Any] = {"frames": 20, "fps": 25.0, "duration": 0.8, "decoder": "pyav"}
-    return PromptBook(task, VideoInfo(**{"width": WIDTH, "height": HEIGHT, **known, **info}), boxes=boxes)
+    return PromptBook(
+        task, VideoInfo(**{"width": WIDTH, "height": HEIGHT, **known, **info}), boxes=boxes, overlap=overlap
+    )
 
 
 def frame(index: int) -> Frame:
@@ -50,6 +55,9 @@ def test_masks_that_share_pixels_are_told(tmp_path: Path) -> None:
     book = open_book(tmp_path, *rows)
     book.due(frame(0))
     assert book.warnings == ["frame 0: 100 pixels of object 1's mask are left to smaller targets on top of it"]
+    allowed = open_book(tmp_path, *rows, overlap="allow")
+    allowed.due(frame(0))
+    assert allowed.warnings == []
     annotated = open_book(tmp_path, *({**row, "prompt_kind": "annotate"} for row in rows))
     annotated.due(frame(0))
     assert annotated.warnings == []
@@ -60,6 +68,7 @@ def test_a_mask_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     rows = [{"mask": mask}, {"mask": mask, "object_id": 2}]
     with pytest.raises(PromptError, match=r"object 2, frame 0: the mask lies wholly under .* --overlap allow"):
         open_book(tmp_path, *rows).due(frame(0))
+    open_book(tmp_path, *rows, overlap="allow").due(frame(0))
     open_book(tmp_path, *({**row, "prompt_kind": "annotate"} for row in rows)).due(frame(0))
 
 

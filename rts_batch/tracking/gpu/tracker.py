@@ -85,6 +85,19 @@ class DeviceTracker(FastTracker):
         return results
 
     @staticmethod
+    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[TrackedFrame]:
+        """`Tracker.step_apart`, as many at once as their network has lanes; the results are waited for when read."""
+        lanes = _lanes_of(trackers[0])
+        if len(trackers) <= lanes:
+            return [PendingFrame(reading.frame) for reading in _advance([(one, frame, None) for one in trackers])]
+        found: list[TrackedFrame] = []
+        for begin in range(0, len(trackers), lanes):
+            # The next ones need the lanes that these are in.
+            part = _advance([(tracker, frame, None) for tracker in trackers[begin : begin + lanes]])
+            found += [reading.frame() for reading in part]
+        return found
+
+    @staticmethod
     def advance(trackers: Sequence[DeviceTracker], frames: Sequence[NDArray[np.uint8]]) -> list[TrackedFrame]:
         """`step` of trackers of one network, each alone in its video, in one run of the network."""
         readings = _advance([(tracker, frame, None) for tracker, frame in zip(trackers, frames, strict=True)])

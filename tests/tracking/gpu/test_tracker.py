@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,27 @@ def test_targets_of_one_video_are_one_batch(network: RTS, lanes: int) -> None:
                 assert iou(expected[object_id].mask, found[object_id].mask) >= 0.99, (number, object_id)
 
 
+@pytest.mark.parametrize("lanes", [3, 2], ids=["a lane each", "one lane too few"])
+def test_targets_that_may_overlap_are_one_batch(network: RTS, lanes: int) -> None:
+    together = LaneNetwork(network, SMALL, lanes=lanes)
+
+    def tracker(*args: Any, **options: Any) -> DeviceTracker:
+        return DeviceTracker(*args, network=together, **options)
+
+    ours = Scene(network, SMALL, single=False, overlap="allow", tracker=tracker)
+    mask = FRAMES[0][1]
+    prompts = {1: mask, 2: np.roll(mask, 4, axis=1), 3: np.roll(mask, 30, axis=1)}
+    alone = {key: DeviceTracker(network, SMALL) for key in prompts}
+    for number, (frame, _) in enumerate(FRAMES[:8]):
+        marked = {key: Marking(mask=mask) for key, mask in prompts.items()} if number in (0, 5) else {}
+        found = ours.step(frame, marked)
+        for key, theirs in alone.items():
+            take = theirs.start if number == 0 else theirs.correct
+            expected = take(frame, mask=prompts[key]) if marked else theirs.step(frame)
+            assert iou(expected.mask, found[key].mask) >= 0.99, (number, key)
+            assert found[key].state == expected.state
+
+
 def moved(index: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
     frame, mask = FRAMES[index]
     return np.roll(frame, shift, axis=1), np.roll(mask, shift, axis=1)
@@ -280,7 +302,8 @@ def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -
     used = []
     for targets in (2, 2, 3, 4, 2):
         scene = opener.open(targets)
-        scene.step(FRAMES[0][0], {key: Marking(mask=FRAMES[0][1]) for key in range(targets)})
+        masks = {key: np.roll(FRAMES[0][1], 20 * key, axis=1) for key in range(targets)}
+        scene.step(FRAMES[0][0], {key: Marking(mask=mask) for key, mask in masks.items()})
         used.append(scene.trackers[0].network)
         assert len(used[-1].lanes) == targets
         del scene
