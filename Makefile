@@ -102,7 +102,7 @@ bench-measures: $(INSTALLED)
 
 # Makes the embedded weights from a local index of stills; see docs/model-card-rts-mini.md. On a GPU, with another seed:
 # make train-mini SEED=1 TRAIN_MINI='--device cuda --loaders 4'
-STILLS ?= ../shared/data/train-pack/index.csv
+STILLS ?= ../shared/data/train-pack/index.csv ../shared/data/train-pack-2/index.csv
 SEED ?= 0
 train-mini: $(INSTALLED)
 	$(BIN)/python -m rts_batch.training.mini.make $(STILLS) build/train-mini/$(SEED) --seed $(SEED) $(TRAIN_MINI)

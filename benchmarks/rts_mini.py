@@ -1,7 +1,7 @@
 """Measures `rts-mini`: on DAVIS sequences and on synthetic clips of held-out pictures.
 
     python -m benchmarks.rts_mini davis DAVIS_FOLDER WEIGHTS OUT.json
-    python -m benchmarks.rts_mini synthetic STILLS_INDEX WEIGHTS OUT.json
+    python -m benchmarks.rts_mini synthetic INDEX WEIGHTS OUT.json --also INDEX
 
 Every frame is tracked; means leave out the first frame, whose mask is given.
 """
@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from rts_batch.config import TrackerConfig
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
+from rts_batch.training.clips.stills.films import Films
 from rts_batch.training.clips.stills.stills import read_index
-from rts_batch.training.clips.stills.whole_frames import HARD, truth_clips
-from rts_batch.training.mini.heldout import jaccard, track_clip
+from rts_batch.training.clips.stills.whole_frames import HARD, LONG, truth_clips
+from rts_batch.training.mini.heldout import Tracked, jaccard, track_clip
 from rts_batch.weights.registry import Weights, load_weights
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -54,6 +55,8 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", nargs="*", choices=ABLATIONS, default=list(ABLATIONS), help="ablations to run")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="further indexes, of stills and footage")
+    parser.add_argument("--frames", type=int, default=30, help="of a synthetic clip")
     parser.add_argument("--clips", type=int, default=40, help="synthetic clips")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic clips")
     arguments = parser.parse_args()
@@ -64,7 +67,8 @@ def main() -> None:
     if arguments.what == "davis":
         results = davis(arguments.data, weights, arguments.only)
     else:
-        results = synthetic(arguments.data, weights, arguments.only, arguments.clips, arguments.seed)
+        indexes = [arguments.data, *arguments.also]
+        results = synthetic(indexes, weights, arguments.only, arguments.clips, arguments.seed, arguments.frames)
     document = {
         "fingerprint": weights.fingerprint,
         "torch": torch.__version__,
@@ -135,21 +139,44 @@ def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
     return follow
 
 
-def synthetic(index: Path, weights: Weights, names: list[str], count: int, seed: int) -> dict[str, Any]:
-    """Returns mean J and the share of frames on the wrong object over clips with look-alikes and disappearances."""
-    stills = read_index(index, split="held-out")
-    clips = list(truth_clips(stills, count=count, seed=seed, frames=30, options=HARD))
+def synthetic(
+    indexes: list[Path], weights: Weights, names: list[str], count: int, seed: int, frames: int = 30
+) -> dict[str, Any]:
+    """Returns what trackers do on clips of held-out material with look-alikes and disappearances.
+
+    Mean J, the share of frames on the wrong object, of absent frames that are called lost, of present ones that are,
+    and of returns that are found.
+    """
+    stills, films = (read(indexes, split="held-out") for read in (read_index, Films.read))
+    options = HARD if frames < 60 else LONG
+    clips = list(truth_clips(stills, count=count, seed=seed, frames=frames, options=options, films=films))
     results: dict[str, Any] = {"clips": count, "seed": seed, "frames": sum(len(clip.frames) - 1 for clip in clips)}
     model, sta = fast_networks(weights, "cpu")
     for name in names:
         config = dataclasses.replace(weights.tracker_config, **ABLATIONS[name])
-        tracked = [track_clip(model, config, clip, sta=sta if name == "box" else None) for clip in clips]
-        results[name] = {
-            "jaccard": round(float(np.mean([result.jaccard for result in tracked])), 4),
-            "wrong_object": round(float(np.mean([result.wrong_object for result in tracked])), 4),
-        }
+        trackers = (FastTracker(model, config, sta=sta if name == "box" else None) for _ in clips)
+        tracked = [track_clip(one, clip, box=name == "box") for one, clip in zip(trackers, clips, strict=True)]
+        results[name] = summary(tracked, frames - 1)
         print(name, json.dumps(results[name]), flush=True)
     return results
+
+
+def summary(tracked: list[Tracked], frames: int) -> dict[str, Any]:
+    """Sums up clips of `frames` tracked frames each; shares of nothing are null."""
+
+    def share(part: int, whole: int) -> float | None:
+        return round(part / whole, 4) if whole else None
+
+    absent, returned = sum(one.absent for one in tracked), sum(one.returns for one in tracked)
+    return {
+        "jaccard": round(float(np.mean([one.jaccard for one in tracked])), 4),
+        "wrong_object": round(float(np.mean([one.wrong_object for one in tracked])), 4),
+        "absent_frames": absent,
+        "called_lost": share(sum(one.lost for one in tracked), absent),
+        "falsely_lost": share(sum(one.falsely_lost for one in tracked), frames * len(tracked) - absent),
+        "returns": returned,
+        "found_again": share(sum(one.found_again for one in tracked), returned),
+    }
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ import torch
 
 from benchmarks.davis_dev import ROWS, tracked
 from benchmarks.rts_mini import synthetic
-from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_STA
+from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_RUNS, MINI_STA
 from rts_batch.weights.registry import load_weights
 
 STARTS = ("mask", "box")
-STAGES = (MINI_HEADS.name, MINI.name, MINI_STA.name)
+STAGES = (MINI_HEADS.name, MINI.name, MINI_RUNS.name, MINI_STA.name)
+"""A training that began with weights has the last two alone."""
 TERMS = ("loss", "lovasz", "cross_entropy", "localisation", "jaccard", "peak", "gradient_norm")
 CURVES = ("seed", "stage", "iteration", "clips", *TERMS, "seconds", "seconds_waiting")
 
@@ -51,7 +52,7 @@ def main() -> None:
         training.name: {
             "fingerprint": load_weights(training / "rts-mini.safetensors").fingerprint,
             "provenance": load_weights(training / "rts-mini.safetensors").metadata["provenance"],
-            "training": {stage: stage_summary(training / stage) for stage in STAGES},
+            "training": {stage: stage_summary(training / stage) for stage in STAGES if (training / stage).exists()},
             "held_out": kept(
                 options.work / training.name / f"held-out-{options.clips_seed}-{options.clips}.json",
                 lambda training=training: held_out(training, options.stills, options.clips, options.clips_seed),
@@ -87,7 +88,7 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def held_out(training: Path, stills: Path, clips: int, seed: int) -> dict[str, Any]:
     """Returns mean J and the share of frames on the wrong object over synthetic clips, from mask and from box."""
-    found = synthetic(stills, load_weights(training / "rts-mini.safetensors"), list(STARTS), clips, seed)
+    found = synthetic([stills], load_weights(training / "rts-mini.safetensors"), list(STARTS), clips, seed)
     return {start: found[start] for start in STARTS}
 
 
@@ -124,7 +125,7 @@ def write_curves(trainings: list[Path], path: Path) -> None:
         writer = csv.DictWriter(file, CURVES, restval="", extrasaction="ignore")
         writer.writeheader()
         for training in trainings:
-            for stage in STAGES:
+            for stage in (stage for stage in STAGES if (training / stage).exists()):
                 for clips, name in (("train", "curves.csv"), ("held-out", "evaluation.csv")):
                     for row in rows_of(training / stage / name):
                         writer.writerow({**row, "seed": training.name, "stage": stage, "clips": clips})

@@ -25,7 +25,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.training.loop import Trainer
-from rts_batch.training.mini.make import fetch_imagenet_features, initial_network, stages, training_clips
+from rts_batch.training.mini.make import fetch_imagenet_features, initial_network, training_clips
+from rts_batch.training.mini.stages import stages
 from rts_batch.training.settings import TrainSettings
 
 KINDS = {
@@ -59,7 +60,7 @@ KINDS = {
 """PyTorch's operators, without `aten::`, whose own time counts for each kind; whatever is left is `other`."""
 
 
-def measure(settings: TrainSettings, stills: Path, features: Path, *, warm_up: int, steps: int) -> dict[str, Any]:
+def measure(settings: TrainSettings, stills: list[Path], features: Path, *, warm_up: int, steps: int) -> dict[str, Any]:
     """Returns seconds a step and a batch of clips, and the shares of a step's time, of one stage."""
     clips = training_clips(settings, stills, loaders=0).batches(0)
     seconds_of_clips, batches = timed(lambda: list(islice(clips, 4)))
@@ -97,7 +98,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stills", type=Path, help="index of the stills")
+    parser.add_argument("stills", type=Path, nargs="+", help="index of the stills, and of footage")
     parser.add_argument(
         "--features",
         type=Path,

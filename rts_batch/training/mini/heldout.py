@@ -10,9 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rts_batch.config import TrackerConfig
-from rts_batch.model.rts import RTS
-from rts_batch.model.sta import STA
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.clips.stills.whole_frames import TruthClip
@@ -20,15 +17,28 @@ from rts_batch.training.distributed import Workers
 from rts_batch.training.objectives import objective_of
 from rts_batch.training.settings import TrainSettings
 
+FOUND_AGAIN = 10
+"""Frames within which a target that returns should be found."""
+
 
 @dataclass(frozen=True)
 class Tracked:
-    """How a tracker did on one clip; both numbers leave out the first frame."""
+    """How a tracker did on one clip; all numbers leave out the first frame."""
 
     jaccard: float
     """Mean over the frames; 1 where both masks are empty."""
     wrong_object: float
     """Share of the frames whose mask covers more of other objects than of the target."""
+    absent: int
+    """Frames without the target."""
+    lost: int
+    """Of those, the ones that the tracker calls `lost`."""
+    falsely_lost: int
+    """Frames with the target that the tracker calls `lost`."""
+    returns: int
+    """How often the target comes back and stays in view for `FOUND_AGAIN` frames, or to the end."""
+    found_again: int
+    """Of those, the ones with a mask of J ≥ 0.5 within `FOUND_AGAIN` frames."""
 
 
 def evaluate_batches(model: nn.Module, settings: TrainSettings, batches: Sequence[Batch]) -> dict[str, float]:
@@ -41,18 +51,34 @@ def evaluate_batches(model: nn.Module, settings: TrainSettings, batches: Sequenc
     return {key: float(torch.stack([row[key] for row in rows]).mean()) for key in rows[0]}
 
 
-def track_clip(model: RTS, config: TrackerConfig, clip: TruthClip, *, sta: STA | None = None) -> Tracked:
-    """Tracks a clip's target from its first mask (with `sta`: from that mask's box)."""
-    tracker = Tracker(model, config, sta=sta)
+def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False) -> Tracked:
+    """Tracks a clip's target from its first mask, or with `box` from that mask's box."""
     rows, columns = (np.flatnonzero(clip.masks[0].any(axis)) for axis in (1, 0))
-    box = (float(columns[0]), float(rows[0]), float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1)
-    tracker.start(clip.frames[0], mask=None if sta else clip.masks[0], box=box if sta else None)
-    jaccards, wrong = [], []
+    drawn = (float(columns[0]), float(rows[0]), float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1)
+    tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
+    jaccards, wrong, lost = [], [], []
     for frame, mask, others in zip(clip.frames[1:], clip.masks[1:], clip.others[1:], strict=True):
-        found = tracker.step(frame).mask
-        jaccards.append(jaccard(found, mask))
-        wrong.append(np.count_nonzero(found & others) > np.count_nonzero(found & mask))
-    return Tracked(float(np.mean(jaccards)), float(np.mean(wrong)))
+        found = tracker.step(frame)
+        jaccards.append(jaccard(found.mask, mask))
+        wrong.append(np.count_nonzero(found.mask & others) > np.count_nonzero(found.mask & mask))
+        lost.append(found.state == "lost")
+    present, said = clip.present[1:], np.array(lost)
+    again = returns(present)
+    return Tracked(
+        jaccard=float(np.mean(jaccards)),
+        wrong_object=float(np.mean(wrong)),
+        absent=int(np.count_nonzero(~present)),
+        lost=int(np.count_nonzero(~present & said)),
+        falsely_lost=int(np.count_nonzero(present & said)),
+        returns=len(again),
+        found_again=sum(max(jaccards[start : start + FOUND_AGAIN]) >= 0.5 for start in again),
+    )
+
+
+def returns(present: NDArray[np.bool_]) -> list[int]:
+    """Returns the frames on which a target is back after an absence and then stays for `FOUND_AGAIN`, or to the end."""
+    back = np.flatnonzero(present[1:] & ~present[:-1]) + 1
+    return [int(start) for start in back if present[start : start + FOUND_AGAIN].all()]
 
 
 def jaccard(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:

@@ -1,21 +1,22 @@
-"""Makes the embedded weights: `python -m rts_batch.training.mini.make STILLS OUT` (`make train-mini`).
+"""Makes the embedded weights: `python -m rts_batch.training.mini.make INDEX [INDEX…] OUT` (`make train-mini`).
 
-Three stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
-crops, then heads and late backbone blocks on full crops, then the box head on that backbone. What goes on from each
-stage is the checkpoint that the clips of held-out pictures prefer. `--export-only` writes the weights of
-a training that has not ended.
+Four stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
+crops, then heads and late backbone blocks on full crops, then both on whole frames that the network follows by itself,
+then the box head on that backbone. What goes on from each stage is the checkpoint that the clips of held-out pictures
+prefer. `--start` takes a weights file in the place of the first two stages, `--stop-after` ends with a checkpoint after
+so many minutes, `--export-only` writes the weights of a training that has not ended.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,34 +30,34 @@ from rts_batch.errors import TrainingError
 from rts_batch.model.fast.networks import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.training.clips.batches import ClipStream
-from rts_batch.training.clips.stills.stills import read_index
+from rts_batch.training.clips.batches import ClipMaker, ClipStream
+from rts_batch.training.clips.stills.films import Films
+from rts_batch.training.clips.stills.stills import Split, read_index
 from rts_batch.training.clips.stills.synthetic import StillClips
+from rts_batch.training.clips.stills.whole_frames import WholeFrameClips
 from rts_batch.training.loop import Trainer, train
 from rts_batch.training.mini.heldout import evaluate_batches
 from rts_batch.training.mini.recipe import (
     BACKBONE_MEMBER,
     BACKBONE_PACKAGE,
-    MINI,
     MINI_HEADS,
+    MINI_RUNS,
     MINI_STA,
     load_imagenet_features,
     quieten_score_encoder,
-    unfolded_state,
 )
+from rts_batch.training.mini.stages import best_network, export, folded_states, stages
 from rts_batch.training.objectives import build_network
 from rts_batch.training.settings import TrainSettings
-from rts_batch.weights.registry import StaWeights, make_weights, save_weights
 
 SMALL_CROP = (192, 336)
 FRAMES = 3
 """Of a clip: one to learn from and two to be judged by."""
-BEST = "best.pt"
 VALIDATION_SEED = 10_000
 VALIDATION_BATCHES = 18
 """Six chose checkpoints by chance: one target lost on one of their 18 clips outweighs a thousand steps."""
-PROVENANCE = "rts-batch `make train-mini`: MobileNetV2 ImageNet features and stills of COCO 2017 and Open Images"
-LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, masks CC BY 4.0: see the model card"
+RUN_VALIDATION_BATCHES = 12
+"""Of whole frames, which say as much with five frames a clip."""
 
 
 def fetch_imagenet_features(folder: Path) -> Path:
@@ -76,55 +77,43 @@ def fetch_imagenet_features(folder: Path) -> Path:
     return target
 
 
-def stages(*, seed: int = 0, steps_scale: float = 1.0) -> tuple[TrainSettings, TrainSettings, TrainSettings]:
-    """Returns the settings of the heads, the tracker and the box head, with `steps_scale` times the recipe's steps.
-
-    Every stage sees clips of its own, and so does every seed.
-    """
-    heads, mini, box = (
-        dataclasses.replace(
-            stage,
-            seed=1000 * seed + place,
-            iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)),
-        )
-        for place, stage in enumerate((MINI_HEADS, MINI, MINI_STA))
-    )
-    return heads, mini, box
-
-
 def train_stage(
     settings: TrainSettings,
-    stills: Path,
-    features: Path,
+    indexes: Sequence[Path],
+    features: Path | None,
     folder: Path,
     start: Mapping[str, Tensor] | None = None,
     *,
     device: torch.device | str = "cpu",
     loaders: int = 1,
-) -> RTS | STA:
-    """Trains one stage in `folder` and returns its best network on the CPU, with BatchNorm folded.
+    stop: Callable[[], bool] = lambda: False,
+) -> RTS | STA | None:
+    """Trains one stage in `folder` and returns its best network on the CPU, with BatchNorm folded; None when stopped.
 
     Args:
         settings: of the stage.
-        stills: the index of the pictures.
-        features: the ImageNet features.
+        indexes: of the pictures and the footage.
+        features: the ImageNet features; None where `start` has a whole network.
         folder: of the stage's checkpoints and curves.
         start: tensors to start from, with BatchNorm folded; the others start fresh.
         device: to train on.
         loaders: processes that make clips; the clips do not depend on how many.
+        stop: asked after every step.
     """
     trainer = Trainer(initial_network(settings, features, start, device=device), settings, device=device)
-    source = training_clips(settings, stills, loaders=loaders)
-    held_out = clips_of(settings)(read_index(stills, split="held-out"), crop_size=TRACKER_RTS_MINI.crop_size)
+    source = training_clips(settings, indexes, loaders=loaders)
+    held_out = clip_maker(settings, indexes, split="held-out")
+    count = RUN_VALIDATION_BATCHES if settings.name == MINI_RUNS.name else VALIDATION_BATCHES
     stream = ClipStream(held_out, batch=settings.batch, seed=VALIDATION_SEED).batches(0)
-    batches = [batch.to(device) for batch in islice(stream, VALIDATION_BATCHES)]
-    train(trainer, source, folder, evaluate=partial(evaluate_batches, settings=settings, batches=batches))
-    return best_network(settings, folder)
+    batches = [batch.to(device) for batch in islice(stream, count)]
+    evaluate = partial(evaluate_batches, settings=settings, batches=batches)
+    outcome = train(trainer, source, folder, evaluate=evaluate, stop=stop)
+    return best_network(settings, folder) if outcome == "finished" else None
 
 
 def initial_network(
     settings: TrainSettings,
-    features: Path,
+    features: Path | None,
     start: Mapping[str, Tensor] | None = None,
     *,
     device: torch.device | str = "cpu",
@@ -132,7 +121,8 @@ def initial_network(
     """Returns the network that a stage begins with: as `train_stage`, with BatchNorm folded."""
     torch.manual_seed(settings.seed)
     network = build_network(settings)
-    load_imagenet_features(network, features)
+    if features is not None:
+        load_imagenet_features(network, features)
     if isinstance(network, RTS):
         quieten_score_encoder(network)
     fold_batchnorm(network.feature_extractor)  # a third less time in the backbone
@@ -144,100 +134,94 @@ def initial_network(
     return network
 
 
-def training_clips(settings: TrainSettings, stills: Path, *, loaders: int = 1) -> ClipStream:
+def training_clips(settings: TrainSettings, indexes: Sequence[Path], *, loaders: int = 1) -> ClipStream:
     """Returns the clips that a stage trains on."""
-    crop_size = SMALL_CROP if settings.name == MINI_HEADS.name else TRACKER_RTS_MINI.crop_size
-    clips = clips_of(settings)(read_index(stills), crop_size=crop_size)
-    return ClipStream(clips, batch=settings.batch, seed=settings.seed, loaders=loaders)
+    return ClipStream(clip_maker(settings, indexes), batch=settings.batch, seed=settings.seed, loaders=loaders)
 
 
-def clips_of(settings: TrainSettings) -> Callable[..., StillClips]:
-    """Returns what makes a stage's clips of stills: the box head's have one frame."""
+def clip_maker(settings: TrainSettings, indexes: Sequence[Path], *, split: Split = "train") -> ClipMaker:
+    """Returns what makes a stage's clips: crops of stills, or whole frames with real footage among them.
+
+    The box head's clips have one frame. The first stage's crops are small, but not those that it is judged by.
+    """
+    stills = read_index(indexes, split=split)
+    if settings.name == MINI_RUNS.name:
+        return WholeFrameClips(stills, Films.read(indexes, split=split))
+    tracker = TRACKER_RTS_MINI
+    small = settings.name == MINI_HEADS.name and split == "train"
+    crop_size = SMALL_CROP if small else tracker.crop_size
     if settings.name == MINI_STA.name:
-        return partial(StillClips, search_area_scale=TRACKER_RTS_MINI.sta_search_area_scale, frames=1)
-    return partial(StillClips, search_area_scale=TRACKER_RTS_MINI.search_area_scale, frames=FRAMES)
-
-
-def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
-    """Returns the network of a stage's `best.pt`, on the CPU, with BatchNorm folded."""
-    network = build_network(settings)
-    fold_batchnorm(network.feature_extractor)
-    network.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
-    return network
+        return StillClips(stills, crop_size=crop_size, search_area_scale=tracker.sta_search_area_scale, frames=1)
+    return StillClips(stills, crop_size=crop_size, search_area_scale=tracker.search_area_scale, frames=FRAMES)
 
 
 def make_mini(
-    stills: Path,
+    indexes: Sequence[Path],
     out: Path,
     *,
     seed: int = 0,
     steps_scale: float = 1.0,
+    start: Path | None = None,
     device: torch.device | str = "cpu",
     loaders: int = 1,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Runs all stages and writes `rts-mini.safetensors` into `out`; returns its path."""
-    features = fetch_imagenet_features(out / "imagenet")
-    heads, mini, box = stages(seed=seed, steps_scale=steps_scale)
-    stage = partial(train_stage, stills=stills, features=features, device=device, loaders=loaders)
-    first = stage(heads, folder=out / heads.name)
-    tracker = stage(mini, folder=out / mini.name, start=first.state_dict())
-    backbone = {key: value for key, value in tracker.state_dict().items() if key.startswith("feature_extractor.")}
-    stage(box, folder=out / box.name, start=backbone)
-    return export(out, seed=seed, steps_scale=steps_scale)
+    """Runs all stages, or goes on until `stop`, and writes `rts-mini.safetensors` into `out`; returns its path.
 
-
-def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0) -> Path:
-    """Writes the best networks of the stages in `out`, finished or not, as one weights file in float16.
-
-    Without a second stage the tracker is the first stage's, without a third one the file has no box head.
-
-    Raises:
-        TrainingError: no stage has been evaluated yet.
+    With `start`, a weights file, its tracker goes on with the third stage and its box head with the fourth.
     """
-    heads, mini, box = stages(seed=seed, steps_scale=steps_scale)
-    reached = [settings for settings in (heads, mini, box) if (out / settings.name / BEST).exists()]
-    if not reached:
-        raise TrainingError(f"{out}: no stage has a {BEST} yet; wait for its first evaluation")
-    tracker_stage = mini if mini in reached else heads
-    tracker = best_network(tracker_stage, out / tracker_stage.name)
-    assert isinstance(tracker, RTS)
-    head = None
-    if box in reached:
-        sta = best_network(box, out / box.name)
-        assert isinstance(sta, STA)
-        head = StaWeights(sta.config, unfolded_state(sta))
-    weights = make_weights(
-        tracker.config,
-        TRACKER_RTS_MINI,
-        unfolded_state(tracker),
-        sta=head,
-        provenance=f"{PROVENANCE}; seed {seed}, {steps_scale:g} times the recipe's steps",
-        licence=LICENCE,
-    )
-    path = out / "rts-mini.safetensors"
-    save_weights(weights, path, half=True)
-    return path
+    heads, mini, runs, box = stages(seed=seed, steps_scale=steps_scale)
+    stage = partial(train_stage, indexes=indexes, device=device, loaders=loaders, stop=stop)
+    head: dict[str, Tensor] = {}
+    crops: Mapping[str, Tensor] | None
+    if start is None:
+        features: Path | None = fetch_imagenet_features(out / "imagenet")
+        first = stage(heads, features=features, folder=out / heads.name)
+        second = first and stage(mini, features=features, folder=out / mini.name, start=first.state_dict())
+        crops = second.state_dict() if second else None
+    else:
+        features = None
+        crops, head = folded_states(start)
+    tracker = stage(runs, features=features, folder=out / runs.name, start=crops) if crops else None
+    if tracker is not None:
+        backbone = {key: value for key, value in tracker.state_dict().items() if key.startswith("feature_extractor.")}
+        stage(box, features=features, folder=out / box.name, start={**head, **backbone})
+    return export(out, seed=seed, steps_scale=steps_scale, start=start)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stills", type=Path, help="index.csv of stills with instance masks")
+    parser.add_argument("indexes", type=Path, nargs="+", help="index.csv of stills with instance masks, and of footage")
     parser.add_argument("out", type=Path, help="folder of checkpoints, curves and the weights")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights and of the clips")
     parser.add_argument("--steps-scale", type=float, default=1.0, help="times the recipe's steps in every stage")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--loaders", type=int, default=1, help="processes that make clips; 0 makes them in this one")
+    parser.add_argument("--start", type=Path, help="weights to go on from with the third stage")
+    parser.add_argument(
+        "--stop-after", type=float, help="minutes, after which a checkpoint is written; call again to go on"
+    )
     parser.add_argument("--export-only", action="store_true", help="write the weights that OUT has got to")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     cv2.setNumThreads(0)
-    recipe = {"seed": arguments.seed, "steps_scale": arguments.steps_scale}
+    recipe = {"seed": arguments.seed, "steps_scale": arguments.steps_scale, "start": arguments.start}
     if arguments.export_only:
         print(export(arguments.out, **recipe))
         return
-    print(make_mini(arguments.stills, arguments.out, **recipe, device=arguments.device, loaders=arguments.loaders))
+    end = time.monotonic() + 60 * (arguments.stop_after or float("inf"))
+    print(
+        make_mini(
+            arguments.indexes,
+            arguments.out,
+            **recipe,
+            device=arguments.device,
+            loaders=arguments.loaders,
+            stop=lambda: time.monotonic() > end,
+        )
+    )
 
 
 if __name__ == "__main__":

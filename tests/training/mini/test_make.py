@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,60 +12,97 @@ import torch
 from benchmarks import rts_mini_seeds
 from rts_batch.config import RTS_MINI, STA_MINI, TRACKER_RTS_MINI
 from rts_batch.errors import TrainingError
+from rts_batch.training.clips.stills.whole_frames import WholeFrameClips
 from rts_batch.training.mini import make as make_mini
-from rts_batch.training.mini.recipe import BACKBONE_MEMBER
+from rts_batch.training.mini import runs
+from rts_batch.training.mini import stages as mini_stages
+from rts_batch.training.mini.recipe import BACKBONE_MEMBER, BOX_LOOSENESS, drawn_boxes
 from rts_batch.weights.registry import load_weights
 from tests.support.training_layouts import write_stills
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small crops, one batch of held-out clips, a backbone of random weights."""
+    """Small crops, frames and batches, one batch of held-out clips, a backbone of random weights."""
     small = dataclasses.replace(TRACKER_RTS_MINI, crop_size=(96, 160))
     monkeypatch.setattr(make_mini, "TRACKER_RTS_MINI", small)
     monkeypatch.setattr(make_mini, "SMALL_CROP", (64, 96))
     monkeypatch.setattr(make_mini, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(make_mini, "RUN_VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(make_mini, "WholeFrameClips", partial(WholeFrameClips, size=(176, 304), frames=3))
+    monkeypatch.setattr(runs, "follow", partial(runs.follow, config=small))
+    for name in ("MINI_HEADS", "MINI", "MINI_RUNS", "MINI_STA"):
+        stage = getattr(mini_stages, name)
+        monkeypatch.setattr(mini_stages, name, dataclasses.replace(stage, epochs=1, batch=1, iterations=2))
     monkeypatch.setattr(make_mini, "load_imagenet_features", lambda network, path: None)
 
 
 @pytest.mark.usefixtures("quick")
-def test_three_stages_make_one_weights_file(tmp_path: Path) -> None:
+def test_four_stages_make_one_weights_file(tmp_path: Path) -> None:
     stills = write_stills(tmp_path)
     out = tmp_path / "out"
     (out / "imagenet").mkdir(parents=True)
     (out / "imagenet" / Path(BACKBONE_MEMBER).name).touch()  # so that nothing is downloaded
     with pytest.raises(TrainingError, match="no stage has"):
-        make_mini.export(out)
+        mini_stages.export(out)
 
-    heads, mini, box = make_mini.stages(seed=3, steps_scale=1 / 1000)
-    assert [stage.total_iterations for stage in (heads, mini, box)] == [1, 2, 1]
-    path = make_mini.make_mini(stills, out, seed=3, steps_scale=1 / 1000, loaders=0)
+    heads, mini, along, box = mini_stages.stages(seed=3, steps_scale=1 / 1000)
+    assert [stage.iterations_per_epoch for stage in (heads, mini, along, box)] == [1, 2, 1, 1]
+    path = make_mini.make_mini([stills], out, seed=3, steps_scale=1 / 1000, loaders=0)
     weights = load_weights(path)
     assert (weights.config, weights.sta.config) == (RTS_MINI, STA_MINI)
     assert "seed 3, 0.001 times" in weights.metadata["provenance"]
-    for stage in (heads, mini, box):
+    for stage in (heads, mini, along, box):
         assert len((out / stage.name / "evaluation.csv").read_text().splitlines()) == 2
     backbone = {key: value for key, value in weights.state.items() if key.startswith("feature_extractor.")}
     assert all(torch.equal(weights.sta.state[key], value) for key, value in backbone.items())
 
-    # What an unfinished training has got to: without a box head, and then from the first stage alone.
+    # What an unfinished training has got to: without a box head, and then from earlier stages alone.
     (out / box.name / "best.pt").unlink()
-    trained = load_weights(make_mini.export(out, seed=3, steps_scale=1 / 1000))
+    trained = load_weights(mini_stages.export(out, seed=3, steps_scale=1 / 1000))
     assert trained.sta is None
-    assert trained.fingerprint != weights.fingerprint
-    (out / mini.name / "best.pt").unlink()
-    first = load_weights(make_mini.export(out, seed=3, steps_scale=1 / 1000))
-    assert first.fingerprint != trained.fingerprint
+    prints = {weights.fingerprint, trained.fingerprint}
+    for stage in (along, mini):
+        (out / stage.name / "best.pt").unlink()
+        earlier = load_weights(mini_stages.export(out, seed=3, steps_scale=1 / 1000))
+        prints.add(earlier.fingerprint)
+    assert len(prints) == 4
     kept, moved = "feature_extractor.features.2.conv.1.0.weight", "decoder.project.conv1.weight"
-    assert torch.equal(first.state[kept], trained.state[kept])
-    assert not torch.equal(first.state[moved], trained.state[moved])
+    assert torch.equal(earlier.state[kept], trained.state[kept])
+    assert not torch.equal(earlier.state[moved], trained.state[moved])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_training_goes_on_from_weights_and_can_be_stopped(tmp_path: Path) -> None:
+    stills = write_stills(tmp_path)
+    shipped = load_weights("rts-mini")
+    start = Path(make_mini.__file__).parents[2] / "weights" / "data" / "rts-mini.safetensors"
+    make = partial(make_mini.make_mini, [stills], tmp_path / "out", start=start, steps_scale=1 / 50, loaders=0)
+    with pytest.raises(TrainingError, match="no stage has"):  # stopped before the first evaluation
+        make(stop=lambda: True)
+    assert (tmp_path / "out" / "mini-runs" / "state-00000001.pt").exists()
+    weights = load_weights(make(stop=lambda: len(list((tmp_path / "out").glob("mini-sta/*"))) > 0))
+    assert f"from the weights {shipped.fingerprint[:12]}" in weights.metadata["provenance"]
+    layer = "decoder.project.conv1.weight"
+    assert 0 < float((weights.state[layer] - shipped.state[layer]).abs().max()) < 0.1
+
+
+def test_the_box_head_meets_loose_and_tight_boxes() -> None:
+    torch.manual_seed(0)
+    boxes = torch.tensor([40.0, 30.0, 100.0, 60.0]).expand(1, 400, 4)
+    drawn = drawn_boxes(boxes)
+    factors = drawn[0, :, 2:] / boxes[0, :, 2:]
+    assert 0.95 < float(factors.mean()) < 1.05
+    assert float((factors - 1).abs().max()) < BOX_LOOSENESS + 0.1
+    assert 0.2 < float(((factors - 1).abs().amax(-1) > 0.06).float().mean()) < 0.6
+    centres = drawn[0, :, :2] + 0.5 * drawn[0, :, 2:]
+    assert float((centres - torch.tensor([90.0, 60.0])).abs().max()) < 12
 
 
 def test_every_seed_and_stage_draws_its_own() -> None:
-    stages = [stage for seed in range(3) for stage in make_mini.stages(seed=seed)]
+    stages = [stage for seed in range(3) for stage in mini_stages.stages(seed=seed)]
     assert len({stage.seed for stage in stages}) == len(stages)
-    assert [stage.total_iterations for stage in stages[:3]] == [500, 2400, 600]
-    assert [stage.total_iterations for stage in make_mini.stages(steps_scale=1.5)] == [750, 3600, 900]
+    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=1.5)[:2]] == [750, 3600]
 
 
 def test_the_held_out_pictures_choose_the_seed() -> None:

@@ -1,0 +1,100 @@
+"""The stages that make the embedded weights: their settings, what they end with, and the weights file of it all."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rts_batch.config import TRACKER_RTS_MINI
+from rts_batch.errors import TrainingError
+from rts_batch.model.fast.networks import fold_batchnorm
+from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_RUNS, MINI_STA, unfolded_state
+from rts_batch.training.objectives import build_network
+from rts_batch.training.settings import TrainSettings
+from rts_batch.weights.registry import StaWeights, load_weights, make_weights, save_weights
+
+BEST = "best.pt"
+PROVENANCE = "rts-batch `make train-mini`: ImageNet MobileNetV2, COCO 2017, Open Images, Intel sample videos"
+LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, masks CC BY 4.0: see the model card"
+
+
+def stages(
+    *, seed: int = 0, steps_scale: float = 1.0
+) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
+    """Returns the settings of the heads, the tracker on crops and on runs, and the box head.
+
+    They have `steps_scale` times the recipe's steps. Every stage sees clips of its own, and so does every seed.
+    """
+    heads, mini, runs, box = (
+        dataclasses.replace(
+            stage,
+            seed=1000 * seed + place,
+            iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)),
+        )
+        for place, stage in enumerate((MINI_HEADS, MINI, MINI_RUNS, MINI_STA))
+    )
+    return heads, mini, runs, box
+
+
+def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
+    """Returns the network of a stage's `best.pt`, on the CPU, with BatchNorm folded."""
+    network = build_network(settings)
+    fold_batchnorm(network.feature_extractor)
+    network.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
+    return network
+
+
+def folded_states(weights: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the tracker and the box head of a weights file with BatchNorm folded, as a stage starts from them.
+
+    Raises:
+        TrainingError: where it holds no box head, or networks of other shapes.
+    """
+    loaded = load_weights(weights)
+    if loaded.sta is None or (loaded.config, loaded.sta.config) != (MINI.model, MINI_STA.model):
+        raise TrainingError(f"{weights}: not the weights of an rts-mini with its box head")
+    states = []
+    for settings, state in ((MINI, loaded.state), (MINI_STA, loaded.sta.state)):
+        network = build_network(settings)
+        network.load_state_dict(dict(state))
+        fold_batchnorm(network.feature_extractor)
+        states.append(network.state_dict())
+    return states[0], states[1]
+
+
+def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0, start: Path | None = None) -> Path:
+    """Writes the best networks of the stages in `out`, finished or not, as one weights file in float16.
+
+    The tracker is that of the last stage that has been evaluated; without a box head's stage the file has none.
+
+    Raises:
+        TrainingError: no stage has been evaluated yet.
+    """
+    *trackers, box = stages(seed=seed, steps_scale=steps_scale)
+    reached = [settings for settings in trackers if (out / settings.name / BEST).exists()]
+    if not reached:
+        raise TrainingError(f"{out}: no stage has a {BEST} yet; wait for its first evaluation")
+    tracker = best_network(reached[-1], out / reached[-1].name)
+    assert isinstance(tracker, RTS)
+    head = None
+    if (out / box.name / BEST).exists():
+        sta = best_network(box, out / box.name)
+        assert isinstance(sta, STA)
+        head = StaWeights(sta.config, unfolded_state(sta))
+    begun = "" if start is None else f", from the weights {load_weights(start).fingerprint[:12]}"
+    weights = make_weights(
+        tracker.config,
+        TRACKER_RTS_MINI,
+        unfolded_state(tracker),
+        sta=head,
+        provenance=f"{PROVENANCE}; seed {seed}, {steps_scale:g} times the recipe's steps{begun}",
+        licence=LICENCE,
+    )
+    path = out / "rts-mini.safetensors"
+    save_weights(weights, path, half=True)
+    return path
