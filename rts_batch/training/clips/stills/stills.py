@@ -15,9 +15,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -189,13 +190,14 @@ def read_index(
     rows: list[tuple[str, str]] = []
     objects: list[Objects] = []
     for path in paths:
-        folder = path.parent if len(paths) > 1 else Path()
+        folder = str(path.parent) if len(paths) > 1 else ""
         for row in index_rows(path):
             if row.get("kind", "image") != "image" or row.get("tier", "clean") not in tiers:
                 continue
             if is_held_out(row["path"]) == (split == "held-out"):
-                rows.append((str(folder / row["path"]), str(folder / row["mask"])))
-                objects.append(objects_of(row))
+                rows.append((os.path.join(folder, row["path"]), os.path.join(folder, row["mask"])))
+                found = objects_of(row.get("categories") or "", row.get("source") or "", row.get("partial") == "1")
+                objects.append(found)
     if not rows:
         raise TrainingError(f"{paths[0]}: no picture of tiers {', '.join(tiers)} in the split {split!r}")
     return Stills(paths[0].parent if len(paths) == 1 else Path(), tuple(rows), tuple(objects))
@@ -217,12 +219,12 @@ def index_rows(path: Path) -> Iterator[dict[str, str]]:
         yield from reader
 
 
-def objects_of(row: Mapping[str, str]) -> Objects:
+@cache
+def objects_of(categories: str, source: str, partial: bool) -> Objects:
     """Returns what an index's row says of its picture's objects."""
-    names = [name for name in (row.get("categories") or "").split(";") if name]
-    fallback: Kind = "animal" if row.get("source") in ANIMAL_SOURCES else "other"
-    kinds = tuple(kind_of(name) for name in names) or (fallback,)
-    return Objects(kinds, row.get("partial") == "1")
+    fallback: Kind = "animal" if source in ANIMAL_SOURCES else "other"
+    kinds = tuple(kind_of(name) for name in categories.split(";") if name) or (fallback,)
+    return Objects(kinds, partial)
 
 
 def kind_of(category: str) -> Kind:
