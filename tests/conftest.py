@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 from tests.support.object_store import s3, s3_server  # noqa: F401 - fixtures
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("RTS_BATCH_SHARED", REPOSITORY.parent / "shared"))
-
-
-# How long an example takes says more of the machine's other work than of the code.
-hypothesis.settings.register_profile("rts-batch", deadline=None)
-hypothesis.settings.load_profile("rts-batch")
-
-
-def shared_folder(name: str) -> Path:
-    """Returns `<shared>/<name>` or skips the calling test."""
-    folder = SHARED / name
-    if not folder.exists():
-        pytest.skip(f"{folder} is absent (set RTS_BATCH_SHARED to the folder that holds {name!r})")
-    return folder
+from tests.support.places import shared_folder
 
 
 @pytest.fixture(scope="session")

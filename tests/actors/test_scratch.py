@@ -17,7 +17,7 @@ import pytest
 from rts_batch.actors import scratch
 from rts_batch.actors.scratch import scratch_folder
 from rts_batch.errors import ClusterError, RunBusyError
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 
 HOLD = """
 import sys, time

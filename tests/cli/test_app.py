@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import rts_batch
 from rts_batch.cli.app import app
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 
 
 def test_help_needs_no_heavy_import() -> None:

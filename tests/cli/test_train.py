@@ -25,7 +25,7 @@ from rts_batch.training.recipe import read_recipe
 from rts_batch.training.run import run_recipe, settings_of, tracker_config, trained_weights
 from rts_batch.training.settings import CONFIGURATIONS, PAPER
 from rts_batch.weights.registry import build_sta, load_weights
-from tests.conftest import REPOSITORY
+from tests.support.places import REPOSITORY
 from tests.support.training_layouts import (
     write_davis,
     write_got10k,
@@ -33,8 +33,7 @@ from tests.support.training_layouts import (
     write_mask_pictures,
     write_youtube_vos,
 )
-from tests.support.training_tiny import RECIPE, SETTINGS, TINY, TINY_STA, trainer
-from tests.training.test_loop import losses_of
+from tests.support.training_tiny import RECIPE, SETTINGS, TINY, TINY_STA, losses_of, trainer
 
 
 @pytest.fixture

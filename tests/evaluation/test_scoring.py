@@ -23,12 +23,11 @@ from rts_batch.evaluation.layouts.sequences import read_boxes, read_labels
 from rts_batch.evaluation.prepare import prepare
 from rts_batch.evaluation.scoring import score
 from rts_batch.evaluation.tables import to_markdown
-from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle, mask_box
-from tests.conftest import shared_folder
-from tests.support.run_folders import row_of
-from tests.support.running import REPOSITORY, STUB, finish, start
+from tests.support.places import REPOSITORY, shared_folder
+from tests.support.run_folders import write_plain_masks
+from tests.support.running import STUB, finish, start
 
 Mask = NDArray[np.bool_]
 SIZE = (48, 64)
@@ -101,21 +100,6 @@ def make_boxes(root: Path, benchmark: str, frames: int = 6) -> str:
     return "GOT-10k_Val_000001"
 
 
-def write_run(
-    run: Path, video_id: str, masks: Mapping[int, list[Mask]], starts: Mapping[int, int], *, init: str = "mask"
-) -> None:
-    """A run's masks of one video; object's masks from its start to the video's end."""
-    (run / "masks").mkdir(parents=True, exist_ok=True)
-    path = run / "masks" / f"{video_id}-0123456789abcdef.parquet"
-    targets = {object_id: {"init": init} for object_id in masks}
-    with ResultsWriter(path, targets=targets, extras={"init": "string"}, weights="0123abcd") as writer:
-        for object_id, found in masks.items():
-            for offset, mask in enumerate(found):
-                frame, state = starts[object_id] + offset, "prompt" if offset == 0 else "tracked"
-                writer.add(row_of(mask, frame, state, video_id=video_id, object_id=object_id))  # type: ignore[arg-type]
-        writer.close(frames=max(starts[one] + len(found) for one, found in masks.items()))
-
-
 @pytest.mark.parametrize("benchmark", BOX_BENCHMARKS)
 def test_a_box_benchmark_is_prepared_and_scored(tmp_path: Path, benchmark: str) -> None:
     name = make_boxes(tmp_path / "data", benchmark)
@@ -131,7 +115,7 @@ def test_a_box_benchmark_is_prepared_and_scored(tmp_path: Path, benchmark: str) 
     absent = benchmark in ("lasot", "uav123", "got10k")
     masks = [rectangle(frame) for frame in range(6)]
     masks[3] = np.zeros(SIZE, bool)  # missing where the target is absent, else two pixels behind
-    write_run(tmp_path / "run", name, {1: masks}, {1: start})
+    write_plain_masks(tmp_path / "run", name, {1: masks}, {1: start})
     report = score(benchmark, tmp_path / "data", str(tmp_path / "run"))
     overlap = 18 / 22
     if benchmark == "got10k":
@@ -183,7 +167,7 @@ def test_davis_is_prepared_and_scored_from_the_real_layout(tmp_path: Path) -> No
 
     masks = [cv2.dilate(mask.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool) for mask in truths]
     masks[0], masks[-1] = np.zeros_like(masks[0]), np.zeros_like(masks[0])  # these two do not count
-    write_run(tmp_path / "run", name, {1: masks}, {1: 0})
+    write_plain_masks(tmp_path / "run", name, {1: masks}, {1: 0})
     with pytest.raises(ResultsError, match=r"lacks 9 of the 10 sequences.*--partial"):
         score("davis2016", root, str(tmp_path / "run"))
     report = score("davis2016", root, str(tmp_path / "run"), partial=True)
@@ -205,14 +189,14 @@ def test_davis_2017_scores_each_object(tmp_path: Path) -> None:
         write_labels(root / "Annotations" / "480p" / "pair" / f"{frame:05d}.png", labels)
     write_text(root / "ImageSets" / "2017" / "val.txt", ["pair"])
     assert prepare("davis2017", root, str(tmp_path / "m.csv")).targets == 2
-    write_run(tmp_path / "run", "pair", {1: first, 2: [np.zeros(SIZE, bool)] * 5}, {1: 0, 2: 0})
+    write_plain_masks(tmp_path / "run", "pair", {1: first, 2: [np.zeros(SIZE, bool)] * 5}, {1: 0, 2: 0})
     report = score("davis2017", root, str(tmp_path / "run"))
     assert report.sequences["pair/1"]["j_and_f"] == 1
     assert report.sequences["pair/2"]["j_and_f"] == 0
     assert report.measures["j_and_f"] == 0.5
     assert report.published == {"j_and_f": 80.2}
     assert "- weights: `0123abcd`\n- each target given by a mask\n" in to_markdown(report)
-    write_run(tmp_path / "run", "pair", {1: first, 2: second}, {1: 0, 2: 0}, init="box")
+    write_plain_masks(tmp_path / "run", "pair", {1: first, 2: second}, {1: 0, 2: 0}, init="box")
     report = score("davis2017", root, str(tmp_path / "run"))
     assert (report.measures["j_and_f"], report.published) == (1, {})
     assert "paper" not in to_markdown(report)
@@ -244,7 +228,7 @@ def test_youtubevos_scores_seen_and_unseen_objects_and_writes_the_servers_archiv
     ]
     first = [rectangle(frame) for frame in range(5)]
     second = [rectangle(2, row=30), rectangle(3, row=30), np.zeros(SIZE, bool)]
-    write_run(run, "vid", {1: first, 2: second}, {1: 0, 2: 2})
+    write_plain_masks(run, "vid", {1: first, 2: second}, {1: 0, 2: 2})
     measures = score("youtubevos2019", root, str(run)).measures
     assert measures["j_seen"] == measures["f_seen"] == 1
     assert measures["j_unseen"] == measures["f_unseen"] == 0.5
@@ -282,7 +266,7 @@ def test_trackingnet_without_annotations_gives_the_servers_archive(tmp_path: Pat
     prepare("trackingnet", tmp_path / "data", str(tmp_path / "m.csv"))
     assert read_manifest(str(tmp_path / "m.csv")).tasks[0].end is None
     masks = [rectangle(frame) for frame in range(5)] + [np.zeros(SIZE, bool)]
-    write_run(tmp_path / "run", name, {1: masks}, {1: 0})
+    write_plain_masks(tmp_path / "run", name, {1: masks}, {1: 0})
     with pytest.raises(UsageError, match=r"first frame only.*--archive"):
         score("trackingnet", tmp_path / "data", str(tmp_path / "run"))
     arguments = ["score", "trackingnet", str(tmp_path / "data"), str(tmp_path / "run"), "--archive"]
@@ -296,7 +280,7 @@ def test_trackingnet_without_annotations_gives_the_servers_archive(tmp_path: Pat
 
 def test_scores_come_as_table_json_markdown_and_plots(tmp_path: Path) -> None:
     name = make_boxes(tmp_path / "data", "lasot")
-    write_run(tmp_path / "run", name, {1: [rectangle(frame) for frame in range(6)]}, {1: 0})
+    write_plain_masks(tmp_path / "run", name, {1: [rectangle(frame) for frame in range(6)]}, {1: 0})
     base = ["score", "lasot", str(tmp_path / "data"), str(tmp_path / "run")]
     files = ["--markdown", str(tmp_path / "s.md"), "--plots", str(tmp_path / "plots")]
     result = CliRunner().invoke(app, ["evaluate", *base, "--json", *files])
@@ -329,10 +313,10 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     ):
         result = runner.invoke(app, ["evaluate", *arguments])
         assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
-    write_run(tmp_path / "run", "ball", {1: [rectangle(frame) for frame in range(4)]}, {1: 0})
+    write_plain_masks(tmp_path / "run", "ball", {1: [rectangle(frame) for frame in range(4)]}, {1: 0})
     result = runner.invoke(app, ["evaluate", "score", "nfs", str(tmp_path / "data"), str(tmp_path / "run"), "--json"])
     assert "covers 4 frames from 0 on, the benchmark needs 6" in json.loads(result.stdout)["message"]
-    write_run(tmp_path / "other", "ball", {2: [rectangle(frame) for frame in range(6)]}, {2: 0})
+    write_plain_masks(tmp_path / "other", "ball", {2: [rectangle(frame) for frame in range(6)]}, {2: 0})
     with pytest.raises(ResultsError, match="object 1: the run covers no frame"):
         score("nfs", tmp_path / "data", str(tmp_path / "other"))
     (tmp_path / "run" / "masks" / "ball-0123456789abcdef.parquet").write_bytes(b"PAR1 rubbish")

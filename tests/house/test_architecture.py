@@ -15,7 +15,7 @@ import pytest
 import rts_batch.errors
 from tests.support import house
 from tests.support.house import Module
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 
 FLOORS = (
     ("errors", "version"),
@@ -112,17 +112,7 @@ TO_DO: dict[str, set[str]] = {
         "tracking/gpu/kernels",
     },
     "helpers": {
-        "tests.cli.test_train: imports tests.conftest.REPOSITORY",
-        "tests.cli.test_train: imports tests.training.test_loop.losses_of",
-        "tests.evaluation.measures.test_davis: imports tests.conftest.shared_folder",
-        "tests.evaluation.measures.test_vot: imports tests.conftest.REPOSITORY",
-        "tests.evaluation.measures.test_vot: imports tests.evaluation.test_scoring.write_run",
-        "tests.evaluation.test_scoring: imports tests.conftest.shared_folder",
-        "tests.house.test_wheel: imports tests.conftest.REPOSITORY",
         "tests.training.mini.test_make: imports benchmarks.rts_mini_seeds",
-        "tests.training.test_run: imports tests.conftest.REPOSITORY",
-        "tests.training.test_run: imports tests.training.test_loop.losses_of",
-        "tests.whole.test_large_objects: imports tests.whole.test_faults.Workers",
     },
 }
 

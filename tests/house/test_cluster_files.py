@@ -19,7 +19,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 import rts_batch
 from rts_batch.cli.app import app
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 
 SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
 

@@ -14,7 +14,7 @@ import rts_batch.errors
 from rts_batch.cli.app import app
 from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.manifest import read_manifest
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 
 README = REPOSITORY / "README.md"
 RUNNING = REPOSITORY / "docs" / "running.md"

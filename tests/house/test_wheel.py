@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.support.places import REPOSITORY
 from tests.support.videos import Disc, make_video
 
 

@@ -19,8 +19,8 @@ from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.runs import video_masks
 from rts_batch.runs.compaction import compact
+from tests.support.places import REPOSITORY
 from tests.support.run_folders import Video, moving_squares, write_masks, write_run
-from tests.support.running import REPOSITORY
 
 READING = REPOSITORY / "docs" / "reading.md"
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 
 PACKAGE = "rts_batch"
 

@@ -122,6 +122,21 @@ def write_masks(folder: Path, video: Video, task: VideoTask) -> Path:
     return path
 
 
+def write_plain_masks(
+    run: Path, video_id: str, masks: Mapping[int, list[NDArray[Any]]], starts: Mapping[int, int], *, init: str = "mask"
+) -> None:
+    """Write the masks of one video and nothing beside them; an object's masks go from its start to the video's end."""
+    (run / "masks").mkdir(parents=True, exist_ok=True)
+    path = run / "masks" / f"{video_id}-0123456789abcdef.parquet"
+    targets = {object_id: {"init": init} for object_id in masks}
+    with ResultsWriter(path, targets=targets, extras={"init": "string"}, weights="0123abcd") as writer:
+        for object_id, found in masks.items():
+            for offset, mask in enumerate(found):
+                frame, state = starts[object_id] + offset, "prompt" if offset == 0 else "tracked"
+                writer.add(row_of(mask, frame, state, video_id=video_id, object_id=object_id))  # type: ignore[arg-type]
+        writer.close(frames=max(starts[one] + len(found) for one, found in masks.items()))
+
+
 def moving_squares(frames: int, targets: int, size: tuple[int, int] = (40, 60)) -> Masks:
     """Disjoint squares that move, [frames, targets, H, W]; each is gone on every seventh frame."""
     height, width = size

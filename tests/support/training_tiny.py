@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,9 @@ def stream(folder: Path, settings: TrainSettings = SETTINGS, **options: Any) -> 
 def trainer(settings: TrainSettings = SETTINGS, **options: Any) -> Trainer:
     torch.manual_seed(settings.seed)
     return Trainer(build_network(settings), settings, **options)
+
+
+def losses_of(folder: Path) -> list[tuple[str, str]]:
+    """The iterations of a training, each with its loss, as its curves have them."""
+    with (folder / "curves.csv").open(newline="") as file:
+        return [(row["iteration"], row["loss"]) for row in csv.DictReader(file)]

@@ -29,7 +29,7 @@ from rts_batch.training.settings import (
     STA_TRAINING,
     TrainSettings,
 )
-from tests.support.training_tiny import SETTINGS, TINY, TINY_STA, stream, trainer
+from tests.support.training_tiny import SETTINGS, TINY, TINY_STA, losses_of, stream, trainer
 
 # ---- the optimiser --------------------------------------------------------------------------------------------------
 
@@ -279,11 +279,6 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path: Path, stop_after: 
     for key, entry in whole.optimizer["state"].items():
         assert_equal_states(entry, parts.optimizer["state"][key])
     assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "parts")
-
-
-def losses_of(folder: Path) -> list[tuple[str, str]]:
-    with (folder / "curves.csv").open(newline="") as file:
-        return [(row["iteration"], row["loss"]) for row in csv.DictReader(file)]
 
 
 def test_rows_behind_the_last_checkpoint_are_dropped(tmp_path: Path) -> None:

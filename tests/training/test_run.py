@@ -18,11 +18,10 @@ from rts_batch.training.clips.batches import Batch
 from rts_batch.training.distributed import Workers
 from rts_batch.training.recipe import Recipe, read_recipe
 from rts_batch.training.run import run_recipe
-from tests.conftest import REPOSITORY
+from tests.support.places import REPOSITORY
 from tests.support.training_layouts import write_youtube_vos
-from tests.support.training_tiny import RECIPE, SETTINGS, TINY_STA, stream
+from tests.support.training_tiny import RECIPE, SETTINGS, TINY_STA, losses_of, stream
 from tests.support.training_worker import gradients, run
-from tests.training.test_loop import losses_of
 
 
 @pytest.mark.parametrize("kind", ["rts", "sta"])

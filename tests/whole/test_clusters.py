@@ -23,7 +23,8 @@ from ray._raylet import GcsClient
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.job_submission import JobSubmissionClient
 
-from tests.support.running import REPOSITORY, STUB, done, finish, run, start, write_manifest
+from tests.support.places import REPOSITORY
+from tests.support.running import STUB, done, finish, run, start, write_manifest
 from tests.support.videos import make_video
 
 pytestmark = pytest.mark.slow

@@ -31,15 +31,11 @@ from rts_batch.io.video.limits import SpoolLimits
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
-from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.lane import Lane
-from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
+from rts_batch.worker.messages import Failed, Finished
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.running import write_manifest
-from tests.support.stub_tracker import Stub
 from tests.support.videos import make_images, make_video
-
-TRACKER = Stub.describe(RunSettings())
+from tests.support.workers import TRACKER, Workers
 
 
 @pytest.fixture(scope="module")
@@ -49,33 +45,6 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         make_images(folder / name, 3, size=(64, 48))
     rows = [{"video": name, "box": [10, 10, 9, 9]} for name in ("a", "b")]
     return read_manifest(str(write_manifest(folder / "manifest.jsonl", rows)))
-
-
-class Workers:
-    """One worker for each run's folder: starting one costs a decoding process."""
-
-    def __init__(self, spool: SpoolLimits = SpoolLimits(), scratch: Path | None = None) -> None:  # noqa: B008 - frozen
-        self.worker: Lane | None = None
-        self.spool, self.scratch = spool, scratch
-
-    def submit(self, out: str, manifest: Manifest) -> list[object]:
-        """What a submission does to a folder, in this process. Returns the videos' ends."""
-        if self.worker is None:
-            self.worker = Lane(
-                WorkerSettings(
-                    out=out,
-                    factory="tests.support.stub_tracker:Stub",
-                    tracker=TRACKER,
-                    decoder="auto",
-                    threads=1,
-                    extras={},
-                    spool=self.spool,
-                    scratch=None if self.scratch is None else str(self.scratch),
-                )
-            )
-        self.worker._folder = RunFolder(out)
-        plan = RunFolder(out).prepare(manifest, RunRecord(results={"weights": TRACKER.fingerprint}, environment={}))
-        return [list(self.worker.run(Job(task=task, attempt=1)))[-1] for task in plan.left]
 
 
 @pytest.fixture(scope="module")
@@ -277,9 +246,10 @@ def test_a_run_folder_on_a_full_disk_loses_nothing(
 
 
 def test_a_full_disk_for_work_under_way_is_transient_and_released(
-    manifest: Manifest, tmp_path: Path, small_disk: Path
+    manifest: Manifest, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images from a store need the disk, and so do the masks until they are complete."""
+    monkeypatch.setattr(download, "RESERVE_BYTES", 0)
     store = f"memory://{uuid.uuid4().hex}"
     for image in Path(manifest.tasks[0].uri).iterdir():
         files.put_file(image, f"{store}/a/{image.name}")

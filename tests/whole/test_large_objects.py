@@ -22,7 +22,7 @@ from tests.support import weed
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.running import write_manifest
 from tests.support.videos import make_large_video
-from tests.whole.test_faults import Workers
+from tests.support.workers import Workers
 
 pytestmark = [
     pytest.mark.slow,
@@ -94,9 +94,9 @@ class Watch:
     def _look(self) -> None:
         while not self._stopped.wait(0.1):
             memory = self._own.memory_full_info().uss - self._before
-            worker = self._workers.worker
-            if worker is not None and worker._decoding.pid is not None:
-                memory += psutil.Process(worker._decoding.pid).memory_info().rss  # the ring is in it
+            lane = self._workers.lane
+            if lane is not None and lane._decoding.pid is not None:
+                memory += psutil.Process(lane._decoding.pid).memory_info().rss  # the ring is in it
             self.memory = max(self.memory, memory)
             videos = [path for path in self._folder.rglob("*") if path.is_file() and path.name != "masks.parquet"]
             self.disk = max(self.disk, sum(path.stat().st_size for path in videos))

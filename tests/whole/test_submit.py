@@ -21,7 +21,8 @@ import pytest
 
 from rts_batch import read_masks
 from rts_batch.manifest import read_manifest
-from tests.support.running import REPOSITORY, STUB, done, finish, masks_of, run, start, wait_until, write_manifest
+from tests.support.places import REPOSITORY
+from tests.support.running import STUB, done, finish, masks_of, run, start, wait_until, write_manifest
 from tests.support.videos import make_video
 
 BOX = [30, 30, 20, 20]

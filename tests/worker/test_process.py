@@ -25,7 +25,8 @@ from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import StartLost, WorkerProcess, judge
-from tests.support.running import REPOSITORY, done, wait_until, write_manifest
+from tests.support.places import REPOSITORY
+from tests.support.running import done, wait_until, write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
 

@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 
 from rts_batch.evaluation.measures.curves import boundary_accuracy, region_similarity
 from rts_batch.evaluation.measures.davis import ObjectScores, Statistics, davis_scores, score_object, summarise
-from tests.conftest import shared_folder
+from tests.support.places import shared_folder
 
 Mask = NDArray[np.bool_]
 

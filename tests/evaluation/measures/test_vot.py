@@ -30,9 +30,9 @@ from rts_batch.masks import decode_rle
 from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import FastTracker
 from rts_batch.weights.registry import load_weights
-from tests.conftest import REPOSITORY
-from tests.evaluation.test_scoring import write_run
 from tests.support.environments import environment_with
+from tests.support.places import REPOSITORY
+from tests.support.run_folders import write_plain_masks
 from tests.support.running import STUB, finish, start
 from tests.support.vot_dataset import ANCHORS, SEQUENCES, SIZE, make_dataset, scripted_mask, to_region, truth
 
@@ -134,7 +134,7 @@ def write_vot_run(run: Path) -> None:
             found = dict(masks_of(sequence, anchor))
             first = min(found)
             masks = [found[first + offset] for offset in range(len(found))]
-            write_run(run, f"{sequence}_{anchor:08d}", {1: masks}, {1: first})
+            write_plain_masks(run, f"{sequence}_{anchor:08d}", {1: masks}, {1: first})
 
 
 def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rts_batch.io.storage.parquet import read_parquet
-from tests.support.running import REPOSITORY
+from tests.support.places import REPOSITORY
 from tests.support.training_layouts import write_run
 
 TABLE = pa.table({"name": ["a", "b"], "size": [1, 2]}).replace_schema_metadata({"key": "value"})

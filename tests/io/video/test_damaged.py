@@ -16,7 +16,8 @@ from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
 from tests.support.damaged import CORPUS, FRAMES, Damaged, Outcome, make_corpus, read_all
-from tests.support.running import REPOSITORY, write_manifest
+from tests.support.places import REPOSITORY
+from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 
 UNSEEN = {"flips-1.whole.webm", "flips-30.whole.webm", "flips-1.whole.ts"}

@@ -19,7 +19,8 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.opening import Frame, open_video
 from tests.support.decoded import frames_with_a_kill, same
-from tests.support.running import REPOSITORY, wait_until
+from tests.support.places import REPOSITORY
+from tests.support.running import wait_until
 from tests.support.videos import make_images, make_video
 
 FRAMES = 40
