@@ -148,7 +148,11 @@ def test_boxes_without_a_network_for_them_are_refused_before_anything_starts(fol
         ("zero.mp4,1-1-9-9,,,,", "VideoError", "zero.mp4 is empty"),
         ("headless.mp4,1-1-9-9,,,,", "VideoError", "headless.mp4"),
         ("empty-folder,1-1-9-9,,,,", "VideoError", "empty-folder"),
-        ("good.mp4,160-5-20-20,,,,", "PromptError", "object 1, frame 0: the box prompt lies outside the frame: x 160"),
+        (
+            "good.mp4,160-5-20-20,,,,",
+            "PromptError",
+            "object 1, frame 0: the box prompt lies outside the frame (is it of a picture of another size?)",
+        ),
         ("good.mp4,5--30-20-20,,,,", "PromptError", "in a frame of 160×120 pixels"),
         ("good.mp4,,small.png,,,", "PromptError", "has 80×60 pixels, but the video's frames have 160×120"),
         ("good.mp4,,empty.png,,,", "PromptError", "empty.png: it is empty: every pixel is 0"),
