@@ -130,4 +130,6 @@ def _shown(value: Any) -> str:
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

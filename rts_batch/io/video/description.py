@@ -18,9 +18,9 @@ def describe_video(path: str, *, decode_memory: int = DECODE_MEMORY) -> dict[str
 
     Returns:
         Plain values: `kind`, `decoder` (who reads it under `auto`), `reason` (why not decord, None where it does),
-        `height`, `width`, `frames`, `fps`, `duration`, and of a file `container`, `codec`, `pixels`, `turned`,
-        `mirrored`, `interlaced`, `video_streams`, `announced_frames`, `frames_in_file`, `first_time`,
-        `damaged_packets`, `cut_off_packets` and `decoded_mib`.
+        `height`, `width`, `frames`, `fps`, `duration`; of pictures `warnings` (how they were read); of a file
+        `container`, `codec`, `pixels`, `turned`, `mirrored`, `interlaced`, `video_streams`, `announced_frames`,
+        `frames_in_file`, `first_time`, `damaged_packets`, `cut_off_packets` and `decoded_mib`.
 
     Raises:
         VideoError: it is no video that can be read.
@@ -29,7 +29,8 @@ def describe_video(path: str, *, decode_memory: int = DECODE_MEMORY) -> dict[str
         raise VideoError(f"{path} does not exist")
     if not os.path.isfile(path):
         with open_video(path) as source:
-            return {"kind": "images", "decoder": "images", "reason": None, **_sizes(asdict(source.info))}
+            about = {"kind": "images", "decoder": "images", "reason": None, **_sizes(asdict(source.info))}
+            return {**about, "warnings": source.warnings}
     if os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
     probe = probe_file(path, packets=True)

@@ -9,8 +9,9 @@ from rts_batch.errors import VideoError
 from rts_batch.io.video.backward import BackwardSource
 from rts_batch.io.video.decord import DecordSource
 from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
-from rts_batch.io.video.images import ImagesSource, is_archive
+from rts_batch.io.video.images import ImagesSource
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
+from rts_batch.io.video.members import is_archive
 from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
 from rts_batch.io.video.pyav import PyavSource
 
@@ -61,7 +62,7 @@ def open_video(
     elif not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
     elif os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) and is_archive(path)):
-        return ImagesSource(path, wanted, backward=backward)
+        return ImagesSource(path, wanted, report=report, backward=backward)
     elif not os.path.isfile(path):
         raise VideoError(f"{path} is neither a file nor a folder")
     elif os.path.getsize(path) == 0:

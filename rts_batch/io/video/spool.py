@@ -11,8 +11,8 @@ from rts_batch.io.storage import files, trouble, uris
 from rts_batch.io.storage.download import RESERVE_BYTES, knows_ranges
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.storage.retries import retried
-from rts_batch.io.video.images import is_archive
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
+from rts_batch.io.video.members import is_archive
 
 __all__ = ["bring"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ import pytest
 from rts_batch.errors import VideoError
 from rts_batch.io.video import backward as video_backward
 from rts_batch.io.video import decord as video_decord
-from rts_batch.io.video.images import natural_key
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.opening import DECODE_MEMORY, Frame, VideoInfo, open_video
 from rts_batch.io.video.probe import probe_file, unsuitable_for_decord
@@ -414,93 +411,3 @@ def test_a_playlist_cannot_reach_the_network(tmp_path: Path) -> None:
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(VideoError):
         read(playlist)
-
-
-# Folders of images
-
-
-@pytest.mark.parametrize("ending", [".png", ".jpg", ".JPEG"])
-def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path: Path, ending: str) -> None:
-    make_images(tmp_path / "clip", 12, ending=ending)
-    (tmp_path / "clip" / "notes.txt").write_text("no image")
-    (tmp_path / "clip" / f"._3{ending}").write_bytes(b"a file that macOS leaves")
-    info, frames, warnings = read(tmp_path / "clip")
-    assert info == VideoInfo(120, 160, 12, None, None, "images")
-    assert not warnings
-    assert [(frame.index, frame.time) for frame in frames] == [(index, None) for index in range(12)]
-    for frame, (image, _) in zip(frames, draw(12), strict=True):
-        assert np.abs(frame.image.astype(int) - image).mean() < (0.001 if ending == ".png" else 6)
-    assert [frame.index for frame in read(tmp_path / "clip", start=3, end=5)[1]] == [3, 4]
-
-
-def test_natural_order_is_total() -> None:
-    names = ["b2.png", "b10.png", "a.png", "b02.png", "10.png", "9.png"]
-    expected = ["9.png", "10.png", "a.png", "b02.png", "b2.png", "b10.png"]
-    for rotation in range(len(names)):
-        assert sorted(names[rotation:] + names[:rotation], key=natural_key) == expected
-
-
-def _zip(folder: Path, target: Path) -> None:
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("clip/__MACOSX/._0.png", b"")
-        for path in folder.iterdir():
-            archive.write(path, f"clip/{path.name}")
-
-
-def _tar(folder: Path, target: Path) -> None:
-    with tarfile.open(target, "w:gz" if target.suffix in (".gz", ".tgz") else "w") as archive:
-        archive.add(folder, "clip")
-
-
-@pytest.mark.parametrize(("ending", "pack"), [("zip", _zip), ("tar", _tar), ("tar.gz", _tar), ("tgz", _tar)])
-def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, ending: str, pack: Any) -> None:
-    make_images(tmp_path / "clip", 12)
-    pack(tmp_path / "clip", tmp_path / f"a.{ending}")
-    expected = read(tmp_path / "clip")[1]
-    info, frames, _ = read(tmp_path / f"a.{ending}")
-    assert info == VideoInfo(120, 160, 12, None, None, "images")
-    assert same(frames, expected)
-    assert same(read_backward(tmp_path / f"a.{ending}", start=2, end=9), expected[2:9][::-1])
-
-
-def test_archives_that_are_no_video_are_named(tmp_path: Path) -> None:
-    for name in ("a.zip", "a.tar", "a.tgz"):
-        (tmp_path / name).write_bytes(b"no archive" * 100)
-        with pytest.raises(VideoError, match=rf"{name} is not a (zip|tar) archive"):
-            read(tmp_path / name)
-    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
-        archive.writestr("a/0.png", b"x")
-        archive.writestr("b/0.png", b"x")
-    with pytest.raises(VideoError, match=r"holds images in 2 folders \(a, b …\)"):
-        read(tmp_path / "two.zip")
-    with (
-        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("0.png", "w") as file,
-    ):
-        for _ in range(257):
-            file.write(bytes(1 << 20))
-    with pytest.raises(VideoError, match=r"0\.png cannot be read: it has 269484032 bytes"):
-        read(tmp_path / "bomb.zip")
-
-
-def test_images_of_another_size_are_named(tmp_path: Path) -> None:
-    make_images(tmp_path / "clip", 3)
-    make_images(tmp_path / "other", 1, size=(80, 60))
-    (tmp_path / "other" / "0.png").rename(tmp_path / "clip" / "2.png")
-    with pytest.raises(VideoError, match=r"2\.png is 80×60 pixels, 0\.png is 160×120"):
-        read(tmp_path / "clip")
-
-
-def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    make_images(tmp_path / "clip", 3)
-    (tmp_path / "clip" / "1.png").write_bytes(b"")
-    with pytest.raises(VideoError, match=r"1\.png is not an image"):
-        read(tmp_path / "clip")
-
-
-def test_a_folder_without_images_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="holds no images"):
-        read(tmp_path)
-    make_images(tmp_path / "clip", 3)
-    with pytest.raises(VideoError, match="no frame 3"):
-        read(tmp_path / "clip", start=3)

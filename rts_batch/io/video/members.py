@@ -1,0 +1,100 @@
+"""The files of a folder or of an archive (zip, tar), by name."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from rts_batch.errors import VideoError
+
+__all__ = ["Members", "is_archive", "open_members"]
+
+ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
+LARGEST_IMAGE: Final = 256 << 20
+"""Bytes of one file in an archive; one that unpacks to more is taken for an attack."""
+
+_UNREADABLE: Final = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError, KeyError)
+
+
+class Members:
+    """Files to be read one by one."""
+
+    def __init__(
+        self,
+        path: str,
+        names: Sequence[str],
+        read: Callable[[str], bytes],
+        *,
+        close: Callable[[], object] = lambda: None,
+        folders: Sequence[str] = (),
+    ) -> None:
+        self.path = path
+        self.names = tuple(names)
+        """Of the files; in an archive with the folders they are in, in a folder those right inside."""
+        self.folders = tuple(folders)
+        """Of a folder: the folders inside, which are not looked into."""
+        self.close = close
+        self._read = read
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. Raises VideoError."""
+        try:
+            return self._read(name)
+        except _UNREADABLE as error:
+            raise VideoError(f"{self.path}/{name} cannot be read: {error}") from error
+
+
+def is_archive(path: str) -> bool:
+    return path.lower().endswith(ARCHIVES)
+
+
+def open_members(path: str) -> Members:
+    """Opens a local folder or archive. Raises VideoError."""
+    if not is_archive(path) or Path(path).is_dir():
+        return _folder(path)
+    return _zip(path) if path.lower().endswith(".zip") else _tar(path)
+
+
+def _folder(path: str) -> Members:
+    try:
+        entries = list(Path(path).iterdir())
+    except OSError as error:
+        raise VideoError(f"{path} cannot be listed: {error}") from error
+    names = [entry.name for entry in entries if entry.is_file()]
+    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    return Members(path, names, lambda name: (Path(path) / name).read_bytes(), folders=folders)
+
+
+def _zip(path: str) -> Members:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise VideoError(f"{path} is not a zip archive that can be read: {error}") from error
+    sizes = {item.filename: item.file_size for item in archive.infolist() if not item.is_dir()}
+
+    def read(name: str) -> bytes:
+        return archive.read(name) if sizes[name] <= LARGEST_IMAGE else _refuse(sizes[name])
+
+    return Members(path, list(sizes), read, close=archive.close)
+
+
+def _tar(path: str) -> Members:
+    try:
+        archive = tarfile.open(path)  # noqa: SIM115 - closed with the members
+        members = {item.name: item for item in archive if item.isreg()}
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise VideoError(f"{path} is not a tar archive that can be read: {error}") from error
+
+    def read(name: str) -> bytes:
+        file = archive.extractfile(members[name]) if members[name].size <= LARGEST_IMAGE else None
+        return file.read() if file is not None else _refuse(members[name].size)
+
+    return Members(path, list(members), read, close=archive.close)
+
+
+def _refuse(size: int) -> bytes:
+    raise OSError(f"it has {size} bytes, more than an image of a video")
