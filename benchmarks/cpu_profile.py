@@ -28,7 +28,8 @@ from benchmarks.cpu_tracker import CALIBRATION_GFLOP, calibration, processor
 from rts_batch.config import TRACKER_RTS50
 from rts_batch.model.fast.networks import fast
 from rts_batch.tracking import tracker as tracker_module
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
+from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import parity_model, read_davis, read_davis_mask
 
@@ -77,7 +78,7 @@ class Stages:
         return taken
 
 
-def watched(tracker: FastTracker, stages: Stages) -> None:
+def watched(tracker: Tracker, stages: Stages) -> None:
     """Puts a clock around the tracker's stages."""
     model = tracker.model
     stages.wrap(model.feature_extractor, "forward", "backbone")
@@ -125,7 +126,7 @@ def measure(shared: Path, network: str, frames: int) -> dict[str, Any]:
     order = [*range(60), *range(58, 0, -1)][:frames]
     images = {index: cv2.resize(read_davis(davis, "dog", index), size) for index in set(order)}
     mask = cv2.resize(read_davis_mask(davis, "dog", 0).astype(np.uint8), size) > 0
-    tracker, stages, unit = FastTracker(fast(model), config), Stages(), calibration()
+    tracker, stages, unit = fast_tracker(fast(model), config), Stages(), calibration()
     watched(tracker, stages)
     rate = CALIBRATION_GFLOP / unit()
     rows: dict[int, dict[str, float]] = {}

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rts_batch.config import TRACKER_RTS50
 from rts_batch.model.fast.networks import fast
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.tracker import Tracker
 from tests.support.parity_data import parity_model, read_davis, read_davis_mask
 
@@ -86,7 +86,7 @@ def run(shared: Path, frames: int, network: str) -> dict[str, float]:
     """Returns multiples of the calibration for each phase of one run over `frames` frames."""
     model, kind = parity_model(shared / "parity"), Tracker
     if network == "fast":
-        model, kind = fast(model), FastTracker
+        model, kind = fast(model), fast_tracker
     davis = shared / "data/davis-dev"
     order = [*range(60), *range(58, 0, -1)][:frames]
     images = {index: read_davis(davis, "dog", index) for index in set(order)}

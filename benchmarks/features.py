@@ -26,7 +26,7 @@ from benchmarks.cpu_tracker import processor
 from benchmarks.rts_mini import ABLATIONS
 from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast_networks
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
@@ -66,7 +66,7 @@ def opened(variant: Variant, networks: dict[bool, Any], config: Any) -> Scene:
         replace(config, **variant.settings),
         sta=sta,
         single=variant.targets == 1,
-        tracker=Tracker if variant.plain else FastTracker,
+        tracker=Tracker if variant.plain else fast_tracker,
     )
 
 

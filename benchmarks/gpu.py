@@ -31,13 +31,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import MODELS, Profile, TrackerConfig
 from rts_batch.io.video.isolated.process import DecodingProcess
-from rts_batch.masks import Marking, TrackedFrame
+from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
-from rts_batch.tracking.gpu.batch import LaneNetwork
-from rts_batch.tracking.gpu.tracker import DeviceTracker
+from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.result import Reading
+from rts_batch.tracking.gpu.tracker import GpuTracker, advance
 from rts_batch.tracking.opener import SceneOpener
-from rts_batch.tracking.tracker import Tracker
+from rts_batch.tracking.tracker import Pending, Tracker
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.registry import BUILT_IN, build_model, load_weights
 from rts_batch.weights.untrained import untrained_state
@@ -96,9 +97,11 @@ class Frames:
         return self.pairs[number % len(self.pairs)][0]
 
 
-def read(found: TrackedFrame | None) -> None:
-    if found is not None:
-        _ = found.mask, found.score
+def read(found: Pending | Reading | None) -> None:
+    if isinstance(found, Reading):
+        found.frame()
+    elif found is not None:
+        found.read()
 
 
 def follow(tracker: Tracker, frames: Frames, count: int, marks: tuple[int, ...], device: str) -> list[float]:
@@ -111,7 +114,7 @@ def follow(tracker: Tracker, frames: Frames, count: int, marks: tuple[int, ...],
     times.append(time.perf_counter())
     late = None
     for number in range(2, count + 1):
-        found = tracker.step(frames.image(number))
+        found = tracker.step_late(frames.image(number))
         read(late)
         late = found
         if number in marks:
@@ -126,7 +129,7 @@ def single(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[st
 
     The second video is measured, as the first captures the stages.
     """
-    if isinstance(tracker, DeviceTracker):
+    if isinstance(tracker, GpuTracker):
         follow(tracker, frames, min(count, DENSE + 42), (), device)
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
@@ -149,15 +152,15 @@ def settled(config: TrackerConfig) -> TrackerConfig:
 def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, count: int, device: str) -> float:
     """Returns frames a second of all lanes together as after frame 101, stepped by one thread."""
     config = settled(config)
-    network = LaneNetwork(model, config, lanes=lanes)
-    trackers = [DeviceTracker(model, config, network=network) for _ in range(lanes)]
+    network = BatchedNetwork(model, config, slots=lanes)
+    trackers = [GpuTracker(model, config, network=network) for _ in range(lanes)]
     image, mask = frames.pairs[0]
     for tracker in trackers:
         tracker.start(image, mask=mask)
-    late: list[TrackedFrame] = []
+    late: list[Reading] = []
     begun = time.perf_counter()
     for number in range(2, WARM + count + 1):
-        found = DeviceTracker.advance(trackers, [frames.image(number + k) for k in range(lanes)])
+        found = advance([(tracker, frames.image(number + k), None) for k, tracker in enumerate(trackers)])
         for result in late:
             read(result)
         late = found
@@ -187,11 +190,11 @@ def decoded_rate(model: RTS, config: TrackerConfig, video: Path, lanes: int) -> 
                 mask = np.zeros((source.info.height, source.info.width), bool)
                 mask[180:300, 300:500] = True
                 for frame in source:
-                    found = scene.step(frame.image, {} if count else {1: Marking(mask=mask)})[1]
-                    read(late)
+                    found = scene.step(frame.image, {} if count else {1: Marking(mask=mask)})
+                    _ = late and late[1]
                     late = found
                     count += 1
-            read(late)
+            _ = late and late[1]
             del scene
             counts.append(count)
             meeting.wait()
@@ -223,8 +226,7 @@ def targets_rate(model: RTS, config: TrackerConfig, frames: Frames, targets: int
     scene.step(image, {key: Marking(mask=np.roll(mask, key * apart, axis=1)) for key in range(targets)})
     begun = time.perf_counter()
     for number in range(2, WARM + count + 1):
-        for found in scene.step(frames.image(number)).values():
-            read(found)
+        scene.step(frames.image(number))
         if number == WARM:
             begun = time.perf_counter()
     rate = count / (time.perf_counter() - begun)
@@ -240,7 +242,7 @@ def long_run(tracker: Tracker, frames: Frames, count: int, device: str) -> dict[
     late = None
     begun = time.perf_counter()
     for number in range(2, count + 1):
-        found = tracker.step(frames.image(number))
+        found = tracker.step_late(frames.image(number))
         read(late)
         late = found
         if number == min(500, count - 1):
@@ -259,9 +261,12 @@ def memory(device: str) -> tuple[float, float]:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, allocated
 
 
-def stages(tracker: DeviceTracker, device: str) -> dict[str, float]:
+def stages(tracker: GpuTracker, device: str) -> dict[str, float]:
     """Returns the median milliseconds of each stage that the tracker's last frames had."""
-    named: dict[str, Callable[[], None]] = {"network": tracker.network.stage, **tracker.stages}
+    named: dict[str, Callable[[], None]] = {
+        "network": tracker.network.stage,
+        **(tracker._steps.stages if tracker._steps else {}),
+    }
     result = {}
     with torch.inference_mode():
         for name, stage in named.items():
@@ -281,7 +286,7 @@ def kernels(tracker: Tracker, frames: Frames, device: str) -> str:
     activities = [ProfilerActivity.CPU] + ([] if device == "cpu" else [ProfilerActivity.CUDA])
     with profile(activities=activities) as recorded:
         for index in range(5):
-            read(tracker.step(frames.image(index)))
+            tracker.step(frames.image(index))
     key = "self_cpu_time_total" if device == "cpu" else "self_cuda_time_total"
     return str(recorded.key_averages().table(sort_by=key, row_limit=18, max_name_column_width=70))
 
@@ -315,7 +320,7 @@ def measure(
     if name == "plain":
         return show(result | single(Tracker(plain, config), frames, arguments.frames, device))
     model = fast(plain, profile=precision)
-    tracker = DeviceTracker(model, config)
+    tracker = GpuTracker(model, config)
     result |= single(tracker, frames, arguments.frames, device)
     if "after 101 ms" in result:
         result["share of it"] = flop / (result["after 101 ms"] / 1e3) / rate
@@ -335,7 +340,7 @@ def measure(
     if arguments.video and last:
         result["decoded"] = [show(decoded_rate(model, config, arguments.video, lanes)) for lanes in arguments.lanes]
     if arguments.long and last:
-        result["long"] = show(long_run(DeviceTracker(model, config), frames, arguments.long, device))
+        result["long"] = show(long_run(GpuTracker(model, config), frames, arguments.long, device))
     return result
 
 

@@ -42,7 +42,7 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     from rts_batch.io.video.opening import open_video
     from rts_batch.masks import Marking
     from rts_batch.model.fast.networks import fast_networks
-    from rts_batch.tracking.fast import FastTracker
+    from rts_batch.tracking.fast import fast_tracker
     from rts_batch.tracking.scene import Scene
     from rts_batch.weights.registry import load_weights
 
@@ -50,7 +50,7 @@ def bare(video: Path, mask: Path, threads: int) -> float:
     cv2.setNumThreads(threads)
     weights = load_weights(WEIGHTS)
     model, _ = fast_networks(weights, "cpu")
-    scene = Scene(model, weights.tracker_config, single=True, tracker=FastTracker)
+    scene = Scene(model, weights.tracker_config, single=True, tracker=fast_tracker)
     with open_video(str(video)) as source:
         frames = [frame.image.copy() for frame in source]
     prompt: NDArray[np.bool_] = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) > 0

@@ -21,8 +21,9 @@ import torch
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import Profile
 from rts_batch.model.fast.networks import fast_networks, set_precision
-from rts_batch.tracking.fast import FastTracker
-from rts_batch.tracking.gpu.tracker import DeviceTracker
+from rts_batch.tracking.fast import fast_tracker
+from rts_batch.tracking.gpu.tracker import GpuTracker
+from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import load_weights
 from tests.support.parity_data import iou, read_davis, read_davis_mask
 
@@ -30,14 +31,14 @@ GATES: dict[Profile, float] = {"tf32": 0.995, "bf16": 0.99}
 FREE_RUN = 0.005
 
 
-def tracker_of(profile: Profile, device: str, weights: str) -> FastTracker:
+def tracker_of(profile: Profile, device: str, weights: str) -> Tracker:
     loaded = load_weights(weights)
     model, _ = fast_networks(loaded, device, profile=profile)
-    return (DeviceTracker if device != "cpu" else FastTracker)(model, loaded.tracker_config)
+    return (GpuTracker if device != "cpu" else fast_tracker)(model, loaded.tracker_config)
 
 
 def same_state(
-    davis: Path, sequence: str, trackers: tuple[FastTracker, FastTracker], frames: int, device: str, profile: Profile
+    davis: Path, sequence: str, trackers: tuple[Tracker, Tracker], frames: int, device: str, profile: Profile
 ) -> list[float]:
     """Returns the IoU of both trackers' masks on each frame, each from the first tracker's state before it."""
     exact, other = trackers
@@ -54,7 +55,7 @@ def same_state(
     return overlaps
 
 
-def free_run(davis: Path, sequence: str, tracker: FastTracker, frames: int) -> float:
+def free_run(davis: Path, sequence: str, tracker: Tracker, frames: int) -> float:
     """Returns the mean J of a run that is left to itself."""
     tracker.start(read_davis(davis, sequence, 0), mask=read_davis_mask(davis, sequence, 0))
     return statistics.fmean(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rts_batch.config import TrackerConfig
 from rts_batch.model.fast.networks import fast_networks
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.training.clips.stills.films import Films
 from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.whole_frames import HARD, LONG, truth_clips
@@ -130,7 +130,7 @@ def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
     model, sta = fast_networks(weights, "cpu")
 
     def follow(images: Iterator[NDArray[np.uint8]], mask: Mask) -> Iterator[Mask]:
-        tracker = FastTracker(model, config, sta=sta if box else None)
+        tracker = fast_tracker(model, config, sta=sta if box else None)
         x, y, w, h = (float(value) for value in cv2.boundingRect(mask.astype(np.uint8)))
         tracker.start(next(images), mask=None if box else mask, box=(x, y, w, h))
         for image in images:
@@ -154,7 +154,7 @@ def synthetic(
     model, sta = fast_networks(weights, "cpu")
     for name in names:
         config = dataclasses.replace(weights.tracker_config, **ABLATIONS[name])
-        trackers = (FastTracker(model, config, sta=sta if name == "box" else None) for _ in clips)
+        trackers = (fast_tracker(model, config, sta=sta if name == "box" else None) for _ in clips)
         tracked = [track_clip(one, clip, box=name == "box") for one, clip in zip(trackers, clips, strict=True)]
         results[name] = summary(tracked, frames - 1)
         print(name, json.dumps(results[name]), flush=True)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import RtsBatchError, UsageError, VideoError
 from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.fast.networks import fast_networks
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.weights.registry import load_weights
 
 __all__ = ["FrameTracker", "main", "serve"]
@@ -110,7 +110,7 @@ def main() -> int:
     try:
         weights = load_weights(options.weights)
         model, sta = fast_networks(weights, device)
-        serve(FastTracker(model, weights.tracker_config, sta=sta))
+        serve(fast_tracker(model, weights.tracker_config, sta=sta))
     except RtsBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -18,12 +18,9 @@ REFRESH = 16
 """Samples between two full computations of the memory's scores, so that rounding cannot pile up."""
 
 
-class FastTracker(Tracker):
-    """Identical to the plain tracker but for rounding in the segmentation learner."""
-
-    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None) -> None:
-        super().__init__(model, config, sta=sta)
-        self.segmentation = FastSegmentationBranch(model, config)
+def fast_tracker(model: RTS, config: TrackerConfig, *, sta: STA | None = None) -> Tracker:
+    """Make the plain tracker with the segmentation branch below: the same but for rounding."""
+    return Tracker(model, config, sta=sta, segmentation=FastSegmentationBranch)
 
 
 class FastSegmentationBranch(SegmentationBranch):

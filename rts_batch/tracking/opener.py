@@ -6,18 +6,19 @@ import contextlib
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
 from rts_batch.config import Overlap, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.fast import FastTracker
-from rts_batch.tracking.gpu.batch import LaneNetwork
-from rts_batch.tracking.gpu.tracker import DeviceTracker, supports
+from rts_batch.tracking.fast import fast_tracker
+from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.tracker import GpuTracker, supports
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 
-MOST_LANES = 16
+MOST_SLOTS = 16
 """Of one network; a scene of more targets takes several runs of it for a frame."""
 
 
@@ -28,7 +29,7 @@ NETWORKS_KEPT = 2
 class SceneOpener:
     """Opens scenes that share one model.
 
-    On CUDA, videos of one target share a network of `lanes` lanes; the targets of a video with several have a network
+    On CUDA, videos of one target share a network of `lanes` slots; the targets of a video with several have a network
     of their own, so that the batch's size, and with it the last bits of a mask, depends on nothing but the video.
 
     Args:
@@ -54,42 +55,42 @@ class SceneOpener:
         self._lanes = lanes
         self._overlap = overlap
         self._on_device = next(model.parameters()).device.type == "cuda" and supports(config)
-        self._shared: LaneNetwork | None = None
-        self._free: deque[LaneNetwork] = deque(maxlen=NETWORKS_KEPT)
+        self._shared: BatchedNetwork | None = None
+        self._free: deque[BatchedNetwork] = deque(maxlen=NETWORKS_KEPT)
         """Networks of videos with several targets that are done, the latest last; any thread may add one."""
         self._lock = threading.Lock()
 
     def open(self, targets: int) -> Scene:
         """Returns an empty scene for a video of so many targets."""
         if not self._on_device:
-            return self._scene(targets, FastTracker)
+            return self._scene(targets, fast_tracker)
         with self._lock:
             if targets == 1:
                 self._shared = self._shared or self._network(self._lanes)
-                return self._scene(targets, partial(DeviceTracker, network=self._shared))
-            lanes = min(targets, MOST_LANES)
-            network = self._take_free(lanes) or self._network(lanes)
-        scene = self._scene(targets, partial(DeviceTracker, network=network))
+                return self._scene(targets, partial(GpuTracker, network=self._shared))
+            slots = min(targets, MOST_SLOTS)
+            network = self._take_free(slots) or self._network(slots)
+        scene = self._scene(targets, partial(GpuTracker, network=network))
         weakref.finalize(scene, self._free.append, network)
         return scene
 
-    def _take_free(self, lanes: int) -> LaneNetwork | None:
-        """Takes a free network of so many lanes out; one at a time, so that it is never in two hands."""
-        others: list[LaneNetwork] = []
+    def _take_free(self, slots: int) -> BatchedNetwork | None:
+        """Takes a free network of so many slots out; one at a time, so that it is never in two hands."""
+        others: list[BatchedNetwork] = []
         found = None
         with contextlib.suppress(IndexError):
             while found is None:
                 network = self._free.pop()
-                if len(network.lanes) == lanes:
+                if len(network.slots) == slots:
                     found = network
                 else:
                     others.append(network)
         self._free.extend(reversed(others))
         return found
 
-    def _scene(self, targets: int, tracker: partial[DeviceTracker] | type[Tracker]) -> Scene:
+    def _scene(self, targets: int, tracker: Callable[..., Tracker]) -> Scene:
         single = targets == 1
         return Scene(self._model, self._config, sta=self._sta, single=single, overlap=self._overlap, tracker=tracker)
 
-    def _network(self, lanes: int) -> LaneNetwork:
-        return LaneNetwork(self._model, self._config, lanes=lanes)
+    def _network(self, slots: int) -> BatchedNetwork:
+        return BatchedNetwork(self._model, self._config, slots=slots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -16,11 +16,27 @@ from rts_batch.errors import CheckpointError, PromptError
 from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.tracker import StepResult, Tracker, target_state, tracked_frame
+from rts_batch.tracking.tracker import Pending, StepResult, Tracker, target_state, tracked_frame
 
 __all__ = ["Scene", "soft_aggregation"]
 
 BACKGROUND_LIMIT = 1e-7
+
+
+class LateFrames(Mapping[int, TrackedFrame]):
+    """object id → frame, which is waited for when it is looked up."""
+
+    def __init__(self, pending: Mapping[int, Pending]) -> None:
+        self._pending = pending
+
+    def __getitem__(self, object_id: int) -> TrackedFrame:
+        return self._pending[object_id].read()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._pending)
+
+    def __len__(self) -> int:
+        return len(self._pending)
 
 
 class Scene:
@@ -53,7 +69,9 @@ class Scene:
         self.trackers: dict[int, Tracker] = {}
         self._merged: dict[int, Tensor] = {}
 
-    def step(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None) -> dict[int, TrackedFrame]:
+    def step(
+        self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None
+    ) -> Mapping[int, TrackedFrame]:
         """Tracks every started target into the next frame and starts or corrects the ones that `prompts` mark on it.
 
         Args:
@@ -61,7 +79,8 @@ class Scene:
             prompts: object id → prompt of targets that are marked on this frame, for the first time or again.
 
         Returns:
-            object id → result, for every target started so far, ids ascending.
+            object id → result, for every target started so far, ids ascending; on a GPU a result is waited for when
+            it is looked up.
         """
         prompts = dict(sorted((prompts or {}).items()))
         if self.single and len(self.trackers.keys() | prompts.keys()) > 1:
@@ -125,10 +144,10 @@ class Scene:
                 )
         return {object_id: Marking(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()}
 
-    def _step_apart(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
+    def _step_apart(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> Mapping[int, TrackedFrame]:
         """`step` of targets of which none knows of another."""
         followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
-        frames: dict[int, TrackedFrame] = {}
+        frames: dict[int, Pending] = {}
         if followed:
             trackers = list(followed.values())
             frames = dict(zip(followed, trackers[0].step_apart(trackers, image), strict=True))
@@ -136,10 +155,10 @@ class Scene:
             known = self.trackers.get(object_id)
             tracker = known or self._new_tracker()
             take = tracker.correct if known else tracker.start
-            frames[object_id] = take(image, mask=prompt.mask, box=prompt.box)
+            frames[object_id] = Pending.of(take(image, mask=prompt.mask, box=prompt.box))
             self.trackers[object_id] = tracker
         self.trackers = dict(sorted(self.trackers.items()))
-        return dict(sorted(frames.items()))
+        return LateFrames(dict(sorted(frames.items())))
 
     @torch.inference_mode()
     def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:

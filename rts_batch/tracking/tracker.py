@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,30 @@ class StepResult:
     probability_sum: float
 
 
+class Pending:
+    """A tracked frame that may still be on its way from the device.
+
+    Args:
+        read: waits for it.
+    """
+
+    def __init__(self, read: Callable[[], TrackedFrame]) -> None:
+        self._read: Callable[[], TrackedFrame] | None = read
+        self._frame: TrackedFrame | None = None
+
+    @classmethod
+    def of(cls, frame: TrackedFrame) -> Pending:
+        """A frame that is there."""
+        return cls(lambda: frame)
+
+    def read(self) -> TrackedFrame:
+        """Wait for the frame, the first time; after that nothing of the device is held."""
+        if self._frame is None:
+            assert self._read is not None
+            self._frame, self._read = self._read(), None
+        return self._frame
+
+
 class Tracker:
     """Tracks one target.
 
@@ -48,14 +72,22 @@ class Tracker:
         model: the network, in eval mode.
         config: the procedure.
         sta: the box-to-mask network; needed to start from a box.
+        segmentation: the segmentation branch's class.
     """
 
-    def __init__(self, model: RTS, config: TrackerConfig, *, sta: STA | None = None) -> None:
+    def __init__(
+        self,
+        model: RTS,
+        config: TrackerConfig,
+        *,
+        sta: STA | None = None,
+        segmentation: type[SegmentationBranch] = SegmentationBranch,
+    ) -> None:
         self.model = model
         self.config = config
         self.sta = sta
         self.device = next(model.parameters()).device
-        self.segmentation = SegmentationBranch(model, config)
+        self.segmentation = segmentation(model, config)
         self.localisation = LocalisationBranch(model, config)
         self._state: TrackerState | None = None
 
@@ -89,6 +121,10 @@ class Tracker:
     def step(self, frame: NDArray[np.uint8]) -> TrackedFrame:
         """Tracks the target into the next frame, `[H, W, 3] uint8` RGB of the first frame's size."""
         return self._single_result(self.step_scores(frame), None)
+
+    def step_late(self, frame: NDArray[np.uint8]) -> Pending:
+        """`step`, without waiting for the result where a device still works on it."""
+        return Pending.of(self.step(frame))
 
     @torch.inference_mode()
     def start_scores(
@@ -178,9 +214,9 @@ class Tracker:
         return [tracker.step_scores(frame, previous) for tracker, frame, previous in steps]
 
     @staticmethod
-    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[TrackedFrame]:
+    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[Pending]:
         """`step` of several trackers that share a network, each as if it were alone, with the same next frame."""
-        return [tracker.step(frame) for tracker in trackers]
+        return [tracker.step_late(frame) for tracker in trackers]
 
     def snapshot(self) -> dict[str, Any]:
         """Returns everything that the next step depends on, as plain containers of CPU tensors and values."""

@@ -142,7 +142,9 @@ def _before_the_prompts(
         prompts = book.beginning(frame.index)
         with timing("track"):
             rows = scene.step(frame.image, prompts)
-        yield frame, {object_id: row for object_id, row in rows.items() if frame.index < book.begin[object_id]}
+        early = [object_id for object_id in rows if frame.index < book.begin[object_id]]
+        # Where all are, none has to be looked up yet.
+        yield frame, rows if len(early) == len(rows) else {object_id: rows[object_id] for object_id in early}
 
 
 def _annotate(

@@ -78,9 +78,6 @@ TO_DO: dict[str, set[str]] = {
     },
     "circles": {
         "rts_batch.io.video.isolated.process, rts_batch.io.video.isolated.source: circle",
-        "rts_batch.tracking.gpu.batch, rts_batch.tracking.gpu.kernels.steps, rts_batch.tracking.gpu.tracker: circle",
-        "rts_batch.tracking.gpu.batch, rts_batch.tracking.gpu.steps: circle",
-        "rts_batch.tracking.gpu.steps, rts_batch.tracking.gpu.tracker: circle",
     },
     "long modules": {
         "rts_batch.review.report",

@@ -18,7 +18,7 @@ from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import FastSegmentationBranch, fast_tracker
 from rts_batch.tracking.region import SearchRegion
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
@@ -65,10 +65,6 @@ class SynchronisedTracker(Synchronised):
     """The plain one."""
 
 
-class SynchronisedFastTracker(Synchronised, FastTracker):
-    """The one of the workers."""
-
-
 def decode(row: dict[str, Any]) -> np.ndarray:
     return coco.decode({"size": [480, 854], "counts": row["rle"].encode()}).astype(bool)
 
@@ -91,7 +87,7 @@ def started(
     if plain:
         tracker = SynchronisedTracker(model, config_of(spec))
     else:
-        tracker = SynchronisedFastTracker(fast(model), config_of(spec))
+        tracker = SynchronisedTracker(fast(model), config_of(spec), segmentation=FastSegmentationBranch)
     frame = read_davis(davis_folder, spec["seq"], spec["order"][0])
     tracker.start(frame, mask=read_davis_mask(davis_folder, spec["seq"], spec["order"][0]))
     return tracker, track
@@ -154,7 +150,7 @@ def test_synchronised_run_equals_the_published_track(name: str, parity_folder: P
 def test_several_targets_equal_the_published_track(parity_folder: Path, davis_folder: Path) -> None:
     track = json.loads((parity_folder / "multi_cows.json").read_text())
     spec = track["spec"]
-    scene = Scene(fast(parity_model(parity_folder)), config_of(spec), single=False, tracker=FastTracker)
+    scene = Scene(fast(parity_model(parity_folder)), config_of(spec), single=False, tracker=fast_tracker)
     first_mask = read_davis_mask(davis_folder, spec["seq"], 0)
     rectangles = {}
     for name in ("2", "3"):

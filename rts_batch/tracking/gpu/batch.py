@@ -1,9 +1,9 @@
-"""Lanes: targets that go through the network as one batch, each with its own state on the device.
+"""Slots: targets that go through the network as one batch, each with its own state on the device.
 
-A frame is three stages. `prepare` (a lane's own) learns from the last frame and cuts the crop; the network runs on the
-crops of all lanes; `finish` (a lane's own) reads its score map and logits. Nothing in them depends on a value that the
-host knows, so on CUDA each is captured once as a graph and replayed. A lane's numbers never meet another's: the batch
-always has the same size, and what lies in the other lanes does not matter.
+A frame is three stages. `prepare` (a slot's own) learns from the last frame and cuts the crop; the network runs on the
+crops of all slots; `finish` (a slot's own) reads its score map and logits. Nothing in them depends on a value that the
+host knows, so on CUDA each is captured once as a graph and replayed. A slot's numbers never meet another's: the batch
+always has the same size, and what lies in the other slots does not matter.
 
 Threads may step their own trackers of one network. They meet at the network: who arrives last runs it for all.
 """
@@ -11,115 +11,67 @@ Threads may step their own trackers of one network. They meet at the network: wh
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
 from rts_batch.model.rts import RTS
+from rts_batch.tracking.gpu.graphs import Stage, graph_pool, stream_of
 from rts_batch.tracking.gpu.memory import DeviceMemory
 
-if TYPE_CHECKING:
-    from rts_batch.tracking.gpu.steps import LaneSteps
-    from rts_batch.tracking.gpu.tracker import DeviceTracker
-
 SIZES_KEPT = 4
-"""Image sizes whose graphs a lane keeps."""
+"""Image sizes whose graphs a slot keeps."""
 
 PATIENCE = 0.002
-"""Seconds that a lane waits for the others before the network runs without them."""
+"""Seconds that a slot waits for the others before the network runs without them."""
 
-_CAPTURING = threading.Lock()
-
-
-class Stage:
-    """A function of tensors that keep their places; on CUDA a thread's second call captures it, later ones replay it.
-
-    A thread's first call runs it as it is: libraries set themselves up outside the capture, and cuDNN keeps what its
-    autotuning found for each thread apart.
-
-    Args:
-        function: what to do.
-        stream: where its calls are issued; None on the CPU. Libraries keep a workspace for each stream, so graphs that
-            may run side by side must have been captured on streams of their own.
-        pool: memory shared with graphs that never run beside this one.
-    """
-
-    def __init__(self, function: Callable[[], None], stream: torch.cuda.Stream | None, pool: Any) -> None:
-        self._function = function
-        self._stream = stream
-        self._pool = pool
-        self._warm_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> None:
-        thread = threading.current_thread()
-        if self._graph is None and thread in self._warm_threads and self._stream is not None:
-            self._graph = self._capture()
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            self._function()
-            self._warm_threads.add(thread)
-
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        # Other lanes' threads go on working meanwhile.
-        capturing = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
-        with _CAPTURING, _no_collection(), capturing:
-            self._function()
-        return graph
+_Steps = TypeVar("_Steps")
 
 
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keeps Python from collecting garbage: an old graph that is destroyed during a capture would break it."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
+class Owner(Protocol):
+    """Who has a slot."""
+
+    def leave(self) -> None:
+        """Takes everything out of the slot, because another target needs it."""
 
 
-class LaneNetwork:
-    """The network of a fixed number of lanes.
+class BatchedNetwork:
+    """The network of a fixed number of slots.
 
     Args:
         model: the network, in eval mode.
         config: the procedure.
-        lanes: targets side by side.
+        slots: targets side by side.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: RTS, config: TrackerConfig, *, lanes: int = 1) -> None:
+    def __init__(self, model: RTS, config: TrackerConfig, *, slots: int = 1) -> None:
         self.model = model
         self.config = config
         self.device = next(model.parameters()).device
         height, width = config.crop_size
-        self.crops = torch.zeros(lanes, 3, height, width, device=self.device)
-        self.previous_masks = torch.zeros(lanes, height, width, device=self.device)
+        self.crops = torch.zeros(slots, 3, height, width, device=self.device)
+        self.previous_masks = torch.zeros(slots, height, width, device=self.device)
         kernel = model.config.localisation_filter_size
-        self.tau = torch.zeros(lanes, *model.target_model.filter_shape, device=self.device)
-        self.kappa = torch.zeros(lanes, 1, model.config.feature_dim, kernel, kernel, device=self.device)
+        self.tau = torch.zeros(slots, *model.target_model.filter_shape, device=self.device)
+        self.kappa = torch.zeros(slots, 1, model.config.feature_dim, kernel, kernel, device=self.device)
         # The first run says which shapes come out.
         self.segmentation_features, self.localisation_features, self.score_maps, self.logits = self._forward()
         self._stream = stream_of(self.device)
         self.stage = Stage(self._run, self._stream, graph_pool(self.device))
-        self.lanes = [Lane(self, number) for number in range(lanes)]
+        self.slots = [Slot(self, number) for number in range(slots)]
         self._clock = 0
         self._meeting = threading.Condition()
         self._round = 0
-        self._arrived: list[Lane] = []
-        self._reading: set[Lane] = set()
-        """Lanes whose results of the last run have not been looked at yet."""
+        self._arrived: list[Slot] = []
+        self._reading: set[Slot] = set()
+        """Slots whose results of the last run have not been looked at yet."""
 
     def _forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         model = self.model
@@ -139,51 +91,51 @@ class LaneNetwork:
         for own, values in zip(outputs, self._forward(), strict=True):
             own.copy_(values)
 
-    def lane_of(self, tracker: DeviceTracker) -> Lane:
-        """Returns the tracker's lane, one that is free, or the one whose tracker has not stepped for longest."""
+    def slot_of(self, owner: Owner) -> Slot:
+        """Returns the owner's slot, one that is free, or the one whose owner has not stepped for longest."""
         with self._meeting:
-            own = next((lane for lane in self.lanes if lane.owner is tracker), None)
-            lane = own or min(self.lanes, key=lambda lane: (lane.owner is not None, lane.last_used))
+            own = next((slot for slot in self.slots if slot.owner is owner), None)
+            slot = own or min(self.slots, key=lambda slot: (slot.owner is not None, slot.last_used))
             if own is None:
-                if lane.owner is not None:
-                    lane.owner.leave_lane()
-                lane.take(tracker)
+                if slot.owner is not None:
+                    slot.owner.leave()
+                slot.take(owner)
             self._clock += 1
-            lane.last_used = self._clock
-            return lane
+            slot.last_used = self._clock
+            return slot
 
     @contextlib.contextmanager
-    def results_of(self, lanes: Sequence[Lane]) -> Iterator[None]:
-        """Runs the network for lanes that are prepared, and for those of other threads that arrive meanwhile.
+    def results_of(self, slots: Sequence[Slot]) -> Iterator[None]:
+        """Runs the network for slots that are prepared, and for those of other threads that arrive meanwhile.
 
-        Inside the context the lanes' results stay as they are.
+        Inside the context the slots' results stay as they are.
         """
         with self._meeting:
             mine = self._round
-            self._arrived.extend(lanes)
-            if len(self._arrived) < sum(lane.owner is not None for lane in self.lanes):
+            self._arrived.extend(slots)
+            if len(self._arrived) < sum(slot.owner is not None for slot in self.slots):
                 self._meeting.wait_for(lambda: self._round != mine, PATIENCE)
             while self._round == mine:
                 if self._reading:
                     self._meeting.wait()
                 else:
-                    self._run_for_all(lanes)
+                    self._run_for_all(slots)
         try:
             yield
         finally:
-            for lane in lanes:
-                if lane.stream is not None:
-                    lane.read = lane.stream.record_event()
+            for slot in slots:
+                if slot.stream is not None:
+                    slot.read = slot.stream.record_event()
             with self._meeting:
-                self._reading.difference_update(lanes)
+                self._reading.difference_update(slots)
                 self._meeting.notify_all()
 
-    def _run_for_all(self, own: Sequence[Lane]) -> None:
-        """Runs the network for all lanes that have arrived; where that fails, the other threads try for themselves."""
+    def _run_for_all(self, own: Sequence[Slot]) -> None:
+        """Runs the network for all slots that have arrived; where that fails, the other threads try for themselves."""
         try:
             self._run_on_stream()
         except BaseException:
-            self._arrived = [lane for lane in self._arrived if lane not in own]
+            self._arrived = [slot for slot in self._arrived if slot not in own]
             self._meeting.notify_all()
             raise
         self._reading.update(self._arrived)
@@ -195,23 +147,23 @@ class LaneNetwork:
         if self._stream is None:
             self.stage()
             return
-        for lane in self._arrived:
-            assert lane.stream is not None
-            self._stream.wait_stream(lane.stream)
-        for lane in self.lanes:
-            if lane.read is not None:
-                self._stream.wait_event(lane.read)
+        for slot in self._arrived:
+            assert slot.stream is not None
+            self._stream.wait_stream(slot.stream)
+        for slot in self.slots:
+            if slot.read is not None:
+                self._stream.wait_event(slot.read)
         with torch.cuda.stream(self._stream):
             self.stage()
-        for lane in self._arrived:
-            assert lane.stream is not None
-            lane.stream.wait_stream(self._stream)
+        for slot in self._arrived:
+            assert slot.stream is not None
+            slot.stream.wait_stream(self._stream)
 
 
-class Lane:
+class Slot:
     """A place in the batch, with room for one target's memories."""
 
-    def __init__(self, network: LaneNetwork, number: int) -> None:
+    def __init__(self, network: BatchedNetwork, number: int) -> None:
         self.network = network
         self.number = number
         self.stream = stream_of(network.device)
@@ -223,58 +175,48 @@ class Lane:
         self.last_used = 0
         self.segmentation: DeviceMemory | None = None
         self.localisation: DeviceMemory | None = None
-        self._owner: weakref.ref[DeviceTracker] | None = None
-        self._steps: OrderedDict[tuple[int, int], LaneSteps] = OrderedDict()
+        self._owner: weakref.ref[Owner] | None = None
+        self._steps: OrderedDict[tuple[int, int], object] = OrderedDict()
 
     def issue(self) -> contextlib.AbstractContextManager[Any]:
-        """A context whose work goes to the lane's stream."""
+        """A context whose work goes to the slot's stream."""
         return contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def issue_aside(self) -> contextlib.AbstractContextManager[Any]:
-        """A context whose work begins after the lane's so far, and then goes on beside it until `join`."""
+        """A context whose work begins after the slot's so far, and then goes on beside it until `join`."""
         if self.stream is None or self.side_stream is None:
             return contextlib.nullcontext()
         self.side_stream.wait_stream(self.stream)
         return torch.cuda.stream(self.side_stream)
 
     def join(self) -> None:
-        """Has the lane wait for what was issued aside."""
+        """Has the slot wait for what was issued aside."""
         if self.stream is not None and self.side_stream is not None:
             self.stream.wait_stream(self.side_stream)
 
     def wait_for_caller(self) -> None:
-        """Has the lane begin later work only after what the current stream has been given."""
+        """Has the slot begin later work only after what the current stream has been given."""
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream())
 
     def catch_up(self) -> None:
-        """Has the current stream begin later work only after what the lane has been given."""
+        """Has the current stream begin later work only after what the slot has been given."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
 
     @property
-    def owner(self) -> DeviceTracker | None:
+    def owner(self) -> Owner | None:
         return None if self._owner is None else self._owner()
 
-    def take(self, tracker: DeviceTracker) -> None:
-        """Gives the lane to a tracker for as long as that lives."""
-        self._owner = weakref.ref(tracker)
+    def take(self, owner: Owner) -> None:
+        """Gives the slot away for as long as its owner lives."""
+        self._owner = weakref.ref(owner)
 
-    def steps_for(self, image_size: tuple[int, int], build: Callable[[], LaneSteps]) -> LaneSteps:
+    def steps_for(self, image_size: tuple[int, int], build: Callable[[], _Steps]) -> _Steps:
         """Returns the stages for images of a size."""
         if image_size not in self._steps:
             self._steps[image_size] = build()
             while len(self._steps) > SIZES_KEPT:
                 self._steps.popitem(last=False)
         self._steps.move_to_end(image_size)
-        return self._steps[image_size]
-
-
-def stream_of(device: torch.device) -> torch.cuda.Stream | None:
-    """A CUDA stream of its own; None on the CPU."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
-
-
-def graph_pool(device: torch.device) -> Any:
-    """Memory that graphs which never run at once share; None on the CPU."""
-    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        return cast(_Steps, self._steps[image_size])

@@ -1,4 +1,4 @@
-"""The search region without a value that the host has to know: `crop.py` in tensors of fixed shapes.
+"""The search region without a value that the host has to know: `tracking/region.py` in tensors of fixed shapes.
 
 Identical to `place_region`, `sample_image`, `sample_mask` and `paste_scores` there with the border `inside_major`, in
 the same order of float32 operations. Where those cut a patch of whatever size out of the image and resize it, here
@@ -11,6 +11,7 @@ Both axes are one vector, rows before columns, which halves the number of operat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -45,6 +46,19 @@ def _cells(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]
     return axis.to(device), cells.to(device)
 
 
+class Place(IntEnum):
+    """Where each vector (y, x) of a `Placement` begins when it is packed; the kernels read by the same names."""
+
+    TOP_LEFT = 0
+    BOTTOM_RIGHT = 2
+    FIRST = 4
+    COUNT = 6
+    STRIDE = 8
+    OFFSET = 10
+    INNER = 12
+    LENGTH = 14
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a search region lies; vectors `[2] float32` (y, x). `first`, `count` and `inner` count strided pixels."""
@@ -65,12 +79,11 @@ class Placement:
 
     def packed(self) -> Tensor:
         """As one tensor, `[7, 2] float32`."""
-        fields = (self.top_left, self.bottom_right, self.first, self.count, self.stride, self.offset, self.inner)
-        return torch.stack(fields)
+        return torch.stack([getattr(self, place.name.lower()) for place in _PLACES])
 
     @classmethod
     def unpack(cls, values: Tensor) -> Placement:
-        return cls(*values.unbind(0))
+        return cls(**{place.name.lower(): values[place // 2] for place in _PLACES})
 
     @property
     def position(self) -> Tensor:
@@ -79,6 +92,9 @@ class Placement:
     def scale(self, grid: Grid) -> Tensor:
         """Image pixels per crop pixel, `[]`."""
         return ((self.bottom_right - self.top_left) / grid.crop).prod().sqrt()
+
+
+_PLACES = tuple(place for place in Place if place is not Place.LENGTH)
 
 
 def place_region(position: Tensor, size: Tensor, grid: Grid) -> Placement:
@@ -178,7 +194,7 @@ def _bilinear(cells: Tensor, scale: Tensor, lengths: Tensor) -> tuple[Tensor, Te
 
 
 def host_region(placement: Placement, crop_size: tuple[int, int]) -> SearchRegion:
-    """Returns what `crop.place_region` would have; reads the placement back."""
+    """Returns what `tracking.region.place_region` would have; reads the placement back."""
     placement = Placement.unpack(placement.packed().cpu())
     sampled, inside = [], []
     for axis in range(2):

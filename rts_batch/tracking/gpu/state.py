@@ -1,30 +1,52 @@
 """A tracker's state in tensors of one device: `TrackerState` without a value that the host has to know.
 
-Identical to `motion.update_search_state`, `localization.localise` and the localisation branch's following of the target
+Identical to `motion.update_search_state`, `localisation.localise` and the localisation branch's following of the target
 under the released rules; branches are `torch.where`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
-from rts_batch.tracking.gpu.region import Grid, Placement, host_region, mask_places, region_places
+from rts_batch.tracking.gpu.region import Grid, Place, Placement, host_region, mask_places, region_places
 from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN, extent_of, scale_of_target, scale_to_follow
 from rts_batch.tracking.state import TrackerState
 
+
+class Value(IntEnum):
+    """Where each field begins in `DeviceState.values`, `[Value.LENGTH] float32`; the kernels read by the same names."""
+
+    POSITION = 0
+    TARGET_SIZE = 2
+    BASE_TARGET_SIZE = 4
+    CLF_POSITION = 6
+    CLF_TARGET_SIZE = 8
+    CLF_BASE_TARGET_SIZE = 10
+    TARGET_SCALE = 12
+    CLF_SCALE = 13
+    CLF_SCALE_BOUNDS = 14
+    LOST_FRAMES = 16
+    PLACEMENT = 17
+    HISTORY = PLACEMENT + Place.LENGTH
+    LENGTH = HISTORY + LOST_HISTORY
+
+
+class Flag(IntEnum):
+    """Where each flag lies in `DeviceState.flags`."""
+
+    LOST_MASK = 0
+    MASK_TOO_SMALL = 1
+    LOST_LOCALISATION = 2
+
+
 VECTORS = ("position", "target_size", "base_target_size", "clf_position", "clf_target_size", "clf_base_target_size")
 NUMBERS = ("target_scale", "clf_scale")
-FLAGS = ("lost_mask", "mask_too_small", "lost_localisation")
-
-BOUNDS = 2 * len(VECTORS) + len(NUMBERS)
-LOST_FRAMES = BOUNDS + 2
-PLACEMENT = LOST_FRAMES + 1
-HISTORY = PLACEMENT + 14
-"""Where these begin in `DeviceState.values`, after vectors and numbers in the order above."""
+FLAGS = tuple(flag.name.lower() for flag in Flag)
 
 
 class DeviceState:
@@ -48,20 +70,21 @@ class DeviceState:
     def __init__(self, grid: Grid, features: Tensor) -> None:
         device = grid.crop.device
         self.grid = grid
-        self.values = torch.zeros(HISTORY + LOST_HISTORY, device=device)
-        for number, name in enumerate(VECTORS):
-            setattr(self, name, self.values[2 * number : 2 * number + 2])
-        for number, name in enumerate(NUMBERS, start=2 * len(VECTORS)):
-            setattr(self, name, self.values[number])
-        self.clf_scale_bounds = self.values[BOUNDS:LOST_FRAMES]
-        self.lost_frames = self.values[LOST_FRAMES]
-        self.placement = self.values[PLACEMENT:HISTORY].view(7, 2)
+        self.values = torch.zeros(Value.LENGTH, device=device)
+        for name in VECTORS:
+            first = Value[name.upper()]
+            setattr(self, name, self.values[first : first + 2])
+        for name in NUMBERS:
+            setattr(self, name, self.values[Value[name.upper()]])
+        self.clf_scale_bounds = self.values[Value.CLF_SCALE_BOUNDS : Value.CLF_SCALE_BOUNDS + 2]
+        self.lost_frames = self.values[Value.LOST_FRAMES]
+        self.placement = self.values[Value.PLACEMENT : Value.HISTORY].view(-1, 2)
         """The last frame's search region, `Placement.packed`."""
-        self.scale_history = self.values[HISTORY:]
+        self.scale_history = self.values[Value.HISTORY :]
         """The newest last; zero where there were fewer."""
         self.flags = torch.zeros(len(FLAGS), dtype=torch.bool, device=device)
-        for number, name in enumerate(FLAGS):
-            setattr(self, name, self.flags[number])
+        for flag in Flag:
+            setattr(self, flag.name.lower(), self.flags[flag])
         self.probabilities = torch.zeros(grid.image_size, device=device)
         self.previous = torch.zeros(grid.image_size, device=device)
         """What the next step takes for the last frame's probabilities: merged with other targets' where there are."""
@@ -159,7 +182,7 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class Found:
-    """What a score map says; as `localization.Localisation` where a second peak never counts."""
+    """What a score map says; as `localisation.Localisation` where a second peak never counts."""
 
     score: Tensor
     """`[]`."""

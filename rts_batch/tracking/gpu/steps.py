@@ -1,107 +1,58 @@
-"""The stages of a lane: what happens to one target before and after the network, without the host."""
+"""The stages of a slot: what happens to one target before and after the network, without the host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.fast.learner import border, fit, scores_of
-from rts_batch.tracking.branches import localisation_labels, trains_on
-from rts_batch.tracking.gpu.batch import Lane, Stage
+from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
+from rts_batch.tracking.gpu.batch import Slot
+from rts_batch.tracking.gpu.graphs import Stage
 from rts_batch.tracking.gpu.memory import DeviceMemory
 from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, centred_box, target_state
-
-if TYPE_CHECKING:
-    from rts_batch.tracking.gpu.tracker import DeviceTracker
 
 
-class Reading:
-    """One target's result on its way to the host: a mask and 19 numbers."""
+class Branches(NamedTuple):
+    """A tracker's two branches, which the host keeps for when the state is not in a slot."""
 
-    def __init__(self, numbers: Tensor, mask: Tensor, steps: LaneSteps) -> None:
-        # Into pinned memory on CUDA, without waiting.
-        self._numbers = numbers.to("cpu", non_blocking=True, copy=True)
-        self._mask = mask.to("cpu", non_blocking=True, copy=True)
-        self._steps = steps
-        self._arrived: torch.cuda.Event | None = None
-        if numbers.device.type == "cuda":
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-
-    def frame(self) -> TrackedFrame:
-        """The frame of a target that is alone in its video."""
-        result, area, confidence_sum = self._read()
-        return TrackedFrame(
-            mask=self._mask.numpy(),
-            region=result.region,
-            box=result.box,
-            area=area,
-            score=result.score,
-            confidence=confidence_sum / area if area else None,
-            state=target_state(area, result),
-        )
-
-    def scores(self) -> StepResult:
-        """The result before any merging with other targets; the scores are valid until the tracker's next step."""
-        return self._read()[0]
-
-    def _read(self) -> tuple[StepResult, int, float]:
-        """Waits for the numbers; beside the result, the mask's area and the sum of probabilities inside it."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        score, probability_sum, confidence_sum, area, *others = self._numbers.tolist()
-        lost_mask, too_small, lost_localisation = (bool(value) for value in others[:3])
-        x, y, w, h = others[3:7]
-        box: Box = (x, y, w, h)
-        if (lost_mask or too_small) and self._steps.network.config.localisation_fallback:
-            box = centred_box(others[7:9], others[9:11])
-        y0, x0, y1, x1 = (int(value) for value in others[11:15])
-        result = StepResult(
-            scores=self._steps.scores,
-            region=(y0, x0, y1, x1),
-            box=box,
-            score=score,
-            localised=not lost_localisation,
-            mask_too_small=too_small,
-            probability_sum=probability_sum,
-        )
-        return result, int(area), confidence_sum
+    segmentation: SegmentationBranch
+    localisation: LocalisationBranch
 
 
-class LaneSteps:
-    """The stages of one lane for images of one size; `load` puts a tracker's state into them."""
+class SlotSteps:
+    """The stages of one slot for images of one size; `load` puts a tracker's state into them."""
 
     memory: type[DeviceMemory] = DeviceMemory
 
-    def __init__(self, lane: Lane, tracker: DeviceTracker, image_size: tuple[int, int]) -> None:
-        network = lane.network
+    def __init__(self, slot: Slot, branches: Branches, image_size: tuple[int, int]) -> None:
+        network = slot.network
         self.network = network
         self.model, self.config = network.model, network.config
-        self.lane, self.image_size = lane, image_size
-        number, device = lane.number, network.device
+        self.slot, self.image_size = slot, image_size
+        number, device = slot.number, network.device
         self.crop, self.previous_mask = network.crops[number], network.previous_masks[number]
         self.tau, self.kappa = network.tau[number : number + 1], network.kappa[number : number + 1]
         self.x_s, self.x_c = network.segmentation_features[number], network.localisation_features[number]
         self.score_map, self.logits = network.score_maps[number], network.logits[number]
         self.grid = Grid(self.config.crop_size, image_size, device)
         self.state = DeviceState(self.grid, self.x_s)
-        if lane.segmentation is None or lane.localisation is None:
-            lane.segmentation = self.memory(tracker.segmentation.memory, device)
-            lane.localisation = self.memory(tracker.localisation.memory, device)
-        self.segmentation, self.localisation = lane.segmentation, lane.localisation
+        if slot.segmentation is None or slot.localisation is None:
+            slot.segmentation = self.memory(branches.segmentation.memory, device)
+            slot.localisation = self.memory(branches.localisation.memory, device)
+        self.segmentation, self.localisation = slot.segmentation, slot.localisation
         self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
         self.scores = torch.zeros(image_size, device=device)
         self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
-        self.numbers = torch.zeros(19, device=device)
+        self.numbers = torch.zeros(Number.LENGTH, device=device)
         self.gate = torch.zeros((), dtype=torch.bool, device=device)
         """Whether the last frame is one to learn from."""
         self.remembered = torch.zeros(self.config.crop_size, device=device)
@@ -112,27 +63,27 @@ class LaneSteps:
         self.has_previous = False
         self.stages: dict[str, Stage] = {}
 
-    def load(self, tracker: DeviceTracker, state: TrackerState) -> None:
+    def load(self, branches: Branches, state: TrackerState) -> None:
         """Takes a tracker's state from the host."""
-        self.lane.catch_up()
+        self.slot.catch_up()
         self.frame_number, self.has_previous = state.frame_number, state.region is not None
         self.state.load(state)
-        self.segmentation.load(tracker.segmentation.memory)
-        self.localisation.load(tracker.localisation.memory)
-        self.tau.copy_(tracker.segmentation.tau)
-        self.kappa.copy_(tracker.localisation.kappa)
-        self.lane.wait_for_caller()
+        self.segmentation.load(branches.segmentation.memory)
+        self.localisation.load(branches.localisation.memory)
+        self.tau.copy_(branches.segmentation.tau)
+        self.kappa.copy_(branches.localisation.kappa)
+        self.slot.wait_for_caller()
 
-    def save(self, tracker: DeviceTracker, state: TrackerState) -> None:
+    def save(self, branches: Branches, state: TrackerState) -> None:
         """Writes it back."""
-        self.lane.catch_up()
+        self.slot.catch_up()
         state.frame_number = self.frame_number
         if self.has_previous:
             self.state.save(state)
-        self.segmentation.save(tracker.segmentation.memory)
-        self.localisation.save(tracker.localisation.memory)
-        tracker.segmentation.filters = self.tau.clone()
-        tracker.localisation.filters = self.kappa.clone()
+        self.segmentation.save(branches.segmentation.memory)
+        self.localisation.save(branches.localisation.memory)
+        branches.segmentation.filters = self.tau.clone()
+        branches.localisation.filters = self.kappa.clone()
 
     def prepare(self, frame: NDArray[np.uint8], previous: Tensor | None) -> None:
         """Learns from the last frame and cuts the crop out of the next, `[H, W, 3] uint8`."""
@@ -144,30 +95,30 @@ class LaneSteps:
         stores = self.has_previous and self.config.update_target_model
         due = stores and trains_on(self.frame_number, self.config)
         if previous is not None:
-            self.lane.wait_for_caller()
-        with self.lane.issue():
+            self.slot.wait_for_caller()
+        with self.slot.issue():
             self.frame.copy_(pixels, non_blocking=True)
             if previous is not None:
                 self.state.previous.copy_(previous)
             self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
         if stores and not due:
-            with self.lane.issue_aside():  # the network need not wait for it
-                self._stage(self._store, stream=self.lane.side_stream)()
+            with self.slot.issue_aside():  # the network need not wait for it
+                self._stage(self._store, stream=self.slot.side_stream)()
         self.has_previous = True
 
     def finish(self) -> Reading:
         """Reads what the network found, and learns to localise from it."""
-        self.lane.join()
-        with self.lane.issue():
+        self.slot.join()
+        with self.slot.issue():
             self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
-            return Reading(self.numbers, self.mask, self)
+            return Reading(self.numbers, self.mask, self.scores, fallback=self.config.localisation_fallback)
 
     def _stage(
         self, function: Callable[..., None], *, stream: torch.cuda.Stream | None = None, **arguments: bool
     ) -> Stage:
         key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
         if key not in self.stages:
-            self.stages[key] = Stage(lambda: function(**arguments), stream or self.lane.stream, self.lane.pool)
+            self.stages[key] = Stage(lambda: function(**arguments), stream or self.slot.stream, self.slot.pool)
         return self.stages[key]
 
     def _prepare(self, stores: bool, forced: bool, due: bool) -> None:

@@ -1,7 +1,7 @@
 """The tracker of CUDA devices: nothing that a step decides has to be known by the host before the next one.
 
-State lies in tensors (`device_state.py`, `device_memory.py`), the search region is looked up rather than cut out
-(`device_crop.py`), and the network runs for all lanes of a worker together (`lanes.py`). What the host reads is one
+State lies in tensors (`state.py`, `memory.py`), the search region is looked up rather than cut out
+(`region.py`), and the network runs for all slots of a worker together (`batch.py`). What the host reads is one
 packed result a frame, when somebody looks at it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ from rts_batch.errors import SettingsError
 from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker
-from rts_batch.tracking.gpu.batch import Lane, LaneNetwork, Stage
-from rts_batch.tracking.gpu.steps import LaneSteps, Reading
+from rts_batch.tracking.fast import FastSegmentationBranch
+from rts_batch.tracking.gpu.batch import BatchedNetwork, Slot
+from rts_batch.tracking.gpu.result import Reading
+from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import StepResult, Tracker, check_frame
+from rts_batch.tracking.tracker import Pending, StepResult, Tracker, check_frame
 
 
 def supports(config: TrackerConfig) -> bool:
@@ -37,24 +38,23 @@ def supports(config: TrackerConfig) -> bool:
     return config.rules == "code" and min(config.distractor_threshold, config.hard_negative_threshold) >= 1
 
 
-class DeviceTracker(FastTracker):
+class GpuTracker(Tracker):
     """Identical to the fast tracker but for rounding and for when a result can be read.
 
     `start` and `correct` are the fast tracker's own; before them the state is taken back to the host.
 
     Args:
-        network: the lanes to run in; one of its own where absent.
+        network: the slots to run in; one of its own where absent.
     """
 
     def __init__(
-        self, model: RTS, config: TrackerConfig, *, sta: STA | None = None, network: LaneNetwork | None = None
+        self, model: RTS, config: TrackerConfig, *, sta: STA | None = None, network: BatchedNetwork | None = None
     ) -> None:
         if not supports(config):
-            raise SettingsError("these tracker settings need the host between frames; use FastTracker")
-        super().__init__(model, config, sta=sta)
-        self.segmentation = DeviceSegmentationBranch(model, config)
-        self.network = network or LaneNetwork(model, config)
-        self._steps: LaneSteps | None = None
+            raise SettingsError("these tracker settings need the host between frames; use fast_tracker")
+        super().__init__(model, config, sta=sta, segmentation=GpuSegmentationBranch)
+        self.network = network or BatchedNetwork(model, config)
+        self._steps: SlotSteps | None = None
         """Where the state is, unless the host has it."""
 
     @property
@@ -64,49 +64,42 @@ class DeviceTracker(FastTracker):
         return super().state
 
     def step(self, frame: NDArray[np.uint8]) -> TrackedFrame:
-        """`Tracker.step`; the result is waited for when its first field is read."""
-        return PendingFrame(_advance([(self, frame, None)])[0].frame)
+        """`Tracker.step`; waits for the device."""
+        return self.step_late(frame).read()
+
+    def step_late(self, frame: NDArray[np.uint8]) -> Pending:
+        """`Tracker.step_late`."""
+        return Pending(advance([(self, frame, None)])[0].frame)
 
     def step_scores(self, frame: NDArray[np.uint8], previous: Tensor | None = None) -> StepResult:
         """`Tracker.step_scores`; the scores are valid until the next step."""
-        return _advance([(self, frame, previous)])[0].scores()
+        return advance([(self, frame, previous)])[0].scores()
 
     @staticmethod
     def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[StepResult]:
-        """`Tracker.step_together`, as many at once as their network has lanes."""
-        lanes = _lanes_of(steps[0][0])
-        if len(steps) <= lanes:
-            return [reading.scores() for reading in _advance(steps)]
+        """`Tracker.step_together`, as many at once as their network has slots."""
+        slots = _slots_of(steps[0][0])
+        if len(steps) <= slots:
+            return [reading.scores() for reading in advance(steps)]
         results: list[StepResult] = []
-        for begin in range(0, len(steps), lanes):
-            # The next ones need the lanes that these are in.
-            found = (reading.scores() for reading in _advance(steps[begin : begin + lanes]))
+        for begin in range(0, len(steps), slots):
+            # The next ones need the slots that these are in.
+            found = (reading.scores() for reading in advance(steps[begin : begin + slots]))
             results += [dataclasses.replace(result, scores=result.scores.clone()) for result in found]
         return results
 
     @staticmethod
-    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[TrackedFrame]:
-        """`Tracker.step_apart`, as many at once as their network has lanes; the results are waited for when read."""
-        lanes = _lanes_of(trackers[0])
-        if len(trackers) <= lanes:
-            return [PendingFrame(reading.frame) for reading in _advance([(one, frame, None) for one in trackers])]
-        found: list[TrackedFrame] = []
-        for begin in range(0, len(trackers), lanes):
-            # The next ones need the lanes that these are in.
-            part = _advance([(tracker, frame, None) for tracker in trackers[begin : begin + lanes]])
-            found += [reading.frame() for reading in part]
+    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[Pending]:
+        """`Tracker.step_apart`, as many at once as their network has slots."""
+        slots = _slots_of(trackers[0])
+        if len(trackers) <= slots:
+            return [Pending(reading.frame) for reading in advance([(one, frame, None) for one in trackers])]
+        found: list[Pending] = []
+        for begin in range(0, len(trackers), slots):
+            found += GpuTracker.step_apart(trackers[begin : begin + slots], frame)
+            for pending in found[begin:]:
+                pending.read()  # the next ones need the slots that these are in
         return found
-
-    @staticmethod
-    def advance(trackers: Sequence[DeviceTracker], frames: Sequence[NDArray[np.uint8]]) -> list[TrackedFrame]:
-        """`step` of trackers of one network, each alone in its video, in one run of the network."""
-        readings = _advance([(tracker, frame, None) for tracker, frame in zip(trackers, frames, strict=True)])
-        return [PendingFrame(reading.frame) for reading in readings]
-
-    @property
-    def stages(self) -> Mapping[str, Stage]:
-        """What of its lane's work was done so far, by name; for measurements."""
-        return {} if self._steps is None else self._steps.stages
 
     def start_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
@@ -125,23 +118,27 @@ class DeviceTracker(FastTracker):
         super().restore(snapshot)
 
     @torch.inference_mode()
-    def leave_lane(self) -> None:
-        """Takes everything back to the host's objects, so that another target may have the lane."""
+    def leave(self) -> None:
+        """Takes everything back to the host's objects, so that another target may have the slot."""
         self._leave_device()
         for branch in (self.segmentation, self.localisation):
             branch.memory.slots = {name: values.clone() for name, values in branch.memory.slots.items()}
 
-    def enter(self, lane: Lane, frame: NDArray[np.uint8]) -> LaneSteps:
-        """Puts the state into a lane, unless it is there."""
+    def enter(self, slot: Slot, frame: NDArray[np.uint8]) -> SlotSteps:
+        """Puts the state into a slot, unless it is there."""
         if self._steps is not None:
             check_frame(frame, self._steps.image_size)
             return self._steps
         state = super().state
         check_frame(frame, state.probabilities.shape)
         size = (frame.shape[0], frame.shape[1])
-        self._steps = lane.steps_for(size, lambda: _steps_class(lane.network.device)(lane, self, size))
-        self._steps.load(self, state)
+        self._steps = slot.steps_for(size, lambda: _steps_class(slot.network.device)(slot, self._branches, size))
+        self._steps.load(self._branches, state)
         return self._steps
+
+    @property
+    def _branches(self) -> Branches:
+        return Branches(self.segmentation, self.localisation)
 
     @torch.inference_mode()
     def _leave_device(self) -> None:
@@ -151,54 +148,40 @@ class DeviceTracker(FastTracker):
     @torch.inference_mode()
     def _save(self) -> None:
         if self._steps is not None:
-            self._steps.save(self, super().state)
+            self._steps.save(self._branches, super().state)
 
 
 @torch.inference_mode()
-def _advance(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor | None]]) -> list[Reading]:
-    """Takes the next frame of trackers of one `LaneNetwork`, no more of them than it has lanes."""
+def advance(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor | None]]) -> list[Reading]:
+    """Takes the next frame of trackers of one `BatchedNetwork`, no more of them than it has slots."""
     held = []
     network = None
     for tracker, frame, previous in steps:
-        assert isinstance(tracker, DeviceTracker)
+        assert isinstance(tracker, GpuTracker)
         network = tracker.network
-        lane = network.lane_of(tracker)
-        held.append((lane, tracker.enter(lane, frame)))
+        slot = network.slot_of(tracker)
+        held.append((slot, tracker.enter(slot, frame)))
         held[-1][1].prepare(frame, previous)
     assert network is not None
-    with network.results_of([lane for lane, _ in held]):
+    with network.results_of([slot for slot, _ in held]):
         return [stages.finish() for _, stages in held]
 
 
-def _steps_class(device: torch.device) -> type[LaneSteps]:
+def _steps_class(device: torch.device) -> type[SlotSteps]:
     """Triton kernels on CUDA; PyTorch operations elsewhere and where Triton is missing."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         from rts_batch.tracking.gpu.kernels.steps import KernelSteps
 
         return KernelSteps
-    return LaneSteps
+    return SlotSteps
 
 
-def _lanes_of(tracker: Tracker) -> int:
-    assert isinstance(tracker, DeviceTracker)
-    return len(tracker.network.lanes)
+def _slots_of(tracker: Tracker) -> int:
+    assert isinstance(tracker, GpuTracker)
+    return len(tracker.network.slots)
 
 
-class DeviceSegmentationBranch(FastSegmentationBranch):
+class GpuSegmentationBranch(FastSegmentationBranch):
     """Identical to the fast branch, but the scores are computed afresh whenever the learner runs."""
 
     refresh = 1
-
-
-class PendingFrame(TrackedFrame):
-    """A tracked frame that is read from the device when its first field is asked for."""
-
-    def __init__(self, read: Callable[[], TrackedFrame]) -> None:
-        object.__setattr__(self, "_read", read)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        for key, value in vars(self._read()).items():
-            object.__setattr__(self, key, value)
-        return object.__getattribute__(self, name)

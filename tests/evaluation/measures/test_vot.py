@@ -28,7 +28,7 @@ from rts_batch.evaluation.scoring import score
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle
 from rts_batch.model.fast.networks import fast_networks
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.weights.registry import load_weights
 from tests.support.environments import environment_with
 from tests.support.places import REPOSITORY
@@ -217,7 +217,7 @@ def test_the_tracker_answers_over_trax_as_it_does_by_itself(tmp_path: Path) -> N
     weights = load_weights("rts-mini")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more add up in another order, and a pixel may differ
-    tracker = FastTracker(fast_networks(weights, "cpu")[0], weights.tracker_config)
+    tracker = fast_tracker(fast_networks(weights, "cpu")[0], weights.tracker_config)
     expected = [tracker.start(images[0], mask=masks[0]).mask, *(tracker.step(image).mask for image in images[1:])]
     torch.set_num_threads(threads)
 

@@ -18,7 +18,7 @@ from rts_batch.model.learner import apply_filter
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.target_model import TargetModel
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, build_sta, load_weights
@@ -164,7 +164,7 @@ def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], 
     plain, quick = networks
     # Small memories: samples are replaced, and score maps computed afresh.
     config = replace(SMALL, rules=rules, memory_size=12, localisation_memory_size=8)
-    theirs, ours = Tracker(plain, config), FastTracker(quick, config)
+    theirs, ours = Tracker(plain, config), fast_tracker(quick, config)
     for tracker in (theirs, ours):
         tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
     for number, (frame, mask) in enumerate(FRAMES[1:], start=2):
@@ -179,12 +179,12 @@ def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], 
 
 def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS]) -> None:
     config = replace(SMALL, memory_size=12, localisation_memory_size=8)
-    scene = Scene(networks[1], config, single=True, tracker=FastTracker)
+    scene = Scene(networks[1], config, single=True, tracker=fast_tracker)
     scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     for frame, _ in FRAMES[1:9]:
         scene.step(frame)
     snapshot = scene.snapshot()
-    fresh = Scene(networks[1], config, single=True, tracker=FastTracker)
+    fresh = Scene(networks[1], config, single=True, tracker=fast_tracker)
     fresh.restore(snapshot)
     for frame, _ in FRAMES[9:22]:
         ours, theirs = fresh.step(frame)[1], scene.step(frame)[1]
@@ -194,19 +194,19 @@ def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS]) 
 
 
 def test_a_fast_tracker_starts_anew_with_nothing_of_the_target_before(networks: tuple[RTS, RTS]) -> None:
-    def masks(tracker: FastTracker) -> list[np.ndarray]:
+    def masks(tracker: Tracker) -> list[np.ndarray]:
         (first, mask), *later = FRAMES[:3]
         return [tracker.start(first, mask=mask).mask, *(tracker.step(frame).mask for frame, _ in later)]
 
-    used = FastTracker(networks[1], SMALL)
+    used = fast_tracker(networks[1], SMALL)
     masks(used)
-    for again, fresh in zip(masks(used), masks(FastTracker(networks[1], SMALL)), strict=True):
+    for again, fresh in zip(masks(used), masks(fast_tracker(networks[1], SMALL)), strict=True):
         assert np.array_equal(again, fresh)
 
 
 def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[RTS, RTS], engine: str) -> None:
     half = fast(networks[0], profile="bf16")
-    exact, rounded = FastTracker(networks[1], SMALL), FastTracker(half, SMALL)
+    exact, rounded = fast_tracker(networks[1], SMALL), fast_tracker(half, SMALL)
     exact.start(FRAMES[0][0], mask=FRAMES[0][1])
     overlaps = []
     for frame, _ in FRAMES[1:8]:

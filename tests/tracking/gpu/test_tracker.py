@@ -17,11 +17,11 @@ from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
 from rts_batch.tracking import region as crop
-from rts_batch.tracking.fast import FastTracker
+from rts_batch.tracking.fast import FastSegmentationBranch, fast_tracker
 from rts_batch.tracking.gpu import region as device_crop
-from rts_batch.tracking.gpu.batch import LaneNetwork
-from rts_batch.tracking.gpu.steps import LaneSteps
-from rts_batch.tracking.gpu.tracker import DeviceTracker, supports
+from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.steps import SlotSteps
+from rts_batch.tracking.gpu.tracker import GpuTracker, supports
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
@@ -92,7 +92,7 @@ def test_the_search_region_is_the_plain_ones(image_size: tuple[int, int], crop_s
 @pytest.mark.parametrize("fallback", [True, False])
 def test_the_device_tracker_gives_the_fast_ones_frames(network: RTS, threshold: float, fallback: bool) -> None:
     config = replace(SMALL, not_found_threshold=threshold, localisation_fallback=fallback)
-    theirs, ours = FastTracker(network, config), DeviceTracker(network, config)
+    theirs, ours = fast_tracker(network, config), GpuTracker(network, config)
     for tracker in (theirs, ours):
         tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
     for number, (frame, mask) in enumerate(FRAMES[1:], start=2):
@@ -123,15 +123,15 @@ def test_the_device_tracker_gives_the_fast_ones_frames(network: RTS, threshold: 
 
 
 def test_a_device_tracker_that_was_saved_goes_on_bit_for_bit(network: RTS) -> None:
-    lanes = LaneNetwork(network, SMALL)
-    scene = Scene(network, SMALL, single=True, tracker=lambda *args, **kw: DeviceTracker(*args, network=lanes, **kw))
+    lanes = BatchedNetwork(network, SMALL)
+    scene = Scene(network, SMALL, single=True, tracker=lambda *args, **kw: GpuTracker(*args, network=lanes, **kw))
     scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     for frame, _ in FRAMES[1:9]:
         scene.step(frame)
     snapshot = scene.snapshot()
     expected = [scene.step(frame)[1] for frame, _ in FRAMES[9:22]]
     masks = [(found.mask, found.score, found.confidence) for found in expected]
-    fresh = Scene(network, SMALL, single=True, tracker=DeviceTracker)
+    fresh = Scene(network, SMALL, single=True, tracker=GpuTracker)
     fresh.restore(snapshot)
     for (frame, _), (mask, score, confidence) in zip(FRAMES[9:22], masks, strict=True):
         found = fresh.step(frame)[1]
@@ -140,12 +140,12 @@ def test_a_device_tracker_that_was_saved_goes_on_bit_for_bit(network: RTS) -> No
 
 
 def test_a_frame_read_late_is_the_frame_read_at_once(network: RTS) -> None:
-    at_once, late = DeviceTracker(network, SMALL), DeviceTracker(network, SMALL)
+    at_once, late = GpuTracker(network, SMALL), GpuTracker(network, SMALL)
     for tracker in (at_once, late):
         tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
-    pending = [late.step(frame) for frame, _ in FRAMES[1:12]]
-    for found, (frame, _) in zip(pending, FRAMES[1:12], strict=True):
-        expected = at_once.step(frame)
+    pending = [late.step_late(frame) for frame, _ in FRAMES[1:12]]
+    for coming, (frame, _) in zip(pending, FRAMES[1:12], strict=True):
+        expected, found = at_once.step(frame), coming.read()
         assert found.score == expected.score
         assert np.array_equal(found.mask, expected.mask)
         assert found.box == expected.box
@@ -153,9 +153,9 @@ def test_a_frame_read_late_is_the_frame_read_at_once(network: RTS) -> None:
 
 @pytest.mark.parametrize("lanes", [3, 2], ids=["a lane each", "one lane too few"])
 def test_targets_of_one_video_are_one_batch(network: RTS, lanes: int) -> None:
-    together = LaneNetwork(network, SMALL, lanes=lanes)
-    theirs = Scene(network, SMALL, single=False, tracker=FastTracker)
-    ours = Scene(network, SMALL, single=False, tracker=lambda *args, **kw: DeviceTracker(*args, network=together, **kw))
+    together = BatchedNetwork(network, SMALL, slots=lanes)
+    theirs = Scene(network, SMALL, single=False, tracker=fast_tracker)
+    ours = Scene(network, SMALL, single=False, tracker=lambda *args, **kw: GpuTracker(*args, network=together, **kw))
     moved = np.roll(FRAMES[0][1], 30, axis=1)
     for number, (frame, mask) in enumerate(FRAMES[:10]):
         prompts = {1: Marking(mask=mask), 2: Marking(mask=moved & ~mask)} if number == 0 else {}
@@ -173,15 +173,15 @@ def test_targets_of_one_video_are_one_batch(network: RTS, lanes: int) -> None:
 
 @pytest.mark.parametrize("lanes", [3, 2], ids=["a lane each", "one lane too few"])
 def test_targets_that_may_overlap_are_one_batch(network: RTS, lanes: int) -> None:
-    together = LaneNetwork(network, SMALL, lanes=lanes)
+    together = BatchedNetwork(network, SMALL, slots=lanes)
 
-    def tracker(*args: Any, **options: Any) -> DeviceTracker:
-        return DeviceTracker(*args, network=together, **options)
+    def tracker(*args: Any, **options: Any) -> GpuTracker:
+        return GpuTracker(*args, network=together, **options)
 
     ours = Scene(network, SMALL, single=False, overlap="allow", tracker=tracker)
     mask = FRAMES[0][1]
     prompts = {1: mask, 2: np.roll(mask, 4, axis=1), 3: np.roll(mask, 30, axis=1)}
-    alone = {key: DeviceTracker(network, SMALL) for key in prompts}
+    alone = {key: GpuTracker(network, SMALL) for key in prompts}
     for number, (frame, _) in enumerate(FRAMES[:8]):
         marked = {key: Marking(mask=mask) for key, mask in prompts.items()} if number in (0, 5) else {}
         found = ours.step(frame, marked)
@@ -198,16 +198,16 @@ def moved(index: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_lanes_result_does_not_depend_on_the_others(network: RTS) -> None:
-    def start(tracker: DeviceTracker, shift: int) -> np.ndarray:
+    def start(tracker: GpuTracker, shift: int) -> np.ndarray:
         frame, mask = moved(0, shift)
         return tracker.start(frame, mask=mask).mask
 
-    def track(lanes: LaneNetwork, shift: int, frames: int, results: dict[int, list[np.ndarray]]) -> None:
-        tracker = DeviceTracker(network, SMALL, network=lanes)
+    def track(lanes: BatchedNetwork, shift: int, frames: int, results: dict[int, list[np.ndarray]]) -> None:
+        tracker = GpuTracker(network, SMALL, network=lanes)
         results[shift] = [start(tracker, shift)]
         results[shift] += [tracker.step(moved(index, shift)[0]).mask for index in range(1, frames)]
 
-    lanes = LaneNetwork(network, SMALL, lanes=3)
+    lanes = BatchedNetwork(network, SMALL, slots=3)
     lengths = {0: 8, 15: 4, 40: 6, 70: 8, 90: 4}
     alone: dict[int, list[np.ndarray]] = {}
     for shift, frames in lengths.items():
@@ -236,8 +236,8 @@ def test_a_lanes_result_does_not_depend_on_the_others(network: RTS) -> None:
 
 
 def test_a_network_that_fails_for_one_thread_runs_for_the_others(network: RTS, monkeypatch) -> None:
-    lanes, alone = LaneNetwork(network, SMALL, lanes=2), DeviceTracker(network, SMALL)
-    trackers = [DeviceTracker(network, SMALL, network=lanes) for _ in range(2)]
+    lanes, alone = BatchedNetwork(network, SMALL, slots=2), GpuTracker(network, SMALL)
+    trackers = [GpuTracker(network, SMALL, network=lanes) for _ in range(2)]
     for tracker, shift in zip((*trackers, alone), (0, 40, 40), strict=True):
         frame, mask = moved(0, shift)
         tracker.start(frame, mask=mask)
@@ -256,9 +256,9 @@ def test_a_network_that_fails_for_one_thread_runs_for_the_others(network: RTS, m
 
 
 def test_more_trackers_than_lanes_take_turns(network: RTS) -> None:
-    lanes = LaneNetwork(network, SMALL)
-    first, second = (DeviceTracker(network, SMALL, network=lanes) for _ in range(2))
-    alone = [DeviceTracker(network, SMALL) for _ in range(2)]
+    lanes = BatchedNetwork(network, SMALL)
+    first, second = (GpuTracker(network, SMALL, network=lanes) for _ in range(2))
+    alone = [GpuTracker(network, SMALL) for _ in range(2)]
     for tracker, shift in zip((first, second, *alone), (0, 40, 0, 40), strict=True):
         frame, mask = moved(0, shift)
         tracker.start(frame, mask=mask)
@@ -269,7 +269,7 @@ def test_more_trackers_than_lanes_take_turns(network: RTS) -> None:
 
 
 def test_a_frame_of_another_size_is_refused(network: RTS) -> None:
-    tracker = DeviceTracker(network, SMALL)
+    tracker = GpuTracker(network, SMALL)
     tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
     for _ in range(2):
         with pytest.raises(PromptError, match="the frame is 100×90, the first was 128×96"):
@@ -281,19 +281,19 @@ def test_settings_that_need_the_host_are_refused(network: RTS) -> None:
     assert supports(TrackerConfig())
     for config in (replace(SMALL, rules="paper"), replace(SMALL, distractor_threshold=0.8)):
         assert not supports(config)
-        with pytest.raises(SettingsError, match="FastTracker"):
-            DeviceTracker(network, config)
+        with pytest.raises(SettingsError, match="fast_tracker"):
+            GpuTracker(network, config)
 
 
 def test_the_opener_takes_the_tracker_that_fits_the_device(network: RTS) -> None:
     on_cuda = next(network.parameters()).is_cuda
     scene = SceneOpener(network, SMALL, lanes=2).open(1)
     scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
-    assert type(scene.trackers[1]) is (DeviceTracker if on_cuda else FastTracker)
+    assert isinstance(scene.trackers[1], GpuTracker) is on_cuda
     several = SceneOpener(network, replace(SMALL, rules="paper")).open(2)  # needs the host
     several.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
-    assert type(several.trackers[1]) is FastTracker
-    assert isinstance(scene.trackers[1], Tracker)
+    assert type(several.trackers[1]) is Tracker
+    assert isinstance(several.trackers[1].segmentation, FastSegmentationBranch)
 
 
 def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -> None:
@@ -305,7 +305,7 @@ def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -
         masks = {key: np.roll(FRAMES[0][1], 20 * key, axis=1) for key in range(targets)}
         scene.step(FRAMES[0][0], {key: Marking(mask=mask) for key, mask in masks.items()})
         used.append(scene.trackers[0].network)
-        assert len(used[-1].lanes) == targets
+        assert len(used[-1].slots) == targets
         del scene
         gc.collect()
     assert used[0] is used[1]
@@ -323,22 +323,22 @@ def on_gpu() -> RTS:
 
 @pytest.mark.gpu
 def test_a_step_never_waits_for_the_device(on_gpu: RTS) -> None:
-    tracker = DeviceTracker(on_gpu, SMALL)
+    tracker = GpuTracker(on_gpu, SMALL)
     tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
     for frame, _ in FRAMES[1:6]:
         tracker.step(frame)  # captures every stage
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        pending = [tracker.step(frame) for frame, _ in FRAMES[6:12]]
+        pending = [tracker.step_late(frame) for frame, _ in FRAMES[6:12]]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(found.mask.shape == (96, 128) for found in pending)
+    assert all(found.read().mask.shape == (96, 128) for found in pending)
 
 
 @pytest.mark.gpu
 def test_memory_on_the_device_does_not_grow_with_the_video(on_gpu: RTS) -> None:
-    tracker = DeviceTracker(on_gpu, SMALL)
+    tracker = GpuTracker(on_gpu, SMALL)
     tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
     for index in range(30):
         _ = tracker.step(FRAMES[index % len(FRAMES)][0]).mask
@@ -353,10 +353,10 @@ def test_memory_on_the_device_does_not_grow_with_the_video(on_gpu: RTS) -> None:
 def test_profiles_stay_close_on_a_gpu(profile) -> None:
     plain = build_model(load_weights("rts-mini"), "cuda")
     set_precision("cuda", "exact")
-    exact = DeviceTracker(fast(plain), SMALL)
+    exact = GpuTracker(fast(plain), SMALL)
     exact.start(FRAMES[0][0], mask=FRAMES[0][1])
     set_precision("cuda", profile)
-    rounded = DeviceTracker(fast(plain, profile=profile), SMALL)
+    rounded = GpuTracker(fast(plain, profile=profile), SMALL)
     overlaps = []
     for frame, _ in FRAMES[1:8]:
         rounded.restore(exact.snapshot())
@@ -372,13 +372,13 @@ def test_profiles_stay_close_on_a_gpu(profile) -> None:
 def test_kernels_do_what_the_tensor_operations_do(on_gpu: RTS, threshold: float, monkeypatch) -> None:
     pytest.importorskip("triton")
     config = replace(SMALL, not_found_threshold=threshold)
-    tensors, kernels = DeviceTracker(on_gpu, config), DeviceTracker(on_gpu, config)
+    tensors, kernels = GpuTracker(on_gpu, config), GpuTracker(on_gpu, config)
     for tracker in (tensors, kernels):
         tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
     for number, (frame, _) in enumerate(FRAMES[1:], start=2):
         frame = np.full_like(frame, 90) if 8 <= number < 11 else frame
         with monkeypatch.context() as patch:
-            patch.setattr("rts_batch.tracking.gpu.tracker._steps_class", lambda device: LaneSteps)
+            patch.setattr("rts_batch.tracking.gpu.tracker._steps_class", lambda device: SlotSteps)
             expected = tensors.step(frame)
         found = kernels.step(frame)
         assert type(kernels._steps) is not type(tensors._steps)

@@ -1,6 +1,6 @@
-"""What the Triton kernels of `kernel_steps.py` share, and those of a sample memory.
+"""What the Triton kernels of `steps.py` share, and those of a sample memory.
 
-The kernels are `device_crop.py`, `device_state.py` and `device_memory.py` read line by line: the same float32
+The kernels are `region.py`, `state.py` and `memory.py` of the folder above read line by line: the same float32
 operations in the same order, with correctly rounded divisions and roots and no fused multiply-add. Sums over maps go
 tile by tile, always in the same order. Import these modules only where Triton is installed, as it is with PyTorch for
 CUDA.
@@ -51,7 +51,7 @@ def stride_of(ratio):
 
 @triton.jit
 def source_of(cell, step, length):
-    """`device_crop._bilinear`."""
+    """`region._bilinear`."""
     source = tl.maximum((cell + 0.5) * step - 0.5, 0.0)
     low = tl.minimum(tl.floor(source), length - 1)
     return low, tl.minimum(low + 1, length - 1), tl.minimum(tl.maximum(source - low, 0.0), 1.0)

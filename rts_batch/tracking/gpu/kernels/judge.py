@@ -6,6 +6,30 @@ import triton
 import triton.language as tl
 
 from rts_batch.tracking.gpu.kernels.common import scale_of, source_of
+from rts_batch.tracking.gpu.kernels.offsets import (
+    FLAG_LOST_LOCALISATION,
+    FLAG_LOST_MASK,
+    FLAG_MASK_TOO_SMALL,
+    NUMBER_AREA,
+    NUMBER_BOX,
+    NUMBER_CONFIDENCE_SUM,
+    NUMBER_LOST_LOCALISATION,
+    NUMBER_LOST_MASK,
+    NUMBER_MASK_TOO_SMALL,
+    NUMBER_POSITION,
+    NUMBER_PROBABILITY_SUM,
+    NUMBER_SCORE,
+    NUMBER_TARGET_SIZE,
+    NUMBER_WINDOW,
+    PLACE_BOTTOM_RIGHT,
+    PLACE_TOP_LEFT,
+    VALUE_CLF_BASE_TARGET_SIZE,
+    VALUE_CLF_POSITION,
+    VALUE_CLF_SCALE,
+    VALUE_CLF_SCALE_BOUNDS,
+    VALUE_CLF_TARGET_SIZE,
+    VALUE_PLACEMENT,
+)
 
 
 @triton.jit
@@ -21,8 +45,8 @@ def _span(centre, scale, length):
 @triton.jit
 def _centre_and_scale(placement, crop_height, crop_width):
     """`Placement.position` and `Placement.scale`."""
-    top, left = tl.load(placement), tl.load(placement + 1)
-    bottom, right = tl.load(placement + 2), tl.load(placement + 3)
+    top, left = tl.load(placement + PLACE_TOP_LEFT), tl.load(placement + PLACE_TOP_LEFT + 1)
+    bottom, right = tl.load(placement + PLACE_BOTTOM_RIGHT), tl.load(placement + PLACE_BOTTOM_RIGHT + 1)
     scale = tl.sqrt_rn(tl.div_rn(bottom - top, crop_height) * tl.div_rn(right - left, crop_width))
     return 0.5 * (top + bottom - 1), 0.5 * (left + right - 1), scale
 
@@ -32,7 +56,7 @@ def paste(
     logits, placement, scores, probabilities, previous, mask, partial, height, width, tiles_across,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`device_crop.paste_scores` and what follows from it for every pixel; each tile's measures go to `partial`.
+    """`region.paste_scores` and what follows from it for every pixel; each tile's measures go to `partial`.
 
     Those are sums of probabilities, of those inside the mask, area, and the mask's first and last row and column.
     """
@@ -84,9 +108,8 @@ def judge(
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, MAP_ROWS: tl.constexpr, MAP_COLUMNS: tl.constexpr,
     FEATURE_ROWS: tl.constexpr, FEATURE_COLUMNS: tl.constexpr,
     TILES: tl.constexpr, MAP_BLOCK: tl.constexpr,
-    CLF_SCALE: tl.constexpr, BOUNDS: tl.constexpr, PLACEMENT: tl.constexpr,
 ):  # fmt: skip
-    """`LaneSteps._judge` after the maps: localisation, flags, the target followed, its label; one program."""
+    """`SlotSteps._judge` after the maps: localisation, flags, the target followed, its label; one program."""
     at = tl.arange(0, TILES)
     some = at < tiles
     part = partial + at * 8
@@ -112,7 +135,7 @@ def judge(
     cell_y, cell_x = (best % MAP_ROWS).to(tl.float32), (best // MAP_ROWS).to(tl.float32)
     middle_y = (tl.full([], MAP_ROWS, tl.float32) - 1) / 2
     middle_x = (tl.full([], MAP_COLUMNS, tl.float32) - 1) / 2
-    placement = values + PLACEMENT
+    placement = values + VALUE_PLACEMENT
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
     centre_y, centre_x, scale = _centre_and_scale(placement, crop_height, crop_width)
     place_y = centre_y + (cell_y - middle_y) * tl.div_rn(crop_height, 2 * middle_y) * scale
@@ -120,14 +143,19 @@ def judge(
 
     by_mask = (~lost_mask) & (~too_small)
     by_score = (~by_mask) & found
-    clf_scale = tl.minimum(tl.maximum(scale, tl.load(values + BOUNDS)), tl.load(values + BOUNDS + 1))
-    size_h, size_w = tl.load(values + 10) * clf_scale, tl.load(values + 11) * clf_scale
+    clf_scale = tl.minimum(
+        tl.maximum(scale, tl.load(values + VALUE_CLF_SCALE_BOUNDS)), tl.load(values + VALUE_CLF_SCALE_BOUNDS + 1)
+    )
+    size_h, size_w = (
+        tl.load(values + VALUE_CLF_BASE_TARGET_SIZE) * clf_scale,
+        tl.load(values + VALUE_CLF_BASE_TARGET_SIZE + 1) * clf_scale,
+    )
     offset_y, offset_x = inside_ratio * size_h, inside_ratio * size_w
     place_y = tl.maximum(tl.minimum(place_y, height.to(tl.float32) - offset_y), offset_y)
     place_x = tl.maximum(tl.minimum(place_x, width.to(tl.float32) - offset_x), offset_x)
-    own_y, own_x = tl.load(values + 6), tl.load(values + 7)
-    own_h, own_w = tl.load(values + 8), tl.load(values + 9)
-    own_scale = tl.load(values + CLF_SCALE)
+    own_y, own_x = tl.load(values + VALUE_CLF_POSITION), tl.load(values + VALUE_CLF_POSITION + 1)
+    own_h, own_w = tl.load(values + VALUE_CLF_TARGET_SIZE), tl.load(values + VALUE_CLF_TARGET_SIZE + 1)
+    own_scale = tl.load(values + VALUE_CLF_SCALE)
     own_y = tl.where(by_mask, y + (h - 1) / 2, tl.where(by_score, place_y, own_y))
     own_x = tl.where(by_mask, x + (w - 1) / 2, tl.where(by_score, place_x, own_x))
     box_scale = scale_of(h, w, area_scale, crop_height * crop_width)
@@ -146,33 +174,33 @@ def judge(
     covered = (last_y > first_y) & (last_x > first_x)
 
     tl.debug_barrier()  # everything has been read
-    tl.store(values + 6, own_y)
-    tl.store(values + 7, own_x)
-    tl.store(values + 8, own_h)
-    tl.store(values + 9, own_w)
-    tl.store(values + CLF_SCALE, own_scale)
-    tl.store(flags, lost_mask.to(tl.int8))
-    tl.store(flags + 1, too_small.to(tl.int8))
-    tl.store(flags + 2, (~found).to(tl.int8))
-    tl.store(numbers, peak)
-    tl.store(numbers + 1, probability_sum)
-    tl.store(numbers + 2, confidence_sum)
-    tl.store(numbers + 3, area)
-    tl.store(numbers + 4, lost_mask.to(tl.float32))
-    tl.store(numbers + 5, too_small.to(tl.float32))
-    tl.store(numbers + 6, (~found).to(tl.float32))
-    tl.store(numbers + 7, x)
-    tl.store(numbers + 8, y)
-    tl.store(numbers + 9, w)
-    tl.store(numbers + 10, h)
-    tl.store(numbers + 11, own_y)
-    tl.store(numbers + 12, own_x)
-    tl.store(numbers + 13, own_h)
-    tl.store(numbers + 14, own_w)
-    tl.store(numbers + 15, tl.where(covered, first_y, 0.0))
-    tl.store(numbers + 16, tl.where(covered, first_x, 0.0))
-    tl.store(numbers + 17, tl.where(covered, last_y, 0.0))
-    tl.store(numbers + 18, tl.where(covered, last_x, 0.0))
+    tl.store(values + VALUE_CLF_POSITION, own_y)
+    tl.store(values + VALUE_CLF_POSITION + 1, own_x)
+    tl.store(values + VALUE_CLF_TARGET_SIZE, own_h)
+    tl.store(values + VALUE_CLF_TARGET_SIZE + 1, own_w)
+    tl.store(values + VALUE_CLF_SCALE, own_scale)
+    tl.store(flags + FLAG_LOST_MASK, lost_mask.to(tl.int8))
+    tl.store(flags + FLAG_MASK_TOO_SMALL, too_small.to(tl.int8))
+    tl.store(flags + FLAG_LOST_LOCALISATION, (~found).to(tl.int8))
+    tl.store(numbers + NUMBER_SCORE, peak)
+    tl.store(numbers + NUMBER_PROBABILITY_SUM, probability_sum)
+    tl.store(numbers + NUMBER_CONFIDENCE_SUM, confidence_sum)
+    tl.store(numbers + NUMBER_AREA, area)
+    tl.store(numbers + NUMBER_LOST_MASK, lost_mask.to(tl.float32))
+    tl.store(numbers + NUMBER_MASK_TOO_SMALL, too_small.to(tl.float32))
+    tl.store(numbers + NUMBER_LOST_LOCALISATION, (~found).to(tl.float32))
+    tl.store(numbers + NUMBER_BOX, x)
+    tl.store(numbers + NUMBER_BOX + 1, y)
+    tl.store(numbers + NUMBER_BOX + 2, w)
+    tl.store(numbers + NUMBER_BOX + 3, h)
+    tl.store(numbers + NUMBER_POSITION, own_y)
+    tl.store(numbers + NUMBER_POSITION + 1, own_x)
+    tl.store(numbers + NUMBER_TARGET_SIZE, own_h)
+    tl.store(numbers + NUMBER_TARGET_SIZE + 1, own_w)
+    tl.store(numbers + NUMBER_WINDOW, tl.where(covered, first_y, 0.0))
+    tl.store(numbers + NUMBER_WINDOW + 1, tl.where(covered, first_x, 0.0))
+    tl.store(numbers + NUMBER_WINDOW + 2, tl.where(covered, last_y, 0.0))
+    tl.store(numbers + NUMBER_WINDOW + 3, tl.where(covered, last_x, 0.0))
 
     off_y = tl.div_rn(FEATURE_ROWS * tl.div_rn(own_y - centre_y, scale), crop_height) + shift
     off_x = tl.div_rn(FEATURE_COLUMNS * tl.div_rn(own_x - centre_x, scale), crop_width) + shift

@@ -6,6 +6,27 @@ import triton
 import triton.language as tl
 
 from rts_batch.tracking.gpu.kernels.common import nearest, scale_to_follow, source_of, stride_of, trunc
+from rts_batch.tracking.gpu.kernels.offsets import (
+    FLAG_LOST_LOCALISATION,
+    FLAG_LOST_MASK,
+    FLAG_MASK_TOO_SMALL,
+    PLACE_BOTTOM_RIGHT,
+    PLACE_COUNT,
+    PLACE_FIRST,
+    PLACE_INNER,
+    PLACE_OFFSET,
+    PLACE_STRIDE,
+    PLACE_TOP_LEFT,
+    VALUE_BASE_TARGET_SIZE,
+    VALUE_CLF_POSITION,
+    VALUE_CLF_TARGET_SIZE,
+    VALUE_HISTORY,
+    VALUE_LOST_FRAMES,
+    VALUE_PLACEMENT,
+    VALUE_POSITION,
+    VALUE_TARGET_SCALE,
+    VALUE_TARGET_SIZE,
+)
 
 
 @triton.jit
@@ -49,7 +70,6 @@ def search(
     lowest, highest, odd_y, odd_x,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, FALLBACK: tl.constexpr,
     BLOCK: tl.constexpr, CROP_BLOCK: tl.constexpr,
-    TARGET_SCALE: tl.constexpr, LOST_FRAMES: tl.constexpr, PLACEMENT: tl.constexpr, HISTORY: tl.constexpr,
     LENGTH: tl.constexpr, FEWEST: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
     """`DeviceState.update_search`, the next search region and its `mask_places`; one program."""
@@ -67,29 +87,35 @@ def search(
     spread_x = tl.div_rn(tl.sum(off_x * off_x * column, 0), total)
     measured = (total > 0) & (spread_y > 0) & (spread_x > 0)
 
-    lost_mask, too_small = tl.load(flags) != 0, tl.load(flags + 1) != 0
-    wider = tl.load(flags + 2) != 0
+    lost_mask, too_small = tl.load(flags + FLAG_LOST_MASK) != 0, tl.load(flags + FLAG_MASK_TOO_SMALL) != 0
+    wider = tl.load(flags + FLAG_LOST_LOCALISATION) != 0
     no_mask = lost_mask | too_small
     if not FALLBACK:
         wider = wider | no_mask
-    old_y, old_x = tl.load(values), tl.load(values + 1)
-    old_h, old_w = tl.load(values + 2), tl.load(values + 3)
+    old_y, old_x = tl.load(values + VALUE_POSITION), tl.load(values + VALUE_POSITION + 1)
+    old_h, old_w = tl.load(values + VALUE_TARGET_SIZE), tl.load(values + VALUE_TARGET_SIZE + 1)
     y, x = tl.where(measured, mean_y, old_y), tl.where(measured, mean_x, old_x)
     h = tl.where(measured, 4.0 * tl.sqrt_rn(spread_y), old_h)
     w = tl.where(measured, 4.0 * tl.sqrt_rn(spread_x), old_w)
-    y, x = tl.where(no_mask, tl.load(values + 6), y), tl.where(no_mask, tl.load(values + 7), x)
-    h, w = tl.where(no_mask, tl.load(values + 8), h), tl.where(no_mask, tl.load(values + 9), w)
+    y, x = (
+        tl.where(no_mask, tl.load(values + VALUE_CLF_POSITION), y),
+        tl.where(no_mask, tl.load(values + VALUE_CLF_POSITION + 1), x),
+    )
+    h, w = (
+        tl.where(no_mask, tl.load(values + VALUE_CLF_TARGET_SIZE), h),
+        tl.where(no_mask, tl.load(values + VALUE_CLF_TARGET_SIZE + 1), w),
+    )
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
-    before = tl.load(values + TARGET_SCALE)
-    base_h, base_w = tl.load(values + 4), tl.load(values + 5)
+    before = tl.load(values + VALUE_TARGET_SCALE)
+    base_h, base_w = tl.load(values + VALUE_BASE_TARGET_SIZE), tl.load(values + VALUE_BASE_TARGET_SIZE + 1)
     scale = scale_to_follow(h, w, base_h, base_w)
     scale = tl.minimum(tl.maximum(scale, lowest * before), highest * before)
 
     slot = tl.arange(0, 64)
-    history = tl.load(values + HISTORY + slot, mask=slot < LENGTH, other=0.0)
-    moved = tl.load(values + HISTORY + slot + 1, mask=slot < LENGTH - 1, other=0.0)
+    history = tl.load(values + VALUE_HISTORY + slot, mask=slot < LENGTH, other=0.0)
+    moved = tl.load(values + VALUE_HISTORY + slot + 1, mask=slot < LENGTH - 1, other=0.0)
     moved = tl.where(slot == LENGTH - 1, scale, moved)
-    lost = tl.load(values + LOST_FRAMES) + 1
+    lost = tl.load(values + VALUE_LOST_FRAMES) + 1
     count = tl.minimum(tl.maximum(lost, 1.0 * FEWEST), 1.0 * MOST)
     last = tl.sum(tl.where(slot == LENGTH - 1, history, 0.0), 0)
     recent = ((history >= last) & (history > 0)).to(tl.int32)
@@ -115,28 +141,28 @@ def search(
     count_y, count_x = trunc(bottom) - first_y, trunc(right) - first_x
 
     tl.debug_barrier()  # everything has been read
-    tl.store(values, y)
-    tl.store(values + 1, x)
-    tl.store(values + 2, h)
-    tl.store(values + 3, w)
-    tl.store(values + TARGET_SCALE, scale)
-    tl.store(values + LOST_FRAMES, tl.where(wider, lost, 0.0))
-    tl.store(values + HISTORY + slot, history, mask=slot < LENGTH)
-    placement = values + PLACEMENT
-    tl.store(placement, stride * top)
-    tl.store(placement + 1, stride * left)
-    tl.store(placement + 2, stride * bottom)
-    tl.store(placement + 3, stride * right)
-    tl.store(placement + 4, first_y)
-    tl.store(placement + 5, first_x)
-    tl.store(placement + 6, count_y)
-    tl.store(placement + 7, count_x)
-    tl.store(placement + 8, stride)
-    tl.store(placement + 9, stride)
-    tl.store(placement + 10, offset_y)
-    tl.store(placement + 11, offset_x)
-    tl.store(placement + 12, inner_y)
-    tl.store(placement + 13, inner_x)
+    tl.store(values + VALUE_POSITION, y)
+    tl.store(values + VALUE_POSITION + 1, x)
+    tl.store(values + VALUE_TARGET_SIZE, h)
+    tl.store(values + VALUE_TARGET_SIZE + 1, w)
+    tl.store(values + VALUE_TARGET_SCALE, scale)
+    tl.store(values + VALUE_LOST_FRAMES, tl.where(wider, lost, 0.0))
+    tl.store(values + VALUE_HISTORY + slot, history, mask=slot < LENGTH)
+    placement = values + VALUE_PLACEMENT
+    tl.store(placement + PLACE_TOP_LEFT, stride * top)
+    tl.store(placement + PLACE_TOP_LEFT + 1, stride * left)
+    tl.store(placement + PLACE_BOTTOM_RIGHT, stride * bottom)
+    tl.store(placement + PLACE_BOTTOM_RIGHT + 1, stride * right)
+    tl.store(placement + PLACE_FIRST, first_y)
+    tl.store(placement + PLACE_FIRST + 1, first_x)
+    tl.store(placement + PLACE_COUNT, count_y)
+    tl.store(placement + PLACE_COUNT + 1, count_x)
+    tl.store(placement + PLACE_STRIDE, stride)
+    tl.store(placement + PLACE_STRIDE + 1, stride)
+    tl.store(placement + PLACE_OFFSET, offset_y)
+    tl.store(placement + PLACE_OFFSET + 1, offset_x)
+    tl.store(placement + PLACE_INNER, inner_y)
+    tl.store(placement + PLACE_INNER + 1, inner_x)
 
     at = tl.arange(0, CROP_BLOCK)
     across = at >= CROP_HEIGHT
@@ -158,7 +184,7 @@ def _pixel(cell, first, inner, stride, offset):
 
 @triton.jit
 def _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT: tl.constexpr):
-    """`device_crop.sample_mask` of some pixels of the crop."""
+    """`region.sample_mask` of some pixels of the crop."""
     column += CROP_HEIGHT
     y, x = tl.load(places + row, mask=valid, other=0), tl.load(places + column, mask=valid, other=0)
     inside = (tl.load(held + row, mask=valid, other=0) != 0) & (tl.load(held + column, mask=valid, other=0) != 0)
@@ -170,17 +196,25 @@ def cut(
     frame, placement, crop, previous, previous_crop, places, held, flags, width,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, PREVIOUS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`device_crop.sample_image` of every pixel of the crop, and the last mask in it."""
+    """`region.sample_image` of every pixel of the crop, and the last mask in it."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < CROP_HEIGHT * CROP_WIDTH
     row, column = at // CROP_WIDTH, at % CROP_WIDTH
-    count_y, count_x = tl.load(placement + 6), tl.load(placement + 7)
-    stride = tl.load(placement + 8)
+    count_y, count_x = tl.load(placement + PLACE_COUNT), tl.load(placement + PLACE_COUNT + 1)
+    stride = tl.load(placement + PLACE_STRIDE)
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
     top, bottom, down = source_of(row.to(tl.float32), tl.div_rn(count_y, crop_height), count_y)
     left, right, across = source_of(column.to(tl.float32), tl.div_rn(count_x, crop_width), count_x)
-    first_y, offset_y, inner_y = tl.load(placement + 4), tl.load(placement + 10), tl.load(placement + 12)
-    first_x, offset_x, inner_x = tl.load(placement + 5), tl.load(placement + 11), tl.load(placement + 13)
+    first_y, offset_y, inner_y = (
+        tl.load(placement + PLACE_FIRST),
+        tl.load(placement + PLACE_OFFSET),
+        tl.load(placement + PLACE_INNER),
+    )
+    first_x, offset_x, inner_x = (
+        tl.load(placement + PLACE_FIRST + 1),
+        tl.load(placement + PLACE_OFFSET + 1),
+        tl.load(placement + PLACE_INNER + 1),
+    )
     top = _pixel(top, first_y, inner_y, stride, offset_y) * width
     bottom = _pixel(bottom, first_y, inner_y, stride, offset_y) * width
     left = _pixel(left, first_x, inner_x, stride, offset_x)
@@ -195,7 +229,7 @@ def cut(
         tl.store(crop + channel * CROP_HEIGHT * CROP_WIDTH + at, above * (1 - down) + below * down, mask=valid)
     if PREVIOUS:
         seen = _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT)
-        lost = tl.load(flags) != 0
+        lost = tl.load(flags + FLAG_LOST_MASK) != 0
         tl.store(previous_crop + at, tl.where(lost, 0.0, tl.minimum(tl.maximum(seen, 0.0), 1.0)), mask=valid)
 
 
@@ -204,7 +238,7 @@ def remember(
     previous, places, held, crop, width,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`device_crop.sample_mask` of every pixel of the crop."""
+    """`region.sample_mask` of every pixel of the crop."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < CROP_HEIGHT * CROP_WIDTH
     row, column = at // CROP_WIDTH, at % CROP_WIDTH

@@ -1,34 +1,27 @@
-"""The stages of a lane in Triton kernels.
+"""The stages of a slot in Triton kernels.
 
-Identical to `lane_steps.py` up to rounding, with a few launches where that has hundreds: on a GPU the time of a frame
-outside the network is launches.
+Identical to the `steps.py` of the folder above up to rounding, with a few launches where that has hundreds: on a GPU
+the time of a frame outside the network is launches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from rts_batch.tracking.gpu.batch import Lane
+from rts_batch.tracking.gpu.batch import Slot
 from rts_batch.tracking.gpu.kernels import common as kernels
 from rts_batch.tracking.gpu.kernels import judge as kernels_judge
 from rts_batch.tracking.gpu.kernels import search as kernels_search
 from rts_batch.tracking.gpu.kernels.common import TILE_COLUMNS, TILE_ROWS, launch
 from rts_batch.tracking.gpu.memory import DeviceMemory
-from rts_batch.tracking.gpu.state import BOUNDS, HISTORY, LOST_FRAMES, NUMBERS, PLACEMENT, VECTORS
-from rts_batch.tracking.gpu.steps import LaneSteps
+from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN
 
-if TYPE_CHECKING:
-    from rts_batch.tracking.gpu.tracker import DeviceTracker
-
 BLOCK = 512
-TARGET_SCALE = 2 * len(VECTORS) + NUMBERS.index("target_scale")
-CLF_SCALE = 2 * len(VECTORS) + NUMBERS.index("clf_scale")
 
 
 def _next_power(number: int) -> int:
@@ -70,13 +63,13 @@ class KernelMemory(DeviceMemory):
             )
 
 
-class KernelSteps(LaneSteps):
+class KernelSteps(SlotSteps):
     """Identical to the parent but for rounding; each override is one kernel or two."""
 
     memory = KernelMemory
 
-    def __init__(self, lane: Lane, tracker: DeviceTracker, image_size: tuple[int, int]) -> None:
-        super().__init__(lane, tracker, image_size)
+    def __init__(self, slot: Slot, branches: Branches, image_size: tuple[int, int]) -> None:
+        super().__init__(slot, branches, image_size)
         height, width = image_size
         self._down, self._across = _tiles(height, TILE_ROWS), _tiles(width, TILE_COLUMNS)
         device = self.network.device
@@ -117,10 +110,6 @@ class KernelSteps(LaneSteps):
             FALLBACK=config.localisation_fallback,
             BLOCK=_next_power(max(height, width)),
             CROP_BLOCK=_next_power(sum(config.crop_size)),
-            TARGET_SCALE=TARGET_SCALE,
-            LOST_FRAMES=LOST_FRAMES,
-            PLACEMENT=PLACEMENT,
-            HISTORY=HISTORY,
             LENGTH=LOST_HISTORY,
             FEWEST=LOST_MEAN[0],
             MOST=LOST_MEAN[1],
@@ -163,7 +152,4 @@ class KernelSteps(LaneSteps):
             FEATURE_COLUMNS=features[1],
             TILES=_next_power(self._down * self._across),
             MAP_BLOCK=_next_power(rows * columns),
-            CLF_SCALE=CLF_SCALE,
-            BOUNDS=BOUNDS,
-            PLACEMENT=PLACEMENT,
         )

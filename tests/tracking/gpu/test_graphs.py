@@ -1,5 +1,5 @@
 """When a stage runs, is captured and is replayed, with a stand-in for CUDA's graphs; a GPU runs the real ones in
-`test_device.py`."""
+`test_tracker.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from rts_batch.tracking.gpu.batch import Stage
+from rts_batch.tracking.gpu.graphs import Stage
 
 
 class Recorded:
