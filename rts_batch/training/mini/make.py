@@ -46,7 +46,7 @@ from rts_batch.training.mini.recipe import (
     load_imagenet_features,
     quieten_score_encoder,
 )
-from rts_batch.training.mini.stages import best_network, export, folded_states, stages
+from rts_batch.training.mini.stages import backbone_of, best_network, export, folded_states, stages
 from rts_batch.training.objectives import build_network
 from rts_batch.training.settings import TrainSettings
 
@@ -184,8 +184,7 @@ def make_mini(
         crops, head = folded_states(start)
     tracker = stage(runs, features=features, folder=out / runs.name, start=crops) if crops else None
     if tracker is not None:
-        backbone = {key: value for key, value in tracker.state_dict().items() if key.startswith("feature_extractor.")}
-        stage(box, features=features, folder=out / box.name, start={**head, **backbone})
+        stage(box, features=features, folder=out / box.name, start={**head, **backbone_of(tracker)})
     return export(out, seed=seed, steps_scale=steps_scale, start=start)
 
 

@@ -182,19 +182,17 @@ MINI_RUNS = dataclasses.replace(
     objective="mini-runs",
     learning_rates={key: 0.4 * rate for key, rate in MINI.learning_rates.items()},
     schedule="steps",
-    step_epochs=(8,),
-    step_factor=0.25,
     precision="bf16",
     ema=0.995,
     warmup_iterations=30,
-    epochs=11,
-    iterations_per_epoch=100,
+    epochs=9,
+    iterations_per_epoch=25,
     checkpoint_every=25,
-    evaluate_every=200,
+    evaluate_every=225,
 )
 """The third stage: whole frames, followed with the network's own masks (`mini/runs.py`).
 
-The rate does not fall to nothing, so that a longer training of the same settings goes on from a shorter one's end.
+The rate stays, and the moving average settles, so that a longer training goes on from a shorter one's end.
 """
 
 MINI_STA = dataclasses.replace(

@@ -28,14 +28,11 @@ def stages(
 ) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
     """Returns the settings of the heads, the tracker on crops and on runs, and the box head.
 
-    They have `steps_scale` times the recipe's steps. Every stage sees clips of its own, and so does every seed.
+    They have `steps_scale` times the recipe's steps; that on runs has so many times its epochs, so that the same folder
+    goes on with a larger scale. Every stage sees clips of its own, and so does every seed.
     """
     heads, mini, runs, box = (
-        dataclasses.replace(
-            stage,
-            seed=1000 * seed + place,
-            iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)),
-        )
+        dataclasses.replace(_scaled(stage, steps_scale), seed=1000 * seed + place)
         for place, stage in enumerate((MINI_HEADS, MINI, MINI_RUNS, MINI_STA))
     )
     return heads, mini, runs, box
@@ -47,6 +44,12 @@ def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
     fold_batchnorm(network.feature_extractor)
     network.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
     return network
+
+
+def _scaled(stage: TrainSettings, steps_scale: float) -> TrainSettings:
+    if stage.epochs > 1:
+        return dataclasses.replace(stage, epochs=max(1, round(steps_scale * stage.epochs)))
+    return dataclasses.replace(stage, iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)))
 
 
 def folded_states(weights: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -70,7 +73,8 @@ def folded_states(weights: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0, start: Path | None = None) -> Path:
     """Writes the best networks of the stages in `out`, finished or not, as one weights file in float16.
 
-    The tracker is that of the last stage that has been evaluated; without a box head's stage the file has none.
+    The tracker is that of the last stage that has been evaluated. Without a box head's stage the file has the head that
+    `start` has, on the tracker's backbone, or none.
 
     Raises:
         TrainingError: no stage has been evaluated yet.
@@ -82,9 +86,8 @@ def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0, start: Path | 
     tracker = best_network(reached[-1], out / reached[-1].name)
     assert isinstance(tracker, RTS)
     head = None
-    if (out / box.name / BEST).exists():
-        sta = best_network(box, out / box.name)
-        assert isinstance(sta, STA)
+    if start is not None or (out / box.name / BEST).exists():
+        sta = _box_head(box, tracker, out / box.name, start)
         head = StaWeights(sta.config, unfolded_state(sta))
     begun = "" if start is None else f", from the weights {load_weights(start).fingerprint[:12]}"
     weights = make_weights(
@@ -98,3 +101,21 @@ def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0, start: Path | 
     path = out / "rts-mini.safetensors"
     save_weights(weights, path, half=True)
     return path
+
+
+def _box_head(settings: TrainSettings, tracker: RTS, folder: Path, start: Path | None) -> STA:
+    """Returns the box head that its stage in `folder` has got to, or else that of `start` on the tracker's backbone."""
+    if (folder / BEST).exists():
+        sta = best_network(settings, folder)
+    else:
+        assert start is not None
+        sta = build_network(settings)
+        fold_batchnorm(sta.feature_extractor)
+        sta.load_state_dict({**folded_states(start)[1], **backbone_of(tracker)})
+    assert isinstance(sta, STA)
+    return sta
+
+
+def backbone_of(network: RTS | STA) -> dict[str, Tensor]:
+    """Returns the tensors of a network's backbone under their full names."""
+    return {key: value for key, value in network.state_dict().items() if key.startswith("feature_extractor.")}

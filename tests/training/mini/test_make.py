@@ -77,7 +77,7 @@ def test_a_training_goes_on_from_weights_and_can_be_stopped(tmp_path: Path) -> N
     stills = write_stills(tmp_path)
     shipped = load_weights("rts-mini")
     start = Path(make_mini.__file__).parents[2] / "weights" / "data" / "rts-mini.safetensors"
-    make = partial(make_mini.make_mini, [stills], tmp_path / "out", start=start, steps_scale=1 / 50, loaders=0)
+    make = partial(make_mini.make_mini, [stills], tmp_path / "out", start=start, steps_scale=1 / 10, loaders=0)
     with pytest.raises(TrainingError, match="no stage has"):  # stopped before the first evaluation
         make(stop=lambda: True)
     assert (tmp_path / "out" / "mini-runs" / "state-00000001.pt").exists()
@@ -85,6 +85,14 @@ def test_a_training_goes_on_from_weights_and_can_be_stopped(tmp_path: Path) -> N
     assert f"from the weights {shipped.fingerprint[:12]}" in weights.metadata["provenance"]
     layer = "decoder.project.conv1.weight"
     assert 0 < float((weights.state[layer] - shipped.state[layer]).abs().max()) < 0.1
+    # Before its own stage, the box head that the training began with, on the tracker's backbone.
+    (tmp_path / "out" / "mini-sta" / "best.pt").unlink(missing_ok=True)
+    begun = load_weights(mini_stages.export(tmp_path / "out", start=start))
+    assert begun.sta is not None
+    assert shipped.sta is not None
+    assert torch.equal(begun.sta.state[layer], shipped.sta.state[layer])
+    moved = next(key for key in begun.state if key.startswith("feature_extractor.features.17.") and "weight" in key)
+    assert torch.equal(begun.sta.state[moved], begun.state[moved])
 
 
 def test_the_box_head_meets_loose_and_tight_boxes() -> None:
@@ -102,7 +110,8 @@ def test_the_box_head_meets_loose_and_tight_boxes() -> None:
 def test_every_seed_and_stage_draws_its_own() -> None:
     stages = [stage for seed in range(3) for stage in mini_stages.stages(seed=seed)]
     assert len({stage.seed for stage in stages}) == len(stages)
-    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=1.5)[:2]] == [750, 3600]
+    assert [stage.total_iterations for stage in stages[:4]] == [500, 2400, 225, 600]
+    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=2)] == [1000, 4800, 450, 1200]
 
 
 def test_the_held_out_pictures_choose_the_seed() -> None:
