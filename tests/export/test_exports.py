@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from rts_batch.export.base import RowFilter
+from rts_batch.export.names import ExportName
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.runs.compaction import compact
 from tests.support.run_folders import Video, moving_squares, write_run
@@ -387,11 +388,22 @@ def test_extracted_frames_are_those_the_labels_name(name: Any, run: Path, videos
         assert differences[10] < 4
 
 
-def test_overlapping_masks_are_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("larger", [0, 1])
+@pytest.mark.parametrize("name", ["davis", "mots-png", "mots-txt"])
+def test_where_masks_overlap_the_smaller_target_is_on_top(tmp_path: Path, name: ExportName, larger: int) -> None:
+    """These formats give a pixel to one target only, whatever its object id."""
     masks = moving_squares(4, 2)
-    masks[2, 0] |= masks[2, 1]
-    write_run(tmp_path / "run", [Video("a", "/a.mp4", masks, {1: "cat", 2: "cat"})])
-    summary = export_run(str(tmp_path / "run"), str(tmp_path / "out"), "davis")
+    masks[2, larger] |= masks[2, 1 - larger]
+    masks[3, 1] = masks[3, 0]
+    video_id = NAMES["clips_One.mp4"]
+    write_run(tmp_path / "run", [Video(video_id, "/a.mp4", masks, {1: "cat", 2: "cat"})])
+    summary = export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
+    shared = masks[2, 1 - larger].sum() + masks[3, 0].sum()
     assert summary.warnings == [
-        f"video 'a': {masks[2, 1].sum()} pixels belong to two targets; the higher object id has them"
+        f"video {video_id!r}: {shared} pixels belong to several targets; the smaller one has them"
     ]
+    found = {(frame, object_id): mask for (_, object_id, frame), mask in READERS[name](tmp_path / "out").items()}
+    assert np.array_equal(found[2, 2 - larger], masks[2, 1 - larger])
+    assert np.array_equal(found[2, 1 + larger], masks[2, larger] & ~masks[2, 1 - larger])
+    assert np.array_equal(found[3, 1], masks[3, 0])
+    assert (3, 2) not in found

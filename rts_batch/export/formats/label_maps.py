@@ -11,8 +11,9 @@ from PIL import Image
 
 from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
+from rts_batch.masks import smaller_on_top
 
-__all__ = ["DavisPng", "MotsPng", "mots_ids"]
+__all__ = ["DavisPng", "MotsPng", "mots_ids", "warn_of_overlap", "write_classes"]
 
 
 class DavisPng(ExportFormat):
@@ -85,19 +86,24 @@ def write_classes(export: ExportFormat) -> None:
 def _label_maps(
     export: ExportFormat, video: ExportVideo, values: Mapping[int, int], dtype: DTypeLike, written: Written
 ) -> Iterator[tuple[int, NDArray[np.uint8 | np.uint16]]]:
-    """Each exported frame as labels [H, W]. Where masks overlap, the higher object id wins, and a warning says so."""
-    overlaps = 0
+    """Yield each exported frame as labels [H, W]."""
+    shared = 0
     for index, rows in video.frames():
         labels: NDArray[np.uint8 | np.uint16] = np.zeros(video.masks.size, dtype)
+        masks = smaller_on_top({row.object_id: row.mask() for row in rows})
         for row in rows:
-            mask = row.mask()
-            overlaps += int(np.count_nonzero(labels[mask]))
-            labels[mask] = values[row.object_id]
+            labels[masks[row.object_id]] = values[row.object_id]
+            shared += row.area - int(masks[row.object_id].sum())
             written.masks += 1
         yield index, labels
-    if overlaps:
+    warn_of_overlap(export, video, shared)
+
+
+def warn_of_overlap(export: ExportFormat, video: ExportVideo, pixels: int) -> None:
+    """Say how many pixels of a video were left to smaller targets, in a format that gives each to one only."""
+    if pixels:
         export.warnings.append(
-            f"video {video.masks.video_id!r}: {overlaps} pixels belong to two targets; the higher object id has them"
+            f"video {video.masks.video_id!r}: {pixels} pixels belong to several targets; the smaller one has them"
         )
 
 
