@@ -152,7 +152,7 @@ def settled(config: TrackerConfig) -> TrackerConfig:
 def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, count: int, device: str) -> float:
     """Returns frames a second of all lanes together as after frame 101, stepped by one thread."""
     config = settled(config)
-    network = BatchedNetwork(model, config, slots=lanes)
+    network = BatchedNetwork(model, config, slots=lanes, threads=True)
     trackers = [GpuTracker(model, config, network=network) for _ in range(lanes)]
     image, mask = frames.pairs[0]
     for tracker in trackers:

@@ -5,6 +5,10 @@ It overrides what costs time and nothing else; each override says in which sense
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
@@ -38,6 +42,11 @@ class FastSegmentationBranch(SegmentationBranch):
         labels, weights = border(labels, kernel), border(weights, kernel)
         scores = scores_of(pixels, self.tau, self._width)
         return {"features": pixels, "labels": labels, "weights": weights, "scores": scores}
+
+    def restore(self, snapshot: Mapping[str, Any], device: torch.device) -> None:
+        super().restore(snapshot, device)
+        if "scores" not in self.memory.slots:  # a GPU's tracker keeps none
+            self.memory.slots["scores"] = scores_of(self.memory.slots["features"], self.tau, self._width)
 
     @property
     def _width(self) -> int:

@@ -14,7 +14,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.batch import BatchedNetwork
-from rts_batch.tracking.gpu.tracker import GpuTracker, supports
+from rts_batch.tracking.gpu.tracker import GpuTracker, steps_class, supports
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 
@@ -59,6 +59,8 @@ class SceneOpener:
         self._free: deque[BatchedNetwork] = deque(maxlen=NETWORKS_KEPT)
         """Networks of videos with several targets that are done, the latest last; any thread may add one."""
         self._lock = threading.Lock()
+        if self._on_device:
+            steps_class(next(model.parameters()).device)  # what is amiss is said while the worker loads
 
     def open(self, targets: int) -> Scene:
         """Returns an empty scene for a video of so many targets."""
@@ -66,7 +68,7 @@ class SceneOpener:
             return self._scene(targets, fast_tracker)
         with self._lock:
             if targets == 1:
-                self._shared = self._shared or self._network(self._lanes)
+                self._shared = self._shared or self._network(self._lanes, threads=True)
                 return self._scene(targets, partial(GpuTracker, network=self._shared))
             slots = min(targets, MOST_SLOTS)
             network = self._take_free(slots) or self._network(slots)
@@ -92,5 +94,5 @@ class SceneOpener:
         single = targets == 1
         return Scene(self._model, self._config, sta=self._sta, single=single, overlap=self._overlap, tracker=tracker)
 
-    def _network(self, slots: int) -> BatchedNetwork:
-        return BatchedNetwork(self._model, self._config, slots=slots)
+    def _network(self, slots: int, *, threads: bool = False) -> BatchedNetwork:
+        return BatchedNetwork(self._model, self._config, slots=slots, threads=threads)

@@ -94,8 +94,14 @@ def failure(error: Exception, *, key: str, frame: int | None) -> Failed:
     return Failed(key=key, kind=kind, error=_name(error), message=message, frame=frame)
 
 
+NO_DEVICE_MEMORY = ("STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED", "CUDA error: out of memory")
+"""How CUDA, cuBLAS and cuDNN say it where PyTorch's own allocator was not asked, all of them as a RuntimeError."""
+
+
 def _name(error: Exception) -> str:
     """The class's name; NumPy and PyTorch have names of their own for a lack of memory."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return "MemoryError"
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in NO_DEVICE_MEMORY):
+        return "OutOfMemoryError"
     return type(error).__name__

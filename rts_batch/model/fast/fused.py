@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+log = logging.getLogger(__name__)
+
+NO_KERNEL = ("NOT_SUPPORTED", "unable to find an engine", "Could not run 'aten::cudnn", "not linked with cuDNN")
+"""How PyTorch says that cuDNN cannot do a convolution in one kernel; a lack of memory or a fault says otherwise."""
+
+
+def _lacks_kernel(error: RuntimeError) -> bool:
+    return not isinstance(error, torch.OutOfMemoryError) and any(text in str(error) for text in NO_KERNEL)
 
 
 class FusedConv(nn.Module):
@@ -51,7 +61,10 @@ class FusedConv(nn.Module):
                 if added is None:
                     return torch.cudnn_convolution_relu(x, self.weight, self.bias, *geometry)
                 return torch.cudnn_convolution_add_relu(x, self.weight, added, 1.0, self.bias, *geometry)
-            except RuntimeError:
+            except RuntimeError as error:
+                if not _lacks_kernel(error):
+                    raise
+                log.warning("no fused kernel for a convolution of %s by %s: %s", x.shape, self.weight.shape, error)
                 self.fuses = False
         y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if added is not None:

@@ -5,7 +5,8 @@ crops of all slots; `finish` (a slot's own) reads its score map and logits. Noth
 host knows, so on CUDA each is captured once as a graph and replayed. A slot's numbers never meet another's: the batch
 always has the same size, and what lies in the other slots does not matter.
 
-Threads may step their own trackers of one network. They meet at the network: who arrives last runs it for all.
+Threads may step their own trackers of one network. They meet at the network: it runs when all are there, or when the
+device has nothing else to do. While a tracker is at work on its slot nobody takes it away.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from rts_batch.tracking.gpu.memory import DeviceMemory
 SIZES_KEPT = 4
 """Image sizes whose graphs a slot keeps."""
 
-PATIENCE = 0.002
-"""Seconds that a slot waits for the others before the network runs without them."""
+POLL_SECONDS = 0.0005
+"""Between two looks at whether the device has done the last run."""
 
 _Steps = TypeVar("_Steps")
 
@@ -48,10 +49,12 @@ class BatchedNetwork:
         model: the network, in eval mode.
         config: the procedure.
         slots: targets side by side.
+        threads: each slot may be stepped by a thread of its own, and so has a stream of its own. Otherwise one thread
+            steps them all, on the network's stream.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: RTS, config: TrackerConfig, *, slots: int = 1) -> None:
+    def __init__(self, model: RTS, config: TrackerConfig, *, slots: int = 1, threads: bool = False) -> None:
         self.model = model
         self.config = config
         self.device = next(model.parameters()).device
@@ -63,9 +66,16 @@ class BatchedNetwork:
         self.kappa = torch.zeros(slots, 1, model.config.feature_dim, kernel, kernel, device=self.device)
         # The first run says which shapes come out.
         self.segmentation_features, self.localisation_features, self.score_maps, self.logits = self._forward()
-        self._stream = stream_of(self.device)
-        self.stage = Stage(self._run, self._stream, graph_pool(self.device))
-        self.slots = [Slot(self, number) for number in range(slots)]
+        self._stream = stream_of(self.device, urgent=True)
+        self._done: torch.cuda.Event | None = None
+        """Of the last run."""
+        self.stage = Stage(self._run, self._stream, graph_pool(self._stream))
+        self.slots = [
+            Slot(self, number, stream_of(self.device) if threads else self._stream) for number in range(slots)
+        ]
+        self._begin_meetings()
+
+    def _begin_meetings(self) -> None:
         self._clock = 0
         self._meeting = threading.Condition()
         self._round = 0
@@ -91,35 +101,69 @@ class BatchedNetwork:
         for own, values in zip(outputs, self._forward(), strict=True):
             own.copy_(values)
 
-    def slot_of(self, owner: Owner) -> Slot:
-        """Returns the owner's slot, one that is free, or the one whose owner has not stepped for longest."""
+    @contextlib.contextmanager
+    def holding(self, owner: Owner) -> Iterator[Slot]:
+        """Claims a slot for work of its owner: its own, a free one, or that of who has not worked for longest."""
         with self._meeting:
-            own = next((slot for slot in self.slots if slot.owner is owner), None)
-            slot = own or min(self.slots, key=lambda slot: (slot.owner is not None, slot.last_used))
+            self._meeting.wait_for(lambda: self._own(owner) or any(not slot.held for slot in self.slots))
+            own = self._own(owner)
+            slot = own or min(
+                (slot for slot in self.slots if not slot.held),
+                key=lambda slot: (slot.owner is not None, slot.last_used),
+            )
             if own is None:
                 if slot.owner is not None:
                     slot.owner.leave()
                 slot.take(owner)
             self._clock += 1
             slot.last_used = self._clock
-            return slot
+            slot.held = True
+        try:
+            yield slot
+        finally:
+            self._let_go(slot)
+
+    @contextlib.contextmanager
+    def undisturbed(self, owner: Owner) -> Iterator[None]:
+        """Keeps the owner's slot, if it has one, from being taken meanwhile."""
+        with self._meeting:
+            slot = self._own(owner)
+            outermost = slot is not None and not slot.held
+            if slot is not None:
+                slot.held = True
+        try:
+            yield
+        finally:
+            if slot is not None and outermost:
+                self._let_go(slot)
+
+    def _own(self, owner: Owner) -> Slot | None:
+        return next((slot for slot in self.slots if slot.owner is owner), None)
+
+    def _let_go(self, slot: Slot) -> None:
+        with self._meeting:
+            slot.held = False
+            self._meeting.notify_all()
 
     @contextlib.contextmanager
     def results_of(self, slots: Sequence[Slot]) -> Iterator[None]:
         """Runs the network for slots that are prepared, and for those of other threads that arrive meanwhile.
 
-        Inside the context the slots' results stay as they are.
+        It runs when every slot that has an owner is there, or as soon as the device has done the run before: while
+        that is at work nobody loses by waiting. Inside the context the slots' results stay as they are.
         """
         with self._meeting:
             mine = self._round
             self._arrived.extend(slots)
-            if len(self._arrived) < sum(slot.owner is not None for slot in self.slots):
-                self._meeting.wait_for(lambda: self._round != mine, PATIENCE)
+            self._meeting.notify_all()
             while self._round == mine:
                 if self._reading:
                     self._meeting.wait()
-                else:
+                elif len(self._arrived) >= sum(slot.owner is not None for slot in self.slots) or not self._busy():
                     self._run_for_all(slots)
+                else:
+                    # One of them looks; it tells the others.
+                    self._meeting.wait(POLL_SECONDS if self._arrived[0] in slots else None)
         try:
             yield
         finally:
@@ -130,10 +174,14 @@ class BatchedNetwork:
                 self._reading.difference_update(slots)
                 self._meeting.notify_all()
 
+    def _busy(self) -> bool:
+        """Whether the device still works on the last run."""
+        return self._done is not None and not self._done.query()
+
     def _run_for_all(self, own: Sequence[Slot]) -> None:
         """Runs the network for all slots that have arrived; where that fails, the other threads try for themselves."""
         try:
-            self._run_on_stream()
+            self._run_on_device()
         except BaseException:
             self._arrived = [slot for slot in self._arrived if slot not in own]
             self._meeting.notify_all()
@@ -143,7 +191,7 @@ class BatchedNetwork:
         self._round += 1
         self._meeting.notify_all()
 
-    def _run_on_stream(self) -> None:
+    def _run_on_device(self) -> None:
         if self._stream is None:
             self.stage()
             return
@@ -155,6 +203,7 @@ class BatchedNetwork:
                 self._stream.wait_event(slot.read)
         with torch.cuda.stream(self._stream):
             self.stage()
+        self._done = self._stream.record_event()
         for slot in self._arrived:
             assert slot.stream is not None
             slot.stream.wait_stream(self._stream)
@@ -163,13 +212,13 @@ class BatchedNetwork:
 class Slot:
     """A place in the batch, with room for one target's memories."""
 
-    def __init__(self, network: BatchedNetwork, number: int) -> None:
+    def __init__(self, network: BatchedNetwork, number: int, stream: torch.cuda.Stream | None) -> None:
         self.network = network
         self.number = number
-        self.stream = stream_of(network.device)
-        self.side_stream = stream_of(network.device)
-        """For what may happen while the network runs."""
-        self.pool = graph_pool(network.device)
+        self.stream = stream
+        self.held = False
+        """Its owner is at work on it."""
+        self.pool = graph_pool(stream)
         self.read: torch.cuda.Event | None = None
         """When its results of the network's last run had been read."""
         self.last_used = 0
@@ -181,18 +230,6 @@ class Slot:
     def issue(self) -> contextlib.AbstractContextManager[Any]:
         """A context whose work goes to the slot's stream."""
         return contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
-
-    def issue_aside(self) -> contextlib.AbstractContextManager[Any]:
-        """A context whose work begins after the slot's so far, and then goes on beside it until `join`."""
-        if self.stream is None or self.side_stream is None:
-            return contextlib.nullcontext()
-        self.side_stream.wait_stream(self.stream)
-        return torch.cuda.stream(self.side_stream)
-
-    def join(self) -> None:
-        """Has the slot wait for what was issued aside."""
-        if self.stream is not None and self.side_stream is not None:
-            self.stream.wait_stream(self.side_stream)
 
     def wait_for_caller(self) -> None:
         """Has the slot begin later work only after what the current stream has been given."""

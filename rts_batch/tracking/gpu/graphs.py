@@ -65,11 +65,37 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def stream_of(device: torch.device) -> torch.cuda.Stream | None:
-    """A CUDA stream of its own; None on the CPU."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
+POOL = 32
+"""Streams that PyTorch has for each device and priority; it hands them out in turn, used or not."""
+
+_LENT: set[int] = set()
+_LENDING = threading.Lock()
 
 
-def graph_pool(device: torch.device) -> Any:
-    """Memory that graphs which never run at once share; None on the CPU."""
-    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+def stream_of(device: torch.device, *, urgent: bool = False) -> torch.cuda.Stream | None:
+    """A CUDA stream that nobody else draws here until it is garbage; None on the CPU.
+
+    What another thread issued on a stream that is being captured would be recorded instead of done.
+
+    Args:
+        device: where.
+        urgent: its work goes first, and it comes from a pool of its own.
+
+    Raises:
+        RuntimeError: all streams are in use.
+    """
+    if device.type != "cuda":
+        return None
+    with _LENDING:
+        for _ in range(POOL):
+            stream = torch.cuda.Stream(device, priority=-1 if urgent else 0)
+            if stream.cuda_stream not in _LENT:
+                _LENT.add(stream.cuda_stream)
+                weakref.finalize(stream, _LENT.discard, stream.cuda_stream)
+                return stream
+    raise RuntimeError(f"all {POOL} CUDA streams are in use; give the worker fewer lanes")
+
+
+def graph_pool(stream: torch.cuda.Stream | None) -> Any:
+    """Memory that graphs of one stream, which never run at once, share; None on the CPU."""
+    return None if stream is None else torch.cuda.graph_pool_handle()

@@ -61,6 +61,7 @@ class SlotSteps:
         """The Gaussian label of the last frame's target, `[h', w']`."""
         self.frame_number = 1
         self.has_previous = False
+        self.to_store = False
         self.stages: dict[str, Stage] = {}
 
     def load(self, branches: Branches, state: TrackerState) -> None:
@@ -101,24 +102,21 @@ class SlotSteps:
             if previous is not None:
                 self.state.previous.copy_(previous)
             self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
-        if stores and not due:
-            with self.slot.issue_aside():  # the network need not wait for it
-                self._stage(self._store, stream=self.slot.side_stream)()
+        self.to_store = stores and not due  # which the network need not wait for
         self.has_previous = True
 
     def finish(self) -> Reading:
         """Reads what the network found, and learns to localise from it."""
-        self.slot.join()
         with self.slot.issue():
+            if self.to_store:
+                self._stage(self._store)()
             self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
             return Reading(self.numbers, self.mask, self.scores, fallback=self.config.localisation_fallback)
 
-    def _stage(
-        self, function: Callable[..., None], *, stream: torch.cuda.Stream | None = None, **arguments: bool
-    ) -> Stage:
+    def _stage(self, function: Callable[..., None], **arguments: bool) -> Stage:
         key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
         if key not in self.stages:
-            self.stages[key] = Stage(lambda: function(**arguments), stream or self.slot.stream, self.slot.pool)
+            self.stages[key] = Stage(lambda: function(**arguments), self.slot.stream, self.slot.pool)
         return self.stages[key]
 
     def _prepare(self, stores: bool, forced: bool, due: bool) -> None:

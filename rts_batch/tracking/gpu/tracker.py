@@ -7,8 +7,10 @@ packed result a frame, when somebody looks at it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib.util
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,8 @@ from rts_batch.tracking.gpu.result import Reading
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.tracker import Pending, StepResult, Tracker, check_frame
+
+log = logging.getLogger(__name__)
 
 
 def supports(config: TrackerConfig) -> bool:
@@ -78,7 +82,7 @@ class GpuTracker(Tracker):
     @staticmethod
     def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[StepResult]:
         """`Tracker.step_together`, as many at once as their network has slots."""
-        slots = _slots_of(steps[0][0])
+        slots = len(_network_of(steps[0][0]).slots)
         if len(steps) <= slots:
             return [reading.scores() for reading in advance(steps)]
         results: list[StepResult] = []
@@ -91,7 +95,7 @@ class GpuTracker(Tracker):
     @staticmethod
     def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[Pending]:
         """`Tracker.step_apart`, as many at once as their network has slots."""
-        slots = _slots_of(trackers[0])
+        slots = len(_network_of(trackers[0]).slots)
         if len(trackers) <= slots:
             return [Pending(reading.frame) for reading in advance([(one, frame, None) for one in trackers])]
         found: list[Pending] = []
@@ -104,18 +108,25 @@ class GpuTracker(Tracker):
     def start_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> StepResult:
-        self._steps = None
-        return super().start_scores(frame, mask=mask, box=box)
+        with self.network.undisturbed(self):
+            self._steps = None
+            return super().start_scores(frame, mask=mask, box=box)
 
     def correct_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> StepResult:
-        self._leave_device()
-        return super().correct_scores(frame, mask=mask, box=box)
+        with self.network.undisturbed(self):
+            self._leave_device()
+            return super().correct_scores(frame, mask=mask, box=box)
+
+    def snapshot(self) -> dict[str, Any]:
+        with self.network.undisturbed(self):
+            return super().snapshot()
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        self._steps = None
-        super().restore(snapshot)
+        with self.network.undisturbed(self):
+            self._steps = None
+            super().restore(snapshot)
 
     @torch.inference_mode()
     def leave(self) -> None:
@@ -132,7 +143,7 @@ class GpuTracker(Tracker):
         state = super().state
         check_frame(frame, state.probabilities.shape)
         size = (frame.shape[0], frame.shape[1])
-        self._steps = slot.steps_for(size, lambda: _steps_class(slot.network.device)(slot, self._branches, size))
+        self._steps = slot.steps_for(size, lambda: steps_class(slot.network.device)(slot, self._branches, size))
         self._steps.load(self._branches, state)
         return self._steps
 
@@ -154,34 +165,47 @@ class GpuTracker(Tracker):
 @torch.inference_mode()
 def advance(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor | None]]) -> list[Reading]:
     """Takes the next frame of trackers of one `BatchedNetwork`, no more of them than it has slots."""
-    held = []
-    network = None
-    for tracker, frame, previous in steps:
-        assert isinstance(tracker, GpuTracker)
-        network = tracker.network
-        slot = network.slot_of(tracker)
-        held.append((slot, tracker.enter(slot, frame)))
-        held[-1][1].prepare(frame, previous)
-    assert network is not None
-    with network.results_of([slot for slot, _ in held]):
-        return [stages.finish() for _, stages in held]
+    network = _network_of(steps[0][0])
+    with contextlib.ExitStack() as holding:
+        held = []
+        for tracker, frame, previous in steps:
+            assert isinstance(tracker, GpuTracker)
+            slot = holding.enter_context(network.holding(tracker))
+            held.append((slot, tracker.enter(slot, frame)))
+            held[-1][1].prepare(frame, previous)
+        with network.results_of([slot for slot, _ in held]):
+            return [stages.finish() for _, stages in held]
 
 
-def _steps_class(device: torch.device) -> type[SlotSteps]:
-    """Triton kernels on CUDA; PyTorch operations elsewhere and where Triton is missing."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        from rts_batch.tracking.gpu.kernels.steps import KernelSteps
+@functools.cache
+def steps_class(device: torch.device) -> type[SlotSteps]:
+    """Triton kernels on CUDA; PyTorch operations elsewhere, and where a kernel cannot be built and launched.
 
-        return KernelSteps
+    Triton builds its driver with a C compiler when the first kernel is launched, so that being installed says nothing.
+    """
+    if device.type == "cuda":
+        try:
+            from rts_batch.tracking.gpu.kernels.steps import KernelSteps, try_launch
+
+            try_launch(device)
+        except Exception as error:  # whatever a missing compiler, driver or Triton raises
+            log.warning("Triton kernels cannot run here, so a frame takes longer: %s", error)
+        else:
+            return KernelSteps
     return SlotSteps
 
 
-def _slots_of(tracker: Tracker) -> int:
+def _network_of(tracker: Tracker) -> BatchedNetwork:
     assert isinstance(tracker, GpuTracker)
-    return len(tracker.network.slots)
+    return tracker.network
 
 
 class GpuSegmentationBranch(FastSegmentationBranch):
-    """Identical to the fast branch, but the scores are computed afresh whenever the learner runs."""
+    """Identical to the fast branch, but the scores are computed afresh whenever the learner runs, and kept nowhere."""
 
     refresh = 1
+
+    def snapshot(self) -> dict[str, Any]:
+        snapshot = super().snapshot()
+        snapshot["memory"]["slots"].pop("scores", None)
+        return snapshot

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import pickle
+import sys
 import threading
+import types
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from rts_batch.config import TRACKER_RTS_MINI, TrackerConfig
+from rts_batch.config import TrackerConfig
 from rts_batch.errors import PromptError, SettingsError
 from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast, set_precision
@@ -21,23 +25,14 @@ from rts_batch.tracking.fast import FastSegmentationBranch, fast_tracker
 from rts_batch.tracking.gpu import region as device_crop
 from rts_batch.tracking.gpu.batch import BatchedNetwork
 from rts_batch.tracking.gpu.steps import SlotSteps
-from rts_batch.tracking.gpu.tracker import GpuTracker, supports
+from rts_batch.tracking.gpu.tracker import GpuTracker, steps_class, supports
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import iou, synthetic_frame
+from tests.support.trackers import SMALL
 
-SMALL = replace(
-    TRACKER_RTS_MINI,
-    crop_size=(96, 160),
-    not_found_threshold=0.0,
-    init_iterations=8,
-    dense_frames=20,
-    train_interval=4,
-    memory_size=12,
-    localisation_memory_size=8,
-)
 FRAMES = [synthetic_frame(96, 128, index) for index in range(30)]
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
@@ -312,6 +307,53 @@ def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -
     assert used[0] is not used[4], "only the latest are kept"
 
 
+def test_the_fast_tracker_goes_on_from_what_a_gpu_left(network: RTS) -> None:
+    """A GPU's tracker keeps no score maps; those of the first frame are of no use to a learner."""
+    device, reference = GpuTracker(network, SMALL), fast_tracker(network, SMALL)
+    for tracker in (device, reference):
+        tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+        for frame, _ in FRAMES[1:8]:
+            tracker.step(frame)
+    resumed = fast_tracker(network, SMALL)
+    resumed.restore(device.snapshot())
+    for frame, _ in FRAMES[8:14]:
+        found, expected = resumed.step(frame), reference.step(frame)
+        assert iou(found.mask, expected.mask) >= 0.995
+        assert same(resumed.segmentation.filters, reference.segmentation.filters, 5e-3)
+
+
+def test_a_frame_that_was_read_holds_nothing_of_the_device(network: RTS) -> None:
+    tracker = GpuTracker(network, SMALL)
+    tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+    coming = tracker.step_late(FRAMES[1][0])
+    frame = pickle.loads(pickle.dumps(replace(coming.read(), score=0.5)))
+    assert frame.score == 0.5
+    assert coming.read() is coming.read()
+    scores = weakref.ref(tracker._steps)
+    tracker.network.slots[0]._steps.clear()
+    del tracker
+    gc.collect()
+    assert scores() is None
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("Failed to find C compiler"), None])
+def test_kernels_are_chosen_where_one_can_be_launched(trouble: Exception | None, monkeypatch, caplog) -> None:
+    def try_launch(device: torch.device) -> None:
+        if trouble is not None:
+            raise trouble
+
+    kernels = types.ModuleType("steps")
+    kernels.try_launch, kernels.KernelSteps = try_launch, type("KernelSteps", (SlotSteps,), {})
+    monkeypatch.setitem(sys.modules, "rts_batch.tracking.gpu.kernels.steps", kernels)
+    steps_class.cache_clear()
+    try:
+        chosen = steps_class(torch.device("cuda"))
+    finally:
+        steps_class.cache_clear()
+    assert chosen is (SlotSteps if trouble else kernels.KernelSteps)
+    assert ("C compiler" in caplog.text) is (trouble is not None)
+
+
 # ---- on a GPU only -------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +420,7 @@ def test_kernels_do_what_the_tensor_operations_do(on_gpu: RTS, threshold: float,
     for number, (frame, _) in enumerate(FRAMES[1:], start=2):
         frame = np.full_like(frame, 90) if 8 <= number < 11 else frame
         with monkeypatch.context() as patch:
-            patch.setattr("rts_batch.tracking.gpu.tracker._steps_class", lambda device: SlotSteps)
+            patch.setattr("rts_batch.tracking.gpu.tracker.steps_class", lambda device: SlotSteps)
             expected = tensors.step(frame)
         found = kernels.step(frame)
         assert type(kernels._steps) is not type(tensors._steps)

@@ -24,6 +24,15 @@ from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN
 BLOCK = 512
 
 
+def try_launch(device: torch.device) -> None:
+    """Builds and runs a kernel; raises whatever keeps it from that."""
+    values, sample = torch.zeros(1, device=device), torch.ones(1, device=device)
+    slot, gate = torch.zeros(1, dtype=torch.int64, device=device), torch.ones(1, dtype=torch.int8, device=device)
+    launch(kernels.keep, (1,), values, sample, slot, gate, 1, BLOCK=1024)
+    if values.item() != 1:
+        raise RuntimeError("a kernel ran and did not write what it should")
+
+
 def _next_power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
