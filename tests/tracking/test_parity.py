@@ -2,182 +2,179 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pycocotools import mask as coco
 
-from rts_batch.config import RTS50, TRACKER_RTS50, StaConfig, TrackerConfig
+from rts_batch.config import RTS50, TRACKER_RTS50, StaConfig
 from rts_batch.masks import Marking
-from rts_batch.model.fast.networks import fast
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.tracking.fast import FastSegmentationBranch, fast_tracker
-from rts_batch.tracking.region import SearchRegion
+from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
-from tests.support.parity_data import (
-    golden_fill,
-    iou,
-    load_golden,
-    parity_model,
-    read_davis,
-    read_davis_mask,
-    synthetic_frame,
+from tests.support.parity_data import golden_fill, iou, load_golden, read_davis_mask, synthetic_frame
+from tests.support.parity_tracks import (
+    Synchronised,
+    Track,
+    flag_of,
+    frames_of,
+    network,
+    read_track,
 )
 
+LIGHT = ("dog_full", "dog_loop", "lost_grey", "evict", "distractors2")
+"""Tracks whose first frames are quick: all but one have small crops."""
 
-class Synchronised(Tracker):
-    """Takes each frame's search region from the published track, because rounding grows in a free run."""
+HEAVY = (
+    *("car_full", "edge_left", "edge_right_bottom", "huge", "large_1920x1080", "leave_return", "portrait"),
+    *("score_edge", "size_333x187", "size_99x60", "small_320x240", "sta_beyond_right", "sta_inside", "tiny_11x13"),
+    *("too_small", "wide"),
+)
 
-    row: dict[str, Any] | None = None
-    free: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    """Position, size and scale as computed, before the row's replace them."""
-
-    def _place_region(self, image: torch.Tensor) -> SearchRegion:
-        if self.row is not None:
-            self.free = (self.state.position, self.state.target_size, self.state.target_scale)
-            self.state.position = torch.tensor(self.row["pos"], dtype=torch.float32)
-            self.state.target_size = torch.tensor(self.row["target_sz"], dtype=torch.float32)
-            self.state.target_scale = torch.tensor(self.row["target_scale"], dtype=torch.float32)
-            self._follow_flag(self.row)
-        return super()._place_region(image)
-
-    def _follow_flag(self, row: dict[str, Any]) -> None:
-        """Lets the row decide about a score so close to the threshold that rounding may take it to the other side."""
-        threshold = self.published_threshold
-        if abs(row.get("max_score", 1) - threshold) < 0.01:
-            threshold = 10.0 if row["flag"] == "not_found" else 0.0
-        self.config = replace(self.config, not_found_threshold=threshold)
-
-    @cached_property
-    def published_threshold(self) -> float:
-        return self.config.not_found_threshold
+FREE = 4
+"""Frames that run freely."""
 
 
-class SynchronisedTracker(Synchronised):
-    """The plain one."""
+@dataclass(frozen=True)
+class Bounds:
+    """What the masks of a whole track come to: the mean IoU, the least of some first frames and of the first 30."""
+
+    mean: float = 0.99
+    first: tuple[int, float] = (0, 0.0)
+    thirty: float = 0.98
 
 
-def decode(row: dict[str, Any]) -> np.ndarray:
-    return coco.decode({"size": [480, 854], "counts": row["rle"].encode()}).astype(bool)
+BOUNDS = {
+    # Rounding grows here until the published implementation differs from itself on another number of threads.
+    "dog_loop": Bounds(mean=0.93, first=(10, 0.99), thirty=0.85),
+    # With the distractor thresholds on, a score that moves by rounding makes another flag.
+    "distractors2": Bounds(mean=0.93, thirty=0.94),
+}
 
 
-def config_of(spec: dict[str, Any]) -> TrackerConfig:
-    return replace(TRACKER_RTS50, crop_size=tuple(spec["crop"]), not_found_threshold=spec.get("not_found", 0.30))
+def started(track: Track, *, plain: bool) -> Synchronised:
+    """Returns a tracker after the track's first frame, which is held to the published start."""
+    tracker, start = track.tracker(plain=plain), track.start
+    prompted_mask, box = frames_of(track.folder).prompt(track.davis, track.spec)
+    first = tracker.start(track.frame(0), mask=prompted_mask, box=tuple(box))
+    state = tracker.state
+    if prompted_mask is None:
+        assert iou(first.mask, track.decode(start["mask_rle"])) >= 0.999
+    assert float(state.target_scale) == start["target_scale"], "bit for bit (spec rts-tracker §14)"
+    assert state.position.tolist() == start["pos"]
+    assert state.base_target_size.tolist() == start["base_target_sz"]
+    assert (state.lost_mask, state.mask_too_small) == (start["lost_seg"], start["seg_too_small"])
+    # κ's residual has a corner where a score is zero. Of dog one score is ±2e-8 in the ninth iteration, of which the
+    # order of sums decides the sign, and κ moves by 9e-5; else it agrees to 1e-5.
+    assert float(tracker.localisation.kappa.norm()) == pytest.approx(start["kappa_norm"], rel=1e-4)
+    assert float(tracker.segmentation.tau.norm()) == pytest.approx(start["tau_norm"], rel=1e-5)
+    return tracker
 
 
-def flag_of(tracker: Tracker) -> str:
-    return "not_found" if tracker.state.lost_localisation else "normal"
-
-
-def started(
-    name: str, parity_folder: Path, davis_folder: Path, *, plain: bool = False
-) -> tuple[Synchronised, dict[str, Any]]:
-    track = json.loads((parity_folder / f"{name}.json").read_text())
-    spec = track["spec"]
-    model = parity_model(parity_folder)
-    tracker: Synchronised
-    if plain:
-        tracker = SynchronisedTracker(model, config_of(spec))
-    else:
-        tracker = SynchronisedTracker(fast(model), config_of(spec), segmentation=FastSegmentationBranch)
-    frame = read_davis(davis_folder, spec["seq"], spec["order"][0])
-    tracker.start(frame, mask=read_davis_mask(davis_folder, spec["seq"], spec["order"][0]))
-    return tracker, track
-
-
-def assert_memories(tracker: Tracker, row: dict[str, Any]) -> None:
+def assert_memories(tracker: Tracker, row: dict[str, Any], where: str) -> None:
     segmentation, localisation = tracker.segmentation.memory, tracker.localisation.memory
-    assert segmentation.count == row["seg_stored"]
-    assert localisation.count == min(row["clf_stored"], localisation.capacity)
-    assert segmentation.last_slot == row["seg_replaced"]
-    assert localisation.last_slot == row["clf_replaced"]
-    np.testing.assert_allclose(segmentation.weights.numpy(), row["seg_w"], atol=1e-5)
-    np.testing.assert_allclose(localisation.weights.numpy(), row["clf_w"], atol=1e-5)
+    assert segmentation.count == row["seg_stored"], where
+    assert localisation.count == min(row["clf_stored"], localisation.capacity), where
+    assert segmentation.last_slot == row["seg_replaced"], where
+    assert localisation.last_slot == row["clf_replaced"], where
+    np.testing.assert_allclose(segmentation.weights.numpy(), row["seg_w"], atol=1e-5, err_msg=where)
+    np.testing.assert_allclose(localisation.weights.numpy(), row["clf_w"], atol=1e-5, err_msg=where)
+
+
+def follow(tracker: Synchronised, track: Track, steps: int) -> list[float]:
+    """Runs beside the track and returns the masks' IoUs."""
+    overlaps = []
+    for step in range(1, steps + 1):
+        row, where = track.rows[step], f"{track.spec['name']} frame {step}"
+        tracker.row, tracker.free = row, step <= FREE
+        result = tracker.step(track.frame(step))
+        if "rle" not in row:
+            continue
+        overlap = iou(result.mask, track.decode(row["rle"]))
+        if step <= FREE:
+            assert overlap >= 0.995, where
+            assert result.score == pytest.approx(row["max_score"], abs=0.005), where
+            assert np.abs(np.array(result.box) - row["bbox"]).max() <= 1, where
+            assert result.area == result.mask.sum(), where
+        assert (flag_of(tracker) == "not_found") == (row["flag"] == "not_found"), where
+        assert (tracker.state.lost_mask, tracker.state.mask_too_small) == (row["lost_seg"], row["seg_too_small"]), where
+        assert_memories(tracker, row, where)
+        overlaps.append(overlap)
+    return overlaps
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
-@pytest.mark.parametrize("name", ["dog_full", "car_full", "dog_loop"])
-def test_free_run_equals_the_published_first_frames(
+@pytest.mark.parametrize("name", LIGHT)
+def test_first_frames_equal_the_published_track(
     name: str, plain: bool, parity_folder: Path, davis_folder: Path
 ) -> None:
-    tracker, track = started(name, parity_folder, davis_folder, plain=plain)
-    spec = track["spec"]
-    for row, index in zip(track["rows"][:4], spec["order"][1:], strict=False):
-        # The search region is the published one to within some units in the last place. Those are taken from the file:
-        # where the crop is cut to the image's height, one of them is a pixel of the crop (spec rts-tracker §2,
-        # "Rounding hazard"), and which way it falls differs between processors and numbers of threads.
-        tracker.row = row
-        result = tracker.step(read_davis(davis_folder, spec["seq"], index))
-        where = f"{name} frame {row['frame']}"
-        for ours, key in zip(tracker.free, ("pos", "target_sz", "target_scale"), strict=True):
-            assert ours.tolist() == pytest.approx(row[key], rel=2e-6), where
-        assert iou(result.mask, decode(row)) >= 0.995, where
-        assert result.score == pytest.approx(row["max_score"], abs=0.005), where
-        assert np.abs(np.array(result.box) - row["bbox"]).max() <= 1, where
-        assert result.area == result.mask.sum(), where
-        assert flag_of(tracker) == row["flag"], where
-        assert_memories(tracker, row)
+    track = read_track(name, parity_folder, davis_folder)
+    follow(started(track, plain=plain), track, min(FREE, len(track.rows)))
 
 
-@pytest.mark.parametrize("name", ["dog_full", "car_full", pytest.param("dog_loop", marks=pytest.mark.slow)])
-def test_synchronised_run_equals_the_published_track(name: str, parity_folder: Path, davis_folder: Path) -> None:
-    tracker, track = started(name, parity_folder, davis_folder)
-    spec = track["spec"]
-    overlaps = []
-    for row, index in zip(track["rows"], spec["order"][1:], strict=True):
-        tracker.row = row
-        result = tracker.step(read_davis(davis_folder, spec["seq"], index))
-        where = f"{name} frame {row['frame']}"
-        assert flag_of(tracker) == row["flag"], where
-        assert tracker.state.lost_mask == row["lost_seg"], where
-        assert_memories(tracker, row)
-        overlaps.append(iou(result.mask, decode(row)))
-    assert np.mean(overlaps) >= 0.93
-    # Rounding decides over the worst frame: on one processor the plain tracker itself comes to 0.937 on one thread.
-    worst, second = sorted(overlaps[:30])[:2]
-    assert worst >= 0.93
-    assert second >= 0.94
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("plain", "threads"), [(True, 1), (False, 2)], ids=["plain, 1 thread", "fast, 2 threads"])
+@pytest.mark.parametrize("name", [*LIGHT, *HEAVY])
+def test_whole_tracks_equal_the_published_ones(
+    name: str, plain: bool, threads: int, parity_folder: Path, davis_folder: Path, on_threads: Callable[[int], None]
+) -> None:
+    on_threads(threads)
+    track, bounds = read_track(name, parity_folder, davis_folder), BOUNDS.get(name, Bounds())
+    overlaps = follow(started(track, plain=plain), track, len(track.rows))
+    assert np.mean(overlaps) >= bounds.mean
+    assert min(overlaps[:30]) >= bounds.thirty
+    count, least = bounds.first
+    assert min(overlaps[:count], default=1.0) >= least
 
 
-def test_several_targets_equal_the_published_track(parity_folder: Path, davis_folder: Path) -> None:
-    track = json.loads((parity_folder / "multi_cows.json").read_text())
-    spec = track["spec"]
-    scene = Scene(fast(parity_model(parity_folder)), config_of(spec), single=False, tracker=fast_tracker)
-    first_mask = read_davis_mask(davis_folder, spec["seq"], 0)
-    rectangles = {}
-    for name in ("2", "3"):
-        x, y, w, h = spec["boxes"][name]
-        rectangles[name] = np.zeros((480, 854), bool)
-        rectangles[name][y : y + h, x : x + w] = True
-    masks = {"1": first_mask, "2": rectangles["2"] & ~first_mask, "3": rectangles["3"]}
+@pytest.fixture
+def on_threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads until the test is over."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["multi_cows", pytest.param("multi_later", marks=pytest.mark.slow)])
+def test_several_targets_equal_the_published_track(name: str, parity_folder: Path, davis_folder: Path) -> None:
+    track = read_track(name, parity_folder, davis_folder)
+    spec = track.spec
+    scene = Scene(network(parity_folder, plain=False), track.config(), single=False, tracker=fast_tracker)
+    annotation = read_davis_mask(davis_folder, spec["seq"], 0)
+    masks = {
+        name: annotation if name == "1" else frames_of(parity_folder).rectangle((480, 854), spec["boxes"][name])
+        for name in spec["appear"]
+    }
+    if spec["appear"]["2"] == 0:
+        masks["2"] &= ~annotation
+    boxes = spec.get("prompt_boxes", spec["boxes"])
     later = []
-    for place, (row, index) in enumerate(zip(track["rows"], spec["order"], strict=True)):
+    for place, row in enumerate(track.rows.values()):
         prompts = {
-            int(name): Marking(masks[name], tuple(map(float, spec["boxes"][name])))
+            int(name): Marking(masks[name], tuple(map(float, boxes[name])))
             for name, appears in spec["appear"].items()
             if appears == place
         }
-        results = scene.step(read_davis(davis_folder, spec["seq"], index), prompts)
+        results = scene.step(track.frame(place), prompts)
         assert sorted(map(str, results)) == sorted(row["objects"])
         for name, theirs in row["objects"].items():
             ours, where = results[int(name)], f"target {name} frame {place}"
-            overlap = iou(ours.mask, decode(theirs))
-            if place <= 4 and theirs["area"] > 1000:
+            overlap = iou(ours.mask, track.decode(theirs["rle"]))
+            if place <= FREE and theirs["area"] > 1000:
                 assert overlap >= 0.99, where
-            if place <= 4 and "flag" in theirs:
+            if place <= FREE and "flag" in theirs:
                 assert flag_of(scene.trackers[int(name)]) == theirs["flag"], where
                 assert ours.score == pytest.approx(theirs["max_score"], abs=0.01), where
             if theirs["area"] == 0:
                 assert (ours.box is None) == (ours.area == 0)
-            if place > 4 and name == "1":
+            if place > FREE and name == "1":
                 later.append(overlap)
     assert np.mean(later) >= 0.9
 
@@ -191,7 +188,7 @@ def test_tracker_equals_the_golden_numbers(run: str) -> None:
     sta.load_state_dict(golden_fill("sta"))
     threshold = 0.05 if run == "mask_thr0.05" else 0.30
     config = replace(TRACKER_RTS50, not_found_threshold=threshold)
-    tracker = SynchronisedTracker(model.requires_grad_(False), config, sta=sta)
+    tracker = Synchronised(model.requires_grad_(False), config, sta=sta)
     frame, mask = synthetic_frame(240, 320, 0)
     first = rows[0]
     assert int(mask.sum()) == first["mask_sum"]
@@ -204,8 +201,7 @@ def test_tracker_equals_the_golden_numbers(run: str) -> None:
         tracker.row = row
         result = tracker.step(synthetic_frame(240, 320, row["frame"] - 1)[0])
         state, where = tracker.state, f"{run} frame {row['frame']}"
-        for ours, key in zip(tracker.free, ("pos", "target_sz", "target_scale"), strict=True):
-            assert ours.tolist() == pytest.approx(row[key], rel=1e-4), where
+        assert max(tracker.apart.values()) <= 1e-4, where
         corners = [*state.region.top_left.flip(0).tolist(), *state.region.bottom_right.flip(0).tolist()]
         x0, y0, w, h = row["clf_search_area"]
         assert corners == [x0, y0, x0 + w + 1, y0 + h + 1], where

@@ -14,6 +14,8 @@ from rts_batch.errors import CheckpointError, PromptError
 from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.first_frame import gaussian_blur
+from rts_batch.tracking.gpu.region import Grid
+from rts_batch.tracking.gpu.region import place_region as place_region_on_device
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import moments
@@ -53,6 +55,15 @@ def test_search_region_lies_where_the_specification_says(
     assert float(region.scale) == pytest.approx(sample_scale, abs=1e-6)
     assert int(region.rows.min()) >= 0
     assert int(region.rows.max()) < size[0]
+
+
+@pytest.mark.parametrize(("size", "stride"), [(31.0, 2), (32.0, 3), (41.0, 3), (20.0, 1), (5.0, 1)])
+def test_the_stride_of_a_large_region_is_rounded_in_double(size: float, stride: int) -> None:
+    # 3.1 as a float32 is less than 3.1, and 3.1 − 0.1 in float32 is 3 (spec rts-tracker §14).
+    region = place_region(torch.tensor([50.0, 50.0]), torch.tensor([size, size]), (100, 100), (10, 10), "replicate")
+    assert int(region.rows[5] - region.rows[4]) == stride
+    grid = Grid((10, 10), (100, 100), torch.device("cpu"))
+    assert place_region_on_device(torch.tensor([50.0, 50.0]), torch.tensor([size, size]), grid).stride[0] == stride
 
 
 def test_crop_repeats_edges_of_images_and_zeroes_masks() -> None:
