@@ -137,7 +137,7 @@ def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
 def process(shared_process: dict[str, Any]) -> WorkerProcess:
     if shared_process["process"] is None or not shared_process["process"].alive or shared_process["process"].spoiled:
         settings = worker_settings(shared_process["out"], checkpoint_every=0.2)
-        shared_process["process"] = WorkerProcess(settings, stall_seconds=3)
+        shared_process["process"] = WorkerProcess(settings, stall_seconds=12)
     found: WorkerProcess = shared_process["process"]
     return found
 
@@ -322,7 +322,7 @@ def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
     process.leave()
     assert set(kinds_of(ends_of(events)).values()) == {"preempted"}
     wait_until(lambda: not process.alive)
-    another = WorkerProcess(worker_settings(shared_process["out"], checkpoint_every=0.2), stall_seconds=9)
+    another = WorkerProcess(worker_settings(shared_process["out"], checkpoint_every=0.2), stall_seconds=12)
     try:
         ends = ends_of(side_by_side(another, tasks, attempt=2))
     finally:
