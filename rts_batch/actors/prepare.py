@@ -8,6 +8,7 @@ from rts_batch.actors.sizing import choose_size
 from rts_batch.errors import ManifestError
 from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
+from rts_batch.manifest.boxes import nested_boxes
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.record import RunRecord, versions
 from rts_batch.runs.settings import RunSettings, Scope
@@ -28,6 +29,12 @@ class Prepared:
     workers: int
     threads: int
     lanes: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the rows say that was probably not meant so."""
+        of_overlap = nested_boxes(self.manifest.tasks) if self.tracker.overlap == "merge" else ()
+        return [*self.manifest.warnings, *of_overlap]
 
 
 def look(

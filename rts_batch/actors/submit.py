@@ -9,7 +9,6 @@ from rts_batch.actors.driver import Driver
 from rts_batch.actors.prepare import DEFAULT_SCOPE, Prepared, prepare
 from rts_batch.actors.summary import Summary
 from rts_batch.io.storage import uris
-from rts_batch.manifest.boxes import nested_boxes
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.settings import RunSettings, Scope
@@ -84,6 +83,4 @@ def refuse_other_divisions(folder: RunFolder, *, note: Callable[[str], None] = l
 def _warnings(prepared: Prepared, plan: Plan) -> list[str]:
     """Return what is to be known before the first video begins."""
     of_tracker = [prepared.tracker.warning] if prepared.tracker.warning else []
-    manifest = prepared.manifest
-    of_overlap = nested_boxes(manifest.tasks) if prepared.tracker.overlap == "merge" else ()
-    return [*of_tracker, *manifest.warnings, *of_overlap, *plan.warnings]
+    return [*of_tracker, *prepared.warnings, *plan.warnings]

@@ -80,7 +80,7 @@ class Submission:
         lengths = expected_lengths(plan.left)
         frames, unknown = sum(lengths.values()), sum(not length for length in lengths.values())
         targets = sum(len(task.targets) for task in plan.left)
-        warnings = [*prepared.manifest.warnings, *(plan.warnings if warn else ())]
+        warnings = [*prepared.warnings, *(plan.warnings if warn else ())]
         if self.as_json:
             content = {
                 "out": prepared.folder.uri,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import combinations
 from typing import Final
 
 import numpy as np
@@ -159,10 +158,10 @@ def nested_boxes(tasks: Iterable[VideoTask]) -> Iterator[str]:
                 if prompt.box is not None:
                     by_frame.setdefault((prompt.frame, prompt.time), []).append((prompt.line, prompt.box))
         for marked in by_frame.values():
-            for (line, box), (other, larger) in combinations(sorted(marked, key=lambda item: _area(item[1])), 2):
-                if _common(box, larger) >= NESTED * _area(box):
-                    videos.add(task.video_id)
-                    first = first or f"the one of row {line} in that of row {other}"
+            if pair := _nested(np.array([box for _, box in marked])):
+                inner, outer = (marked[place][0] for place in pair)
+                videos.add(task.video_id)
+                first = first or f"the one of row {inner} in that of row {outer}"
     if videos:
         yield (
             f"boxes lie within others on the same frame in {len(videos)} videos ({first}, to begin with): where the "
@@ -170,11 +169,15 @@ def nested_boxes(tasks: Iterable[VideoTask]) -> Iterator[str]:
         )
 
 
-def _area(box: Box) -> float:
-    return box[2] * box[3]
-
-
-def _common(first: Box, second: Box) -> float:
-    """Return the area that two boxes share."""
-    (x, y, w, h), (x2, y2, w2, h2) = first, second
-    return max(0.0, min(x + w, x2 + w2) - max(x, x2)) * max(0.0, min(y + h, y2 + h2) - max(y, y2))
+def _nested(boxes: Sides) -> tuple[int, int] | None:
+    """Return the places of a box and of one as large or larger in which it lies; None where there are no such two."""
+    areas = boxes[:, 2] * boxes[:, 3]
+    order = np.argsort(areas, kind="stable")
+    for place, inner in enumerate(order[:-1]):
+        (x, y, w, h), others = boxes[inner], boxes[order[place + 1 :]]
+        across = np.minimum(x + w, others[:, 0] + others[:, 2]) - np.maximum(x, others[:, 0])
+        down = np.minimum(y + h, others[:, 1] + others[:, 3]) - np.maximum(y, others[:, 1])
+        outer = np.flatnonzero(across.clip(0) * down.clip(0) >= NESTED * areas[inner])
+        if len(outer):
+            return int(inner), int(order[place + 1 + outer[0]])
+    return None

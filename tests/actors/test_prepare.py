@@ -31,3 +31,4 @@ def test_what_becomes_of_overlaps_is_recorded(tmp_path: Path, overlap: Overlap) 
     prepared = prepare(str(manifest), str(tmp_path / "run"), settings)
     assert prepared.record.results["overlap"] == prepared.record.settings["overlap"] == overlap
     assert prepared.tracker.overlap == overlap
+    assert len(prepared.warnings) == (overlap == "merge"), "that one box lies in the other"
