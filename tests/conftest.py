@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.support.object_store import s3, s3_server  # noqa: F401 - fixtures
 from tests.support.places import shared_folder
+
+PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+if PARALLEL:  # read when PyTorch is imported: the processes share the cores already
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +26,12 @@ def davis_folder() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves tests marked `gpu` out where there is none."""
+    """Leaves tests marked `gpu` out where there is none, and says which tests several processes may share out."""
+    for item in items:
+        # Fixtures of a module are made once. No two Ray clusters at the same time: each takes all cores.
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+    if PARALLEL:
+        items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest group goes first
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -35,6 +35,8 @@ from tests.support.training_layouts import (
 )
 from tests.support.training_tiny import RECIPE, SETTINGS, TINY, TINY_STA, losses_of, trainer
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

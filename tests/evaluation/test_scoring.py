@@ -324,6 +324,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         score("nfs", tmp_path / "data", str(tmp_path / "run"))
 
 
+@pytest.mark.ray
 def test_the_job_prepares_tracks_and_scores(tmp_path: Path) -> None:
     root = tmp_path / "DAVIS"
     write_frames(root / "JPEGImages" / "480p" / "one", 5)

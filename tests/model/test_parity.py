@@ -28,6 +28,8 @@ from tests.support.parity_data import (
     synthetic_frame,
 )
 
+pytestmark = pytest.mark.networks
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_gradients() -> Iterator[None]:

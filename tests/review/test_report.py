@@ -293,8 +293,8 @@ def test_a_compacted_folder_and_a_bucket(tmp_path: Path) -> None:
     memory.put(f"{run}/", "/bucket/run/", recursive=True)
     memory.put_file(str(tmp_path / "clip.mp4"), "/bucket/clip.mp4")
     (run / "manifest.parquet").unlink()
-    summary = review_run("memory://bucket/run", overlays=["clip"])
-    assert summary.report == "memory://bucket/run/report.html"
+    summary = review_run("memory://reviewed/run", overlays=["clip"])
+    assert summary.report == "memory://reviewed/run/report.html"
     assert memory.exists("/bucket/run/report.html")
     assert memory.exists(f"/bucket/run/{summary.overlays[0].split('/run/')[1]}")
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -228,10 +229,11 @@ def test_compact_refuses_folders_that_are_in_use(run: Path, tmp_path: Path) -> N
 
 
 def test_runs_and_compacted_folders_may_lie_in_a_bucket(run: Path) -> None:
+    bucket = f"memory://{uuid.uuid4().hex}"
     for path in run.rglob("*.parquet"):
-        rts_batch.io.storage.files.put_file(path, f"memory://bucket/run/{path.relative_to(run).as_posix()}")
-    compact("memory://bucket/run", "memory://bucket/few")
-    merged = rts_batch.read_masks("memory://bucket/few")
+        rts_batch.io.storage.files.put_file(path, f"{bucket}/run/{path.relative_to(run).as_posix()}")
+    compact(f"{bucket}/run", f"{bucket}/few")
+    merged = rts_batch.read_masks(f"{bucket}/few")
     assert [video.video_id for video in merged] == ["clips/a.mp4", "clips/b.mp4", "empty"]
     assert sum(1 for _ in merged.video("clips/a.mp4").frames()) == 30
 
@@ -248,6 +250,7 @@ def test_the_programs_of_the_guide_run(run: Path, compacted: Path, monkeypatch: 
                 exec(block.replace('"out', f'"{folder.name}').replace("'out", f"'{folder.name}"), {})
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_ray_data_reads_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray

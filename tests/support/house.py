@@ -235,7 +235,8 @@ def lost_tests(tests: Iterable[str], modules: Iterable[Module], rooms: Sequence[
 
 def untested_folders(tests: Iterable[str], modules: Iterable[Module]) -> list[str]:
     """Folders of the package that have modules but no test file in the folder of their path."""
-    tested = {path.rpartition("/")[0] for path in tests}
+    # a/test_b.py tests the folder a/b as a whole.
+    tested = {folder for path in tests for folder in (path.rpartition("/")[0], path[:-3].replace("test_", ""))}
     names = {module.name for module in modules}
     folders = {name.rpartition(".")[0] for name in names} - {""}
     inhabited = {name.rpartition(".")[0] for name in names - folders}

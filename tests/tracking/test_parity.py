@@ -28,6 +28,8 @@ from tests.support.parity_tracks import (
     read_track,
 )
 
+pytestmark = pytest.mark.networks
+
 LIGHT = ("dog_full", "dog_loop", "lost_grey", "evict", "distractors2")
 """Tracks whose first frames are quick: all but one have small crops."""
 

@@ -19,6 +19,8 @@ from rts_batch.training.objectives import build_network
 from rts_batch.training.settings import TrainSettings
 from tests.support.training_tiny import SETTINGS, TINY, TINY_STA
 
+pytestmark = pytest.mark.training
+
 MINIATURES = tuple(
     dataclasses.replace(settings, iterations=1)
     for settings in (

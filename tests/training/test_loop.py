@@ -31,6 +31,8 @@ from rts_batch.training.settings import (
 )
 from tests.support.training_tiny import SETTINGS, TINY, TINY_STA, losses_of, stream, trainer
 
+pytestmark = pytest.mark.training
+
 # ---- the optimiser --------------------------------------------------------------------------------------------------
 
 

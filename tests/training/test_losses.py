@@ -22,6 +22,8 @@ from rts_batch.training.objectives import rts_loss
 from rts_batch.training.settings import PAPER
 from tests.support.parity_data import golden_fill, load_golden, synthetic_frame
 
+pytestmark = pytest.mark.training
+
 
 def test_lovasz_equals_the_published_values() -> None:
     logits = torch.tensor([[2, -1, 0.5], [-3, 1.5, -0.2]])

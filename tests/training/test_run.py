@@ -23,6 +23,8 @@ from tests.support.training_layouts import write_youtube_vos
 from tests.support.training_tiny import RECIPE, SETTINGS, TINY_STA, losses_of, stream
 from tests.support.training_worker import gradients, run
 
+pytestmark = pytest.mark.training
+
 
 @pytest.mark.parametrize("kind", ["rts", "sta"])
 def test_two_workers_have_the_gradients_of_one(tmp_path: Path, kind: str) -> None:
@@ -56,6 +58,7 @@ def train_job(config: Path, out: Path, *options: str) -> subprocess.CompletedPro
     return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=500)
 
 
+@pytest.mark.ray
 def test_two_workers_through_ray_equal_one(tmp_path: Path, recipe: Recipe) -> None:
     """The workers go on with a training that one process has begun, and end where that process alone would have."""
     torch.set_num_threads(1)
@@ -78,6 +81,7 @@ def test_two_workers_through_ray_equal_one(tmp_path: Path, recipe: Recipe) -> No
     assert [float(row[1]) for row in theirs] == pytest.approx([float(row[1]) for row in ours], rel=1e-3)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_what_a_worker_cannot_read_is_said_by_the_job(tmp_path: Path, recipe: Recipe) -> None:
     for mask in (tmp_path / "vos/Annotations/v1").iterdir():

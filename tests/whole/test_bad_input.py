@@ -217,6 +217,7 @@ def track(folder: Path, tmp_path: Path, row: str) -> list[object]:
     return list(Lane(settings).run(Job(task=found.tasks[0], attempt=1)))[-1:]
 
 
+@pytest.mark.ray
 def test_bad_videos_do_not_stop_the_good_ones(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
     names = ["missing.mp4", "text.mp4", "zero.mp4", "good.mp4"]

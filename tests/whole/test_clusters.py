@@ -27,7 +27,7 @@ from tests.support.places import REPOSITORY
 from tests.support.running import STUB, done, finish, run, start, write_manifest
 from tests.support.videos import make_video
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 RAY = str(Path(sys.executable).with_name("ray"))
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"

@@ -63,6 +63,7 @@ def test_what_is_finished_is_read_checked_exported_and_reviewed(earlier: Path, t
     assert (summary.videos, summary.left_out) == (1, [])
 
 
+@pytest.mark.ray
 def test_the_run_is_gone_on_with_from_its_checkpoint(earlier: Path) -> None:
     finished = {path.name: path.read_bytes() for path in (earlier / "masks").iterdir()}
     outcome = run("resume", earlier, "--json")

@@ -25,6 +25,8 @@ from tests.support.places import REPOSITORY
 from tests.support.running import STUB, done, finish, masks_of, run, start, wait_until, write_manifest
 from tests.support.videos import make_video
 
+pytestmark = pytest.mark.ray
+
 BOX = [30, 30, 20, 20]
 
 

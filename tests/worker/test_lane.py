@@ -354,6 +354,7 @@ def test_a_run_keeps_its_lanes(clips: Path, tmp_path: Path) -> None:
 # With Ray
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
@@ -380,6 +381,7 @@ def test_a_poison_video_among_lanes_is_found_and_its_neighbours_complete(clips: 
     assert (record["environment"]["lanes"], record["settings"]["lanes"]) == (LANES, LANES)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_with_lanes_is_interrupted_killed_and_loses_nothing(clips: Path, tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "run"

@@ -156,6 +156,7 @@ def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path)
     assert (result.exit_code, "takes no archive" in result.stderr) == (2, True)
 
 
+@pytest.mark.ray
 def test_the_job_tracks_forward_and_backward_and_scores(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data")
     (tmp_path / "data" / "list.txt").write_text("ant\n")

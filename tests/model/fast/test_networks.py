@@ -24,6 +24,8 @@ from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, build_sta, load_weights
 from tests.support.parity_data import golden_fill, iou, synthetic_frame
 
+pytestmark = pytest.mark.networks
+
 
 @pytest.fixture(autouse=True)
 def _no_gradients():

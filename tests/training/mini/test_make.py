@@ -20,6 +20,8 @@ from rts_batch.training.mini.recipe import BACKBONE_MEMBER, BOX_LOOSENESS, drawn
 from rts_batch.weights.registry import load_weights
 from tests.support.training_layouts import write_stills
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

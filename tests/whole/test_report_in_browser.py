@@ -17,6 +17,8 @@ from tests.support.browsing import Browser, chromium
 from tests.support.run_folders import Video, moving_squares, write_run
 from tests.support.videos import make_video
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "\"><img src=x onerror='window.hacked=1'><script>window.hacked=2</script>{{ 7*7 }}"
 LONG = "a-very-long-name-without-any-place-to-break-it-" * 4
 
