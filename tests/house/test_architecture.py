@@ -101,8 +101,6 @@ TO_DO: dict[str, set[str]] = {
     },
     "untested folders": {
         "evaluation/layouts",
-        "export/formats",
-        "tracking/gpu/kernels",
     },
     "helpers": {
         "tests.training.mini.test_make: imports benchmarks.rts_mini_seeds",
