@@ -61,7 +61,7 @@ class Synchronised(Tracker):
         """Lets the row decide about a score so close to the threshold that rounding may take it to the other side."""
         threshold = self.published_threshold
         if abs(row.get("max_score", 1) - threshold) < NEAR:
-            threshold += 2 * NEAR if row["flag"] == "not_found" else -2 * NEAR
+            threshold = max(threshold + (2 * NEAR if row["flag"] == "not_found" else -2 * NEAR), 0.0)
         self.config = replace(self.config, not_found_threshold=threshold)
 
     @cached_property
