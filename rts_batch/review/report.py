@@ -1,38 +1,29 @@
 """The report of a run: one HTML file that needs nothing else, from a disk or from a bucket.
 
 Its size is bounded: the table lists the videos that most ask for a look, the first of them have pages, and their
-pictures share one budget. Text of the run, such as a video's id, only ever passes through jinja2's escaping; the policy
-in the file's head lets no script and no style run but the two whose hashes it names.
+pictures share one budget.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import heapq
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-from markupsafe import Markup
-
 from rts_batch.errors import ResultsError, RtsBatchError
 from rts_batch.io.storage import files, uris
-from rts_batch.masks import STATES
 from rts_batch.review.overlay_video import write_overlay_video
-from rts_batch.review.pages import LINE, SPARK, Page, Row, Shares, make_page, make_row, overlay_name
+from rts_batch.review.pages import Page, Row, Shares, make_page, make_row, overlay_name
+from rts_batch.review.template import write_html
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import Masks, read_masks
 from rts_batch.runs.reports import Submission, read_failures, read_json, read_reports, settings_shown, sum_speeds, texts
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import VideoMasks
-from rts_batch.version import __version__
 
 __all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]
 
@@ -42,14 +33,8 @@ KEY_FRAMES: Final = 6
 ROWS_SHOWN: Final = 5_000
 """Videos that the table lists; some 2 kB each."""
 
-ROWS_AT_ONCE: Final = 300
-"""Of the table; a button shows as many more. A browser takes seconds to lay out thousands."""
-
 PICTURE_BUDGET: Final = 24 << 20
 """Bytes of all pictures together; as text in the file they take a third more."""
-
-LIST_SHOWN: Final = 100
-"""Entries of each list of warnings and the like."""
 
 Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 """Passes on what it is given, and shows how far that is."""
@@ -113,7 +98,7 @@ def review_run(
         uri = uris.join(out, "report.html")
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
             path = Path(scratch) / "report.html"
-            _template().stream(content.context()).dump(str(path), encoding="utf-8")
+            write_html(path, content.context())
             summary.bytes = path.stat().st_size
             files.put_file(path, uri)
         summary.report = uri
@@ -196,23 +181,14 @@ class _Content:
                 self._videos[number] = paged[-place]
 
     def context(self) -> dict[str, Any]:
-        """What the template needs. `pages` is read as the file is written."""
+        """What the template needs of the run. `pages` is read as the file is written."""
         record = read_json(self._paths.record)
         last = read_json(self._paths.summary)
         failures, failed = read_failures(self._paths.uri, self._done)
         videos = self._sources.total
         reports = self._reports.values()
-        style, script = _asset("report.css"), _asset("report.js")
         return {
             "title": uris.safe_uri(self._paths.uri),
-            "version": __version__,
-            "made": datetime.now(timezone.utc).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00") + " UTC",
-            "style": Markup(style),
-            "script": Markup(script),
-            "policy": _policy(style, script),
-            "spark": SPARK,
-            "line_size": LINE,
-            "states": STATES,
             "total": self._total,
             "shares": Shares.of(self._total),
             "videos": videos,
@@ -230,8 +206,6 @@ class _Content:
             "submission": Submission.of(last),
             "left_out": texts(last.get("rows_left_out")),
             "warnings": texts(last.get("warnings")),
-            "list_shown": LIST_SHOWN,
-            "rows_at_once": ROWS_AT_ONCE,
             "failures": failures,
             "speeds": [("Worker", sum_speeds(reports, "worker")), ("Decoder", sum_speeds(reports, "decoder"))],
             "rows": self._rows,
@@ -273,33 +247,6 @@ def _keep(heap: list[Any], entry: tuple[Any, ...], limit: int) -> None:
         heapq.heappush(heap, entry)
     elif heap:
         heapq.heappushpop(heap, entry)
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rts_batch.review"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["decimals"] = lambda value, places=2: "–" if value is None else f"{value:.{places}f}"
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    environment.filters["grouped"] = lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    return environment.get_template("report.html")
-
-
-def _asset(name: str) -> str:
-    return resources.files("rts_batch.review").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing is loaded from anywhere; pictures are in the file; the one style and the one script are known by hash."""
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

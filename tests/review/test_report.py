@@ -290,13 +290,13 @@ def test_a_compacted_folder_and_a_bucket(tmp_path: Path) -> None:
     assert "Masks shown on grey" not in (tmp_path / "compacted" / "report.html").read_text()
 
     memory = fsspec.filesystem("memory")
-    memory.put(f"{run}/", "/bucket/run/", recursive=True)
-    memory.put_file(str(tmp_path / "clip.mp4"), "/bucket/clip.mp4")
+    memory.put(f"{run}/", "/reviewed/run/", recursive=True)
+    memory.put_file(str(tmp_path / "clip.mp4"), "/reviewed/clip.mp4")
     (run / "manifest.parquet").unlink()
     summary = review_run("memory://reviewed/run", overlays=["clip"])
     assert summary.report == "memory://reviewed/run/report.html"
-    assert memory.exists("/bucket/run/report.html")
-    assert memory.exists(f"/bucket/run/{summary.overlays[0].split('/run/')[1]}")
+    assert memory.exists("/reviewed/run/report.html")
+    assert memory.exists(f"/reviewed/run/{summary.overlays[0].split('/run/')[1]}")
 
 
 def test_a_damaged_mask_is_named_on_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
