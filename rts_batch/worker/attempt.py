@@ -201,10 +201,9 @@ class Attempt:
         if late is not None:
             self._write(*late)
 
-    def _write(self, frame: Frame, targets: Mapping[int, TrackedFrame]) -> None:
+    def _write(self, frame: Frame, late: Mapping[int, TrackedFrame]) -> None:
         with self._timing("track"):
-            for target in targets.values():
-                _ = target.mask  # may still be on its way from the device
+            targets = dict(late)  # they may still be on their way from the device
         self._book.check_masks(frame.index, targets)
         with self._timing("encode"):
             rows = [self._row(object_id, frame, target) for object_id, target in targets.items()]
