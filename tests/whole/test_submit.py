@@ -270,7 +270,7 @@ def test_ctrl_c_once_finishes_what_is_in_hand(videos: Path, tmp_path: Path) -> N
     outcome = finish(process)
     assert outcome.code == 130, outcome.err
     assert "finishing the videos in hand" in outcome.err
-    assert "run the same command again: rts-batch submit" in outcome.err
+    assert "interrupted; to go on: rts-batch submit" in outcome.err
     assert len(done(out)) == 1
     assert read_json(out / "summary.json")["not_started"] == 5
     assert "Traceback" not in outcome.err
