@@ -163,8 +163,8 @@ class _Checks:
                     repr(uris.safe_uri(value) if name == "video" else value) for value in (values[row], values[first])
                 )
                 yield (
-                    f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same "
-                    f"{what}; correct one of the two, or tell them apart by their {what.removesuffix('_id')} ids"
+                    f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same {what}; correct one of the "
+                    f"two, or {'leave the column out' if what == 'target' else f'give them different {what}s'}"
                 )
 
     def _place(self, row: int) -> str:

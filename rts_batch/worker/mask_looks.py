@@ -8,7 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DARK", "DARKEST_WHITE", "LIGHT", "is_drawing", "is_one_colour", "is_region", "is_soft", "present_values"]
+__all__ = [
+    "DARK",
+    "DARKEST_WHITE",
+    "LIGHT",
+    "has_several_colours",
+    "is_drawing",
+    "is_one_colour",
+    "is_region",
+    "is_soft",
+    "present_values",
+]
 
 DARKEST_WHITE: Final = 32
 """Of 255: a lighter value is a brightness; a darker one may be an object id."""
@@ -68,6 +78,18 @@ def is_one_colour(colours: NDArray[np.uint8]) -> bool:
     shown = [np.median(hues[parts == part], axis=0) for part in range(1, min(count, MOST_PARTS))]
     found = np.concatenate([np.array(shown), hues[inside]])
     return bool((np.abs(found - np.median(hues[light], axis=0)) <= SAME_COLOUR).all()) and count <= MOST_PARTS
+
+
+def has_several_colours(colours: NDArray[np.uint8], part: NDArray[np.bool_]) -> bool:
+    """Whether a part of a picture `[H, W, 3]` is painted in flat colours that are not one, as no photograph is."""
+    packed = (colours.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(axis=2)
+    found, counts = np.unique(packed[part], return_counts=True)
+    often = found[counts >= len(packed[part]) / 100]
+    flat = [colour for colour in often if is_region((packed == colour) & part)]
+    if len(flat) < 2 or np.isin(packed[part], flat).mean() < 0.5:
+        return False
+    shades = np.array([(colour >> 16, colour >> 8 & 255, colour & 255) for colour in flat])
+    return bool((shades.max(axis=0) - shades.min(axis=0)).max() > SAME_COLOUR)
 
 
 def is_drawing(brightness: NDArray[np.integer[Any]] | None, opaque: NDArray[np.bool_]) -> bool:

@@ -20,6 +20,7 @@ from rts_batch.worker.mask_looks import (
     DARK,
     DARKEST_WHITE,
     LIGHT,
+    has_several_colours,
     is_drawing,
     is_one_colour,
     is_region,
@@ -97,6 +98,8 @@ def _by_opacity(image: MaskImage, opacity: NDArray[np.int32], use: ImageUse) -> 
         )
     if is_drawing(image.greys if image.colours is None else image.colours.max(axis=2), opaque):
         raise _unclear(use, "its opaque part is again light on dark", "opacities", opacity)
+    if image.colours is not None and has_several_colours(image.colours, opaque):
+        raise _colourful(use, "its opaque part has several", image.colours)
     return MaskReading(opaque, "its opaque part")
 
 
@@ -122,7 +125,7 @@ def _by_palette(indices: NDArray[np.int32], colours: NDArray[np.uint8], use: Ima
         raise _unclear(use, "its palette's greys and its indices number the targets differently", "indices", indices)
     by_number = indices == use.object_id
     if use.object_id in present and len(present) > 1 and _may_be_ids(indices, present, use.object_id):
-        return MaskReading(by_number, f"index {use.object_id} of its palette", usual=True)
+        return MaskReading(by_number, f"index {use.object_id} of its palette", usual=len(present) <= MOST_IDS)
     if present == [0, 255] and not use.users:
         return MaskReading(indices != 0, "index 255 of its palette")
     if len(present) == 2 and 0 in present and use.apart:
@@ -171,7 +174,8 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
     ):
         if soft and not use.users and _may_be_a_trace(values, present, use.object_id):
             raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
-        return MaskReading(by_number, f"the value {use.object_id}{note}", usual=not note)
+        usual = not note and len(present) <= MOST_IDS
+        return MaskReading(by_number, f"the value {use.object_id}{note}", usual=usual)
     if use.users:
         raise _unclear(use, f"{_rows_of(use)} use it, but it does not number them", "values", values)
     if soft and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):

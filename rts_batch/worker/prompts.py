@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rts_batch.config import Overlap
 from rts_batch.errors import PromptError, StorageError
 from rts_batch.io.video.frames import Frame, Moment, VideoInfo
@@ -182,6 +185,11 @@ class PromptBook:
             )
         if not reading.usual:
             self.warnings.append(f"object {target.object_id}, {_where(prompt)}: the mask was read as {reading.rule}")
+        if _is_all_around(reading.mask):
+            self.warnings.append(
+                f"object {target.object_id}, {_where(prompt)}: the mask has {reading.mask.mean():.0%} of the frame and "
+                "its whole border; was the target drawn dark on light?"
+            )
         return Marking(mask=reading.mask)
 
     def _checked_box(self, object_id: int, prompt: Prompt) -> Box:
@@ -255,3 +263,8 @@ def _frame(prompt: Prompt, timed: int) -> int:
 
 def _where(prompt: Prompt) -> str:
     return f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"
+
+
+def _is_all_around(mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask [H, W] has every pixel of the border."""
+    return bool(mask[0].all() and mask[-1].all() and mask[:, 0].all() and mask[:, -1].all())

@@ -295,6 +295,16 @@ REFUSED = {
         ),
         ["again light on dark"],
     ),
+    "several colours on nothing": (
+        saved(
+            Image.fromarray(
+                np.where(SQUARE[..., None], (255, 0, 0, 255), np.where(DISC[..., None], (0, 0, 255, 255), 0)).astype(
+                    np.uint8
+                )
+            )
+        ),
+        ["its opaque part has several", "(255, 0, 0) (", "(0, 0, 255) ("],
+    ),
     "1 beside 255": (saved(two(SQUARE, DISC, 1, 255)), ["may be an object id", "1 (", "255 ("]),
     "a thin 1 beside 255": (
         saved(two(SQUARE & (ROWS % 9 == 0), DISC, 1, 255)),
@@ -347,6 +357,13 @@ def photograph() -> Image.Image:
 @pytest.mark.parametrize("object_id", [1, 60, 128, 255])
 def test_a_photograph_is_no_mask(data: bytes, object_id: int) -> None:
     refusal(data, object_id)
+
+
+def test_a_cut_out_photograph_is_where_it_is_opaque() -> None:
+    cut = np.dstack([np.asarray(photograph()), DISC * np.uint8(255)])
+    assert np.array_equal(read(saved(Image.fromarray(cut))).mask, DISC)
+    cut = np.dstack([np.asarray(photograph().convert("L")), DISC * np.uint8(255)])
+    assert np.array_equal(read(saved(Image.fromarray(cut, "LA"))).mask, DISC)
 
 
 def test_numbers_in_a_jpeg_are_not_believed() -> None:

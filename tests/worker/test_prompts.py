@@ -159,3 +159,13 @@ def test_a_resumed_book_goes_on_with_the_prompts_that_have_not_come(tmp_path: Pa
         found |= {i: due[1].box for i in range(stop + 1, 20) if (due := after.due(frame(i)))}
         assert found == {index: tuple(boxes[name]) for index, name in expected.items()}
         assert {key: marking.box for key, marking in after.beginning(2).items()} == {1: tuple(boxes["first"])}
+
+
+def test_a_mask_that_is_probably_inverted_is_told(tmp_path: Path) -> None:
+    target = rectangle(20, 20, 50, 50)
+    path = save_mask(tmp_path / "inverted.png", np.where(target, 0, 255).astype(np.uint8))
+    for mask in (path, rle(~target)):
+        assert open_book(tmp_path, {"mask": mask, "frame": 2}).warnings == [
+            "object 1, frame 2: the mask has 87% of the frame and its whole border; was the target drawn dark on light?"
+        ]
+    assert open_book(tmp_path, {"mask": rle(rectangle(0, 0, 160, 119))}).warnings == []
