@@ -162,9 +162,10 @@ class _Checks:
                 ours, theirs = (
                     repr(uris.safe_uri(value) if name == "video" else value) for value in (values[row], values[first])
                 )
+                remedy = "leave the column out" if what == "target" else f"give them different {what}s"
                 yield (
-                    f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same {what}; correct one of the "
-                    f"two, or {'leave the column out' if what == 'target' else f'give them different {what}s'}"
+                    f"column {name}: {ours}, but {self._place(first)} has {theirs} for the same {what}; correct one of "
+                    f"the two, or {remedy}"
                 )
 
     def _place(self, row: int) -> str:
