@@ -6,7 +6,6 @@ import abc
 import contextlib
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from rts_batch.errors import UsageError
+from rts_batch.export.catalogue import Catalogue
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import STATES, State
 from rts_batch.runs.video_masks import Target, VideoMasks
@@ -23,7 +23,6 @@ __all__ = [
     "Categories",
     "ExportFormat",
     "ExportVideo",
-    "Names",
     "RowFilter",
     "Written",
     "compressed",
@@ -89,34 +88,34 @@ class Categories:
         return [{"id": number, "name": name, "supercategory": NO_CATEGORY} for number, name in self.items()]
 
 
-class Names:
-    """Makes names of files and folders from ids: no separators, ASCII, no two alike (on no file system)."""
-
-    def __init__(self, allowed: str = "A-Za-z0-9._-") -> None:
-        self._taken: set[str] = set()
-        self._refused = re.compile(f"[^{allowed}]+")
-
-    def choose(self, text: str) -> str:
-        name = base = self._refused.sub("_", text)[-100:].strip("._-") or "video"
-        number = 1
-        while name.lower() in self._taken:
-            number += 1
-            name = f"{base}_{number}"
-        self._taken.add(name.lower())
-        return name
-
-
 @dataclass(frozen=True)
 class ExportVideo:
-    """A video as it is exported: filtered, and with a name that is fit for files."""
+    """A video as it is exported: filtered, with a name that is fit for files, and with numbers."""
 
     masks: VideoMasks
-    name: str
+    catalogue: Catalogue
     filter: RowFilter
     needs_mask: bool
     """Rows with an empty mask count as absent."""
     keep_images: bool
     """Whether the frames will be extracted."""
+
+    @property
+    def name(self) -> str:
+        return self.catalogue.name(self.masks.video_id)
+
+    @property
+    def number(self) -> int:
+        """Among all videos of the run, from 1, whatever is finished."""
+        return self.catalogue.video(self.masks.video_id)
+
+    def target_number(self, target: Target) -> int:
+        """Among all targets of the run, from 1, whatever is finished."""
+        return self.catalogue.target(self.masks.video_id, target.object_id)
+
+    def number_in_class(self, target: Target) -> int:
+        """Among all targets of its category in the run, from 1, whatever is finished."""
+        return self.catalogue.in_class(self.masks.video_id, target.object_id, target.category)
 
     @cached_property
     def targets(self) -> tuple[Target, ...]:

@@ -41,8 +41,12 @@ def write_frames(source: FrameSource, images: Sequence[tuple[int, str]], folder:
         for place in wanted:
             path = folder / place
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(path), frame.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-                raise StorageError(f"cannot write {path}", transient=True)
+            # Not with OpenCV's own `imwrite`, which cannot take every name on every system.
+            _, jpeg = cv2.imencode(".jpg", frame.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            try:
+                path.write_bytes(jpeg.tobytes())
+            except OSError as error:
+                raise StorageError(f"cannot write {path}: {error}", transient=True) from error
         if not places:
             break
     if places:

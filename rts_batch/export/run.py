@@ -10,10 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
-import pyarrow as pa
-
-from rts_batch.errors import ResultsError, StorageError, UsageError, VideoError
-from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, RowFilter
+from rts_batch.errors import StorageError, UsageError, VideoError
+from rts_batch.export.base import Categories, ExportFormat, ExportVideo, RowFilter
+from rts_batch.export.catalogue import Catalogue, write_names
 from rts_batch.export.formats.boxes import Got10k, Lasot
 from rts_batch.export.formats.burst import Burst
 from rts_batch.export.formats.coco import Coco
@@ -26,13 +25,11 @@ from rts_batch.export.formats.yolo import YoloSeg
 from rts_batch.export.formats.youtube_vis import YoutubeVis
 from rts_batch.export.frames import write_frames
 from rts_batch.export.names import ExportName
-from rts_batch.io.storage import files
-from rts_batch.io.storage.parquet import open_parquet
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.io.video.opening import FrameSource, open_video
-from rts_batch.runs.paths import RunPaths
-from rts_batch.runs.reading import Masks, read_masks
+from rts_batch.runs.reading import read_masks
 from rts_batch.runs.sources import VideoSources
+from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["FORMATS", "ExportSummary", "export_run"]
 
@@ -106,22 +103,23 @@ def export_run(
         raise UsageError(f"{format} refers to the videos themselves and holds no frames; those that do: {able}")
     masks = read_masks(run_folder)
     summary = ExportSummary(out)
-    names = Names()
+    catalogue = Catalogue.of(masks)
+    exported: list[VideoMasks] = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(staged_folder(out))
-        export = kind(folder, Categories(_known_categories(masks)))
+        export = kind(folder, Categories(catalogue.categories))
         stack.enter_context(export.resources)
         for video in masks:
-            chosen = ExportVideo(
-                video, names.choose(video.video_id), row_filter or RowFilter(), kind.needs_mask, extract_frames
-            )
+            chosen = ExportVideo(video, catalogue, row_filter or RowFilter(), kind.needs_mask, extract_frames)
             if not chosen.targets:
                 continue
-            if extract_frames:
-                _add_with_frames(export, chosen, masks.sources, summary)
-            else:
+            if not extract_frames:
                 _add(export, chosen, summary)
+            elif not _add_with_frames(export, chosen, masks.sources, summary):
+                continue
+            exported.append(video)
         export.close()
+        write_names(folder, catalogue, exported)
     summary.warnings.extend(export.warnings)
     return summary
 
@@ -134,7 +132,8 @@ def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Se
     return written.images
 
 
-def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSources, summary: ExportSummary) -> None:
+def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSources, summary: ExportSummary) -> bool:
+    """Returns whether the video could be opened."""
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
         try:
             # Before the labels are written, so that none speaks of a video that is not there.
@@ -142,28 +141,14 @@ def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSou
             _open(path).close()
         except (VideoError, StorageError) as error:
             summary.left_out.append(f"video {video.masks.video_id!r}: {error}")
-            return
+            return False
         images = _add(export, video, summary)
         if images:
             start, end = min(images)[0], max(images)[0] + 1
             with _open(path, start, end) as source:
                 summary.images += write_frames(source, images, export.folder, video.masks)
+    return True
 
 
 def _open(path: Path, start: int = 0, end: int | None = None) -> FrameSource:
     return open_video(str(path), start=start, end=end)
-
-
-def _known_categories(masks: Masks) -> list[str]:
-    """The manifest's categories, so that their numbers do not depend on which videos are finished."""
-    uri = RunPaths(masks.folder).manifest
-    if not files.exists(uri):
-        return []
-    try:
-        with contextlib.closing(open_parquet(uri)) as file:
-            if "category" not in file.schema_arrow.names:
-                return []
-            table = file.read(columns=["category"], use_threads=False)
-        return [name for name in table["category"].unique().to_pylist() if name is not None]
-    except (pa.ArrowException, OSError) as error:
-        raise ResultsError(f"{uri} cannot be read: {error}") from error

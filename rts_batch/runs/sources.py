@@ -42,6 +42,14 @@ class VideoSources:
         """Videos in the manifest; None where the run has none."""
         return None if self._manifest is None else pc.count_distinct(self._manifest["video_id"]).as_py()
 
+    def targets(self) -> list[tuple[str, int, str | None]] | None:
+        """video_id, object_id and category of each row of the manifest, in its order; None where the run has none."""
+        uri = RunPaths(self._folder).manifest
+        if not files.exists(uri):
+            return None
+        table = _read(uri, ["video_id", "object_id", "category"])
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
     def fetch(self, video_id: str, folder: str) -> Path:
         """A video as a local file, in `folder` where it is not one already. Raises StorageError."""
         uri = self.uri(video_id)
@@ -78,9 +86,11 @@ class VideoSources:
     @cached_property
     def _manifest(self) -> pa.Table | None:
         uri = RunPaths(self._folder).manifest
-        if not files.exists(uri):
-            return None
-        try:
-            return read_parquet(uri, columns=["video_id", "video"])
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ResultsError(f"{uri} cannot be read: {error}") from error
+        return _read(uri, ["video_id", "video"]) if files.exists(uri) else None
+
+
+def _read(uri: str, columns: list[str]) -> pa.Table:
+    try:
+        return read_parquet(uri, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ResultsError(f"{uri} cannot be read: {error}") from error

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError, VideoError
-from rts_batch.export.base import Names, RowFilter
+from rts_batch.export.base import RowFilter
 from rts_batch.export.formats.yolo import mask_polygon
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
@@ -168,13 +168,6 @@ def test_exports_go_to_buckets(run: Path) -> None:
     ]
     with pytest.raises(UsageError, match="holds files already"):
         export_run(str(run), "memory://exports/davis/ImageSets/2017", "davis")
-
-
-def test_names_are_safe_and_never_alike() -> None:
-    names = Names()
-    texts = ["../a b", "..", "a/b", "A b", "ä" * 300, "", "a_b_2"]
-    chosen = [names.choose(text) for text in texts]
-    assert chosen == ["a_b", "video", "a_b_2", "A_b_3", "video_2", "video_3", "a_b_2_2"]
 
 
 @pytest.mark.parametrize("shape", ["ring", "parts", "pixel", "line"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Names, Written
+from rts_batch.export.base import NO_CATEGORY, Categories, ExportFormat, ExportVideo, Written
+from rts_batch.export.catalogue import file_names
 from rts_batch.masks import Box
 from rts_batch.runs.video_masks import Target
 
@@ -49,19 +49,14 @@ class Lasot(_Boxes):
 
     def __init__(self, folder: Path, categories: Categories) -> None:
         super().__init__(folder, categories)
-        self._classes: dict[str, str] = {}
-        self._names = Names("A-Za-z0-9")  # readers split the name at the hyphen
-        self._counts: Counter[str] = Counter()
+        known = [name for _, name in categories.items()]
+        self._classes = file_names(dict.fromkeys([*known, NO_CATEGORY]), marks="_")  # readers split at the hyphen
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
         for target in video.targets:
-            category = video.category(target)
-            if category not in self._classes:
-                self._classes[category] = self._names.choose(category)
-            kind = self._classes[category]
-            self._counts[kind] += 1
-            name = f"{kind}-{self._counts[kind]}"
+            kind = self._classes[video.category(target)]
+            name = f"{kind}-{video.number_in_class(target)}"
             folder = self.folder / kind / name
             folder.mkdir(parents=True)
             absent = []
@@ -86,7 +81,7 @@ class Got10k(_Boxes):
         written = video.written()
         height, width = video.masks.size
         for target in video.targets:
-            name = f"GOT-10k_Train_{len(self._index) + 1:06d}"
+            name = f"GOT-10k_Train_{video.target_number(target):06d}"
             found = []
             for place, (index, box) in enumerate(self._boxes(video, target, name), start=1):
                 found.append(box)
@@ -112,7 +107,7 @@ class Got10k(_Boxes):
 
     def close(self) -> None:
         super().close()
-        (self.folder / "list.txt").write_text("".join(f"{name}\n" for name, *_ in self._index))
+        (self.folder / "list.txt").write_text("".join(f"{name}\n" for name, *_ in self._index), encoding="utf-8")
 
 
 def _touches_border(box: Box | None, width: int, height: int) -> bool:

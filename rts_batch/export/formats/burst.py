@@ -35,7 +35,7 @@ class Burst(ExportFormat):
     def _sequence(self, video: ExportVideo, written: Written) -> Iterator[str]:
         height, width = video.masks.size
         head = {
-            "id": self._json.length("sequences") + 1,
+            "id": video.number,
             "seq_name": video.name,
             "dataset": DATASET,
             "width": width,

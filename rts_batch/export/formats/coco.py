@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pycocotools import mask as coco
 
+from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed, finite
 from rts_batch.export.json_lists import JsonLists
 
 __all__ = ["Coco"]
+
+FRAMES_OF_ONE: Final = 10_000_000
+"""Ids left for the frames of each video and of each target, so that no id depends on what else is exported."""
 
 
 class Coco(ExportFormat):
@@ -19,20 +24,23 @@ class Coco(ExportFormat):
         super().__init__(folder, categories)
         json = JsonLists(folder / "annotations.json", "videos", "images", "annotations")
         self._json = self.resources.enter_context(json)
-        self._images = self._annotations = 0
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
         source = {"name": video.name, "source_id": video.masks.video_id, "uri": video.masks.uri, "fps": video.masks.fps}
-        number = self._json.append("videos", {"id": self._json.length("videos") + 1, **source})
+        if video.masks.frames_total > FRAMES_OF_ONE:
+            raise UsageError(f"video {source['source_id']!r} has more than {FRAMES_OF_ONE} frames; take another format")
+        number = video.number
+        self._json.append("videos", {"id": number, **source})
+        targets = {target.object_id: video.target_number(target) for target in video.targets}
         numbers = {target.object_id: self.number(video, target) for target in video.targets}
         for index, rows in video.frames():
             if not rows:
                 continue
             name = f"{video.name}/{index:06d}.jpg"
-            self._images += 1
+            image_id = number * FRAMES_OF_ONE + index
             image = {
-                "id": self._images,
+                "id": image_id,
                 "file_name": name,
                 "width": rows[0].width,
                 "height": rows[0].height,
@@ -44,10 +52,9 @@ class Coco(ExportFormat):
             written.image(index, f"images/{name}")
             for row in rows:
                 segmentation = compressed(row)
-                self._annotations += 1
                 annotation = {
-                    "id": self._annotations,
-                    "image_id": self._images,
+                    "id": targets[row.object_id] * FRAMES_OF_ONE + index,
+                    "image_id": image_id,
                     "video_id": number,
                     "category_id": numbers[row.object_id],
                     "segmentation": segmentation,

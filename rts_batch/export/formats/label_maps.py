@@ -43,7 +43,7 @@ class DavisPng(ExportFormat):
     def close(self) -> None:
         path = self.folder / "ImageSets" / "2017" / "train.txt"
         path.parent.mkdir(parents=True)
-        path.write_text("".join(f"{name}\n" for name in self._names))
+        path.write_text("".join(f"{name}\n" for name in self._names), encoding="utf-8")
 
 
 class MotsPng(ExportFormat):

@@ -28,13 +28,13 @@ class YoutubeVis(ExportFormat):
         for index, name in zip(indices, names, strict=True):
             written.image(index, f"JPEGImages/{name}")
         height, width = video.masks.size
-        number = self._json.length("videos") + 1
+        number = video.number
         size = {"height": height, "width": width, "length": len(indices)}
         about = {"id": number, "name": video.name, "source_id": video.masks.video_id, "uri": video.masks.uri}
         self._json.append("videos", {**about, **size, "file_names": names, "frame_indices": list(indices)})
         for target in video.targets:
             head: dict[str, object] = {
-                "id": self._json.length("annotations") + 1,
+                "id": video.target_number(target),
                 "video_id": number,
                 "category_id": self.number(video, target),
                 "track_id": target.object_id,

@@ -256,7 +256,7 @@ def test_the_toolkit_launches_the_tracker_and_scores_it_alike(
     vot(programs, "initialize", "vot2020/shortterm", "--workspace", workspace, "--nodownload")
     (workspace / "sequences").rmdir()
     make_dataset(workspace / "sequences")
-    program = REPOSITORY / "tests" / "vot_scripted.py"
+    program = REPOSITORY / "tests" / "support" / "vot_scripted.py"
     (workspace / "trackers.ini").write_text(
         f"[scripted]\nlabel = scripted\nprotocol = trax\ncommand = {sys.executable} {program}\n"
     )
