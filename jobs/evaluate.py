@@ -16,6 +16,8 @@ import argparse
 import subprocess
 import sys
 
+from rts_batch.io import processes
+
 WITHOUT_PLOTS = ("got10k", "davis2016", "davis2017", "youtubevos2019")
 
 
@@ -43,7 +45,8 @@ def main() -> int:
         steps.append([*score, "--markdown", f"{out}/scores.md", *plots])
     for step in steps:
         print("rts-batch", *step, file=sys.stderr, flush=True)
-        code = subprocess.run([sys.executable, "-m", "rts_batch.cli", *step], check=False).returncode
+        command = processes.python("rts_batch.cli", *step)
+        code = subprocess.run(command, check=False, env=processes.environment()).returncode
         if code:
             return code
     return 0

@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-import math
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rts_batch.actors.cluster import ray_session
+from rts_batch.actors.scratch import scratch_folder
 from rts_batch.actors.training import check_share, train_on_workers
 from rts_batch.cli.output import telling_errors
 from rts_batch.training.recipe import read_recipe
@@ -32,16 +32,9 @@ def main(
 ) -> None:
     recipe = read_recipe(config)
     check_share(recipe, workers)  # before a Ray is started for nothing
-    if address == "local":
-        # Ray reads it when it is imported: listen on loopback only.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import ray
-
-    if address == "local":
-        ray.init(address=address, num_cpus=math.ceil(workers * cpus_per_worker), include_dashboard=False)
-    else:
-        ray.init(address=address)
-    train_on_workers(recipe, out, workers=workers, use_gpu=gpu, cpus_per_worker=cpus_per_worker, loaders=loaders)
+    cpus = workers * cpus_per_worker
+    with scratch_folder() as folder, ray_session(address, folder=folder, cpus=cpus, show_workers=True):
+        train_on_workers(recipe, out, workers=workers, use_gpu=gpu, cpus_per_worker=cpus_per_worker, loaders=loaders)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
 """rts-batch: masks of one object through thousands of videos, with the RTS tracker on Ray."""
 
-from __future__ import annotations
+import os
+import sys
 
-from typing import TYPE_CHECKING, Any
+# `python -m rts_batch.…` looks in the current folder first, where a user's `random.py` may lie: see `io/processes.py`.
+_is_ours = any(word.removeprefix("-m").startswith("rts_batch.") for word in sys.orig_argv)
+if sys.argv[:1] == ["-m"] and _is_ours and sys.path[:1] == [os.getcwd()] and not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
 
-from rts_batch.version import __version__ as __version__
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from rts_batch.version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
     from rts_batch.runs.reading import read_masks as read_masks

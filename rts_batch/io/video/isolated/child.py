@@ -209,3 +209,7 @@ def _memory(name: str) -> int:
             return next(int(line.split()[1]) for line in status if line.startswith(f"{name}:")) * 1024
     except (OSError, StopIteration):
         return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import mmap
 import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError
+from rts_batch.io import processes
 from rts_batch.io.storage import uris
 from rts_batch.io.storage.ranges import ByteServer, RangedObject
 from rts_batch.io.video.frames import FrameSource
@@ -34,11 +33,6 @@ from rts_batch.io.video.isolated.source import Died, RemoteSource
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 
 __all__ = ["REUSE", "DecodingProcess"]
-
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); "
-    "from rts_batch.io.video.isolated.child import main; main()"
-)
 
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "OMP_NUM_THREADS")
 """All that the process gets to see of ours: no credentials are among it."""
@@ -88,11 +82,7 @@ class DecodingProcess:
         descriptors = (theirs.fileno(), their_contents.fileno(), self._memory.fileno())
         with theirs, their_contents:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", _START),
-                    *map(str, (*descriptors, *limits)),
-                    json.dumps(sys.path),
-                ],
+                processes.python("rts_batch.io.video.isolated.child", *map(str, (*descriptors, *limits))),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._words,
