@@ -25,8 +25,8 @@ import fsspec
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.download import download, download_folder
 from rts_batch.io.storage.public_http import http_options
-from rts_batch.io.storage.retries import is_transient, retried
-from rts_batch.io.storage.trouble import missing, translated
+from rts_batch.io.storage.retries import retried
+from rts_batch.io.storage.trouble import is_missing, missing, translated
 from rts_batch.io.storage.uris import WEB, check_uri, join, local_path, safe_uri, scheme_of, without_query
 
 __all__ = [
@@ -59,7 +59,7 @@ def exists(uri: str) -> bool:
         try:
             filesystem.info(path)
         except FileNotFoundError as error:
-            if is_transient(error):
+            if not is_missing(error):
                 raise
             return False
         return True

@@ -1,7 +1,9 @@
 """http(s) that reaches public addresses only.
 
 A manifest may come from anyone, its addresses are asked for by our machines. So the address that a connection is about
-to be made to decides, whatever name, redirect or notation led there, unless RTS_BATCH_PRIVATE_HTTP=allow is set.
+to be made to decides, whatever name, redirect or notation led there, unless RTS_BATCH_PRIVATE_HTTP=allow is set. Where
+the environment names a proxy, connections are made to that, wherever it is; then names are its to look up, and only
+what is written as a private address is refused here.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import urllib.request
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-__all__ = ["PRIVATE_HTTP", "PrivateAddressError", "http_options", "refusal_behind"]
+__all__ = ["PRIVATE_HTTP", "PrivateAddressError", "http_options", "public_socket", "refusal_behind", "refuse_private"]
 
 PRIVATE_HTTP: Final = "RTS_BATCH_PRIVATE_HTTP"
 """Environment variable; `allow` lets http(s) reach loopback, link-local and private addresses."""
@@ -23,22 +27,71 @@ class PrivateAddressError(PermissionError):
 
 def http_options() -> dict[str, Any]:
     """What fsspec's http file system is opened with."""
-    return {} if os.environ.get(PRIVATE_HTTP) == "allow" else {"get_client": _public_client}
+    return {"get_client": _client if is_allowed() else _public_client, "encoded": True}
+
+
+async def _client(**options: Any) -> Any:
+    from rts_batch.io.storage import web
+
+    return web.session(**options)
 
 
 async def _public_client(**options: Any) -> Any:
-    import aiohttp
+    from rts_batch.io.storage import web
 
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=_public_socket), **options)
+    return web.session(socket_factory=public_socket, **options)
 
 
-def _public_socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _, place = address
-    host = ipaddress.ip_address(str(place[0]).partition("%")[0])
-    host = getattr(host, "ipv4_mapped", None) or host
-    if not host.is_global or host.is_multicast:
-        raise PrivateAddressError(f"{host} is no public address; set {PRIVATE_HTTP}=allow to reach such ones")
+def is_allowed() -> bool:
+    return os.environ.get(PRIVATE_HTTP) == "allow"
+
+
+def public_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for one address of `getaddrinfo`. Raises PrivateAddressError unless it is public, or a proxy's."""
+    family, kind, protocol, _, (host, port, *_) = address
+    if not _is_public(str(host)) and not _is_proxy(str(host), port):
+        raise PrivateAddressError(_refusal(str(host)))
     return socket.socket(family, kind, protocol)
+
+
+def refuse_private(host: str) -> None:
+    """Raises PrivateAddressError for a host that is written as an address, in any notation, which is not public."""
+    try:
+        written = socket.inet_ntoa(socket.inet_aton(host))  # 2130706433 and 0x7f.1, too
+    except OSError:
+        written = host.strip("[]")
+    name = host.rstrip(".").lower()
+    try:
+        public = _is_public(written)
+    except ValueError:
+        public = name != "localhost" and not name.endswith(".localhost")
+    if not public:
+        raise PrivateAddressError(_refusal(host))
+
+
+def _refusal(host: str) -> str:
+    return f"{host} is no public address; set {PRIVATE_HTTP}=allow to reach such ones"
+
+
+def _is_public(host: str) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_global and not address.is_multicast
+
+
+def _is_proxy(host: str, port: int) -> bool:
+    """Whether the environment names this address as a proxy."""
+    return any((host, port) in _addresses(proxy) for proxy in urllib.request.getproxies().values())
+
+
+def _addresses(proxy: str) -> set[tuple[str, int]]:
+    try:
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return set()
+    return {(str(place[0]), port) for *_, place in found}
 
 
 def refusal_behind(error: BaseException | None) -> PrivateAddressError | None:

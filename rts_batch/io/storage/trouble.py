@@ -17,7 +17,7 @@ from rts_batch.io.storage.public_http import refusal_behind
 from rts_batch.io.storage.retries import is_transient
 from rts_batch.io.storage.uris import local_path, safe_uri
 
-__all__ = ["missing", "translated"]
+__all__ = ["is_missing", "missing", "translated"]
 
 _GONE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -50,6 +50,11 @@ def _meaning(error: Exception, uri: str) -> tuple[str, bool]:
     if isinstance(error, FileNotFoundError):
         return f"it does not exist{_hint(uri)}", False
     return _text(error), False
+
+
+def is_missing(error: FileNotFoundError) -> bool:
+    """Whether a file is really not there; fsspec makes the same error of a web server that refuses or is in trouble."""
+    return not is_transient(error) and refusal_behind(error) is None and _status_behind(error) in (None, *_GONE)
 
 
 def _status_behind(error: BaseException | None) -> int | None:

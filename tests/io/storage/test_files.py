@@ -330,13 +330,23 @@ def test_a_large_file_comes_whole_from_a_web_server_without_ranges(web: str, tmp
     assert files.fetch(f"{web}/clip.mp4", tmp_path / "spool").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("code", "transient"), [(404, False), (403, False), (429, True), (500, True), (503, True)])
+@pytest.mark.parametrize(
+    ("code", "transient"),
+    [(400, False), (401, False), (403, False), (404, False), (410, False), (429, True), (500, True), (503, True)],
+)
 def test_errors_of_a_web_server(web: str, tmp_path: Path, code: int, transient: bool) -> None:
     with pytest.raises(StorageError) as caught:
         files.fetch(f"{web}/{code}.mp4?signature=secret", tmp_path / "spool")
     assert caught.value.transient is transient
+    assert ("does not exist" in str(caught.value)) is (code in (404, 410))
+    assert ("refuses access" in str(caught.value) and "expired" in str(caught.value)) is (code in (401, 403))
     assert "secret" not in str(caught.value)
     assert list((tmp_path / "spool").iterdir()) == []
+    if code in (404, 410):
+        assert not files.exists(f"{web}/{code}.mp4")
+    else:
+        with pytest.raises(StorageError, match=f"{code}|trouble"):
+            files.exists(f"{web}/{code}.mp4")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0.0.0.0"])
