@@ -400,7 +400,7 @@ def test_where_masks_overlap_the_smaller_target_is_on_top(tmp_path: Path, name: 
     masks = moving_squares(4, 2)
     masks[2, larger] |= masks[2, 1 - larger]
     masks[3, 1] = masks[3, 0]
-    video_id = NAMES["clips_One.mp4"]
+    video_id = "clips/One.mp4"
     write_run(tmp_path / "run", [Video(video_id, "/a.mp4", masks, {1: "cat", 2: "cat"})])
     summary = export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
     shared = masks[2, 1 - larger].sum() + masks[3, 0].sum()

@@ -24,7 +24,6 @@ import fsspec
 
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.download import download, download_folder
-from rts_batch.io.storage.public_http import http_options
 from rts_batch.io.storage.retries import retried
 from rts_batch.io.storage.trouble import is_missing, missing, translated
 from rts_batch.io.storage.uris import WEB, check_uri, join, local_path, safe_uri, scheme_of, without_query
@@ -237,7 +236,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     try:
         # What `fsspec.url_to_fs` does, which would take `::` in a name for a chain of file systems.
         cls = fsspec.get_filesystem_class(scheme)
-        options = http_options() if scheme in WEB else {}
+        options = _web_options() if scheme in WEB else {}
         filesystem = fsspec.filesystem(scheme, **cls._get_kwargs_from_urls(uri), **options)
         remote = cls._strip_protocol(uri)
     except ImportError as error:
@@ -246,6 +245,12 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     except Exception as error:
         raise StorageError(f"{safe_uri(uri)!r} cannot be opened: {error}") from error
     return filesystem, f"/{remote.lstrip('/')}" if scheme == "memory" else remote
+
+
+def _web_options() -> dict[str, Any]:
+    from rts_batch.io.storage.web import http_options  # late: aiohttp takes a while to load
+
+    return http_options()
 
 
 def _list_all(uri: str, kind: str = "file") -> list[str]:

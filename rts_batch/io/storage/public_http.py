@@ -15,7 +15,7 @@ import urllib.request
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["PRIVATE_HTTP", "PrivateAddressError", "http_options", "public_socket", "refusal_behind", "refuse_private"]
+__all__ = ["PRIVATE_HTTP", "PrivateAddressError", "is_allowed", "public_socket", "refusal_behind", "refuse_private"]
 
 PRIVATE_HTTP: Final = "RTS_BATCH_PRIVATE_HTTP"
 """Environment variable; `allow` lets http(s) reach loopback, link-local and private addresses."""
@@ -23,23 +23,6 @@ PRIVATE_HTTP: Final = "RTS_BATCH_PRIVATE_HTTP"
 
 class PrivateAddressError(PermissionError):
     """An address that is not public."""
-
-
-def http_options() -> dict[str, Any]:
-    """What fsspec's http file system is opened with."""
-    return {"get_client": _client if is_allowed() else _public_client, "encoded": True}
-
-
-async def _client(**options: Any) -> Any:
-    from rts_batch.io.storage import web
-
-    return web.session(**options)
-
-
-async def _public_client(**options: Any) -> Any:
-    from rts_batch.io.storage import web
-
-    return web.session(socket_factory=public_socket, **options)
 
 
 def is_allowed() -> bool:

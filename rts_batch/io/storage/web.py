@@ -17,9 +17,9 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from rts_batch.io.storage.public_http import is_allowed, refuse_private
+from rts_batch.io.storage.public_http import is_allowed, public_socket, refuse_private
 
-__all__ = ["session", "wire_form"]
+__all__ = ["http_options", "session", "wire_form"]
 
 _PARTS: Final = re.compile(
     r"(?P<start>[^/?#]*//)(?P<host>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<rest>.*)", re.DOTALL
@@ -85,3 +85,16 @@ def _proxy_for(url: URL) -> URL | None:
         return None
     proxy = URL(written if "//" in written else f"http://{written}")
     return proxy if proxy.scheme in ("http", "https") else None
+
+
+def http_options() -> dict[str, Any]:
+    """What fsspec's http file system is opened with."""
+    return {"get_client": _client if is_allowed() else _public_client, "encoded": True}
+
+
+async def _client(**options: Any) -> Any:
+    return session(**options)
+
+
+async def _public_client(**options: Any) -> Any:
+    return session(socket_factory=public_socket, **options)
