@@ -72,8 +72,8 @@ def started(track: Track, *, plain: bool) -> Synchronised:
     assert state.position.tolist() == start["pos"]
     assert state.base_target_size.tolist() == start["base_target_sz"]
     assert (state.lost_mask, state.mask_too_small) == (start["lost_seg"], start["seg_too_small"])
-    # κ's residual has a corner where a score is zero. Of dog one score is ±2e-8 in the ninth iteration, of which the
-    # order of sums decides the sign, and κ moves by 9e-5; else it agrees to 1e-5.
+    # κ's residual has a corner where a score is zero. Of dog one score is ±2e-8 in the ninth iteration, the order of
+    # the fast tracker's sums decides its sign, and κ moves by 9e-5. The plain tracker agrees to 1e-5.
     assert float(tracker.localisation.kappa.norm()) == pytest.approx(start["kappa_norm"], rel=1e-4)
     assert float(tracker.segmentation.tau.norm()) == pytest.approx(start["tau_norm"], rel=1e-5)
     return tracker
