@@ -44,6 +44,10 @@ HEAVY = (
 FREE = 4
 """Frames that run freely."""
 
+FREE_IOU = {("dog_full", "fast"): 0.98}
+"""Else 0.995. Of dog the features' rounding decides the sign of a score of ±2e-8 and so κ (see `started`), and κ one
+pixel of frame 2's crop: some processors and numbers of threads give 1.0 there and others 0.984."""
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -94,6 +98,8 @@ def assert_memories(tracker: Tracker, row: dict[str, Any], where: str) -> None:
 def follow(tracker: Synchronised, track: Track, steps: int) -> list[float]:
     """Runs beside the track and returns the masks' IoUs."""
     overlaps = []
+    fast = isinstance(tracker.segmentation, FastSegmentationBranch)
+    least = FREE_IOU.get((track.spec["name"], "fast" if fast else "plain"), 0.995)
     for step in range(1, steps + 1):
         row, where = track.rows[step], f"{track.spec['name']} frame {step}"
         tracker.row, tracker.free = row, step <= FREE
@@ -102,7 +108,7 @@ def follow(tracker: Synchronised, track: Track, steps: int) -> list[float]:
             continue
         overlap = iou(result.mask, track.decode(row["rle"]))
         if step <= FREE:
-            assert overlap >= 0.995, where
+            assert overlap >= least, where
             assert result.score == pytest.approx(row["max_score"], abs=0.005), where
             assert np.abs(np.array(result.box) - row["bbox"]).max() <= 1, where
             assert result.area == result.mask.sum(), where

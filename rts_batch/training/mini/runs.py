@@ -27,7 +27,7 @@ from rts_batch.training.distributed import Workers
 from rts_batch.training.forward import score_labels_in
 from rts_batch.training.losses import localisation_loss, mask_jaccard, peak_accuracy
 from rts_batch.training.mini.recipe import SCORES_HIDDEN, mask_loss
-from rts_batch.training.objectives import Loss, register
+from rts_batch.training.objectives import Loss
 from rts_batch.training.settings import TrainSettings
 
 OWN_SHARE = 0.4
@@ -246,6 +246,3 @@ def sample_weights(count: int, like: Tensor) -> Tensor:
     weights = like.new_full((count,), OWN_SHARE / max(1, count - 1))
     weights[0] = 1 - OWN_SHARE
     return weights.view(-1, 1, 1, 1, 1)
-
-
-register("mini-runs", run_objective)

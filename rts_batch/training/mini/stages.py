@@ -14,13 +14,16 @@ from rts_batch.model.fast.networks import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_RUNS, MINI_STA, unfolded_state
-from rts_batch.training.objectives import build_network
+from rts_batch.training.mini.runs import run_objective
+from rts_batch.training.objectives import build_network, register
 from rts_batch.training.settings import TrainSettings
 from rts_batch.weights.registry import StaWeights, load_weights, make_weights, save_weights
 
 BEST = "best.pt"
 PROVENANCE = "rts-batch `make train-mini`: ImageNet MobileNetV2, COCO 2017, Open Images, Intel sample videos"
 LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, masks CC BY 4.0: see the model card"
+
+register(MINI_RUNS.objective, run_objective)
 
 
 def stages(

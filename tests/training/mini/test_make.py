@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +39,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         stage = getattr(mini_stages, name)
         monkeypatch.setattr(mini_stages, name, dataclasses.replace(stage, epochs=1, batch=1, iterations=2))
     monkeypatch.setattr(make_mini, "load_imagenet_features", lambda network, path: None)
+
+
+def test_every_stage_finds_its_objective_in_a_process_that_only_makes_weights() -> None:
+    code = (
+        "from rts_batch.training.mini import make\n"
+        "from rts_batch.training.objectives import objective_of\n"
+        "for stage in make.stages(): objective_of(stage)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.usefixtures("quick")
