@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,8 @@ import torch
 
 from benchmarks.davis_dev import ROWS, tracked
 from benchmarks.rts_mini import synthetic
+from rts_batch.training.curves import read_curve, summarize_training
+from rts_batch.training.mini.heldout import preferred_seed
 from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_RUNS, MINI_STA
 from rts_batch.weights.registry import load_weights
 
@@ -52,7 +52,9 @@ def main() -> None:
         training.name: {
             "fingerprint": load_weights(training / "rts-mini.safetensors").fingerprint,
             "provenance": load_weights(training / "rts-mini.safetensors").metadata["provenance"],
-            "training": {stage: stage_summary(training / stage) for stage in STAGES if (training / stage).exists()},
+            "training": {
+                stage: summarize_training(training / stage) for stage in STAGES if (training / stage).exists()
+            },
             "held_out": kept(
                 options.work / training.name / f"held-out-{options.clips_seed}-{options.clips}.json",
                 lambda training=training: held_out(training, options.stills, options.clips, options.clips_seed),
@@ -60,7 +62,7 @@ def main() -> None:
         }
         for training in options.trainings
     }
-    preferred = prefer({name: values["held_out"] for name, values in seeds.items()})
+    preferred = preferred_seed({name: values["held_out"] for name, values in seeds.items()})
     print("the held-out pictures prefer seed", preferred, flush=True)
     for training in options.trainings:
         seeds[training.name]["davis"] = davis(training, options.davis, options.work / training.name)
@@ -92,31 +94,10 @@ def held_out(training: Path, stills: Path, clips: int, seed: int) -> dict[str, A
     return {start: found[start] for start in STARTS}
 
 
-def prefer(held_out: dict[str, dict[str, Any]]) -> str:
-    """Returns the seed with the highest J on the held-out clips, the mean of both starts."""
-    return max(held_out, key=lambda name: statistics.mean(held_out[name][start]["jaccard"] for start in STARTS))
-
-
 def davis(training: Path, folder: Path, work: Path) -> dict[str, Any]:
     """Returns the measures of the whole pipeline on DAVIS from the first mask and from the first box."""
     weights = ["--weights", str(training / "rts-mini.safetensors")]
     return {row.name: tracked(row, folder, work, weights) for row in ROWS if row.name in STARTS}
-
-
-def stage_summary(folder: Path) -> dict[str, Any]:
-    """Returns a stage's steps, minutes, cost of a step and best J on single crops of held-out pictures."""
-    curves, evaluations = rows_of(folder / "curves.csv"), rows_of(folder / "evaluation.csv")
-    done = [0, *(int(row["iteration"]) for row in curves)]
-    spans = [after - before for before, after in pairwise(done)]
-    best = max(evaluations, key=lambda row: float(row["jaccard"]))
-    return {
-        "steps": done[-1],
-        "minutes": round(sum(n * float(row["seconds"]) for n, row in zip(spans, curves, strict=True)) / 60, 1),
-        "seconds_per_step": round(statistics.median(float(row["seconds"]) for row in curves), 4),
-        "seconds_waiting_for_clips": round(statistics.median(float(row["seconds_waiting"]) for row in curves), 4),
-        "held_out_jaccard": round(float(best["jaccard"]), 4),
-        "best_step": int(best["iteration"]),
-    }
 
 
 def write_curves(trainings: list[Path], path: Path) -> None:
@@ -127,13 +108,8 @@ def write_curves(trainings: list[Path], path: Path) -> None:
         for training in trainings:
             for stage in (stage for stage in STAGES if (training / stage).exists()):
                 for clips, name in (("train", "curves.csv"), ("held-out", "evaluation.csv")):
-                    for row in rows_of(training / stage / name):
+                    for row in read_curve(training / stage / name):
                         writer.writerow({**row, "seed": training.name, "stage": stage, "clips": clips})
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def markdown(document: dict[str, Any]) -> str:

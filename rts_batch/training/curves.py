@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import statistics
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 
 class Curve:
@@ -37,3 +40,25 @@ class Curve:
         if header and self.columns:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def read_curve(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a curve's file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def summarize_training(folder: Path) -> dict[str, Any]:
+    """Sum up a training's curves: its steps, minutes, the cost of a step and the best J on held-out pictures."""
+    curves, evaluations = read_curve(folder / "curves.csv"), read_curve(folder / "evaluation.csv")
+    done = [0, *(int(row["iteration"]) for row in curves)]
+    spans = [after - before for before, after in pairwise(done)]
+    best = max(evaluations, key=lambda row: float(row["jaccard"]))
+    return {
+        "steps": done[-1],
+        "minutes": round(sum(n * float(row["seconds"]) for n, row in zip(spans, curves, strict=True)) / 60, 1),
+        "seconds_per_step": round(statistics.median(float(row["seconds"]) for row in curves), 4),
+        "seconds_waiting_for_clips": round(statistics.median(float(row["seconds_waiting"]) for row in curves), 4),
+        "held_out_jaccard": round(float(best["jaccard"]), 4),
+        "best_step": int(best["iteration"]),
+    }

@@ -97,13 +97,6 @@ TO_DO: dict[str, set[str]] = {
         "manifest/test_manifest.py",
         "model/test_parity.py",
         "tracking/test_parity.py",
-        "training/clips/datasets/test_datasets.py",
-    },
-    "untested folders": {
-        "evaluation/layouts",
-    },
-    "helpers": {
-        "tests.training.mini.test_make: imports benchmarks.rts_mini_seeds",
     },
 }
 

@@ -6,6 +6,7 @@ it answers hangs on the frame where it was started, as a real tracker's answers 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -107,3 +108,14 @@ def make_dataset(root: Path, *, images: bool = True) -> None:
                 Image.fromarray(image(name, frame)).save(path, compress_level=1)
             else:
                 path.touch()
+
+
+def frames_of(sequence: str, anchor: int) -> range:
+    forward = ANCHORS[sequence][anchor] == 1
+    return range(anchor, SEQUENCES[sequence]) if forward else range(anchor, -1, -1)
+
+
+def masks_of(sequence: str, anchor: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """The scripted run, frame by frame in the order of tracking."""
+    for frame in frames_of(sequence, anchor):
+        yield frame, truth(sequence, frame) if frame == anchor else scripted_mask(sequence, anchor, frame)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,3 +86,8 @@ def jaccard(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     """Returns the intersection over the union of two masks, 1 where both are empty."""
     union = np.count_nonzero(found | true)
     return np.count_nonzero(found & true) / union if union else 1.0
+
+
+def preferred_seed(held_out: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Choose the seed with the highest J on the held-out clips, the mean of its starts; by seed and start."""
+    return max(held_out, key=lambda seed: statistics.mean(start["jaccard"] for start in held_out[seed].values()))

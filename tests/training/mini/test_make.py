@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import rts_mini_seeds
 from rts_batch.config import RTS_MINI, STA_MINI, TRACKER_RTS_MINI
 from rts_batch.errors import TrainingError
 from rts_batch.training.clips.stills.whole_frames import WholeFrameClips
@@ -125,25 +124,3 @@ def test_every_seed_and_stage_draws_its_own() -> None:
     assert len({stage.seed for stage in stages}) == len(stages)
     assert [stage.total_iterations for stage in stages[:4]] == [500, 2400, 225, 600]
     assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=2)] == [1000, 4800, 450, 1200]
-
-
-def test_the_held_out_pictures_choose_the_seed() -> None:
-    def scored(mask: float, box: float) -> dict:
-        return {"mask": {"jaccard": mask, "wrong_object": 0.1}, "box": {"jaccard": box, "wrong_object": 0.1}}
-
-    assert rts_mini_seeds.prefer({"0": scored(0.7, 0.5), "1": scored(0.65, 0.6), "2": scored(0.6, 0.6)}) == "1"
-
-
-def test_a_stage_is_summed_up_from_its_curves(tmp_path: Path) -> None:
-    (tmp_path / "curves.csv").write_text(
-        "iteration,loss,seconds,seconds_waiting\n10,1,3,0.5\n20,1,1,0.1\n30,1,2,0.2\n", encoding="utf-8"
-    )
-    (tmp_path / "evaluation.csv").write_text("iteration,jaccard\n10,0.5\n20,0.75\n30,0.7\n", encoding="utf-8")
-    assert rts_mini_seeds.stage_summary(tmp_path) == {
-        "steps": 30,
-        "minutes": 1.0,
-        "seconds_per_step": 2.0,
-        "seconds_waiting_for_clips": 0.2,
-        "held_out_jaccard": 0.75,
-        "best_step": 20,
-    }
