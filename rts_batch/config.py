@@ -7,6 +7,8 @@ recorded in a run's folder, which takes no others. How a run is done is in `rts_
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +22,7 @@ Rules = Literal["code", "paper"]
 Overlap = Literal["merge", "allow"]
 """Whether each pixel of a frame belongs to one target at most, or each target is tracked as if it were alone."""
 Upsampling = Literal["bicubic", "bilinear"]
-Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig")
+Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig", "QualityMap")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +170,52 @@ class TrackerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrackerConfig:
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityMap:
+    """From what is measured of a tracked mask to its expected IoU with the truth (`tracking/quality.py`).
+
+    One hidden layer of tanh units, of M inputs and K units; it belongs to the weights whose masks it was fitted on.
+    """
+
+    origin: str
+    """What it was fitted on, in words."""
+    threshold: float
+    """A mask of a lower expected IoU is called `uncertain`."""
+    inputs: tuple[str, ...]
+    """The measures' names, M of them."""
+    lowest: tuple[float, ...]
+    """Of each measure where it was fitted, M; lower ones are taken for it."""
+    highest: tuple[float, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    hidden: tuple[tuple[float, ...], ...]
+    """K × M."""
+    hidden_bias: tuple[float, ...]
+    output: tuple[float, ...]
+    """K."""
+    output_bias: float
+
+    def __post_init__(self) -> None:
+        count, units = len(self.inputs), len(self.output)
+        vectors = (self.lowest, self.highest, self.means, self.scales, *self.hidden)
+        if {len(vector) for vector in vectors} != {count} or not len(self.hidden) == len(self.hidden_bias) == units:
+            raise SettingsError(f"the quality map's parts do not fit together: {count} inputs, {units} hidden units")
+        if not 0 <= self.threshold <= 1 or min(self.scales) <= 0:
+            raise SettingsError("the quality map's threshold must lie between 0 and 1 and its scales above 0")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything in it, 64 hex digits."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> QualityMap:
         return _from_dict(cls, values)
 
 

@@ -72,6 +72,10 @@ class TrackedFrame:
     confidence: float | None
     """Mean probability inside the mask; None where it is empty."""
     state: State
+    signals: tuple[float, ...] | None = None
+    """What `tracking.quality.signals_of` measured; None on a prompt's frame and of trackers that measure nothing."""
+    quality: float | None = None
+    """Expected IoU of the mask with the truth; None where there is no estimate."""
 
 
 MAX_PIXELS = 2**28

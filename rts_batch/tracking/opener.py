@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from rts_batch.config import Overlap, TrackerConfig
+from rts_batch.config import Overlap, QualityMap, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import fast_tracker
@@ -38,6 +38,7 @@ class SceneOpener:
         sta: the box-to-mask network.
         lanes: videos that are tracked side by side.
         overlap: what becomes of targets of one video that share pixels.
+        quality: estimates how good each mask is; None estimates nothing.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class SceneOpener:
         sta: STA | None = None,
         lanes: int = 1,
         overlap: Overlap = "merge",
+        quality: QualityMap | None = None,
     ) -> None:
+        self._quality = quality
         self._model = model
         self._config = config
         self._sta = sta
@@ -92,7 +95,15 @@ class SceneOpener:
 
     def _scene(self, targets: int, tracker: Callable[..., Tracker]) -> Scene:
         single = targets == 1
-        return Scene(self._model, self._config, sta=self._sta, single=single, overlap=self._overlap, tracker=tracker)
+        return Scene(
+            self._model,
+            self._config,
+            sta=self._sta,
+            single=single,
+            overlap=self._overlap,
+            tracker=tracker,
+            quality=self._quality,
+        )
 
     def _network(self, slots: int, *, threads: bool = False) -> BatchedNetwork:
         return BatchedNetwork(self._model, self._config, slots=slots, threads=threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -11,32 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rts_batch.config import Overlap, TrackerConfig
+from rts_batch.config import Overlap, QualityMap, TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
 from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
+from rts_batch.tracking.estimates import Estimates
 from rts_batch.tracking.tracker import Pending, StepResult, Tracker, target_state, tracked_frame
 
 __all__ = ["Scene", "soft_aggregation"]
 
 BACKGROUND_LIMIT = 1e-7
-
-
-class LateFrames(Mapping[int, TrackedFrame]):
-    """object id → frame, which is waited for when it is looked up."""
-
-    def __init__(self, pending: Mapping[int, Pending]) -> None:
-        self._pending = pending
-
-    def __getitem__(self, object_id: int) -> TrackedFrame:
-        return self._pending[object_id].read()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._pending)
-
-    def __len__(self) -> int:
-        return len(self._pending)
 
 
 class Scene:
@@ -49,6 +34,7 @@ class Scene:
         single: the video has exactly one target: no merging, and the paper's box rule (a lost mask's box is the
             localisation branch's). With several targets the box is the merged mask's.
         overlap: `merge`: each pixel belongs to one target at most. `allow`: each target is tracked as if it were alone.
+        quality: estimates how good each mask is; None estimates nothing.
         tracker: makes the tracker of each target: a class, plain or fast, or one with arguments of its own bound.
     """
 
@@ -61,7 +47,9 @@ class Scene:
         single: bool,
         overlap: Overlap = "merge",
         tracker: Callable[..., Tracker] = Tracker,
+        quality: QualityMap | None = None,
     ) -> None:
+        self._estimates = Estimates(quality)
         self.model = model
         self.single = single
         self.overlap = overlap
@@ -86,10 +74,10 @@ class Scene:
         if self.single and len(self.trackers.keys() | prompts.keys()) > 1:
             raise PromptError("this scene was opened for one target only; open it with single=False")
         if self.single or self.overlap == "allow":
-            return self._step_apart(image, prompts)
+            return self._estimates.of(self._step_apart(image, prompts), prompts)
 
         followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
-        prompts = self._smaller_on_top(image, prompts)
+        given, prompts = prompts, self._smaller_on_top(image, prompts)
         results: dict[int, StepResult] = {}
         if followed:
             together = next(iter(followed.values())).step_together
@@ -103,7 +91,8 @@ class Scene:
             self.trackers[object_id] = tracker
         results = dict(sorted(results.items()))
         self.trackers = dict(sorted(self.trackers.items()))
-        return self._merge(results, prompts)
+        frames = {key: Pending.of(frame) for key, frame in self._merge(results, prompts).items()}
+        return self._estimates.of(frames, given)
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         """Return what each prompt says of its own frame, as if it were alone; the scene stays as it is.
@@ -144,7 +133,7 @@ class Scene:
                 )
         return {object_id: Marking(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()}
 
-    def _step_apart(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> Mapping[int, TrackedFrame]:
+    def _step_apart(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, Pending]:
         """`step` of targets of which none knows of another."""
         followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
         frames: dict[int, Pending] = {}
@@ -158,7 +147,7 @@ class Scene:
             frames[object_id] = Pending.of(take(image, mask=prompt.mask, box=prompt.box))
             self.trackers[object_id] = tracker
         self.trackers = dict(sorted(self.trackers.items()))
-        return LateFrames(dict(sorted(frames.items())))
+        return dict(sorted(frames.items()))
 
     @torch.inference_mode()
     def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
@@ -180,6 +169,7 @@ class Scene:
                 score=None if prompted else result.score,
                 confidence=confidence if area else None,
                 state="prompt" if prompted else target_state(int(area), result),
+                signals=None if prompted else result.signals,
             )
         return frames
 
@@ -190,6 +180,7 @@ class Scene:
             {
                 "single": self.single,
                 "targets": {object_id: tracker.snapshot() for object_id, tracker in self.trackers.items()},
+                "estimates": self._estimates.snapshot(),
                 "merged": {object_id: values.to("cpu", copy=True) for object_id, values in self._merged.items()},
             },
             content,
@@ -211,6 +202,7 @@ class Scene:
                 raise CheckpointError("the state belongs to a scene of another kind (one target against several)")
             device = next(self.model.parameters()).device
             self._merged = {int(key): values.to(device, copy=True) for key, values in state["merged"].items()}
+            self._estimates.restore(state.get("estimates", {}))  # an earlier version's has none
             self.trackers = {}
             for object_id, target in state["targets"].items():
                 tracker = self._new_tracker()

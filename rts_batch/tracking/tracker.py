@@ -23,6 +23,7 @@ from rts_batch.tracking import first_frame
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.motion import update_search_state
+from rts_batch.tracking.quality import signals_of
 from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.state import TrackerState
 
@@ -39,6 +40,8 @@ class StepResult:
     localised: bool
     mask_too_small: bool
     probability_sum: float
+    signals: tuple[float, ...] | None = None
+    """`quality.signals_of`; None on a prompt's frame."""
 
 
 class Pending:
@@ -206,6 +209,7 @@ class Tracker:
             localised=not state.lost_localisation,
             mask_too_small=state.mask_too_small,
             probability_sum=probability_sum,
+            signals=tuple(signals_of(logits[0, 0], score_map[0, 0], features.segmentation[0]).tolist()),
         )
 
     @staticmethod
@@ -363,4 +367,5 @@ def tracked_frame(
         score=None if state == "prompt" else result.score,
         confidence=confidence if area else None,
         state=state,
+        signals=None if state == "prompt" else result.signals,
     )

@@ -1,9 +1,8 @@
 """Weights in memory and in a safetensors file of ours.
 
-The tracker's tensors are named `rts.<key>` and those of a box-to-mask network, if there is one, `sta.<key>`, with the
-keys of the official checkpoints. A backbone that both networks share is stored once, as the tracker's. One metadata
-entry, `rts_batch`, holds a JSON document (`Document`). It is one entry because safetensors writes several in random
-order (safetensors#584), and equal weights shall make equal files.
+The tracker's tensors are `rts.<key>`, those of a box-to-mask network, if any, `sta.<key>`, with official keys. A backbone
+that both share is stored once, as the tracker's. One metadata entry, `rts_batch`, holds a JSON document (`Document`). It
+is one because safetensors writes several in random order (safetensors#584), and equal weights shall make equal files.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rts_batch.config import ModelConfig, StaConfig, TrackerConfig
+from rts_batch.config import ModelConfig, QualityMap, StaConfig, TrackerConfig
 from rts_batch.errors import SettingsError, WeightsError
 from rts_batch.weights.inert_pickle import brief
 from rts_batch.weights.layout import check_values, conform, stored_dtype
@@ -67,6 +66,7 @@ class Weights:
     state: Mapping[str, Tensor]
     sta: StaWeights | None
     metadata: Mapping[str, str]
+    quality: QualityMap | None = None  # no part of the fingerprint, as it decides no mask
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,6 +100,7 @@ class Document(pydantic.BaseModel, extra="forbid", strict=True):
     provenance: str
     licence: str
     tensors: dict[str, str]
+    quality: QualityMap | None = None
     sha256: str
 
 
@@ -109,6 +110,7 @@ def make_weights(
     state: Mapping[str, Tensor],
     *,
     sta: StaWeights | None = None,
+    quality: QualityMap | None = None,
     provenance: str,
     licence: str,
     where: str = "weights",
@@ -121,7 +123,7 @@ def make_weights(
     state = conform(config, state, where)
     if sta is not None:
         sta = StaWeights(sta.config, conform(sta.config, sta.state, f"{where}: STA network"))
-    return Weights(config, tracker_config, state, sta, metadata)
+    return Weights(config, tracker_config, state, sta, metadata, quality)
 
 
 def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> None:
@@ -139,6 +141,7 @@ def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> N
         check_values(tensors, f"{path}: as float16")
     tensors = _backbone_once(tensors)
     content: dict[str, Any] = {
+        **({"quality": weights.quality.to_dict()} if weights.quality else {}),
         "format": 1,
         "kind": "rts+sta" if weights.sta else "rts",
         "config": {
@@ -194,6 +197,7 @@ def load_weights_file(path: Path) -> Weights:
         configs.tracker,
         states["rts"],
         sta=StaWeights(configs.sta, states["sta"]) if configs.sta else None,
+        quality=document.quality,
         provenance=document.provenance,
         licence=document.licence,
         where=str(path),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from rts_batch.config import MODELS, TRACKER_RTS50, StaConfig
+from rts_batch.config import MODELS, TRACKER_RTS50, QualityMap, StaConfig
 from rts_batch.errors import WeightsError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
@@ -24,6 +25,7 @@ __all__ = [
     "Weights",
     "build_model",
     "build_sta",
+    "default_quality",
     "describe",
     "import_weights",
     "load_sta",
@@ -51,6 +53,12 @@ def load_weights(path_or_name: str | Path) -> Weights:
         f"{path_or_name}: an STA network, which makes a mask of a box; name a tracker's weights, and add this to them "
         f"by `rts-batch weights import rts50.pth --sta {Path(path_or_name).name} -o rts50.safetensors`"
     )
+
+
+def default_quality() -> QualityMap | None:
+    """The map for weights that bring none: that of this release's own small network, which says so in its `origin`."""
+    path = DATA / "default-quality.json"
+    return QualityMap.from_dict(json.loads(path.read_bytes())) if path.is_file() else None
 
 
 def load_sta(path: str | Path) -> tuple[StaWeights, str]:
@@ -105,6 +113,8 @@ def describe(path_or_name: str | Path) -> dict[str, Any]:
         about |= {"kind": "sta", "stored_as": loaded.stored_as, "provenance": loaded.origin}
         return about | {"licence": _OFFICIAL_LICENCE, "fingerprint": None, "sta": _network(_as_sta(loaded))}
     about |= {"kind": "rts+sta" if loaded.sta else "rts", **loaded.metadata, "fingerprint": loaded.fingerprint}
+    quality = loaded.quality
+    about |= {"quality": quality and {"map": quality.fingerprint, "origin": quality.origin}}
     about |= {"tracker": loaded.tracker_config.to_dict(), "rts": _network(loaded)}
     return about | ({"sta": _network(loaded.sta)} if loaded.sta else {})
 

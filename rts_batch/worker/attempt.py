@@ -229,6 +229,7 @@ class Attempt:
             area=target.area,
             score=target.score,
             confidence=target.confidence,
+            quality=target.quality,
             state=target.state,
             category=self._categories[object_id],
         )
@@ -265,7 +266,9 @@ class Attempt:
         if self._settings.strict_video and damage:
             raise VideoError(f"video {task.video_id} is damaged: {'; '.join(damage.warnings())}")
         with self._timing("write"):
-            results = self._writer.close(frames=self._end, fps=info.fps, duration=info.duration)
+            results = self._writer.close(
+                frames=self._end, fps=info.fps, duration=info.duration, quality=self._settings.tracker.quality_about
+            )
         return Report(
             attempt=self._job.attempt,
             frames=self._count,

@@ -46,6 +46,7 @@ _ROWS: Final = pa.schema(
         "area": pa.int64(),
         "score": pa.float64(),
         "confidence": pa.float64(),
+        "quality": pa.float64(),
         "state": pa.string(),
     }
 )
@@ -75,6 +76,7 @@ class Checkpoint:
         for uri in self.segments:
             for row in read_parquet(files.read_bytes(uri)).to_pylist():
                 x, y, w, h = row.pop("box") or (None, None, None, None)
+                row.setdefault("quality", None)  # an earlier version's
                 yield Row(
                     video_id=task.video_id,
                     height=height,

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import torch
 
-from rts_batch.config import Overlap, Profile, TrackerConfig
+from rts_batch.config import Overlap, Profile, QualityMap, TrackerConfig
 from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import VideoTask
@@ -19,7 +19,7 @@ from rts_batch.model.sta import STA
 from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
-from rts_batch.weights.registry import BUILT_IN, DATA, Weights, load_weights
+from rts_batch.weights.registry import BUILT_IN, DATA, Weights, default_quality, load_weights
 from rts_batch.worker.tracker import TrackerDescription
 
 PREFERRED_THREADS: Final = {"mobilenetv2": 1, "resnet50": 4}
@@ -51,6 +51,7 @@ class RtsFactory:
             raise SettingsError("--profile tf32: TensorFloat-32 exists on CUDA devices only; give exact or bf16")
         weights = _load(name)
         config = settings.tracker_config(weights.tracker_config)
+        quality = weights.quality or default_quality()
         return TrackerDescription(
             # Workers have folders of their own.
             weights=str(Path(name).absolute()) if name not in BUILT_IN and Path(name).exists() else name,
@@ -62,7 +63,8 @@ class RtsFactory:
             worker_bytes=WORKER_BYTES[weights.config.backbone],
             overlap=settings.overlap,
             settings={"tracker": config.to_dict(), "model": weights.config.to_dict()},
-            environment=_environment(device),
+            environment={**_environment(device), **_judged(quality)},
+            quality=quality,
             warning=f"weights {name}: {UNTRAINED}" if _is_untrained(weights) else None,
         )
 
@@ -87,6 +89,7 @@ class RtsFactory:
             config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
             lanes=lanes,
             overlap=description.overlap,
+            quality=description.quality,
         )
 
 
@@ -94,9 +97,16 @@ class RtsTracker:
     """One model, ready for one video after another, or for as many side by side as it has lanes."""
 
     def __init__(
-        self, *, model: RTS, sta: STA | None, config: TrackerConfig, lanes: int = 1, overlap: Overlap = "merge"
+        self,
+        *,
+        model: RTS,
+        sta: STA | None,
+        config: TrackerConfig,
+        lanes: int = 1,
+        overlap: Overlap = "merge",
+        quality: QualityMap | None = None,
     ) -> None:
-        self._opener = SceneOpener(model, config, sta=sta, lanes=lanes, overlap=overlap)
+        self._opener = SceneOpener(model, config, sta=sta, lanes=lanes, overlap=overlap, quality=quality)
 
     def open_scene(self, task: VideoTask, state: bytes | None = None) -> Scene:
         scene = self._opener.open(len(task.targets))
@@ -142,6 +152,11 @@ def _choose_profile(settings: RunSettings, device: str) -> Profile:
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "exact"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "exact"
+
+
+def _judged(quality: QualityMap | None) -> dict[str, str]:
+    """By which map: it decides `quality` and what is called uncertain, and no mask."""
+    return {} if quality is None else {"quality_map": quality.fingerprint}
 
 
 def _environment(device: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import Overlap, Profile
+from rts_batch.config import Overlap, Profile, QualityMap
 from rts_batch.errors import SettingsError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Marking, TrackedFrame
@@ -43,8 +43,18 @@ class TrackerDescription:
     """Memory that a worker takes at its peak, its decoding process included."""
     overlap: Overlap = "merge"
     """Whether it merges the targets of a video."""
+    quality: QualityMap | None = None
+    """How the quality of a mask is estimated; None: it is not."""
     warning: str | None = None
     """What the user must know before relying on the masks."""
+
+    @property
+    def quality_about(self) -> dict[str, Any] | None:
+        """What files say of the estimate: which map, what it was fitted on, and below what a mask is `uncertain`."""
+        quality = self.quality
+        if quality is None:
+            return None
+        return {"map": quality.fingerprint, "origin": quality.origin, "threshold": quality.threshold}
 
 
 class OpenScene(Protocol):

@@ -55,7 +55,7 @@ def row_of(
     """A row with this mask [H, W], its tight box and its area; `others` are further columns, null if not given."""
     x, y, w, h = mask_box(mask) or (None, None, None, None)
     height, width = mask.shape
-    columns: dict[str, Any] = {"time": None, "score": None, "confidence": None, "category": None}
+    columns: dict[str, Any] = {"time": None, "score": None, "confidence": None, "quality": None, "category": None}
     columns |= {"rle": encode_rle(mask), "area": int(np.count_nonzero(mask)), "x": x, "y": y, "w": w, "h": h}
     columns |= {"video_id": video_id, "object_id": object_id, "frame": frame, "height": height, "width": width}
     return Row(**{**columns, "state": state, **others})

@@ -487,3 +487,18 @@ def test_unreadable_file_is_a_weights_error(tiny_file: Path, tmp_path: Path, mon
     monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, whom no file mode stops
     with pytest.raises(WeightsError, match=r"x.pth: cannot be read .Permission denied"):
         load_weights(path)
+
+
+def test_a_quality_map_travels_with_the_weights_and_is_no_part_of_their_fingerprint(tmp_path: Path) -> None:
+    quality = weights_module.default_quality()
+    assert quality is not None
+    plain, judged = tiny_weights(), tiny_weights(quality=quality)
+    assert plain.fingerprint == judged.fingerprint
+    save_weights(judged, tmp_path / "judged.safetensors")
+    save_weights(plain, tmp_path / "plain.safetensors")
+    assert load_weights(tmp_path / "judged.safetensors").quality == quality
+    assert load_weights(tmp_path / "plain.safetensors").quality is None
+    assert describe(tmp_path / "judged.safetensors")["quality"] == {
+        "map": quality.fingerprint,
+        "origin": quality.origin,
+    }

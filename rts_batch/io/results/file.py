@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError
-from rts_batch.io.results.schema import RESULT_COLUMNS, SCHEMA_VERSION
+from rts_batch.io.results.schema import QUALITY, RESULT_COLUMNS, SCHEMA_VERSION
 from rts_batch.io.storage.parquet import open_parquet
 
 __all__ = ["INDEX_SCHEMA", "LAYOUT", "MasksFile", "VideoEntry", "video_entries"]
@@ -67,6 +67,7 @@ class MasksFile:
         self.uri = uri
         self._metadata: dict[str, str] = {}
         self._schema = pa.schema([])
+        self._has_quality = False
         self._file: pq.ParquetFile | None = None
         self._starts = np.zeros(1, np.int64)
         self._cached: dict[tuple[int, tuple[str, ...] | None], pa.Table] = {}
@@ -115,8 +116,15 @@ class MasksFile:
         if wanted not in self._cached:  # short videos of a compacted file share row groups
             if len(self._cached) >= CACHED_GROUPS:
                 del self._cached[next(iter(self._cached))]
+            names = self.schema.names if columns is None else list(columns)
+            file = self._open()
+            stored = [name for name in names if name != QUALITY.name or self._has_quality]
             with self._errors():
-                self._cached[wanted] = self._open().read_row_group(group, columns=columns, use_threads=False)
+                table = file.read_row_group(group, columns=stored, use_threads=False)
+                if len(stored) < len(names):
+                    rows = file.metadata.row_group(group).num_rows
+                    table = table.add_column(names.index(QUALITY.name), QUALITY, pa.nulls(rows, QUALITY.type))
+                self._cached[wanted] = table
         return self._cached[wanted]
 
     def _open(self) -> pq.ParquetFile:
@@ -131,6 +139,9 @@ class MasksFile:
                 }
             self._check(file)
             self._schema = file.schema_arrow.remove_metadata()
+            self._has_quality = QUALITY.name in self._schema.names and self._schema.field(QUALITY.name).equals(QUALITY)
+            if not self._has_quality:
+                self._schema = _with_quality(self._schema)
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._starts = np.cumsum([0, *sizes])
             self._file = file
@@ -142,7 +153,7 @@ class MasksFile:
             raise ResultsError(f"{self.uri} is not a masks file of rts-batch; masks/ must hold nothing else")
         if version != SCHEMA_VERSION:
             raise ResultsError(f"{self.uri} has masks table version {version}; this package reads {SCHEMA_VERSION}")
-        missing = [name for name in RESULT_COLUMNS if name not in file.schema_arrow.names]
+        missing = [name for name in RESULT_COLUMNS if name not in file.schema_arrow.names and name != QUALITY.name]
         if missing:
             raise ResultsError(f"{self.uri} is not a masks file: it has no column {', '.join(missing)}")
 
@@ -152,6 +163,13 @@ class MasksFile:
             yield
         except (pa.ArrowException, OSError, ValueError) as error:
             raise ResultsError(f"{self.uri} is not a masks file: {error}") from error
+
+
+def _with_quality(schema: pa.Schema) -> pa.Schema:
+    """The columns of an earlier version's file as those of now; a carried column of that name is not read."""
+    if QUALITY.name in schema.names:
+        schema = schema.remove(schema.get_field_index(QUALITY.name))
+    return schema.insert(RESULT_COLUMNS.index(QUALITY.name), QUALITY)
 
 
 def video_entries(file: MasksFile, index: str) -> Iterator[VideoEntry]:

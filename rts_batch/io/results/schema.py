@@ -15,7 +15,7 @@ from rts_batch.errors import ResultsError
 from rts_batch.masks import Box, State, decode_rle, parse_rle
 from rts_batch.version import __version__
 
-__all__ = ["EXTRA_TYPES", "RESULT_COLUMNS", "SCHEMA_VERSION", "Row", "masks_schema", "masks_writer"]
+__all__ = ["EXTRA_TYPES", "QUALITY", "RESULT_COLUMNS", "SCHEMA_VERSION", "Row", "masks_schema", "masks_writer"]
 
 SCHEMA_VERSION: Final = "1"
 
@@ -42,6 +42,8 @@ class Row(NamedTuple):
     area: int
     score: float | None
     confidence: float | None
+    quality: float | None
+    """Expected IoU with the truth; None for prompts, and where the tracker gave no estimate."""
     state: State
     category: str | None
 
@@ -79,6 +81,9 @@ class Row(NamedTuple):
 RESULT_COLUMNS: Final = Row._fields
 """The names that every masks table has, in order; a manifest's own columns follow them."""
 
+QUALITY: Final = pa.field("quality", pa.float32())
+"""The column that files of earlier versions do not have; they are read as if all of it were null."""
+
 _SCHEMA: Final = pa.schema(
     [
         pa.field("video_id", pa.string(), False),
@@ -95,13 +100,14 @@ _SCHEMA: Final = pa.schema(
         pa.field("area", pa.int32(), False),
         pa.field("score", pa.float32()),
         pa.field("confidence", pa.float32()),
+        QUALITY,
         pa.field("state", pa.dictionary(pa.int8(), pa.string()), False),
         pa.field("category", pa.string()),
     ]
 )
 
 
-_VARIED_COLUMNS: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence")
+_VARIED_COLUMNS: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence", "quality")
 """Columns whose values hardly repeat, for which a dictionary would be a waste."""
 
 

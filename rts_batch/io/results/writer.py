@@ -168,13 +168,21 @@ class ResultsWriter:
         if self._pending_bytes > SPOOL_BYTES:
             self._flush()
 
-    def close(self, *, frames: int, fps: float | None = None, duration: float | None = None) -> ResultsSummary:
+    def close(
+        self,
+        *,
+        frames: int,
+        fps: float | None = None,
+        duration: float | None = None,
+        quality: Mapping[str, Any] | None = None,
+    ) -> ResultsSummary:
         """Writes the file, reads its footer back and checks it.
 
         Args:
             frames: the video's length as decoded (the index after its last frame); every target has rows up to there.
             fps: average frames per second, for the metadata.
             duration: of the video in seconds, for the metadata.
+            quality: how the column was estimated, for the metadata.
 
         Raises:
             ResultsError: a target without rows or whose rows stop early, or a file that is not as long as it should be.
@@ -191,6 +199,8 @@ class ResultsWriter:
                     f"object {object_id} has rows from frame {target.first} on; the video starts with {self._start}"
                 )
         self._metadata |= {"frames": str(frames), "fps": json.dumps(fps), "duration": json.dumps(duration)}
+        if quality is not None:
+            self._metadata["quality"] = json.dumps(dict(quality), sort_keys=True, ensure_ascii=False)
         self._flush()
         try:
             with self._disk_errors():

@@ -38,14 +38,16 @@ class Reading:
     Args:
         numbers: `[Number.LENGTH] float32`.
         mask: `[H, W] bool`.
+        signals: `quality.signals_of`.
         scores: mask logits, `[H, W] float32`, handed on as they are.
         fallback: the box of a lost mask is the localisation branch's.
     """
 
-    def __init__(self, numbers: Tensor, mask: Tensor, scores: Tensor, *, fallback: bool) -> None:
+    def __init__(self, numbers: Tensor, mask: Tensor, signals: Tensor, scores: Tensor, *, fallback: bool) -> None:
         # Into pinned memory on CUDA.
         self._numbers = numbers.to("cpu", non_blocking=True, copy=True)
         self._mask = mask.to("cpu", non_blocking=True, copy=True)
+        self._signals = signals.to("cpu", non_blocking=True, copy=True)
         self._scores = scores
         self._fallback = fallback
         self._arrived: torch.cuda.Event | None = None
@@ -65,6 +67,7 @@ class Reading:
             score=result.score,
             confidence=confidence_sum / area if area else None,
             state=target_state(area, result),
+            signals=result.signals,
         )
 
     def scores(self) -> StepResult:
@@ -81,6 +84,7 @@ class Reading:
             localised=not numbers[Number.LOST_LOCALISATION],
             mask_too_small=bool(numbers[Number.MASK_TOO_SMALL]),
             probability_sum=numbers[Number.PROBABILITY_SUM],
+            signals=tuple(self._signals.tolist()),
         )
 
     def _box(self, numbers: list[float]) -> Box:

@@ -18,6 +18,7 @@ from rts_batch.tracking.gpu.memory import DeviceMemory
 from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
+from rts_batch.tracking.quality import Signal, signals_of
 from rts_batch.tracking.state import TrackerState
 
 
@@ -53,6 +54,7 @@ class SlotSteps:
         self.scores = torch.zeros(image_size, device=device)
         self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
         self.numbers = torch.zeros(Number.LENGTH, device=device)
+        self.signals = torch.zeros(Signal.LENGTH + len(self.x_s), device=device)
         self.gate = torch.zeros((), dtype=torch.bool, device=device)
         """Whether the last frame is one to learn from."""
         self.remembered = torch.zeros(self.config.crop_size, device=device)
@@ -111,7 +113,9 @@ class SlotSteps:
             if self.to_store:
                 self._stage(self._store)()
             self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
-            return Reading(self.numbers, self.mask, self.scores, fallback=self.config.localisation_fallback)
+            return Reading(
+                self.numbers, self.mask, self.signals, self.scores, fallback=self.config.localisation_fallback
+            )
 
     def _stage(self, function: Callable[..., None], **arguments: bool) -> Stage:
         key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
@@ -182,6 +186,7 @@ class SlotSteps:
 
     def _finish(self, due: bool) -> None:
         self._judge()
+        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s))
         self.state.features.copy_(self.x_s)
         if self.config.update_localisation:
             self._learn_place(due)

@@ -100,11 +100,12 @@ def test_the_schema_is_the_contract() -> None:
         ("area", "int32"),
         ("score", "float"),
         ("confidence", "float"),
+        ("quality", "float"),
         ("state", "dictionary<values=string, indices=int8, ordered=0>"),
         ("category", "string"),
         ("shop", "string"),
     ]
-    nullable = {"time", "x", "y", "w", "h", "score", "confidence", "category", "shop"}
+    nullable = {"time", "x", "y", "w", "h", "score", "confidence", "quality", "category", "shop"}
     assert {field.name for field in schema if field.nullable} == nullable
 
 

@@ -1,0 +1,171 @@
+"""Fits the quality map of weights on long free runs of their own tracker over synthetic clips with their truth.
+
+    python -m rts_batch.training.mini.quality WEIGHTS INDEX [INDEX…] -o WEIGHTS [--seconds 480] [--default FILE.json]
+
+Beside the clips of held-out pictures nothing is looked at. `--runs FILE.npz` keeps what was fitted on, or adds it where
+it exists. The weights' fingerprint stays the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from rts_batch.config import QualityMap
+from rts_batch.tracking.quality import INPUTS, Signal, expected_iou
+from rts_batch.training.mini.quality_runs import Runs, collect
+from rts_batch.weights.registry import load_weights, save_weights
+
+UNITS = 8
+MEMBERS = 6
+"""Small networks that are fitted from different starts; together they are one, of as many times the units."""
+STEPS = 600
+NOISE = 0.3
+"""Added to the inputs while it is fitted, in standard deviations."""
+GOOD = 0.7
+"""An IoU from which a mask counts as good."""
+GOOD_LEFT_OUT = 0.02
+"""Share of the good masks that the threshold may call uncertain."""
+OUTERMOST = 0.003
+"""Share of the values at either end of an input's range that is taken for the range's end."""
+FOLDS = 5
+
+
+def fit_map(
+    inputs: NDArray[np.float64], iou: NDArray[np.float64], *, origin: str, threshold: float = 0.0
+) -> QualityMap:
+    """Fit a map from inputs `[N, len(INPUTS)]` to IoU `[N]`: by cross entropy, so that it expects the mean."""
+    lowest, highest = np.quantile(inputs, [OUTERMOST, 1 - OUTERMOST], axis=0)
+    clipped = np.clip(inputs, lowest, highest)
+    means, scales = clipped.mean(0), clipped.std(0) + 1e-6
+    scaled, target = torch.tensor((clipped - means) / scales).float(), torch.tensor(iou).float()
+    members = [_fit_member(scaled, target, seed) for seed in range(MEMBERS)]
+    return QualityMap(
+        origin=origin,
+        threshold=threshold,
+        inputs=INPUTS,
+        lowest=_rounded(lowest),
+        highest=_rounded(highest),
+        means=_rounded(means),
+        scales=_rounded(scales),
+        hidden=tuple(_rounded(row) for hidden, _ in members for row in hidden.weight.detach().numpy()),
+        hidden_bias=tuple(value for hidden, _ in members for value in _rounded(hidden.bias.detach().numpy())),
+        # The mean of the members' logits is one output layer.
+        output=tuple(value for _, out in members for value in _rounded(out.weight.detach().numpy()[0] / MEMBERS)),
+        output_bias=float(np.mean([out.bias.item() for _, out in members])),
+    )
+
+
+def _fit_member(inputs: torch.Tensor, target: torch.Tensor, seed: int) -> tuple[nn.Linear, nn.Linear]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden, out = nn.Linear(inputs.shape[1], UNITS), nn.Linear(UNITS, 1)
+    with torch.no_grad():
+        for layer in (hidden, out):
+            layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
+            layer.bias.zero_()
+    optimiser = torch.optim.AdamW([*hidden.parameters(), *out.parameters()], lr=1e-2, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    for _ in range(STEPS):
+        noisy = inputs + NOISE * torch.randn(inputs.shape, generator=generator)
+        loss = functional.binary_cross_entropy_with_logits(out(torch.tanh(hidden(noisy)))[:, 0], target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return hidden, out
+
+
+def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
+    """As many digits as float32 has, so that the JSON stays small."""
+    return tuple(float(f"{value:.7g}") for value in values.tolist())
+
+
+def crossed(inputs: NDArray[np.float64], runs: Runs) -> NDArray[np.float64]:
+    """Return the estimate for each frame by a map that has not seen its clip, `[N]`."""
+    fold = runs.clip % FOLDS
+    estimates = np.zeros(len(fold))
+    for number in range(FOLDS):
+        apart = fit_map(inputs[fold != number], runs.iou[fold != number], origin="")
+        estimates[fold == number] = expected_iou(apart, inputs[fold == number])
+    return estimates
+
+
+def threshold_of(estimates: NDArray[np.float64], runs: Runs) -> float:
+    """Return the threshold below which `GOOD_LEFT_OUT` of the good masks of visible targets lie."""
+    return round(float(np.quantile(estimates[runs.present & (runs.iou >= GOOD)], GOOD_LEFT_OUT)), 3)
+
+
+def auroc(estimates: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
+    """Return how often a bad mask has a lower estimate than a good one; ties count half."""
+    values, places = np.unique(estimates, return_inverse=True)
+    bads, goods = (np.bincount(places[which], minlength=len(values)) for which in (bad, ~bad))
+    above = goods.sum() - np.cumsum(goods)
+    return float((bads * (above + goods / 2)).sum() / (bads.sum() * goods.sum()))
+
+
+def measured(estimates: NDArray[np.float64], runs: Runs, threshold: float) -> dict[str, float]:
+    """Return how well estimates tell good masks from bad ones, and what the threshold does."""
+    doubted = (estimates < threshold) | runs.lost
+    return {
+        "frames": len(runs.iou),
+        "mean_iou": float(runs.iou.mean()),
+        "auroc": auroc(estimates, runs.iou < GOOD),
+        "mean_error": float(np.abs(estimates - runs.iou).mean()),
+        "absent_doubted": float(doubted[~runs.present].mean()),
+        "good_doubted": float(doubted[runs.present & (runs.iou >= GOOD)].mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights")
+    parser.add_argument("indexes", type=Path, nargs="*", help="index.csv of stills, and of footage")
+    parser.add_argument("-o", "--output", type=Path, help="the weights file to write; may be the one that was read")
+    parser.add_argument("--seconds", type=float, default=480, help="to track clips for; 0 fits on --runs alone")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="frames tracked before; the first gets these")
+    parser.add_argument("--default", type=Path, help="writes the map for weights that bring none")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    weights = load_weights(options.weights)
+    earlier = [Runs.load(path) for path in options.runs if path.is_file()]
+    if options.seconds:
+        new = collect(weights, options.indexes, split="held-out", seed=options.seed, seconds=options.seconds)
+        earlier.append(new)
+        if options.runs and not options.runs[0].is_file():
+            new.save(options.runs[0])
+    runs = Runs.joined(earlier)
+    inputs = runs.inputs()
+    estimates = crossed(inputs, runs)
+    threshold = threshold_of(estimates, runs)
+    confidence = inputs[:, INPUTS.index(Signal.CONFIDENCE.name.lower())]
+    print(json.dumps({"threshold": threshold, "quality": measured(estimates, runs, threshold)}, indent=1))
+    print(json.dumps({"confidence": measured(confidence, runs, 0.0)}, indent=1))
+    origin = (
+        f"{len(runs.iou)} frames of {len(np.unique(runs.clip))} synthetic clips, weights {weights.fingerprint[:12]}"
+    )
+    quality = fit_map(inputs, runs.iou, origin=origin, threshold=threshold)
+    if options.output:
+        save_weights(dataclasses.replace(weights, quality=quality), options.output, half=_is_half(weights.metadata))
+    if options.default:
+        about = f"default map, fitted on other weights: {origin}"
+        text = json.dumps(dataclasses.replace(quality, origin=about).to_dict(), indent=1)
+        options.default.write_text(text + "\n")
+
+
+def _is_half(metadata: object) -> bool:
+    return isinstance(metadata, dict) and metadata.get("stored_as") == "float16"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What a mask tells of itself, and the estimate that is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rts_batch.config import QualityMap
+from rts_batch.errors import SettingsError
+from rts_batch.masks import Marking
+from rts_batch.tracking.fast import fast_tracker
+from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.tracker import GpuTracker
+from rts_batch.tracking.quality import INPUTS, Signal, expected_iou, signals_of
+from rts_batch.tracking.scene import Scene
+from rts_batch.weights.registry import build_model, default_quality, load_weights
+from tests.support.trackers import SMALL
+from tests.support.videos import Disc, draw
+
+FRAMES = [(image, masks[0]) for image, masks in draw(14, (320, 240), (Disc(start=(0.4, 0.4), end=(0.6, 0.6)),))]
+
+
+def logits_of(sharpness: float) -> torch.Tensor:
+    """A disc of radius 20 pixels in the middle, `[96, 160]`."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(160.0), indexing="ij")
+    return sharpness * (20 - torch.hypot(y - 48, x - 80))
+
+
+def flat_map(threshold: float, bias: float = 0.0) -> QualityMap:
+    """One that expects the same of every mask."""
+    zeros, ones = (0.0,) * len(INPUTS), (1.0,) * len(INPUTS)
+    return QualityMap(
+        origin="a test",
+        threshold=threshold,
+        inputs=INPUTS,
+        lowest=(-1e9,) * len(INPUTS),
+        highest=(1e9,) * len(INPUTS),
+        means=zeros,
+        scales=ones,
+        hidden=(zeros,),
+        hidden_bias=(0.0,),
+        output=(1.0,),
+        output_bias=bias,
+    )
+
+
+def test_a_sharp_mask_agrees_more_with_its_probabilities_than_a_vague_one() -> None:
+    score_map, features = torch.zeros(7, 11), torch.ones(4, 6, 10)
+    score_map[3, 5] = 0.8
+    sharp, vague, nothing = (
+        signals_of(values, score_map, features) for values in (logits_of(3), logits_of(0.1), logits_of(1) - 99)
+    )
+    for signal in (Signal.SOFT_IOU, Signal.SOFTER_IOU, Signal.CONFIDENCE, Signal.STABLE_1, Signal.STABLE_3):
+        assert 0 <= vague[signal] < sharp[signal] <= 1, signal
+    assert sharp[Signal.UNSURE] < vague[Signal.UNSURE]
+    # A disc is an ellipse, its centre is under the peak, and its area is known.
+    assert sharp[Signal.COMPACT] == pytest.approx(1, abs=0.02)
+    assert sharp[Signal.OFF_PEAK] < 0.1
+    assert float(sharp[Signal.SIZE].exp()) == pytest.approx(np.pi * 400 / (96 * 160), rel=0.02)
+    assert (float(sharp[Signal.PEAK]), float(sharp[Signal.SECOND])) == (pytest.approx(0.8), 0)
+    assert torch.isfinite(nothing).all()
+    assert (nothing[Signal.EMPTY], sharp[Signal.EMPTY], nothing[Signal.SOFT_IOU]) == (1, 0, 0)
+    assert sharp[Signal.LENGTH :].tolist() == pytest.approx([1.0] * 4, abs=1e-3)
+
+
+def test_a_map_takes_what_it_has_not_seen_for_the_most_extreme_that_it_has() -> None:
+    units = replace(
+        flat_map(0.5), hidden=((1.0,) * len(INPUTS),), lowest=(0.0,) * len(INPUTS), highest=(1.0,) * len(INPUTS)
+    )
+    edge, beyond = np.ones((1, len(INPUTS))), np.full((1, len(INPUTS)), 50.0)
+    assert expected_iou(units, edge) == expected_iou(units, beyond)
+    assert 0 < expected_iou(units, -beyond)[0] < expected_iou(units, edge)[0] < 1
+
+
+def test_a_map_whose_parts_do_not_fit_together_is_refused() -> None:
+    with pytest.raises(SettingsError, match="do not fit together"):
+        replace(flat_map(0.5), means=(0.0,))
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build_model(load_weights("rts-mini"))
+
+
+def scene(model: Any, quality: QualityMap | None, tracker: Any = fast_tracker, single: bool = True) -> Scene:
+    return Scene(model, SMALL, single=single, tracker=tracker, quality=quality)
+
+
+def run(opened: Scene, targets: tuple[int, ...] = (1,)) -> list[dict[int, Any]]:
+    first = {object_id: Marking(mask=np.roll(FRAMES[0][1], 30 * place, 1)) for place, object_id in enumerate(targets)}
+    return [dict(opened.step(image, first if place == 0 else None)) for place, (image, _) in enumerate(FRAMES)]
+
+
+def test_prompts_have_no_estimate_and_all_else_has(model: Any) -> None:
+    quality = default_quality()
+    assert quality is not None
+    assert quality.inputs == INPUTS
+    for found in (run(scene(model, quality)), run(scene(model, quality, single=False), (1, 2))):
+        assert all(frame.quality is None and frame.state == "prompt" for frame in found[0].values())
+        values = [frame.quality for frames in found[1:] for frame in frames.values()]
+        assert all(0 <= value <= 1 for value in values)
+        assert len(set(values)) > 5
+    assert {frame.quality for frames in run(scene(model, None)) for frame in frames.values()} == {None}
+
+
+def test_a_mask_below_the_threshold_is_uncertain_and_nothing_else_changes(model: Any) -> None:
+    sure, unsure = (run(scene(model, flat_map(0.5, bias))) for bias in (1.0, -1.0))
+    assert {frames[1].state for frames in sure[1:]} == {"tracked"}
+    assert {frames[1].state for frames in unsure[1:]} == {"uncertain"}
+    for one, other in zip(sure, unsure, strict=True):
+        np.testing.assert_array_equal(one[1].mask, other[1].mask)
+
+
+def test_the_tracker_of_gpus_measures_the_same(model: Any) -> None:
+    tracker = partial(GpuTracker, network=BatchedNetwork(model, SMALL))
+    quality = default_quality()
+    for expected, found in zip(run(scene(model, quality)), run(scene(model, quality, tracker)), strict=True):
+        if expected[1].quality is not None:
+            assert found[1].signals == pytest.approx(expected[1].signals, abs=2e-2)
+            assert found[1].quality == pytest.approx(expected[1].quality, abs=5e-3)
+
+
+def test_a_scene_gone_on_with_elsewhere_estimates_the_same(model: Any) -> None:
+    quality = default_quality()
+    opened = scene(model, quality)
+    opened.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
+    for image, _ in FRAMES[1:6]:
+        opened.step(image)  # which nobody looks at
+    other = scene(model, quality)
+    other.restore(opened.snapshot())
+    for image, _ in FRAMES[6:]:
+        assert opened.step(image)[1].quality == other.step(image)[1].quality is not None
+
+
+def test_a_prompt_begins_the_history_anew(model: Any) -> None:
+    quality = default_quality()
+    corrected, fresh = scene(model, quality), scene(model, quality)
+    for place, (image, mask) in enumerate(FRAMES[:6]):
+        corrected.step(image, {1: Marking(mask=mask)} if place in (0, 5) else None)
+    fresh.step(FRAMES[5][0], {1: Marking(mask=FRAMES[5][1])})
+    assert corrected._estimates.snapshot() == fresh._estimates.snapshot()

@@ -1,0 +1,56 @@
+"""Quality maps: what is fitted, and on what it is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rts_batch.tracking.quality import INPUTS, Signal, expected_iou
+from rts_batch.training.mini.quality import auroc, fit_map, measured, threshold_of
+from rts_batch.training.mini.quality_runs import Runs
+
+
+def runs(count: int, seed: int) -> Runs:
+    """Frames whose IoU is their soft IoU, a little off; a tenth of the targets is gone."""
+    rng = np.random.default_rng(seed)
+    iou = rng.uniform(0, 1, count)
+    present = rng.random(count) > 0.1
+    iou[~present] *= 0.1
+    signals = rng.normal(size=(count, Signal.LENGTH + 3)).astype(np.float32)
+    signals[:, Signal.SOFT_IOU] = np.clip(iou + rng.normal(0, 0.02, count), 0, 1)
+    area = np.full(count, 500)
+    nothing = np.zeros(count, bool)
+    box = np.tile([5.0, 5.0, 20.0, 25.0], (count, 1))
+    return Runs(np.arange(count) // 20, signals, box, area, area, nothing, nothing, present, iou)
+
+
+def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
+    seen, other = runs(1500, 0), runs(600, 1)
+    quality = fit_map(seen.inputs(), seen.iou, origin="a test")
+    estimates = expected_iou(quality, other.inputs())
+    threshold = threshold_of(estimates, other)
+    found = measured(estimates, other, threshold)
+    assert found["auroc"] > 0.97
+    assert found["mean_error"] < 0.08
+    assert found["good_doubted"] == pytest.approx(0.02, abs=0.01)
+    assert found["absent_doubted"] > 0.9
+    assert quality.inputs == INPUTS
+    assert dataclasses.replace(quality, threshold=0.5).fingerprint != quality.fingerprint
+
+
+def test_equal_runs_make_equal_maps() -> None:
+    inputs = runs(200, 0).inputs()
+    iou = runs(200, 0).iou
+    assert fit_map(inputs, iou, origin="a test") == fit_map(inputs, iou, origin="a test")
+
+
+def test_joined_runs_keep_their_clips_apart() -> None:
+    joined = Runs.joined([runs(40, 0), runs(60, 1)])
+    assert np.array_equal(joined.clip, np.arange(100) // 20)
+
+
+def test_auroc_counts_pairs() -> None:
+    estimates, bad = np.array([0.1, 0.5, 0.5, 0.9]), np.array([True, True, False, False])
+    assert auroc(estimates, bad) == (4 - 0.5) / 4
