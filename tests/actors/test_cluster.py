@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from pathlib import Path
 
 import pytest
 
-from rts_batch.actors.cluster import _within
+from rts_batch.actors.cluster import _home_takes_no_token, _within
+from tests.support.running import STUB, finish, start
+from tests.support.videos import make_video
 
 
 def test_a_cluster_that_never_answers_is_waited_for_only_so_long() -> None:
@@ -24,3 +28,36 @@ def wait_for(event: threading.Event) -> None:
 
 def fail_to_connect() -> None:
     raise ConnectionError("refused")
+
+
+def test_a_home_that_cannot_be_written_is_no_place_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # root may write wherever there is a folder
+    assert _home_takes_no_token()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    assert not _home_takes_no_token()
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert not _home_takes_no_token()
+
+
+@pytest.mark.ray
+def test_a_local_run_starts_without_a_home_inside_a_job_of_another_ray(tmp_path: Path) -> None:
+    """As in a container under any user id, in what `ray job submit --working-dir .` starts there."""
+    make_video(tmp_path / "clip.mp4", 4)
+    (tmp_path / "m.csv").write_text('video,box\nclip.mp4,"30,30,20,20"\n')
+    (tmp_path / "file").touch()
+    job = {
+        "runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip", "env_vars": {"A": "1"}},
+        "metadata": {"job_submission_id": "raysubmit_x"},
+    }
+    environment = {
+        "HOME": str(tmp_path / "file"),
+        "RAY_ADDRESS": "10.0.0.1:6379",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job),
+    }
+    outcome = finish(start("submit", tmp_path / "m.csv", "--out", tmp_path / "run", *STUB, **environment))
+    assert outcome.code == 0, outcome.err
+    assert len(list((tmp_path / "run" / "masks").iterdir())) == 1

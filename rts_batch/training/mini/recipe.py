@@ -185,7 +185,7 @@ MINI_RUNS = dataclasses.replace(
     precision="bf16",
     ema=0.995,
     warmup_iterations=30,
-    epochs=9,
+    epochs=72,
     iterations_per_epoch=25,
     checkpoint_every=25,
     evaluate_every=225,
@@ -203,7 +203,7 @@ MINI_STA = dataclasses.replace(
     learning_rates={"": 1.5e-3, "feature_extractor": 0.0},
     schedule="cosine",
     batch=6,
-    iterations_per_epoch=600,
+    iterations_per_epoch=1200,
     evaluate_every=200,
 )
 """The box head, on the tracker's backbone, so that both networks share one."""

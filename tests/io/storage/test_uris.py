@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -99,6 +100,20 @@ def test_a_store_whose_package_is_missing_names_the_extra() -> None:
 )
 def test_relative_paths_belong_to_their_folder(uri: str, folder: str, expected: str) -> None:
     assert uris.resolve(uri, folder) == expected
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "file://LocalHost", "file:"])
+def test_an_address_of_a_local_file_is_percent_encoded(start: str, tmp_path: Path) -> None:
+    named = {name: tmp_path / name for name in ("a b%2.mp4", "a%20b.mp4", "кот?#.mp4")}
+    for name, path in named.items():
+        path.write_text(name)
+        assert files.read_bytes(start + quote(str(path))) == name.encode()
+    assert uris.local_path(f"{start}/a%20b") == Path("/a b")
+
+
+def test_an_address_of_a_file_elsewhere_is_refused() -> None:
+    with pytest.raises(StorageError, match="names a file on another machine, 'server'"):
+        uris.local_path("file://server/share/a.mp4")
 
 
 def test_relative_paths_of_a_relative_folder_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,5 +122,5 @@ def test_the_box_head_meets_loose_and_tight_boxes() -> None:
 def test_every_seed_and_stage_draws_its_own() -> None:
     stages = [stage for seed in range(3) for stage in mini_stages.stages(seed=seed)]
     assert len({stage.seed for stage in stages}) == len(stages)
-    assert [stage.total_iterations for stage in stages[:4]] == [500, 2400, 225, 600]
-    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=2)] == [1000, 4800, 450, 1200]
+    assert [stage.total_iterations for stage in stages[:4]] == [500, 2400, 1800, 1200]
+    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=2)] == [1000, 4800, 3600, 2400]
