@@ -34,7 +34,8 @@ import psutil
 from av.video.reformatter import VideoReformatter
 from pycocotools import mask as coco
 
-from rts_batch.io.video.isolated.process import REUSE, DecodingProcess
+from rts_batch.io.video.isolated.channel import REUSE
+from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.masks import encode_rle
 from tests.support.videos import make_video
 

@@ -78,9 +78,6 @@ TO_DO: dict[str, set[str]] = {
     "floors": {
         "rts_batch.model.fast.networks: imports rts_batch.weights.registry",
     },
-    "circles": {
-        "rts_batch.io.video.isolated.process, rts_batch.io.video.isolated.source: circle",
-    },
     "long modules": {
         "rts_batch.tracking.tracker",
         "rts_batch.weights.inert_pickle",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,12 @@ from numpy.typing import NDArray
 from rts_batch.errors import VideoError
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource, Moment, VideoInfo
+from rts_batch.io.video.isolated.channel import Channel, Died
 
-if TYPE_CHECKING:
-    from rts_batch.io.video.isolated.process import DecodingProcess
-
-__all__ = ["Died", "RemoteSource"]
+__all__ = ["RemoteSource"]
 
 STOP_SECONDS = 5.0
 """How long a process may take to leave a video that nobody wants any more; then it is replaced."""
-
-
-class Died(Exception):
-    """The decoding process is gone. `name` says of what; `outside` is true where it was killed and did not crash."""
-
-    def __init__(self, name: str, *, outside: bool = False) -> None:
-        self.outside = outside
-        super().__init__(name)
 
 
 class RemoteSource(FrameSource):
@@ -39,14 +29,22 @@ class RemoteSource(FrameSource):
 
     lends = True
 
-    def __init__(self, process: DecodingProcess, request: dict[str, Any], stored: RangedObject | None) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        request: dict[str, Any],
+        stored: RangedObject | None,
+        *,
+        on_close: Callable[[], None],
+    ) -> None:
         # `info` is known once `begin` has heard from the process.
         super().__init__(
             request["path"],
             VideoInfo(0, 0, None, None, None, "pyav"),
             FrameRange(request["start"], request["end"]),
         )
-        self._process = process
+        self._channel = channel
+        self._on_close = on_close
         self._request = request
         self._stored = stored
         self._backward: bool = request["backward"]
@@ -67,13 +65,13 @@ class RemoteSource(FrameSource):
                 self._recover(death)
 
     def _begin(self) -> None:
-        self._process.start()
-        self._process.serve(self._stored)
-        self._process.tell({"do": "open", **self._request})
+        self._channel.start()
+        self._channel.serve(self._stored)
+        self._channel.tell({"do": "open", **self._request})
         message = self._hear()
         self.info = VideoInfo(**message["info"])
         shape = (message["slots"], self.info.height, self.info.width, 3)
-        self._slots = self._process.ring(math.prod(shape)).reshape(shape)
+        self._slots = self._channel.ring(math.prod(shape)).reshape(shape)
         self._under_way = True
 
     def frames(self) -> Iterator[Frame]:
@@ -99,13 +97,13 @@ class RemoteSource(FrameSource):
                 yield Frame(moment, self._slots[given % len(self._slots)])
                 given += 1
                 if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
-                    self._process.tell({"do": "free", "slots": given - freed})
+                    self._channel.tell({"do": "free", "slots": given - freed})
                     freed = given
 
     def _hear(self) -> dict[str, Any]:
         """The next message that says something about the video."""
         while True:
-            message = self._process.hear()
+            message = self._channel.hear()
             if message.get("is") in ("error", "end"):
                 self._check_contents()
             match message.get("is"):
@@ -117,7 +115,7 @@ class RemoteSource(FrameSource):
                     self._under_way = False
                     raise VideoError(message["message"])
                 case "error":
-                    self._process.kill()  # an unexpected error may have left it in any state
+                    self._channel.kill()  # an unexpected error may have left it in any state
                     raise Died(f"failed with {message['error']} ({message['message']})")
                 case "opened" | "frames" | "end":
                     return message
@@ -127,7 +125,7 @@ class RemoteSource(FrameSource):
     def _check_contents(self) -> None:
         """A video whose bytes did not come is not to blame for how it ended."""
         try:
-            self._process.check_contents()
+            self._channel.check_contents()
         except Exception:
             self._under_way = False
             raise
@@ -138,7 +136,7 @@ class RemoteSource(FrameSource):
         try:
             yield
         except (KeyError, TypeError, ValueError) as error:
-            self._process.kill()
+            self._channel.kill()
             raise Died(f"sent a message that cannot be ({error!r})") from None
 
     def _recover(self, death: Died) -> None:
@@ -146,7 +144,7 @@ class RemoteSource(FrameSource):
         self._under_way = False
         where = "the beginning" if self._next is None else f"frame {self._next}"
         reason = f"{self._trying or 'the decoder'} {death} at {where}"
-        if death.outside and self._restarts < self._process.limits.restarts:
+        if death.outside and self._restarts < self._channel.limits.restarts:
             self._restarts += 1
             self.warnings.append(f"the decoding process was killed at {where}; another one went on from there")
         elif self._trying == "decord" and self._request["decoder"] == "auto":
@@ -161,8 +159,9 @@ class RemoteSource(FrameSource):
         if self._under_way:
             self._under_way = False
             with contextlib.suppress(Died), self._nonsense():
-                self._process.tell({"do": "stop"})
-                while self._process.hear(STOP_SECONDS).get("is") != "stopped":
+                self._channel.tell({"do": "stop"})
+                while self._channel.hear(STOP_SECONDS).get("is") != "stopped":
                     pass
         self._slots = np.zeros((0, 0, 0, 0), np.uint8)
-        self._process.released()
+        self._channel.serve(None)
+        self._on_close()
