@@ -52,8 +52,7 @@ RUN_FOLDER = ("runs.paths",)
 """Who spells the names in a run's folder."""
 
 NOT_A_MODULES_TEST = ("house", "parity", "whole", "support")
-"""Test folders that mirror no folder of the package: the repository's rules, the published results, and the real command
-from end to end."""
+"""Test folders that mirror no folder of the package: the repository's rules, published results, the real command."""
 
 LONG_FUNCTIONS = {
     # A command's parameters are its options.
