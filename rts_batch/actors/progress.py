@@ -28,6 +28,8 @@ class RunProgress:
     finished_frames: int = 0
     step_seconds: dict[str, float] = field(default_factory=dict)
     """Of all finished videos, by step."""
+    states: dict[str, int] = field(default_factory=dict)
+    """Rows of all finished videos, by state."""
     video_seconds: float = 0.0
     """The workers' time on finished videos."""
     running: dict[str, VideoProgress] = field(default_factory=dict)
@@ -38,6 +40,8 @@ class RunProgress:
         self.done += 1
         self.finished_frames += finished.frames
         self.video_seconds += finished.seconds
+        for state, rows in finished.states.items():
+            self.states[state] = self.states.get(state, 0) + rows
         for step, seconds in finished.steps.items():
             self.step_seconds[step] = self.step_seconds.get(step, 0.0) + seconds
 

@@ -63,6 +63,7 @@ def submit(
             seconds=driver.progress.seconds if plan.left else 0.0,
             interrupted=interrupted,
             step_seconds=driver.progress.step_seconds,
+            states=driver.progress.states,
             video_seconds=driver.progress.video_seconds,
             stopped=driver.stopped,
             warnings=(*warnings, *driver.warnings),

@@ -41,6 +41,8 @@ class Summary:
     """The workers' time on finished videos, by step."""
     video_seconds: float = 0.0
     """The whole of it."""
+    states: Mapping[str, int] = field(default_factory=dict)
+    """Rows in each state, of the videos finished now."""
     stopped: bool = False
     """Too many videos failed (`Scope.max_failures`), so nothing more was handed out."""
 
@@ -53,6 +55,12 @@ class Summary:
         if self.failures:
             return EXIT_SOME_FAILED if self.done else EXIT_FAILED
         return EXIT_OK
+
+    @property
+    def doubted(self) -> float | None:
+        """Share of the rows tracked now that no one should trust unseen: uncertain or lost; None without any."""
+        tracked = sum(self.states.values()) - self.states.get("prompt", 0)
+        return 1 - self.states.get("tracked", 0) / tracked if tracked else None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -67,6 +75,8 @@ class Summary:
             "frames": self.frames,
             "seconds": round(self.seconds, 2),
             "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2),
+            "states": dict(self.states),
+            "doubted": None if self.doubted is None else round(self.doubted, 4),
             "step_seconds": {step: round(seconds, 2) for step, seconds in self.step_seconds.items()},
             "worker_seconds": round(self.video_seconds, 3),
             "efficiency": efficiency(self.step_seconds, self.video_seconds),

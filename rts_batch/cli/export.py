@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -11,6 +11,10 @@ from rts_batch.cli.options import JsonOption, MasksArgument
 from rts_batch.cli.output import print_json
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 from rts_batch.export.names import ExportName
+
+if TYPE_CHECKING:
+    from rts_batch.export.base import RowFilter
+    from rts_batch.export.run import ExportSummary
 
 FramesMode = Literal["reference", "extract"]
 
@@ -26,10 +30,14 @@ def export(
     ] = "reference",
     min_score: Annotated[float | None, typer.Option(help="Least score of the target's score map.")] = None,
     min_confidence: Annotated[float | None, typer.Option(help="Least mean probability inside the mask.")] = None,
+    min_quality: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least expected IoU; rows without an estimate are left out."),
+    ] = None,
     min_area: Annotated[int, typer.Option(min=0, help="Least size of a mask in pixels.")] = 0,
     states: Annotated[
-        str | None, typer.Option(help="States to take, as prompt,tracked. [default: all]", metavar="STATE,…")
-    ] = None,
+        str, typer.Option(help="States to take; `all` takes uncertain and lost ones too.", metavar="STATE,…")
+    ] = "prompt,tracked",
     every: Annotated[int, typer.Option(min=1, metavar="K", help="Only frames whose index is a multiple of K.")] = 1,
     objects: Annotated[
         str | None, typer.Option(help="Object ids to take, as 1,2. [default: all]", metavar="ID,…")
@@ -45,7 +53,8 @@ def export(
         min_score=min_score,
         min_confidence=min_confidence,
         min_area=min_area,
-        states=None if states is None else frozenset(cast("list[State]", _listed(states))),
+        min_quality=min_quality,
+        states=None if states == "all" else frozenset(cast("list[State]", _listed(states))),
         every=every,
         objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
     )
@@ -53,14 +62,25 @@ def export(
     if as_json:
         print_json("summary", {"format": format, **summary.to_dict()})
     else:
-        images = f", {summary.images} images" if frames == "extract" else ""
-        print(f"{summary.out}: {summary.masks} masks of {summary.targets} targets in {summary.videos} videos{images}")
-        for problem in summary.left_out:
-            print(f"left out {problem}")
-        for warning in summary.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        _print_summary(summary, images=frames == "extract", filter=row_filter)
     if summary.left_out:
         raise typer.Exit(EXIT_SOME_FAILED if summary.videos else EXIT_FAILED)
+
+
+def _print_summary(summary: ExportSummary, *, images: bool, filter: RowFilter) -> None:
+    written = f", {summary.images} images" if images else ""
+    print(f"{summary.out}: {summary.masks} masks of {summary.targets} targets in {summary.videos} videos{written}")
+    if summary.doubted:
+        minima = (filter.min_score, filter.min_confidence, filter.min_quality)
+        without = "" if minima == (None,) * 3 else " without --min-score, --min-confidence and --min-quality"
+        print(
+            f"left out {summary.doubted} rows that are uncertain, lost or below what was asked for; they are not "
+            f"background. To take them: --states all{without}"
+        )
+    for problem in summary.left_out:
+        print(f"left out {problem}")
+    for warning in summary.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _listed(text: str) -> list[str]:

@@ -13,6 +13,8 @@ from rts_batch.cli.output import print_json, printable
 if TYPE_CHECKING:
     from rts_batch.runs.statistics import Statistics
 
+NO_QUALITY = "these masks have no estimate; an earlier version or another tracker made them"
+
 # The commands import pyarrow themselves: `rts-batch --help` shall not wait for it.
 
 
@@ -51,7 +53,7 @@ def _show_run(run: str, limit: int, as_json: bool) -> None:
     from rts_batch.runs.statistics import Statistics, summarize_video
 
     total, videos, targets, frames = Statistics(), 0, 0, 0
-    lines = [["video", "targets", "frames", *STATES, "score"]]
+    lines = [["video", "targets", "frames", *STATES, "quality"]]
     for masks in read_masks(run):
         found = summarize_video(masks)
         total.merge(found.statistics)
@@ -60,8 +62,8 @@ def _show_run(run: str, limit: int, as_json: bool) -> None:
             print_json("video", found.to_dict())
         elif not limit or videos <= limit:
             counts = [str(found.statistics.states[state]) for state in STATES]
-            score = _decimals(found.statistics.mean_score)
-            lines.append([printable(found.video_id), str(found.targets), str(found.frames), *counts, score])
+            quality = _decimals(found.statistics.mean_quality)
+            lines.append([printable(found.video_id), str(found.targets), str(found.frames), *counts, quality])
     if as_json:
         print_json("summary", {"videos": videos, "targets": targets, "frames": frames, **total.to_dict()})
         return
@@ -104,7 +106,11 @@ def _print_states(statistics: Statistics) -> None:
     for state, count in content["states"].items():
         lines.append([state, str(count), f"{100 * count / max(1, statistics.rows):.1f}%"])
     _print_columns(lines)
-    print(f"\nmean score {_decimals(statistics.mean_score)}, confidence {_decimals(statistics.mean_confidence)}")
+    means = {"quality": statistics.mean_quality, "score": statistics.mean_score}
+    means["confidence"] = statistics.mean_confidence
+    print("\nmean " + ", ".join(f"{name} {_decimals(mean)}" for name, mean in means.items()))
+    if not statistics.qualities and statistics.rows > statistics.states["prompt"]:
+        print(f"quality: {NO_QUALITY}")
 
 
 def _print_columns(lines: Sequence[Sequence[str]]) -> None:

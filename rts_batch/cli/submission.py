@@ -164,6 +164,9 @@ def _print_summary(summary: Summary, scope: Scope) -> None:
         rest = [(step, seconds) for step, seconds in summary.step_seconds.items() if step != "track"]
         shares = ", ".join(f"{step} {seconds / summary.video_seconds:.0%}" for step, seconds in rest)
         print(f"tracker  {content['efficiency']:.0%} of the workers' time ({shares})")
+    if summary.doubted is not None:
+        look = f"; look at them with: rts-batch review {shlex.quote(summary.out)}" if summary.doubted else ""
+        print(f"doubted  {summary.doubted:.1%} of the tracked frames are uncertain or lost{look}")
     print(f"weights  {summary.weights}")
     print(f"masks    {content['masks']}/*.parquet")
     for failure in summary.failures:

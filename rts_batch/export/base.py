@@ -6,11 +6,16 @@ import abc
 import contextlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from rts_batch.errors import UsageError
 from rts_batch.export.catalogue import Catalogue
@@ -45,6 +50,8 @@ class RowFilter:
     """Prompts have no score and always pass."""
     min_confidence: float | None = None
     """Prompts always pass: they are given, not estimated."""
+    min_quality: float | None = None
+    """Prompts always pass; rows without an estimate do not."""
     min_area: int = 0
     """Pixels of the mask."""
     states: frozenset[State] | None = None
@@ -65,7 +72,25 @@ class RowFilter:
             return False
         if row.state == "prompt":
             return True
-        return _reaches(row.score, self.min_score) and _reaches(row.confidence, self.min_confidence)
+        marks = ((row.score, self.min_score), (row.confidence, self.min_confidence), (row.quality, self.min_quality))
+        return all(_reaches(value, least) for value, least in marks)
+
+    def doubts(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Return which rows `[N]` are not taken although nothing says that the target is not there: by state or value.
+
+        What is too small, or not among the objects wanted, is left out on purpose and is no doubt.
+        """
+        states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
+        doubted = np.zeros(len(states), np.bool_)
+        for name, least in (
+            ("score", self.min_score),
+            ("confidence", self.min_confidence),
+            ("quality", self.min_quality),
+        ):
+            if least is not None:
+                doubted |= ~(table[name].to_numpy() >= least)  # null is NaN
+        doubted &= states != "prompt"
+        return doubted if self.states is None else doubted | ~np.isin(states, list(self.states))
 
 
 def _reaches(value: float | None, least: float | None) -> bool:
@@ -121,6 +146,26 @@ class ExportVideo:
     def targets(self) -> tuple[Target, ...]:
         wanted = self.filter.objects
         return tuple(t for t in self.masks.targets.values() if wanted is None or t.object_id in wanted)
+
+    @cached_property
+    def doubted_rows(self) -> int:
+        """Rows of exported frames that the filter leaves out because of doubt."""
+        return sum(self._doubted.values())
+
+    @cached_property
+    def doubted(self) -> frozenset[int]:
+        """The frames that have such a row: nothing is known of what is not labelled there."""
+        return frozenset(self._doubted)
+
+    @cached_property
+    def _doubted(self) -> Counter[int]:
+        frames: Counter[int] = Counter()
+        wanted = [target.object_id for target in self.targets]
+        for table in self.masks.tables(["object_id", "frame", "score", "confidence", "quality", "state"]):
+            here = table["frame"].to_numpy()
+            which = self.filter.doubts(table) & np.isin(table["object_id"].to_numpy(), wanted)
+            frames.update(here[which & (here % self.every == 0)].tolist())
+        return frames
 
     @property
     def indices(self) -> range:

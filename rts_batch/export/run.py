@@ -65,6 +65,8 @@ class ExportSummary:
     """Frames written as images."""
     left_out: list[str] = field(default_factory=list)
     """Videos that could not be opened for their frames, each with its reason."""
+    doubted: int = 0
+    """Rows left out by their state, score, confidence or quality."""
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,6 +131,7 @@ def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Se
     summary.videos += 1
     summary.targets += len(video.targets)
     summary.masks += written.masks
+    summary.doubted += video.doubted_rows
     return written.images
 
 

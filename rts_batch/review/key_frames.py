@@ -19,13 +19,16 @@ JUMP: Final = 1.25
 """From one frame to the next, masks that grow or shrink by less are not called a jump."""
 
 LOW: Final = 0.5
-"""Beside a target's lowest score, only scores up to this one are worth a frame."""
+"""Beside a target's lowest quality (or score), only values up to this one are worth a frame."""
+
+DROP: Final = 0.15
+"""From one frame to the next, qualities that fall by less are not called a drop."""
 
 APART: Final = 2
 """Key frames at most this many frames apart show the same thing."""
 
-_Kind = Literal["gap", "low", "jump"]
-_TURNS: Final[tuple[_Kind, ...]] = ("gap", "low", "jump")
+_Kind = Literal["gap", "low", "drop", "jump"]
+_TURNS: Final[tuple[_Kind, ...]] = ("gap", "low", "drop", "jump")
 
 
 @dataclass
@@ -60,7 +63,8 @@ class KeyFrames:
         self._last = max(self._last, int(track.frames[-1]))
         found: dict[_Kind, Iterator[_Candidate]] = {
             "gap": _gaps(track, who),
-            "low": _low_scores(track, who, self.count),
+            "low": _low_marks(track, who, self.count),
+            "drop": _drops(track, who, self.count),
             "jump": _jumps(track, who, self.count),
         }
         for kind, candidates in found.items():
@@ -110,17 +114,27 @@ def _gaps(track: Track, who: str) -> Iterator[_Candidate]:
         yield _Candidate(float(part.sum(dtype=np.int64)), tuple(shown))
 
 
-def _low_scores(track: Track, who: str, count: int) -> Iterator[_Candidate]:
-    """The lowest scores, of frames with a mask where there are any, not all of them from one place."""
-    scores = np.where(track.areas > 0, track.scores, np.nan)
-    if np.isnan(scores).all():
-        scores = track.scores
-    lowest = _extremes(np.where(np.isnan(scores), -np.inf, -scores), count)
+def _low_marks(track: Track, who: str, count: int) -> Iterator[_Candidate]:
+    """The lowest qualities, of frames with a mask where there are any, not all of them from one place."""
+    marks = np.where(track.areas > 0, track.marks, np.nan)
+    if np.isnan(marks).all():
+        marks = track.marks
+    lowest = _extremes(np.where(np.isnan(marks), -np.inf, -marks), count)
     for taken, place in enumerate(lowest):
-        score = float(scores[place])
-        if taken and score > LOW:
+        mark = float(marks[place])
+        if taken and mark > LOW:
             return
-        yield _Candidate(-score, ((int(track.frames[place]), f"{who}low score {score:.2f}"),))
+        yield _Candidate(-mark, ((int(track.frames[place]), f"{who}low {track.measure} {mark:.2f}"),))
+
+
+def _drops(track: Track, who: str, count: int) -> Iterator[_Candidate]:
+    """The largest falls of the quality from one frame to the next."""
+    falls = track.qualities[:-1] - track.qualities[1:]
+    for place in _extremes(np.where(np.isnan(falls), -np.inf, falls), count):
+        if falls[place] < DROP:
+            return
+        reason = f"{who}quality falls to {track.qualities[place + 1]:.2f}"
+        yield _Candidate(float(falls[place]), ((int(track.frames[place + 1]), reason),))
 
 
 def _jumps(track: Track, who: str, count: int) -> Iterator[_Candidate]:

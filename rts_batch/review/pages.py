@@ -69,9 +69,9 @@ class Row:
     """Frames that a target covers."""
     statistics: Statistics
     shares: Shares
-    lowest_score: float | None
-    score_line: str
-    """The lowest score among the targets, from 0 to 1."""
+    lowest_mark: float | None
+    mark_line: str
+    """The lowest quality among the targets, from 0 to 1; the lowest score where there is none."""
     area_line: str
     """All targets' area, from 0 to its greatest."""
     number: int = 0
@@ -81,8 +81,8 @@ class Row:
 
     @property
     def concern(self) -> tuple[float, float]:
-        """The greater, the more the video asks for a look: by lost and uncertain rows, then by its mean score."""
-        mean = self.statistics.mean_score
+        """The greater, the more the video asks for a look: by lost and uncertain rows, then by its mean quality."""
+        mean = self.statistics.mean_mark
         return 2 * self.shares.lost + self.shares.uncertain, -1.0 if mean is None else -mean
 
 
@@ -93,9 +93,9 @@ class TargetPanel:
     """Place in the palette."""
     category: str | None
     statistics: Statistics
-    lowest_score: float | None
+    lowest_mark: float | None
     largest_area: int
-    score_line: str
+    mark_line: str
     area_line: str
     strip: Strip
     stretches: tuple[tuple[str, int, int], ...]
@@ -152,8 +152,8 @@ def make_row(video: VideoMasks) -> Row:
         frames=len(together.areas),
         statistics=statistics,
         shares=Shares.of(statistics),
-        lowest_score=together.lowest_score,
-        score_line=_score_line(together.scores, SPARK),
+        lowest_mark=together.lowest_mark,
+        mark_line=_mark_line(together.marks, SPARK),
         area_line=draw_line(areas, top=float(areas.max(initial=0)), width=SPARK[0], height=SPARK[1]),
     )
 
@@ -229,9 +229,9 @@ def _panel(track: Track, colour: int) -> TargetPanel:
         colour=colour,
         category=track.target.category,
         statistics=track.statistics,
-        lowest_score=track.lowest_score,
+        lowest_mark=track.lowest_mark,
         largest_area=int(track.areas.max(initial=0)),
-        score_line=_score_line(track.scores, LINE),
+        mark_line=_mark_line(track.marks, LINE),
         area_line=draw_line(areas, top=float(areas.max(initial=0)), width=LINE[0], height=LINE[1]),
         strip=draw_strip(shrink(SEVERITY[track.states], POINTS[LINE], np.maximum), width=LINE[0], height=12),
         stretches=tuple(stretches),
@@ -239,8 +239,8 @@ def _panel(track: Track, colour: int) -> TargetPanel:
     )
 
 
-def _score_line(scores: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]) -> str:
-    values = shrink(scores, POINTS[size], np.fmin)
+def _mark_line(marks: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]) -> str:
+    values = shrink(marks, POINTS[size], np.fmin)
     known = values[~np.isnan(values)]
     top = max(1.0, float(known.max(initial=0)))
     return draw_line(values, top=top, width=size[0], height=size[1])

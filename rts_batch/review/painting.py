@@ -40,9 +40,9 @@ def choose_colours(object_ids: Iterable[int]) -> dict[int, Colour]:
 
 
 def describe(row: Row) -> str:
-    """Number, score and state of a target, as `2 0.87 tracked`."""
-    score = "" if row.score is None else f"{row.score:.2f} "
-    return f"{row.object_id} {score}{row.state}"
+    """Number, quality (or score, where there is none) and state of a target, as `2 0.87 tracked`."""
+    mark = row.score if row.quality is None else row.quality
+    return f"{row.object_id} {'' if mark is None else f'{mark:.2f} '}{row.state}"
 
 
 def paint(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> None:

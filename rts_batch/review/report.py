@@ -190,6 +190,7 @@ class _Content:
         return {
             "title": uris.safe_uri(self._paths.uri),
             "total": self._total,
+            "measure": "quality" if self._total.qualities else "score",
             "shares": Shares.of(self._total),
             "videos": videos,
             "done": self._summary.videos,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ __all__ = ["SEVERITY", "Strip", "Track", "VideoTrack", "draw_line", "draw_strip"
 SEVERITY: Final = np.array([0, 0, 1, 2, 3], np.int8)
 """How much a state asks for a look, in the order of `STATES`."""
 
-_COLUMNS: Final = ("frame", "area", "score", "confidence", "state")
+_COLUMNS: Final = ("frame", "area", "score", "confidence", "quality", "state")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Track:
     areas: NDArray[np.int32]
     scores: NDArray[np.float32]
     """NaN where the row has none."""
+    qualities: NDArray[np.float32]
+    """NaN where the row has none."""
     states: NDArray[np.int8]
     """Places in `STATES`."""
 
@@ -45,8 +47,18 @@ class Track:
         return np.asarray(SEVERITY[self.states])
 
     @property
-    def lowest_score(self) -> float | None:
-        return _lowest(self.scores)
+    def measure(self) -> Literal["quality", "score"]:
+        """What `marks` are: the score only where an earlier version estimated no quality."""
+        return "score" if np.isnan(self.qualities).all() else "quality"
+
+    @property
+    def marks(self) -> NDArray[np.float32]:
+        """[N], NaN where the row has none: the lower, the more it asks for a look."""
+        return self.qualities if self.measure == "quality" else self.scores
+
+    @property
+    def lowest_mark(self) -> float | None:
+        return _lowest(self.marks)
 
 
 class VideoTrack:
@@ -58,8 +70,8 @@ class VideoTrack:
         self.first = min((target.first_frame for target in targets), default=0)
         # As a target has a row for each frame from its first one on; not what the file claims its length to be.
         length = max((target.first_frame + target.rows for target in targets), default=0) - self.first
-        self.scores = np.full(length, np.nan, np.float32)
-        """The lowest among the targets."""
+        self.marks = np.full(length, np.nan, np.float32)
+        """The lowest quality, or score, among the targets."""
         self.areas = np.zeros(length, np.int64)
         """Of all targets together, in pixels."""
 
@@ -71,12 +83,12 @@ class VideoTrack:
                 f"{self._file}: the rows of object {target.object_id} are not one for each frame; it was rewritten"
             )
         places = slice(target.first_frame - self.first, target.first_frame - self.first + target.rows)
-        self.scores[places] = np.fmin(self.scores[places], track.scores)
+        self.marks[places] = np.fmin(self.marks[places], track.marks)
         self.areas[places] += track.areas
 
     @property
-    def lowest_score(self) -> float | None:
-        return _lowest(self.scores)
+    def lowest_mark(self) -> float | None:
+        return _lowest(self.marks)
 
 
 def read_tracks(video: VideoMasks) -> Iterator[Track]:
@@ -96,12 +108,13 @@ def _arrays(table: pa.Table) -> list[NDArray[Any]]:
         table["frame"].to_numpy(),
         table["area"].to_numpy(),
         table["score"].to_numpy(),  # null becomes NaN
+        table["quality"].to_numpy(),
         states.to_numpy().astype(np.int8),
     ]
 
 
-def _lowest(scores: NDArray[np.float32]) -> float | None:
-    known = scores[~np.isnan(scores)]
+def _lowest(marks: NDArray[np.float32]) -> float | None:
+    known = marks[~np.isnan(marks)]
     return float(known.min()) if len(known) else None
 
 

@@ -28,6 +28,8 @@ class Statistics:
     score_sum: float = 0.0
     confidences: int = 0
     confidence_sum: float = 0.0
+    qualities: int = 0
+    quality_sum: float = 0.0
 
     def add(self, table: pa.Table) -> None:
         self.rows += table.num_rows
@@ -37,6 +39,8 @@ class Statistics:
         self.score_sum += pc.sum(table["score"]).as_py() or 0.0
         self.confidences += table.num_rows - table["confidence"].null_count
         self.confidence_sum += pc.sum(table["confidence"]).as_py() or 0.0
+        self.qualities += table.num_rows - table["quality"].null_count
+        self.quality_sum += pc.sum(table["quality"]).as_py() or 0.0
 
     def merge(self, other: Statistics) -> None:
         self.rows += other.rows
@@ -45,6 +49,8 @@ class Statistics:
         self.score_sum += other.score_sum
         self.confidences += other.confidences
         self.confidence_sum += other.confidence_sum
+        self.qualities += other.qualities
+        self.quality_sum += other.quality_sum
 
     @property
     def mean_score(self) -> float | None:
@@ -55,12 +61,23 @@ class Statistics:
     def mean_confidence(self) -> float | None:
         return self.confidence_sum / self.confidences if self.confidences else None
 
+    @property
+    def mean_quality(self) -> float | None:
+        """Of the rows that have one; None where none has, as in runs of earlier versions."""
+        return self.quality_sum / self.qualities if self.qualities else None
+
+    @property
+    def mean_mark(self) -> float | None:
+        """The mean quality, or in its absence the mean score, by which runs of earlier versions are looked at."""
+        return self.mean_score if self.mean_quality is None else self.mean_quality
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
             "states": {state: self.states[state] for state in STATES},
             "mean_score": self.mean_score,
             "mean_confidence": self.mean_confidence,
+            "mean_quality": self.mean_quality,
         }
 
 
@@ -93,7 +110,7 @@ class TargetSummary:
 
 def summarize_video(video: VideoMasks) -> VideoSummary:
     statistics = Statistics()
-    for table in video.tables(["state", "score", "confidence"]):
+    for table in video.tables(["state", "score", "confidence", "quality"]):
         statistics.add(table)
     targets = video.targets
     first = min((target.first_frame for target in targets.values()), default=video.frames_total)
@@ -101,7 +118,7 @@ def summarize_video(video: VideoMasks) -> VideoSummary:
 
 
 def summarize_targets(video: VideoMasks) -> Iterator[TargetSummary]:
-    pieces = video.pieces(["frame", "state", "score", "confidence"])
+    pieces = video.pieces(["frame", "state", "score", "confidence", "quality"])
     for target, tables in itertools.groupby(pieces, key=itemgetter(0)):
         statistics = Statistics()
         stretches: list[tuple[str, int, int]] = []

@@ -240,10 +240,11 @@ def _run_clips(
     states: list[str] | None = None,
     minimum_score: float | None = None,
     minimum_confidence: float | None = None,
+    minimum_quality: float | None = None,
 ) -> ClipMaker:
     if boxes not in ("mask", "prompt"):
         raise SettingsError(f"data of kind 'run' has boxes {boxes!r}; valid are 'mask' and 'prompt'")
-    keep = _filter(states, minimum_score, minimum_confidence)
+    keep = replace(_filter(states, minimum_score, minimum_confidence), minimum_quality=minimum_quality)
     return VideoClips(RunMasks(folder, keep=keep, boxes="prompt" if boxes == "prompt" else "mask"), clips)
 
 

@@ -1,9 +1,8 @@
 """Weights in memory and in a safetensors file of ours.
 
-The tracker's tensors are `rts.<key>`, those of a box-to-mask network, if any, `sta.<key>`, with official keys. A
+The tracker's tensors are `rts.<key>`, those of a box-to-mask network `sta.<key>`, with the keys of the official ones. A
 backbone that both share is stored once, as the tracker's. One metadata entry, `rts_batch`, holds a JSON document
-(`Document`). It is one because safetensors writes several in random order (safetensors#584), and equal weights shall
-make equal files.
+(`Document`): safetensors writes several in random order (safetensors#584), and equal weights shall make equal files.
 """
 
 from __future__ import annotations

@@ -106,6 +106,7 @@ class Attempt:
             seconds=time.time() - started,  # the masks are in place now
             warnings=report.warnings,
             steps=self._timing.seconds,
+            states=report.results.states,
             has_checkpoints=bool(self._checkpoints.segments),
         )
 

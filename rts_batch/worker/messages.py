@@ -140,6 +140,8 @@ class Finished:
     warnings: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the worker spent on each step."""
+    states: Mapping[str, int] = field(default_factory=dict)
+    """Rows in each state."""
     has_checkpoints: bool = False
     """The run's folder holds checkpoints of it that nobody needs any more."""
 

@@ -22,11 +22,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from rts_batch.errors import UsageError
 from rts_batch.export.base import RowFilter
+from rts_batch.export.formats.label_maps import VOID
 from rts_batch.export.names import ExportName
 from rts_batch.export.run import FORMATS, export_run
+from rts_batch.io.results.writer import ResultsWriter
+from rts_batch.masks import State, decode_rle
 from rts_batch.runs.compaction import compact
-from tests.support.run_folders import Video, moving_squares, write_run
+from tests.support.run_folders import Video, moving_squares, row_of, write_run
 from tests.support.videos import Disc, make_video
 
 FRAMES, HEIGHT, WIDTH = 15, 120, 160
@@ -366,8 +370,78 @@ def test_filters_leave_out_rows(
     export_run(str(run), str(tmp_path / "out"), name, row_filter=row_filter)
     by_id = {video.video_id: video for video in videos}
     expected = {key: mask for key, mask in truth(videos).items() if passes(by_id[key[0]], *key[1:])}
-    assert 0 < len(expected) < len(truth(videos))
-    assert_same(READERS[name](tmp_path / "out"), expected)
+    if name == "coco" and row_filter.objects is None and not row_filter.min_area:
+        # A picture with an object that is not annotated would teach that it is background.
+        doubted = {
+            (video.video_id, n)
+            for video in videos
+            for key in video.categories
+            for n in range(video.first.get(key, 0), FRAMES)
+            if not passes(video, key, n)
+        }
+        expected = {key: mask for key, mask in expected.items() if (key[0], key[2]) not in doubted}
+    assert len(expected) < len(truth(videos))
+    found = READERS[name](tmp_path / "out")
+    assert_same({key: mask for key, mask in found.items() if key[1] != VOID}, expected)
+
+
+QUALITIES = {(1, 0): None, (2, 0): None, (1, 1): 0.9, (2, 1): 0.3, (1, 2): 0.2, (2, 2): 0.1, (1, 3): 0.8, (2, 3): 0.9}
+"""By object and frame: on the second frame one of two masks is good, on the third none."""
+
+
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two targets with qualities, and its masks in `masks.npy`."""
+    masks = moving_squares(4, 2)
+    (tmp_path / "judged" / "masks").mkdir(parents=True)
+    np.save(tmp_path / "masks.npy", masks)
+    path = tmp_path / "judged" / "masks" / "a-0123456789abcdef.parquet"
+    with ResultsWriter(path, targets={1: {}, 2: {}}, weights="0123") as writer:
+        for (key, frame), quality in QUALITIES.items():
+            state: State = "prompt" if frame == 0 else "tracked"
+            writer.add(row_of(masks[frame, key - 1], frame, state, object_id=key, quality=quality))
+        writer.close(frames=4)
+    return tmp_path / "judged"
+
+
+def test_what_is_left_out_for_its_quality_is_void_and_never_background(judged: Path, tmp_path: Path) -> None:
+    masks = np.load(tmp_path / "masks.npy")
+    chosen = RowFilter(min_quality=0.5)
+    for name in ("davis", "mots-png", "mots-txt", "burst", "coco", "yolo-seg"):
+        summary = export_run(str(judged), str(tmp_path / name), name, row_filter=chosen)  # type: ignore[arg-type]
+        assert summary.doubted == 3, name
+    (folder,) = (tmp_path / "davis" / "Annotations" / "Full-Resolution").iterdir()
+    labels = {path.stem: np.asarray(Image.open(path)) for path in sorted(folder.iterdir())}
+    assert list(labels) == ["00000", "00001", "00003"]  # of the third frame nothing is known
+    assert set(np.unique(labels["00000"])) == {0, 1, 2}
+    assert np.array_equal(labels["00001"], np.where(masks[1, 0], 1, 255))
+    (folder,) = (tmp_path / "mots-png" / "instances").iterdir()
+    assert set(np.unique(np.asarray(Image.open(folder / "000001.png")))) == {1001, 10_000}
+    (text,) = (tmp_path / "mots-txt" / "instances_txt").iterdir()
+    ignored = [line.split() for line in text.read_text().splitlines() if line.split()[1] == "10000"]
+    assert [(line[0], line[2]) for line in ignored] == [("1", "10"), ("2", "10")]
+    rest = decode_rle(ignored[0][5].encode(), *masks.shape[2:])
+    assert np.array_equal(rest, ~masks[1, 0])
+    (sequence,) = json.loads((tmp_path / "burst" / "annotations.json").read_text())["sequences"]
+    assert sequence["annotated_image_paths"] == ["000000.jpg", "000003.jpg"]
+    assert len(sequence["all_image_paths"]) == 4
+    assert len(sequence["segmentations"]) == 2
+    images = json.loads((tmp_path / "coco" / "annotations.json").read_text())["images"]
+    assert [image["frame_index"] for image in images] == [0, 3]
+    assert len(list((tmp_path / "yolo-seg" / "labels" / "train").iterdir())) == 2
+
+
+def test_object_255_and_void_do_not_go_together(judged: Path, tmp_path: Path) -> None:
+    path = next((judged / "masks").iterdir())
+    path.unlink()
+    with ResultsWriter(path, targets={255: {}}, weights="0123") as writer:
+        for frame in range(2):
+            mask = np.load(tmp_path / "masks.npy")[frame, 0]
+            writer.add(row_of(mask, frame, "tracked", object_id=255, quality=0.1 + frame / 2))
+        writer.close(frames=2)
+    export_run(str(judged), str(tmp_path / "all"), "davis")
+    with pytest.raises(UsageError, match="object 255 has the value"):
+        export_run(str(judged), str(tmp_path / "some"), "davis", row_filter=RowFilter(min_quality=0.5))
 
 
 @pytest.mark.parametrize("name", [name for name, kind in FORMATS.items() if kind.has_images])

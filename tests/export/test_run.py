@@ -101,7 +101,10 @@ def test_wrong_options_are_explained(run: Path, tmp_path: Path) -> None:
 def test_an_empty_folder_is_taken_and_the_summary_printed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     options = ("--format", "coco", "--out", tmp_path / "out", "--states", "tracked", "--objects", "2")
-    assert command(run, *options) == f"{tmp_path / 'out'}: 4 masks of 1 targets in 1 videos\n"
+    first, second = command(run, *options).splitlines()
+    assert first == f"{tmp_path / 'out'}: 4 masks of 1 targets in 1 videos"
+    assert second.startswith("left out ")
+    assert second.endswith("they are not background. To take them: --states all")
     event = json.loads(command(run, "--format", "burst", "--out", tmp_path / "b", "--json"))
     assert (event["event"], event["masks"], event["left_out"]) == ("summary", 10, [])
 

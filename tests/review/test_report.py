@@ -342,13 +342,20 @@ def test_hostile_names_stay_text_and_stay_in_the_folder(tmp_path: Path) -> None:
 # ---- key frames and lines
 
 
-def track(states: Sequence[str], areas: Sequence[int], scores: Sequence[float], object_id: int = 1) -> Track:
+def track(
+    states: Sequence[str],
+    areas: Sequence[int],
+    scores: Sequence[float],
+    object_id: int = 1,
+    qualities: Sequence[float] | None = None,
+) -> Track:
     return Track(
         Target(object_id, None, 0, 0, len(states)),
         Statistics(rows=len(states)),
         np.arange(len(states), dtype=np.int32),
         np.array(areas, np.int32),
         np.array(scores, np.float32),
+        np.full(len(states), np.nan, np.float32) if qualities is None else np.array(qualities, np.float32),
         np.array([STATES.index(state) for state in states], np.int8),  # type: ignore[arg-type]
     )
 
@@ -367,6 +374,19 @@ def test_key_frames_are_where_it_matters() -> None:
         (45, ["area × 3.00"]),
         (59, ["last"]),
     ]
+
+
+def test_where_there_is_a_quality_it_and_its_drops_choose_the_key_frames() -> None:
+    qualities = [np.nan] + [0.9] * 19 + [0.5] * 20 + [0.41] + [0.9] * 19
+    chosen = KeyFrames(5, several=False)
+    # The score is lowest where nothing is wrong.
+    chosen.add(
+        track(["prompt"] + ["tracked"] * 59, [100] * 60, [np.nan] + [0.9] * 49 + [0.1] * 10, qualities=qualities)
+    )
+    found = {frame.index: frame.reasons for frame in chosen.choose()}
+    assert found[40] == ["low quality 0.41"]
+    assert "quality falls to 0.50" in found[20]
+    assert not any("score" in reason for reasons in found.values() for reason in reasons)
 
 
 def test_a_reason_says_which_of_several_targets_it_is_about() -> None:

@@ -46,12 +46,18 @@ class Burst(ExportFormat):
             "track_category_ids": {str(target.object_id): self.number(video, target) for target in video.targets},
         }
         yield dumps(head)[:-1]
-        for name in ("all_image_paths", "annotated_image_paths"):
+        annotated = [index for index in video.indices if index not in video.doubted]
+        for name, indices in (("all_image_paths", video.indices), ("annotated_image_paths", annotated)):
             yield f',"{name}":['
-            yield from (f'{"," if place else ""}"{_name(index)}"' for place, index in enumerate(video.indices))
+            yield from (f'{"," if place else ""}"{_name(index)}"' for place, index in enumerate(indices))
             yield "]"
         yield ',"segmentations":['
-        for place, (index, rows) in enumerate(video.frames()):
+        place = -1
+        for index, rows in video.frames():
+            written.image(index, f"frames/{DATASET}/{video.name}/{_name(index)}")
+            if index in video.doubted:
+                continue
+            place += 1
             masks = {
                 str(row.object_id): {
                     "rle": compressed(row)["counts"],
@@ -62,7 +68,6 @@ class Burst(ExportFormat):
             }
             yield (",\n" if place else "\n") + dumps(masks)
             written.masks += len(rows)
-            written.image(index, f"frames/{DATASET}/{video.name}/{_name(index)}")
         yield "]}"
 
 

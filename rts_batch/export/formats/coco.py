@@ -35,7 +35,7 @@ class Coco(ExportFormat):
         targets = {target.object_id: video.target_number(target) for target in video.targets}
         numbers = {target.object_id: self.number(video, target) for target in video.targets}
         for index, rows in video.frames():
-            if not rows:
+            if not rows or index in video.doubted:  # an object that is not annotated would be background
                 continue
             name = f"{video.name}/{index:06d}.jpg"
             image_id = number * FRAMES_OF_ONE + index

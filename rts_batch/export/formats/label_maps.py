@@ -6,14 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
 from rts_batch.masks import smaller_on_top
 
-__all__ = ["DavisPng", "MotsPng", "mots_ids", "warn_of_overlap", "write_classes"]
+__all__ = ["MOTS_IGNORED", "VOID", "DavisPng", "MotsPng", "mots_ids", "warn_of_overlap", "write_classes"]
+
+
+VOID = 255
+"""The index of pixels of which DAVIS knows nothing."""
+MOTS_IGNORED = 10_000
+"""The value of pixels of which MOTS knows nothing."""
 
 
 class DavisPng(ExportFormat):
@@ -33,7 +39,12 @@ class DavisPng(ExportFormat):
         self._names.append(video.name)
         written = video.written()
         values = {target.object_id: target.object_id for target in video.targets}
-        for index, labels in _label_maps(self, video, values, np.uint8, written):
+        if video.doubted and VOID in values:
+            raise UsageError(
+                f"video {video.masks.video_id!r}: object {VOID} has DAVIS's value for what is not known, and rows are "
+                "left out; choose with --objects, take all with --states all, or take another format"
+            )
+        for index, labels in _label_maps(self, video, values, VOID, written):
             image = Image.fromarray(labels)
             image.putpalette(PALETTE)
             _save(image, self.folder / "Annotations" / "Full-Resolution" / video.name / f"{index:05d}.png")
@@ -51,7 +62,7 @@ class MotsPng(ExportFormat):
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
-        for index, labels in _label_maps(self, video, mots_ids(self, video), np.uint16, written):
+        for index, labels in _label_maps(self, video, mots_ids(self, video), MOTS_IGNORED, written):
             _save(Image.fromarray(labels), self.folder / "instances" / video.name / f"{index:06d}.png")
             written.image(index, f"images/{video.name}/{index:06d}.jpg")
         return written
@@ -84,12 +95,20 @@ def write_classes(export: ExportFormat) -> None:
 
 
 def _label_maps(
-    export: ExportFormat, video: ExportVideo, values: Mapping[int, int], dtype: DTypeLike, written: Written
+    export: ExportFormat, video: ExportVideo, values: Mapping[int, int], void: int, written: Written
 ) -> Iterator[tuple[int, NDArray[np.uint8 | np.uint16]]]:
-    """Yield each exported frame as labels [H, W]."""
+    """Yield the exported frames as labels [H, W].
+
+    Where a row was left out because of doubt, its target may be anywhere: what no other target has is `void`, and a
+    frame of which nothing is left is none.
+    """
     shared = 0
+    dtype = np.uint8 if void <= 255 else np.uint16
     for index, rows in video.frames():
-        labels: NDArray[np.uint8 | np.uint16] = np.zeros(video.masks.size, dtype)
+        doubted = index in video.doubted
+        if doubted and not rows:
+            continue
+        labels: NDArray[np.uint8 | np.uint16] = np.full(video.masks.size, void if doubted else 0, dtype)
         masks = smaller_on_top({row.object_id: row.mask() for row in rows})
         for row in rows:
             labels[masks[row.object_id]] = values[row.object_id]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from pycocotools import mask as coco
 
 from rts_batch.export.base import ExportFormat, ExportVideo, Written, compressed
-from rts_batch.export.formats.label_maps import mots_ids, warn_of_overlap, write_classes
+from rts_batch.export.formats.label_maps import MOTS_IGNORED, mots_ids, warn_of_overlap, write_classes
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import encode_rle, smaller_on_top
 
@@ -25,6 +26,9 @@ class MotsTxt(ExportFormat):
         shared = 0
         with (folder / f"{video.name}.txt").open("w", encoding="ascii") as file:
             for index, rows in video.frames():
+                if index in video.doubted:
+                    height, width = video.masks.size
+                    file.write(f"{index} {MOTS_IGNORED} 10 {height} {width} {_rest(rows, (height, width))}\n")
                 counts, taken = _apart(rows)
                 shared += taken
                 for row, rle in zip(rows, counts, strict=True):
@@ -39,6 +43,14 @@ class MotsTxt(ExportFormat):
 
     def close(self) -> None:
         write_classes(self)
+
+
+def _rest(rows: Sequence[Row], size: tuple[int, int]) -> str:
+    """The RLE of everything that no row has, which MOTS shall ignore."""
+    rest = np.ones(size, np.bool_)
+    for row in rows:
+        rest &= ~row.mask()
+    return encode_rle(rest).decode("ascii")
 
 
 def _apart(rows: Sequence[Row]) -> tuple[list[str | None], int]:

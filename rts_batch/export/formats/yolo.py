@@ -24,7 +24,7 @@ class YoloSeg(ExportFormat):
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {target.object_id: self.number(video, target) - 1 for target in video.targets}
         for index, rows in video.frames():
-            if not rows:
+            if not rows or index in video.doubted:  # an object that is not annotated would be background
                 continue
             lines = []
             for row in rows:

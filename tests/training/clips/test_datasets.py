@@ -99,6 +99,10 @@ def test_run_folder_with_filters(tmp_path: Path) -> None:
     strict = RunMasks(folder, keep=MaskFilter(minimum_score=0.5))
     assert strict.visible(0).tolist() == [frame not in (6, 7) for frame in range(16)]
     assert not RunMasks(folder, keep=MaskFilter(minimum_confidence=0.99)).visible(0).any()
+    # These masks have no estimate, so of them only prompts pass.
+    states = MaskFilter(states=("prompt",))
+    judged = RunMasks(folder, keep=MaskFilter(minimum_quality=0.1)).visible(0)
+    assert np.array_equal(judged, RunMasks(folder, keep=states).visible(0))
     assert RunMasks(folder, keep=MaskFilter(states=None)).visible(0).all()
     prompted = RunMasks(folder, boxes="prompt")
     assert prompted.visible(0).nonzero()[0].tolist() == [0]

@@ -38,6 +38,8 @@ class MaskFilter:
     """Of the target's score map; prompts have none and pass."""
     minimum_confidence: float | None = None
     """Mean probability inside the mask."""
+    minimum_quality: float | None = None
+    """Expected IoU; prompts have none and pass, what has no estimate does not."""
     minimum_area: int = MINIMUM_VISIBLE_PIXELS + 1
 
     def keeps(self, rows: pa.Table) -> NDArray[np.bool_]:
@@ -50,6 +52,9 @@ class MaskFilter:
             if minimum is not None:
                 values = rows[column].to_numpy(zero_copy_only=False).astype(np.float64)
                 kept &= np.isnan(values) | (values >= minimum)
+        if self.minimum_quality is not None:
+            prompts = np.array([state == "prompt" for state in rows["state"].cast(pa.string()).to_pylist()], dtype=bool)
+            kept &= prompts | (rows["quality"].to_numpy() >= self.minimum_quality)
         return kept
 
 
@@ -163,7 +168,7 @@ class RunMasks:
     def _read_usable(self, index: int) -> NDArray[np.bool_]:
         target = self.targets[index]
         with self._open(index) as video:
-            rows = video.table(target.object_id, ["frame", "area", "state", "score", "confidence"])
+            rows = video.table(target.object_id, ["frame", "area", "state", "score", "confidence", "quality"])
         frames = rows["frame"].to_numpy()
         usable = np.zeros(int(frames.max(initial=-1)) + 1, dtype=bool)
         usable[frames] = self.keep.keeps(rows)
