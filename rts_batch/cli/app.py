@@ -13,6 +13,15 @@ import typer
 from rts_batch.cli.check import probe, validate, verify
 from rts_batch.cli.evaluate import prepare, score
 from rts_batch.cli.export import export
+from rts_batch.cli.importing import (
+    from_coco,
+    from_cvat,
+    from_detections,
+    from_fiftyone,
+    from_label_studio,
+    from_masks,
+    from_yolo,
+)
 from rts_batch.cli.output import telling_errors
 from rts_batch.cli.read import compact, show
 from rts_batch.cli.review import review
@@ -57,6 +66,22 @@ app.add_typer(_group("Import and inspect networks' weights.", {"import": import_
 app.add_typer(
     _group("The benchmarks: make the manifest of one, score a run on it.", {"prepare": prepare, "score": score}),
     name="evaluate",
+)
+
+app.add_typer(
+    _group(
+        "A manifest from other tools' annotations.",
+        {
+            "from-coco": from_coco,
+            "from-yolo": from_yolo,
+            "from-cvat": from_cvat,
+            "from-label-studio": from_label_studio,
+            "from-masks": from_masks,
+            "from-detections": from_detections,
+            "from-fiftyone": from_fiftyone,
+        },
+    ),
+    name="manifest",
 )
 
 

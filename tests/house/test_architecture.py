@@ -61,6 +61,8 @@ LONG_FUNCTIONS = {
     "rts_batch.cli.submit.plan: parameters",
     "rts_batch.cli.submit.resume: parameters",
     "rts_batch.cli.export.export: parameters",
+    "rts_batch.cli.importing.from_detections: parameters",
+    "rts_batch.cli.importing.from_yolo: parameters",
     # What a recipe may say of a kind of data are the parameters of its builder.
     "rts_batch.training.recipe._lasot_clips: parameters",
     # A Triton kernel takes a pointer for each tensor, and can call no helper that returns early.

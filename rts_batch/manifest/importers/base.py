@@ -1,0 +1,313 @@
+"""What every importer shares: annotations, the reading they are collected in, and the manifest made of them.
+
+An importer reads annotations into a `Reading`; `Reading.imported` then numbers the targets, leaves out what a manifest
+cannot hold, and keeps the reason. From here on frames are indices from 0, boxes x, y, w, h in pixels, masks COCO RLEs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from PIL import Image
+from pycocotools import mask as coco
+
+from rts_batch.errors import ManifestError, StorageError
+from rts_batch.io.storage import files
+from rts_batch.manifest.boxes import is_impossible
+from rts_batch.manifest.importers.association import associate
+from rts_batch.masks import Box
+
+__all__ = ["Annotation", "ImportOptions", "Imported", "Keep", "Reading", "Rle", "image_size", "read_json", "read_text"]
+
+Keep = Literal["first", "all"]
+Rle = dict[str, Any]
+"""`{"size": [height, width], "counts": str}`."""
+
+FRAME_NAME: Final = r"(?:(?P<video>.+)[/_.-])?(?P<frame>\d+)"
+"""How an image's name, without its ending, says which frame of which video it is: `clips/one/000120`, `one_000120`."""
+
+_IMAGE_ENDING: Final = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|jp2|ppm|avif|txt)$", re.I)
+
+LONGEST_CELL: Final = 131_072
+"""Characters of a cell that Python's CSV reader takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What all importers understand.
+
+    Raises:
+        ManifestError: a pattern that is none, or without its groups.
+    """
+
+    video: str = "{name}"
+    """The manifest's `video`: a template in which `{name}` is what the annotations call the video. What it gives is
+    relative to the manifest's folder."""
+    keep: Keep = "first"
+    """`first` makes one prompt of each target, its earliest; `all` takes every annotation."""
+    pattern: str = FRAME_NAME
+    """Regular expression for a whole image name without ending, with the groups `video` and `frame`."""
+    first_frame: int = 0
+    """The number that image names give a video's first frame."""
+    size: tuple[int, int] | None = None
+    """Width and height of the frames in pixels, where a format counts in fractions and names no size."""
+    min_score: float | None = None
+    """Annotations with a lower score are left out; those without one stay."""
+
+    def __post_init__(self) -> None:
+        try:
+            groups = re.compile(self.pattern).groupindex
+        except re.error as error:
+            raise ManifestError(f"--pattern {self.pattern!r} is no regular expression: {error}") from None
+        if "frame" not in groups:
+            raise ManifestError(f"--pattern {self.pattern!r} has no group (?P<frame>…); name the frame's number so")
+        if "{name}" not in self.video and re.search(r"[{}]", self.video):
+            raise ManifestError(f"--video {self.video!r}: only {{name}} is known in it")
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A target on one frame, as a tool marked it, by a box or a mask."""
+
+    video: str
+    frame: int
+    track: int | str | None
+    """What the tool calls the target; None where it does not say which annotations are one."""
+    category: str | None
+    box: Box | None = None
+    mask: Rle | None = None
+
+
+@dataclass
+class Imported:
+    """Rows of a manifest, and what did not become one."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Places in the source by the reason why they were left out."""
+    warnings: list[str] = field(default_factory=list)
+
+    def report(self) -> list[str]:
+        """One line for each reason, with the first places."""
+        return [
+            f"{len(places)} × {reason} ({', '.join(places[:3])}{', …' if len(places) > 3 else ''})"
+            for reason, places in self.left_out.items()
+        ]
+
+    def write(self, uri: str) -> None:
+        """Write the manifest: JSON lines where the name ends so, CSV otherwise.
+
+        Raises:
+            ManifestError: nothing was imported, or a mask is too long for a cell of a CSV.
+            StorageError: the file cannot be written.
+        """
+        if not self.rows:
+            raise ManifestError("nothing was imported, so there is no manifest to write", tuple(self.report()))
+        if uri.endswith((".jsonl", ".ndjson", ".json")):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        else:
+            text = _csv(self.rows)
+        files.put_bytes(uri, text.encode())
+
+
+class Reading:
+    """The annotations of one source under way.
+
+    Args:
+        source: the file or folder; a table `names.csv` in it, as every export has one, gives videos their own names.
+        options: see `ImportOptions`.
+    """
+
+    def __init__(self, source: str | Path, options: ImportOptions) -> None:
+        self.options = options
+        self.annotations: list[Annotation] = []
+        self.result = Imported()
+        self._places: dict[int, str] = {}
+        self._frame_numbers: list[int] = []
+        folder = Path(source) if Path(source).is_dir() else Path(source).parent
+        self._names = _read_names(folder / "names.csv")
+        self.videos: dict[str, str] = {}
+        """The manifest's `video` by the annotations' name, where an importer found it."""
+
+    def leave_out(self, reason: str, place: str) -> None:
+        self.result.left_out.setdefault(reason, []).append(place)
+
+    def warn(self, text: str) -> None:
+        if text not in self.result.warnings:
+            self.result.warnings.append(text)
+
+    def frame_of(self, image: str) -> tuple[str, int] | None:
+        """Video and frame index of an image's name; None where the pattern does not fit or the number is too low."""
+        stem = _IMAGE_ENDING.sub("", image.replace("\\", "/"))
+        found = re.fullmatch(self.options.pattern, stem)
+        if not found:
+            self.leave_out("image names that --pattern does not fit", image)
+            return None
+        number = int(found["frame"])
+        self._frame_numbers.append(number)
+        if number < self.options.first_frame:
+            self.leave_out(f"frame numbers below --first-frame {self.options.first_frame}", image)
+            return None
+        return found.groupdict().get("video") or "video", number - self.options.first_frame
+
+    def add(self, annotation: Annotation, place: str, score: float | None = None) -> None:
+        """Take an annotation, unless a manifest could not hold it; `place` says where in the source it stands."""
+        least = self.options.min_score
+        if score is not None and least is not None and score < least:
+            self.leave_out(f"scores below {least:g}", place)
+        elif annotation.mask is None and annotation.box is None:
+            self.leave_out("neither a box nor a mask", place)
+        elif annotation.mask is None and annotation.box is not None and _is_no_box(annotation.box):
+            self.leave_out("boxes smaller than a pixel", place)
+        elif annotation.frame < 0:
+            self.leave_out("frames before the first", place)
+        else:
+            self._places[id(annotation)] = place
+            self.annotations.append(annotation)
+
+    def imported(self) -> Imported:
+        """Number the targets, keep the prompts that are wanted, and give the manifest's rows."""
+        if self._frame_numbers and min(self._frame_numbers) == 1 and self.options.first_frame == 0:
+            self.warn("image names begin with 1, taken as frame indices; if 1 is the first frame: --first-frame 1")
+        marked: dict[tuple[str, int], Annotation] = {}
+        taken: set[tuple[str, int, int]] = set()
+        for number, annotation in self._numbered():
+            key = (annotation.video, number)
+            place = self._places.get(id(annotation), f"{annotation.video}, frame {annotation.frame}")
+            first = marked.setdefault(key, annotation)
+            if first is not annotation and self.options.keep == "first":
+                self.leave_out("later annotations of targets that have their prompt (--prompts all takes them)", place)
+            elif (*key, annotation.frame) in taken:
+                self.leave_out("a second annotation of one target on one frame", place)
+            else:
+                taken.add((*key, annotation.frame))
+                if first.category != annotation.category:
+                    self.warn(
+                        f"{annotation.video}: target {number} is {first.category!r} and {annotation.category!r}; the "
+                        "first was taken"
+                    )
+                self.result.rows.append(self._row(replace(annotation, category=first.category), number))
+        names = {row["source_object"] for row in self.result.rows}
+        if names == {None} or all(row["source_object"] == str(row["object_id"]) for row in self.result.rows):
+            for row in self.result.rows:
+                del row["source_object"]
+        return self.result
+
+    def _numbered(self) -> Iterator[tuple[int, Annotation]]:
+        """Each annotation with its target's number, by video and frame; whole numbers from 1 stay what they are."""
+        by_video: dict[str, list[Annotation]] = {}
+        for annotation in self.annotations:
+            by_video.setdefault(annotation.video, []).append(annotation)
+        for ours in by_video.values():
+            ours.sort(key=lambda annotation: annotation.frame)
+            unnamed = [a for a in ours if a.track is None]
+            loose = dict(
+                zip(map(id, unnamed), associate([(a.frame, a.category, _box(a)) for a in unnamed]), strict=True)
+            )
+            tracks = [a.track if a.track is not None else ("", loose[id(a)]) for a in ours]
+            numbers: dict[Any, int] = {t: t for t in tracks if isinstance(t, int) and t >= 1}
+            free = (n for n in range(1, 2**31) if n not in set(numbers.values()))
+            spare = iter(list(_take(free, len(set(map(str, tracks))))))
+            for track, annotation in zip(tracks, ours, strict=True):
+                if track not in numbers:
+                    numbers[track] = next(spare)
+                yield numbers[track], annotation
+
+    def _row(self, annotation: Annotation, number: int) -> dict[str, Any]:
+        name = annotation.video
+        video_id, video = self._names.get(name, (name, ""))
+        row: dict[str, Any] = {
+            "video": video or self.videos.get(name) or self.options.video.replace("{name}", name),
+            "video_id": video_id,
+            "object_id": number,
+            "frame": annotation.frame,
+            "box": None if annotation.box is None or annotation.mask is not None else list(annotation.box),
+            "mask": annotation.mask,
+            "category": annotation.category,
+            "source_object": None if annotation.track is None else str(annotation.track),
+        }
+        return row
+
+
+def _take(numbers: Iterator[int], count: int) -> Iterator[int]:
+    for _, number in zip(range(count), numbers, strict=False):
+        yield number
+
+
+def _box(annotation: Annotation) -> Box:
+    if annotation.mask is None:
+        return annotation.box or (0.0, 0.0, 0.0, 0.0)
+    x, y, w, h = (float(value) for value in coco.toBbox(annotation.mask))
+    return x, y, w, h
+
+
+def _is_no_box(box: Box) -> bool:
+    return box[2] <= 0 or box[3] <= 0 or is_impossible(box)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = dict(row)
+        if row["mask"] is not None:
+            cells["mask"] = json.dumps(row["mask"], separators=(",", ":"))
+            if len(cells["mask"]) >= LONGEST_CELL:
+                raise ManifestError(
+                    f"the mask of {row['video_id']!r}, object {row['object_id']}, frame {row['frame']} is too long "
+                    "for a CSV; give the manifest's name the ending .jsonl"
+                )
+        if row["box"] is not None:
+            cells["box"] = ",".join(f"{value:.10g}" for value in row["box"])
+        writer.writerow(cells)
+    return sink.getvalue()
+
+
+def _read_names(path: Path) -> dict[str, tuple[str, str]]:
+    """video_id and video by the name in an export's files."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["name"]: (row["video_id"], row["video"]) for row in csv.DictReader(file)}
+
+
+def read_text(path: str | Path) -> str:
+    """Read a local text file; raises StorageError where it cannot be read, ManifestError where it is no UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a local JSON file; raises StorageError where it cannot be read, ManifestError where it is no JSON."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path} is no JSON: {error}") from error
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height that an image's head gives; None where there is no readable image."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError:
+        return None
+
+
+def as_json(imported: Imported) -> dict[str, Any]:
+    """The report for `--json`."""
+    found = asdict(imported)
+    found["prompts"] = len(found.pop("rows"))
+    return found

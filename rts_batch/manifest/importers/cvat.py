@@ -1,0 +1,152 @@
+"""CVAT for video 1.1 and CVAT for images 1.1: boxes, polygons, masks and tracks of an XML file.
+
+Frames: in video files `frame` counts the whole video from 0, whatever part the task is of; in image files the number
+in an image's name counts (of which `first_frame` is the video's first), and its `id` where the name has none. Of a
+track only key frames are taken on which the target is not `outside`; what CVAT interpolates between them nobody drew.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+from defusedxml import DefusedXmlException, ElementTree
+
+from rts_batch.errors import ManifestError
+from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, Rle, read_text
+from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
+from rts_batch.masks import MAX_PIXELS, Box
+
+__all__ = ["from_cvat"]
+
+_SHAPES = ("box", "polygon", "mask")
+
+
+def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Imported:
+    """Read an XML file of CVAT, or every `*.xml` of a folder.
+
+    Raises:
+        ManifestError: no XML, one with entities, or none of CVAT.
+        StorageError: a file cannot be read.
+    """
+    reading = Reading(path, options or ImportOptions())
+    paths = sorted(Path(path).glob("*.xml")) if Path(path).is_dir() else [Path(path)]
+    if not paths:
+        raise ManifestError(f"{path} has no .xml files")
+    for file in paths:
+        try:
+            root = ElementTree.fromstring(read_text(file).encode())
+        except (ParseError, DefusedXmlException) as error:
+            raise ManifestError(f"{file} is no XML that can be read: {error}") from error
+        if root.tag != "annotations":
+            raise ManifestError(f"{file} is no file of CVAT: its root is <{root.tag}>, not <annotations>")
+        try:
+            _read(root, file, reading)
+        except (KeyError, ValueError) as error:
+            raise ManifestError(f"{file} is not of CVAT's form: {type(error).__name__} {error}") from error
+    return reading.imported()
+
+
+def _read(root: Element, file: Path, reading: Reading) -> None:
+    known = reading._names.get(file.stem)
+    source = root.findtext(".//meta//source") or root.findtext(".//meta//task/name") or file.stem
+    video = file.stem if known else source
+    size = (int(root.findtext(".//original_size/width") or 0), int(root.findtext(".//original_size/height") or 0))
+    tasks = {task.findtext("id"): task.findtext("name") for task in root.iterfind(".//meta/project/tasks/task")}
+    for track in root.iterfind("track"):
+        name = tasks.get(track.get("task_id")) or video
+        for shape in track:
+            _read_shape(shape, track, name, size, reading)
+    for image in root.iterfind("image"):
+        found = _frame_of(image, video, reading)
+        size = int(image.attrib["width"]), int(image.attrib["height"])
+        for number, shape in enumerate(image):
+            if found is not None:
+                place = f"image {image.get('name')}, shape {number}"
+                _add(shape, (*found, _object_id(shape), shape.get("label")), size, place, reading)
+
+
+def _frame_of(image: Element, video: str, reading: Reading) -> tuple[str, int] | None:
+    name = image.attrib["name"]
+    # CVAT calls a video's frames frame_000000 whatever the video's name.
+    if re.fullmatch(r"frame_\d+(\.\w+)?", name):
+        return video, int(re.findall(r"\d+", name)[0])
+    if not re.search(r"\d", name):
+        return video, int(image.attrib["id"])
+    return reading.frame_of(name)
+
+
+def _read_shape(shape: Element, track: Element, video: str, size: tuple[int, int], reading: Reading) -> None:
+    frame = int(shape.attrib["frame"])
+    place = f"track {track.get('id')}, frame {frame}"
+    if shape.get("outside") == "1":
+        reading.leave_out("frames on which the target is outside", place)
+    elif shape.get("keyframe", "1") == "0":
+        reading.leave_out("frames between key frames, which CVAT interpolates", place)
+    else:
+        object_id = _object_id(shape)
+        name: int | str = f"track {track.get('id')}" if object_id is None else object_id
+        _add(shape, (video, frame, name, track.get("label")), size, place, reading)
+
+
+def _object_id(shape: Element) -> int | str | None:
+    """The attribute `object_id` or `track_id`, where the labels have one."""
+    for attribute in shape.iterfind("attribute"):
+        text = (attribute.text or "").strip()
+        if attribute.get("name") in ("object_id", "track_id") and text:
+            return int(text) if re.fullmatch(r"[1-9]\d{0,8}", text) else text
+    return None
+
+
+def _add(
+    shape: Element, target: tuple[str, int, Any, str | None], size: tuple[int, int], place: str, reading: Reading
+) -> None:
+    if shape.tag not in _SHAPES:
+        reading.leave_out(f"shapes of the kind <{shape.tag}>", place)
+        return
+    box: Box | None = None
+    mask: Rle | None = None
+    if shape.tag == "box":
+        box = _box(shape)
+    elif not all(size):
+        reading.leave_out("masks and polygons in a file that names no original_size", place)
+        return
+    else:
+        try:
+            mask = _polygon(shape, size) if shape.tag == "polygon" else _mask(shape, size)
+        except ValueError as error:
+            reading.leave_out(f"shapes that cannot be read: {error}", place)
+            return
+    reading.add(Annotation(*target, box=box, mask=mask), place)
+
+
+def _box(shape: Element) -> Box:
+    """The upright box around a box that may be rotated (degrees, clockwise, about its middle)."""
+    x1, y1, x2, y2 = (float(shape.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+    angle = np.deg2rad(float(shape.get("rotation", 0)))
+    w, h = x2 - x1, y2 - y1
+    if angle:
+        cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
+        w, h = float(w * cos + h * sin), float(w * sin + h * cos)
+    return (x1 + x2 - w) / 2, (y1 + y2 - h) / 2, w, h
+
+
+def _polygon(shape: Element, size: tuple[int, int]) -> Rle | None:
+    points = [float(value) for pair in shape.attrib["points"].split(";") for value in pair.split(",")]
+    return polygons_rle([points], *size)
+
+
+def _mask(shape: Element, size: tuple[int, int]) -> Rle | None:
+    """CVAT's runs go along the rows of the mask's own box, those of zeros first."""
+    runs = [int(run) for run in shape.attrib["rle"].split(",")]
+    left, top, width, height = (int(float(shape.attrib[name])) for name in ("left", "top", "width", "height"))
+    if not 0 < size[0] * size[1] <= MAX_PIXELS or min(runs) < 0 or sum(runs) != width * height:
+        raise ValueError("runs that do not add up to the mask's box")
+    if left < 0 or top < 0 or left + width > size[0] or top + height > size[1]:
+        raise ValueError("a mask outside the frame")
+    mask = np.zeros(size[::-1], bool)
+    mask[top : top + height, left : left + width] = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+    return mask_rle(mask)

@@ -1,0 +1,176 @@
+"""Label Studio JSON: percent boxes and polygons, brush masks, and boxes on a video's time line.
+
+Frames: on a time line Label Studio counts from 1, so its frame 1 is index 0; of a task of an image the number in the
+file's name counts, of which `first_frame` is the video's first. On a time line only what somebody drew is taken, not
+what Label Studio interpolates. One region (`id`) of a time line is one target; regions of images that have no
+`track_id` in their `meta` are associated by overlap. Predictions and cancelled annotations are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import ManifestError
+from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
+from rts_batch.masks import MAX_PIXELS, Box
+
+__all__ = ["brush_values", "from_label_studio"]
+
+_LABELS: Final = ("labels", "rectanglelabels", "polygonlabels", "brushlabels", "videorectangle")
+
+
+def from_label_studio(path: str | Path, options: ImportOptions | None = None) -> Imported:
+    """Read a JSON export of Label Studio (not JSON-MIN).
+
+    Raises:
+        ManifestError: no JSON, or not of Label Studio's form.
+        StorageError: the file cannot be read.
+    """
+    reading = Reading(path, options or ImportOptions())
+    tasks = read_json(path)
+    tasks = [tasks] if isinstance(tasks, dict) else tasks
+    try:
+        if not all("data" in task for task in tasks):
+            raise ManifestError(f"{path} is no JSON export of Label Studio: its tasks have no data")
+        for number, task in enumerate(tasks, start=1):
+            _read_task(task, f"task {task.get('id', number)}", reading)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path} is not of Label Studio's form: {type(error).__name__} {error}") from error
+    return reading.imported()
+
+
+def _read_task(task: dict[str, Any], place: str, reading: Reading) -> None:
+    annotations = [found for found in task.get("annotations", []) if not found.get("was_cancelled")]
+    if not annotations:
+        reading.leave_out("tasks without a finished annotation", place)
+        return
+    if len(annotations) > 1:
+        reading.leave_out("further annotations of one task; the first was taken", place)
+    results = annotations[0].get("result", [])
+    labels = {r["id"]: label for r in results if "id" in r and (label := _label(r["value"]))}
+    for result in results:
+        where = f"{place}, region {result.get('id')}"
+        kind, value = result["type"], result["value"]
+        uri = _address(task["data"], result)
+        label = _label(value) or labels.get(result.get("id", ""))
+        if "sequence" in value:
+            name = _name(uri)
+            reading.videos.setdefault(name, reading.options.video.replace("{name}", name))
+            for frame, drawn in _sequence(result, reading, where):
+                reading.add(Annotation(name, frame, result["id"], label, box=drawn), f"{where}, frame {frame + 1}")
+        elif kind in ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels"):
+            found = reading.frame_of(_name(uri, folder=True))
+            if found is None:
+                continue
+            track = (result.get("meta") or {}).get("track_id")
+            try:
+                box, mask = _region(value, (result["original_width"], result["original_height"]))
+            except ValueError as error:
+                reading.leave_out(f"regions that cannot be read: {error}", where)
+                continue
+            reading.add(Annotation(*found, track, label, box, mask), where, result.get("score"))
+        elif kind != "labels":
+            reading.leave_out(f"regions of the kind {kind}", where)
+
+
+def _label(value: dict[str, Any]) -> str | None:
+    return next((str(value[name][0]) for name in _LABELS if value.get(name)), None)
+
+
+def _address(data: dict[str, Any], result: dict[str, Any]) -> str:
+    if (name := result.get("to_name")) in data:
+        return str(data[name])
+    found = next((data[name] for name in ("video", "image", "img") if name in data), None)
+    return str(found if found is not None else next(iter(data.values())))
+
+
+def _name(uri: str, *, folder: bool = False) -> str:
+    """A file's name without the address: `/data/upload/3/1a2b3c4d-one.mp4`, `/data/local-files/?d=clips/one.mp4`."""
+    parts = urlsplit(uri)
+    path = unquote(parts.query[2:] if parts.query.startswith("d=") else parts.path)
+    names = path.strip("/").split("/")
+    return "/".join(names[-2:]) if folder and not path.startswith("/data/upload/") else names[-1]
+
+
+def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[tuple[int, Box]]:
+    """Frame index and box of what was drawn on a time line."""
+    width, height = result.get("original_width"), result.get("original_height")
+    size = (width, height) if width and height else reading.options.size
+    if size is None:
+        reading.leave_out("boxes in percent of a video whose size the file does not name (give --size)", where)
+        return
+    for drawn in result["value"]["sequence"]:
+        yield int(drawn["frame"]) - 1, _box(drawn, size)
+
+
+def _box(value: dict[str, Any], size: tuple[int, int]) -> Box:
+    """The upright box around a box in percent, which turns (degrees, clockwise) about its upper left corner."""
+    x, y, w, h = (
+        float(value[key]) * side / 100 for key, side in zip(("x", "y", "width", "height"), size * 2, strict=True)
+    )
+    angle = np.deg2rad(float(value.get("rotation") or 0))
+    if not angle:
+        return x, y, w, h
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    across = [x + a * cos - b * sin for a in (0, w) for b in (0, h)]
+    down = [y + a * sin + b * cos for a in (0, w) for b in (0, h)]
+    return min(across), min(down), max(across) - min(across), max(down) - min(down)
+
+
+def _region(value: dict[str, Any], size: tuple[int, int]) -> tuple[Box | None, Rle | None]:
+    if "rle" in value:
+        width, height = size
+        if not 0 < width * height <= MAX_PIXELS:
+            raise ValueError("a size that no image has")
+        values = brush_values(bytes(value["rle"]), 4 * width * height)
+        return None, mask_rle(values.reshape(height, width, 4)[..., 3] > 127)
+    if "points" in value:
+        flat = [
+            coordinate * side / 100 for point in value["points"] for coordinate, side in zip(point, size, strict=True)
+        ]
+        return None, polygons_rle([flat], *size)
+    return _box(value, size), None
+
+
+def brush_values(code: bytes, length: int) -> NDArray[np.uint8]:
+    """Unpack the runs of Label Studio's brush, [length] uint8: RGBA of each pixel, row after row.
+
+    The code is a row of bits: 32 of the number of values, 5 of a value's bits less one, four times 4 of a run length's
+    bits less one; then for each run a bit (1 for one value repeated), 2 that choose among the four, and the run's
+    length less one, with one value or each of them behind.
+
+    Raises:
+        ValueError: the code breaks off, or is of another length.
+    """
+    bits = np.unpackbits(np.frombuffer(code, np.uint8))
+    place = 0
+
+    def read(count: int) -> int:
+        nonlocal place
+        if place + count > len(bits):
+            raise ValueError("a brush that breaks off")
+        place += count
+        return int.from_bytes(np.packbits(bits[place - count : place]).tobytes(), "big") >> (-count % 8)
+
+    if (total := read(32)) != length:
+        raise ValueError(f"a brush of {total} values where the image has {length}")
+    word = read(5) + 1
+    lengths = [read(4) + 1 for _ in range(4)]
+    values = np.zeros(length, np.uint8)
+    done = 0
+    while done < length:
+        repeated = read(1)
+        end = min(done + read(lengths[read(2)]) + 1, length)
+        if repeated:
+            values[done:end] = read(word) & 255
+        else:
+            values[done:end] = [read(word) & 255 for _ in range(end - done)]
+        done = end
+    return values

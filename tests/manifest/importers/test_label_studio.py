@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rts_batch.errors import ManifestError
+from rts_batch.manifest.importers import ImportOptions, from_label_studio
+from rts_batch.manifest.importers.label_studio import brush_values
+
+
+def export(folder: Path, *results: dict[str, Any], data: dict[str, str]) -> Path:
+    path = folder / "project.json"
+    path.write_text(json.dumps([{"id": 1, "data": data, "annotations": [{"result": list(results)}]}]))
+    return path
+
+
+def test_a_time_line_counts_from_one_and_only_what_was_drawn(tmp_path: Path) -> None:
+    drawn = [
+        {"frame": frame, "enabled": True, "x": 10, "y": 20, "width": 50, "height": 25, "rotation": 0}
+        for frame in (1, 31)
+    ]
+    result = {
+        "id": "a1b2",
+        "type": "videorectangle",
+        "to_name": "video",
+        "from_name": "box",
+        "value": {"framesCount": 60, "sequence": drawn, "labels": ["car"]},
+    }
+    path = export(tmp_path, result, data={"video": "/data/upload/3/1a2b3c4d-one.mp4"})
+    options = ImportOptions(video="clips/{name}", keep="all", size=(200, 100))
+    rows = from_label_studio(path, options).rows
+    assert [(row["video"], row["frame"], row["box"], row["category"]) for row in rows] == [
+        ("clips/1a2b3c4d-one.mp4", 0, [20, 20, 100, 25], "car"),
+        ("clips/1a2b3c4d-one.mp4", 30, [20, 20, 100, 25], "car"),
+    ]
+    assert {row["object_id"] for row in rows} == {1}
+    assert {row["source_object"] for row in rows} == {"a1b2"}
+    without = from_label_studio(path)
+    assert not without.rows
+    assert "--size" in without.report()[0]
+    with pytest.raises(ManifestError, match="nothing was imported"):
+        without.write(str(tmp_path / "manifest.csv"))
+
+
+def test_regions_of_an_image(tmp_path: Path) -> None:
+    common = {"original_width": 20, "original_height": 10}
+    triangle = {"points": [[0, 0], [50, 0], [50, 100], [0, 100]], "polygonlabels": ["cat"]}
+    box = {"x": 50, "y": 0, "width": 50, "height": 100, "rotation": 0, "rectanglelabels": ["dog"]}
+    path = export(
+        tmp_path,
+        {"id": "p", "type": "polygonlabels", "to_name": "image", "value": triangle, **common},
+        {"id": "b", "type": "rectanglelabels", "to_name": "image", "value": box, **common},
+        {"id": "k", "type": "keypointlabels", "to_name": "image", "value": {"x": 1, "y": 1}, **common},
+        data={"image": "/data/local-files/?d=frames/one/000007.jpg"},
+    )
+    found = from_label_studio(path)
+    assert [(row["video"], row["frame"], row["category"]) for row in found.rows] == [
+        ("one", 7, "cat"),
+        ("one", 7, "dog"),
+    ]
+    assert found.rows[1]["box"] == [10, 0, 10, 10]
+    assert found.report() == ["1 × regions of the kind keypointlabels (task 1, region k)"]
+
+
+def bits(*fields: tuple[int, int]) -> bytes:
+    """Values with their numbers of bits, packed as Label Studio's brush does."""
+    text = "".join(f"{value:0{count}b}" for value, count in fields)
+    return int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8), "big")
+
+
+def test_a_brush_has_runs_and_single_values() -> None:
+    head = [(10, 32), (7, 5), (2, 4), (3, 4), (7, 4), (15, 4)]
+    code = bits(*head, (1, 1), (0, 2), (5, 3), (255, 8), (0, 1), (1, 2), (3, 4), (1, 8), (2, 8), (3, 8), (4, 8))
+    assert np.array_equal(brush_values(code, 10), [255] * 6 + [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="breaks off"):
+        brush_values(code[:-2], 10)
+    with pytest.raises(ValueError, match="10 values where"):
+        brush_values(code, 12)
