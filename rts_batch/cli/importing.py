@@ -13,8 +13,9 @@ from rts_batch.cli.output import print_json
 from rts_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from rts_batch.manifest.importers.base import Imported, ImportOptions, Keep
+    from rts_batch.manifest.importers.base import ImportOptions, Keep
     from rts_batch.manifest.importers.detections import BoxFormat
+    from rts_batch.manifest.importers.imported import Imported
 else:  # the importers need NumPy and pycocotools: `rts-batch --help` shall not wait for them
     from typing import Literal
 
@@ -181,7 +182,7 @@ def _size(text: str) -> tuple[int, int]:
 def _finish(imported: Imported, out: str, as_json: bool) -> None:
     imported.write(out)
     if as_json:
-        from rts_batch.manifest.importers.base import as_json as report
+        from rts_batch.manifest.importers.imported import as_json as report
 
         print_json("import", {"manifest": out, **report(imported)})
         return

@@ -8,11 +8,12 @@
 docs/import.md is the user's description.
 """
 
-from rts_batch.manifest.importers.base import Imported, ImportOptions
+from rts_batch.manifest.importers.base import ImportOptions
 from rts_batch.manifest.importers.coco import from_coco
 from rts_batch.manifest.importers.cvat import from_cvat
 from rts_batch.manifest.importers.detections import from_detections
 from rts_batch.manifest.importers.fiftyone import from_fiftyone
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.label_images import from_masks
 from rts_batch.manifest.importers.label_studio import from_label_studio
 from rts_batch.manifest.importers.yolo import from_yolo

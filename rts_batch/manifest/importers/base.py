@@ -7,11 +7,10 @@ cannot hold, and keeps the reason. From here on frames are indices from 0, boxes
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,9 +18,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from rts_batch.errors import ManifestError, StorageError
-from rts_batch.io.storage import files
 from rts_batch.manifest.boxes import is_impossible
 from rts_batch.manifest.importers.association import associate
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.masks import Box
 
 __all__ = ["Annotation", "ImportOptions", "Imported", "Keep", "Reading", "Rle", "image_size", "read_json", "read_text"]
@@ -34,9 +33,6 @@ FRAME_NAME: Final = r"(?:(?P<video>.+)[/_.-])?(?P<frame>\d+)"
 """How an image's name, without its ending, says which frame of which video it is: `clips/one/000120`, `one_000120`."""
 
 _IMAGE_ENDING: Final = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|jp2|ppm|avif|txt)$", re.I)
-
-LONGEST_CELL: Final = 131_072
-"""Characters of a cell that Python's CSV reader takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,38 +79,6 @@ class Annotation:
     category: str | None
     box: Box | None = None
     mask: Rle | None = None
-
-
-@dataclass
-class Imported:
-    """Rows of a manifest, and what did not become one."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    """Places in the source by the reason why they were left out."""
-    warnings: list[str] = field(default_factory=list)
-
-    def report(self) -> list[str]:
-        """One line for each reason, with the first places."""
-        return [
-            f"{len(places)} × {reason} ({', '.join(places[:3])}{', …' if len(places) > 3 else ''})"
-            for reason, places in self.left_out.items()
-        ]
-
-    def write(self, uri: str) -> None:
-        """Write the manifest: JSON lines where the name ends so, CSV otherwise.
-
-        Raises:
-            ManifestError: nothing was imported, or a mask is too long for a cell of a CSV.
-            StorageError: the file cannot be written.
-        """
-        if not self.rows:
-            raise ManifestError("nothing was imported, so there is no manifest to write", tuple(self.report()))
-        if uri.endswith((".jsonl", ".ndjson", ".json")):
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
-        else:
-            text = _csv(self.rows)
-        files.put_bytes(uri, text.encode())
 
 
 class Reading:
@@ -252,25 +216,6 @@ def _is_no_box(box: Box) -> bool:
     return box[2] <= 0 or box[3] <= 0 or is_impossible(box)
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        cells = dict(row)
-        if row["mask"] is not None:
-            cells["mask"] = json.dumps(row["mask"], separators=(",", ":"))
-            if len(cells["mask"]) >= LONGEST_CELL:
-                raise ManifestError(
-                    f"the mask of {row['video_id']!r}, object {row['object_id']}, frame {row['frame']} is too long "
-                    "for a CSV; give the manifest's name the ending .jsonl"
-                )
-        if row["box"] is not None:
-            cells["box"] = ",".join(f"{value:.10g}" for value in row["box"])
-        writer.writerow(cells)
-    return sink.getvalue()
-
-
 def _read_names(path: Path) -> dict[str, tuple[str, str]]:
     """video_id and video by the name in an export's files."""
     if not path.is_file():
@@ -304,10 +249,3 @@ def image_size(path: Path) -> tuple[int, int] | None:
             return image.size
     except OSError:
         return None
-
-
-def as_json(imported: Imported) -> dict[str, Any]:
-    """The report for `--json`."""
-    found = asdict(imported)
-    found["prompts"] = len(found.pop("rows"))
-    return found

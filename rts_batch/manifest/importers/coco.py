@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
 from rts_batch.masks import Box
 

@@ -16,7 +16,8 @@ import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, Rle, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_text
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, read_json, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, read_json, read_text
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.masks import Box
 
 __all__ = ["BoxFormat", "from_detections"]

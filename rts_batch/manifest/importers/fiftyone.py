@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
 from rts_batch.masks import MAX_PIXELS, Box
 

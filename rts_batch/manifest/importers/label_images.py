@@ -20,7 +20,8 @@ from PIL import Image
 
 from rts_batch.errors import ManifestError
 from rts_batch.io.video.picture_names import natural_key
-from rts_batch.manifest.importers.base import Annotation, Imported, ImportOptions, Reading, read_json, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, read_json, read_text
+from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
 
 __all__ = ["from_masks"]
