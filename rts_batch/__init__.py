@@ -8,19 +8,27 @@ _is_ours = any(word.removeprefix("-m").startswith("rts_batch.") for word in sys.
 if sys.argv[:1] == ["-m"] and _is_ours and sys.path[:1] == [os.getcwd()] and not getattr(sys.flags, "safe_path", False):
     del sys.path[0]
 
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any, Final  # noqa: E402
 
 from rts_batch.version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
+    from rts_batch.api import load as load
+    from rts_batch.api import track as track
     from rts_batch.runs.reading import read_masks as read_masks
 
-__all__ = ["__version__", "read_masks"]
+__all__ = ["__version__", "load", "read_masks", "track"]
+
+_WHERE: Final = {"load": "rts_batch.api", "track": "rts_batch.api", "read_masks": "rts_batch.runs.reading"}
+"""Imported when they are asked for, because the command line shall wait neither for torch nor for pyarrow."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "read_masks":  # late, because the command line shall not wait for pyarrow
-        from rts_batch.runs.reading import read_masks
-
-        return read_masks
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

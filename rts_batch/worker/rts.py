@@ -108,8 +108,12 @@ class RtsTracker:
     ) -> None:
         self._opener = SceneOpener(model, config, sta=sta, lanes=lanes, overlap=overlap, quality=quality)
 
+    def open(self, targets: int) -> Scene:
+        """Return an empty scene for a video of so many targets."""
+        return self._opener.open(targets)
+
     def open_scene(self, task: VideoTask, state: bytes | None = None) -> Scene:
-        scene = self._opener.open(len(task.targets))
+        scene = self.open(len(task.targets))
         if state is not None:
             scene.restore(state)
         return scene

@@ -23,7 +23,9 @@ FLOORS = (
     ("io", "model"),
     ("manifest", "tracking", "weights"),
     ("runs",),
-    ("worker", "training", "export", "review", "evaluation", "__init__"),
+    ("worker", "training", "export", "review", "evaluation"),
+    ("api",),
+    ("__init__",),
     ("actors",),
     ("cli",),
 )

@@ -85,6 +85,11 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    named = set(re.findall(r"\((docs/[\w./-]+\.md)\)", README.read_text()))
+    assert named >= {f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")}
+
+
 def test_make_targets_exist() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", README.read_text(), flags=re.MULTILINE):

@@ -1,0 +1,216 @@
+"""Tracking in Python, without Ray: `load` a tracker, `track` a video, take each frame's masks.
+
+::
+
+    import rts_batch
+
+    tracker = rts_batch.load("rts-mini")
+    for frame in rts_batch.track("clip.mp4", box=(236, 72, 94, 130), tracker=tracker):
+        print(frame.index, frame.masks[1].sum())
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rts_batch.config import Overlap, ProfileChoice
+from rts_batch.errors import PromptError, UsageError
+from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.spool import bring
+from rts_batch.masks import Box, Marking, TrackedFrame
+from rts_batch.runs.settings import DeviceName, RunSettings
+from rts_batch.tracking.scene import Scene
+from rts_batch.worker.rts import RtsFactory, RtsTracker
+from rts_batch.worker.tracker import TrackerDescription
+
+__all__ = ["Frames", "LoadedModel", "MaskedFrame", "Prompt", "load", "track"]
+
+Prompt = Marking | Box | NDArray[Any]
+"""A box x, y, w, h in pixels, a mask `[H, W]` whose pixels above 0 are the target, or both as a `Marking`."""
+
+Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
+"""A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order."""
+
+
+@dataclass(frozen=True)
+class MaskedFrame:
+    """A frame of a video and what has been tracked in it."""
+
+    index: int
+    """Counted from the video's first frame."""
+    time: float | None
+    """Presentation time in seconds; None where the frames have none."""
+    image: NDArray[np.uint8]
+    """`[H, W, 3]`, RGB."""
+    targets: Mapping[int, TrackedFrame]
+    """Object id → mask, box, state and scores."""
+
+    @property
+    def masks(self) -> dict[int, NDArray[np.bool_]]:
+        """Object id → mask, `[H, W] bool`."""
+        return {object_id: target.mask for object_id, target in self.targets.items()}
+
+
+class LoadedModel:
+    """Weights in memory, ready for one video after another."""
+
+    def __init__(self, tracker: RtsTracker, description: TrackerDescription) -> None:
+        self._tracker = tracker
+        self.fingerprint = description.fingerprint
+        self.device = description.device
+        self.profile = description.profile
+        self.takes_boxes = description.boxes
+        """Whether a prompt may be a box alone: the weights have a box-to-mask network."""
+
+    def open(self, targets: int = 1) -> Scene:
+        """Return an empty scene for one video of so many targets, to be given its frames one by one (`Scene.step`)."""
+        return self._tracker.open(targets)
+
+
+def load(
+    weights: str | os.PathLike[str] = "rts-mini",
+    *,
+    device: DeviceName = "auto",
+    profile: ProfileChoice = "auto",
+    overlap: Overlap = "merge",
+) -> LoadedModel:
+    """Load a tracker by name, path or URI of its weights.
+
+    Args:
+        weights: a name such as `rts-mini`, or a file of `rts-batch weights import`.
+        device: `auto` takes a GPU where PyTorch finds one.
+        profile: precision; `auto` is bfloat16 where the device multiplies it in hardware.
+        overlap: `merge` gives each pixel to one target at most, `allow` tracks each target as if it were alone.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+    """
+    described = RtsFactory.describe(
+        RunSettings(weights=os.fspath(weights), device=device, profile=profile, overlap=overlap)
+    )
+    return LoadedModel(RtsFactory.load(described, threads=torch.get_num_threads()), described)
+
+
+def track(
+    video: Frames,
+    *,
+    box: Box | None = None,
+    mask: NDArray[Any] | None = None,
+    prompts: Mapping[int, Mapping[int, Prompt]] | None = None,
+    tracker: LoadedModel | str = "rts-mini",
+    start: int = 0,
+    end: int | None = None,
+) -> Iterator[MaskedFrame]:
+    """Track targets through a video and yield its frames with their masks, from the first prompt on.
+
+    Args:
+        video: a path, a URI or frames; a file is decoded in a process of its own, frames are taken as they come.
+        box: x, y, w, h in pixels of the only target, object 1, on frame `start`.
+        mask: the same as a mask, `[H, W]`; with `box`, the mask wins.
+        prompts: in the place of both, frame index → object id → prompt; a later prompt corrects its target.
+        tracker: what `load` has returned, or weights to load.
+        start: the first frame to read.
+        end: the one before which to stop; None is the video's end.
+
+    Raises:
+        UsageError: no prompt is given, or both kinds are.
+        PromptError: a prompt does not fit its frame, or its frame does not come.
+        VideoError, StorageError: the video cannot be read.
+    """
+    wanted = _prompts(box, mask, prompts, start)
+    model = load(tracker) if isinstance(tracker, str) else tracker
+    return _track(video, wanted, model, start, end)
+
+
+def _track(
+    video: Frames, prompts: dict[int, dict[int, Marking]], model: LoadedModel, start: int, end: int | None
+) -> Iterator[MaskedFrame]:
+    scene = model.open(len({object_id for marked in prompts.values() for object_id in marked}))
+    waiting = dict(prompts)
+    for index, time, image in _frames(video, start, end):
+        marked = waiting.pop(index, {})
+        for object_id, marking in marked.items():
+            _check(marking, image, f"frame {index}, object {object_id}", boxes=model.takes_boxes)
+        if marked or scene.trackers:
+            yield MaskedFrame(index, time, image, dict(scene.step(image, marked)))
+    if waiting:
+        raise PromptError(f"the video has no frame {min(waiting)} between {start} and its end, which a prompt marks")
+
+
+def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, float | None, NDArray[np.uint8]]]:
+    """Yield index, time and image of the wanted frames."""
+    if isinstance(video, str | os.PathLike):
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rts-batch-"))
+            near = bring(os.fspath(video), Path(folder) / "video")
+            decoding = stack.enter_context(DecodingProcess())
+            for frame in stack.enter_context(decoding.open(near, start=start, end=end)):
+                yield frame.index, frame.time, frame.image
+        return
+    for index, image in enumerate(video):
+        if end is not None and index >= end:
+            return
+        if index >= start:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise UsageError(
+                    f"frame {index} is {image.dtype} of shape {list(image.shape)}; expected [H, W, 3] uint8, RGB"
+                )
+            yield index, None, image
+
+
+def _prompts(
+    box: Box | None,
+    mask: NDArray[Any] | None,
+    prompts: Mapping[int, Mapping[int, Prompt]] | None,
+    start: int,
+) -> dict[int, dict[int, Marking]]:
+    if prompts is None:
+        if box is None and mask is None:
+            raise UsageError("no target is marked; give box=(x, y, w, h), mask=… or prompts={frame: {object_id: …}}")
+        marking = Marking(mask=None if mask is None else np.asarray(mask) > 0, box=box)
+        return {start: {1: marking}}
+    if box is not None or mask is not None:
+        raise UsageError("give either prompts or a box or mask of the only target, not both")
+    if not any(prompts.values()):
+        raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask or Marking}}")
+    return {
+        int(frame): {int(object_id): _marking(prompt) for object_id, prompt in marked.items()}
+        for frame, marked in prompts.items()
+        if marked
+    }
+
+
+def _marking(prompt: Prompt) -> Marking:
+    if isinstance(prompt, Marking):
+        return prompt
+    if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
+        return Marking(mask=np.asarray(prompt) > 0)
+    x, y, w, h = map(float, prompt)
+    return Marking(box=(x, y, w, h))
+
+
+def _check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: bool) -> None:
+    height, width = image.shape[:2]
+    if marking.mask is not None:
+        if marking.mask.shape != (height, width):
+            raise PromptError(f"{where}: the mask is {list(marking.mask.shape)}, the frame is {[height, width]}")
+        if not marking.mask.any():
+            raise PromptError(f"{where}: the mask is empty")
+    elif marking.box is not None:
+        x, y, w, h = marking.box
+        if w < 1 or h < 1 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            raise PromptError(f"{where}: the box {marking.box} lies outside the frame of {width}×{height}; x, y, w, h")
+        if not boxes:
+            raise PromptError(f"{where}: these weights have no network that makes a mask of a box; give a mask")
+    else:
+        raise PromptError(f"{where}: the prompt has neither a mask nor a box")

@@ -1,0 +1,96 @@
+"""Tracking in Python, without Ray and without a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rts_batch
+from rts_batch.api import LoadedModel
+from rts_batch.errors import PromptError, UsageError, VideoError
+from rts_batch.masks import Marking
+from tests.support.places import REPOSITORY
+from tests.support.videos import make_video
+
+BOX = (60.0, 40.0, 40.0, 40.0)
+
+
+@pytest.fixture(scope="module")
+def tracker() -> LoadedModel:
+    return rts_batch.load("rts-mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("api") / "clip.mp4"
+    make_video(path, 6)
+    return path
+
+
+def test_five_lines_track_a_file(clip: Path, tracker: LoadedModel) -> None:
+    frames = list(rts_batch.track(str(clip), box=BOX, tracker=tracker, start=1, end=5))
+    assert [frame.index for frame in frames] == [1, 2, 3, 4]
+    assert frames[1].time == pytest.approx(0.08)
+    assert all(frame.masks[1].shape == (120, 160) and frame.masks[1].dtype == bool for frame in frames)
+    assert [frame.targets[1].state == "prompt" for frame in frames] == [True, False, False, False]
+    assert not (frames[0].image == frames[3].image).all(), "each frame keeps its own picture"
+
+
+def test_frames_give_the_masks_of_the_file_they_were_read_from(clip: Path, tracker: LoadedModel) -> None:
+    read = list(rts_batch.track(clip, box=BOX, tracker=tracker))
+    images = [frame.image for frame in read]
+    for given in (images, np.stack(images), (image for image in images)):
+        again = list(rts_batch.track(given, box=BOX, tracker=tracker))
+        assert [frame.time for frame in again] == [None] * 6
+        assert all((one.masks[1] == two.masks[1]).all() for one, two in zip(read, again, strict=True))
+
+
+def test_masks_and_later_prompts_of_several_targets(clip: Path, tracker: LoadedModel) -> None:
+    first, second = np.zeros((120, 160), np.uint8), np.zeros((120, 160), bool)
+    first[30:60, 40:70], second[70:100, 100:140] = 255, True
+    alone = next(iter(rts_batch.track(clip, mask=first, tracker=tracker)))
+    assert (alone.masks[1] == (first > 0)).all()
+    prompts = {1: {1: first}, 3: {2: Marking(mask=second), 1: BOX}}
+    frames = list(rts_batch.track(clip, prompts=prompts, tracker=tracker))
+    assert [(frame.index, sorted(frame.masks)) for frame in frames] == [
+        (1, [1]),
+        (2, [1]),
+        *((index, [1, 2]) for index in (3, 4, 5)),
+    ]
+    assert [target.state for target in frames[2].targets.values()] == ["prompt", "prompt"]
+
+
+def test_what_cannot_be_is_said(clip: Path, tracker: LoadedModel, tmp_path: Path) -> None:
+    def tracked(**given: object) -> None:
+        list(rts_batch.track(given.pop("video", clip), tracker=tracker, **given))
+
+    with pytest.raises(UsageError, match="no target is marked; give box"):
+        rts_batch.track(clip, tracker=tracker)  # at once, not with the first frame
+    with pytest.raises(UsageError, match="not both"):
+        rts_batch.track(clip, box=BOX, prompts={0: {1: BOX}}, tracker=tracker)
+    with pytest.raises(PromptError, match=r"frame 0, object 1: the box .* lies outside the frame of 160×120"):
+        tracked(box=(400, 10, 20, 20))
+    with pytest.raises(PromptError, match=r"the mask is \[12, 16\], the frame is \[120, 160\]"):
+        tracked(mask=np.ones((12, 16)))
+    with pytest.raises(PromptError, match="no frame 40"):
+        tracked(prompts={0: {1: BOX}, 40: {1: BOX}})
+    with pytest.raises(UsageError, match="frame 0 is float32 of shape"):
+        tracked(video=[np.zeros((120, 160, 3), np.float32)], box=BOX)
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(VideoError, match=r"text\.mp4"):
+        tracked(video=tmp_path / "text.mp4", box=BOX)
+
+
+def test_the_public_names_are_shown_and_imported_late() -> None:
+    code = (
+        "import sys, rts_batch\n"
+        "assert {'load', 'track', 'read_masks', '__version__'} <= set(dir(rts_batch))\n"
+        "assert not {'torch', 'pyarrow', 'ray'} & set(sys.modules)\n"
+        "rts_batch.load, rts_batch.track\n"
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
