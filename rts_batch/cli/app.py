@@ -34,7 +34,12 @@ from rts_batch.version import __version__
 
 def _group(help: str, commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
     group = typer.Typer(
-        help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},  # a group's commands take them from it
     )
     for name, command in commands.items():
         group.command(name)(telling_errors(command))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import glob
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_di
 
 __all__ = ["read_manifest"]
 
+_NEXT_STEP: Final = (
+    'a manifest is a text file with a line "video,box" and one for each target, such as\n'
+    '  video,box\n  {},"412,80,95,240"\nwith x,y,w,h in pixels of the video\'s first frame (docs/manifest.md)'
+)
 _DEFAULTS: Final = {"object_id": 1, "start": 0, "direction": "forward", "prompt_kind": "correct"}
 
 _VIDEO_FIELDS: Final = ("video", "start", "end", "direction", "frames")
@@ -40,7 +45,7 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
         StorageError: the file cannot be read.
     """
     with _paused_garbage_collection():
-        raw = read_rows(files.read_bytes(uri), uri)
+        raw = read_rows(_read(uri), uri)
         columns = check_columns(raw, uri)
         _fill_defaults(columns)
         _Checks(raw, columns).run()
@@ -238,3 +243,16 @@ def _paused_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _read(uri: str) -> bytes:
+    """Returns the file's bytes, or says what a manifest is where a video, a folder or a pattern was given."""
+    path = uris.local_path(uri)
+    if path is not None and path.is_dir():
+        raise ManifestError(f"{uri} is a folder, not a manifest; {_NEXT_STEP.format(path / 'video.mp4')}")
+    if path is not None and not path.exists() and any(character in uri for character in "*?[") and glob.glob(uri):
+        raise ManifestError(f"{uri} is a pattern, not a manifest; {_NEXT_STEP.format(sorted(glob.glob(uri))[0])}")
+    data = files.read_bytes(uri)
+    if b"\0" in data[:4096] and not data.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff")):
+        raise ManifestError(f"{uri} is no text; if it is a video: {_NEXT_STEP.format(uri)}")
+    return data

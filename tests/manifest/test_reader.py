@@ -761,3 +761,12 @@ def test_any_objects_give_a_manifest_or_our_error(tmp_path: Path, content: list[
     good = {"video": "a.mp4", "box": [1, 2, 3, 4], "object_id": 77}
     text = "\n".join(json.dumps(row) for row in [good, *content])
     attempt(lambda: read(tmp_path, text, "m.jsonl", skip_invalid=True), tmp_path)
+
+
+def test_a_video_a_folder_or_a_pattern_is_told_what_a_manifest_is(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0")
+    for name, what in (("clip.mp4", "is no text; if it is a video"), ("", "is a folder"), ("*.mp4", "is a pattern")):
+        with pytest.raises(ManifestError, match=what) as caught:
+            read_manifest(str(tmp_path / name))
+        shown = "video.mp4" if what == "is a folder" else "clip.mp4"
+        assert f'  video,box\n  {tmp_path / shown},"412,80,95,240"' in str(caught.value)
