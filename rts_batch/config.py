@@ -185,7 +185,7 @@ class QualityMap:
     threshold: float
     """A mask of a lower expected IoU is called `uncertain`."""
     inputs: tuple[str, ...]
-    """The measures' names, M of them."""
+    """The measures that it reads (of `tracking.quality.INPUTS`), M of them."""
     lowest: tuple[float, ...]
     """Of each measure where it was fitted, M; lower ones are taken for it."""
     highest: tuple[float, ...]

@@ -261,7 +261,8 @@ class History:
 
 
 def expected_iou(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the map's estimates, `[N] float64` between 0 and 1, of inputs `[N, len(quality.inputs)]`."""
+    """Return the map's estimates, `[N] float64` between 0 and 1, of inputs `[N, len(INPUTS)]`."""
+    inputs = inputs[:, [INPUTS.index(name) for name in quality.inputs]]
     low, high = np.array(quality.lowest), np.array(quality.highest)
     # What lies beyond everything that the map has seen is taken for the most extreme that it has seen.
     scaled = (np.clip(inputs, low, high) - quality.means) / quality.scales

@@ -6,7 +6,7 @@ Clips have drift, look-alikes, occlusions and disappearances; every second one i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +83,13 @@ class Runs:
         np.savez_compressed(path, **vars(self))
 
     @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Runs:
+        """Return what `track` yielded, each row with its `clip`."""
+        columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        columns["signals"] = columns["signals"].astype(np.float32)
+        return cls(**columns)
+
+    @classmethod
     def joined(cls, parts: Sequence[Runs]) -> Runs:
         """Return several as one, their clips numbered on."""
         numbered, first = [], 0
@@ -152,6 +159,4 @@ def collect(
         box = sta is not None and number % 2 == 1
         rows.extend({"clip": number, **row} for row in track(tracker, clip, box=box))
         number += 1
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    columns["signals"] = columns["signals"].astype(np.float32)
-    return Runs(**columns)
+    return Runs.of(rows)
