@@ -19,7 +19,7 @@ from rts_batch.manifest.marks import check_uri, parse_box, parse_mask
 from rts_batch.manifest.task import Direction, PromptKind
 from rts_batch.masks import Box
 
-__all__ = ["COLUMNS", "Columns", "check_columns"]
+__all__ = ["CLASS_NAMES", "COLUMNS", "Columns", "check_columns"]
 
 _MOST = 2**31 - 1
 _Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=8192)]
@@ -101,10 +101,29 @@ def check_columns(raw: RawRows, uri: str) -> Columns:
     return checked
 
 
+_MEANT: Final = {
+    "bbox": "to write 'bbox' as 'box' (x,y,w,h in pixels; for corners w is x2 - x1 and h is y2 - y1)",
+    "xywh": "to write 'xywh' as 'box'",
+    "xyxy": "to write 'xyxy' as 'box' (x,y,w,h in pixels: w is x2 - x1 and h is y2 - y1)",
+    "segmentation": "to write 'segmentation' as 'mask' (an RLE or an image)",
+    "rle": "to write 'rle' as 'mask'",
+    "x1": "to write x1, y1, x2, y2 as x, y, w, h (w is x2 - x1 and h is y2 - y1)",
+    "xmin": "to write xmin, ymin, xmax, ymax as x, y, w, h (w is xmax - xmin and h is ymax - ymin)",
+}
+"""What columns of other tools' tables, where a manifest marks no target, were probably meant to be."""
+
+CLASS_NAMES: Final = ("class", "class_name", "label", "category_name")
+"""What other tools call the category. Such a column is carried like any other."""
+
+
+def _likely(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
 def _check_names(raw: RawRows, uri: str) -> None:
     seen: dict[str, str] = {}
     for name in raw.columns:
-        likely = re.sub(r"[\s-]+", "_", name.strip().casefold())
+        likely = _likely(name)
         if name not in COLUMNS and likely in COLUMNS:
             raise ManifestError(f"{uri}: column {name!r} is not known; write it as {likely!r}")
         if name not in COLUMNS and likely in RESULT_COLUMNS:
@@ -120,7 +139,12 @@ def _check_names(raw: RawRows, uri: str) -> None:
         comment = f" (line {raw.comments[0]} begins with # and counts as a comment)" if raw.comments else ""
         raise ManifestError(f"{uri} has no column 'video'; its columns are {', '.join(raw.columns)}{comment}")
     if raw.lines and not {"box", "mask", "x"} & set(raw.columns):
-        raise ManifestError(f"{uri} marks no target: it needs a column 'box' or 'mask', or the columns x, y, w and h")
+        asked = next(
+            (f"; did you mean {_MEANT[likely]}?" for name in raw.columns if (likely := _likely(name)) in _MEANT), ""
+        )
+        raise ManifestError(
+            f"{uri} marks no target: it needs a column 'box' or 'mask', or the columns x, y, w and h{asked}"
+        )
 
 
 def _check_column(name: str, column: _Column, values: list[Any], raw: RawRows, checked: Columns) -> list[Any]:

@@ -14,7 +14,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.io.results.schema import EXTRA_TYPES
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.boxes import doubts, is_impossible
-from rts_batch.manifest.columns import COLUMNS, Columns, check_columns
+from rts_batch.manifest.columns import CLASS_NAMES, COLUMNS, Columns, check_columns
 from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
 from rts_batch.manifest.marks import rle_of
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
@@ -73,6 +73,8 @@ def _warnings(raw: RawRows, tasks: Sequence[VideoTask]) -> Iterator[str]:
         count = f"line {lines[0]} begins" if len(lines) == 1 else f"{len(lines)} lines (the first is {lines[0]}) begin"
         yield f"{count} with # and {'is' if len(lines) == 1 else 'are'} left out; quote a name that begins so"
     prompts = (prompt for task in tasks for target in task.targets for prompt in target.prompts)
+    if "category" not in raw.columns and (names := [name for name in CLASS_NAMES if name in raw.columns]):
+        yield f"column {names[0]!r} is only carried; did you mean 'category', by which exports name the targets?"
     yield from doubts([prompt.box for prompt in prompts if prompt.box is not None])
 
 

@@ -83,7 +83,7 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 def read_coco(folder: Path) -> Found:
     with contextlib.redirect_stdout(io.StringIO()):
-        data = COCO(folder / "annotations.json")
+        data = COCO(folder / "annotations" / "instances_default.json")
     names = {video["id"]: video["source_id"] for video in data.dataset["videos"]}
     found = {}
     for annotation in data.loadAnns(data.getAnnIds()):
@@ -266,7 +266,7 @@ def test_a_compacted_run_gives_the_same_files(name: Any, run: Path, tmp_path: Pa
 
 def test_categories_are_the_manifests_in_alphabetical_order(run: Path, tmp_path: Path) -> None:
     export_run(str(run), str(tmp_path / "coco"), "coco")
-    data = json.loads((tmp_path / "coco" / "annotations.json").read_text())
+    data = json.loads((tmp_path / "coco" / "annotations" / "instances_default.json").read_text())
     assert [(kind["id"], kind["name"]) for kind in data["categories"]] == [
         (1, "ant"),
         (2, "cat & <dog>"),
@@ -426,7 +426,7 @@ def test_what_is_left_out_for_its_quality_is_void_and_never_background(judged: P
     assert sequence["annotated_image_paths"] == ["000000.jpg", "000003.jpg"]
     assert len(sequence["all_image_paths"]) == 4
     assert len(sequence["segmentations"]) == 2
-    images = json.loads((tmp_path / "coco" / "annotations.json").read_text())["images"]
+    images = json.loads((tmp_path / "coco" / "annotations" / "instances_default.json").read_text())["images"]
     assert [image["frame_index"] for image in images] == [0, 3]
     assert len(list((tmp_path / "yolo-seg" / "labels" / "train").iterdir())) == 2
 
@@ -440,7 +440,7 @@ def test_object_255_and_void_do_not_go_together(judged: Path, tmp_path: Path) ->
             writer.add(row_of(mask, frame, "tracked", object_id=255, quality=0.1 + frame / 2))
         writer.close(frames=2)
     export_run(str(judged), str(tmp_path / "all"), "davis")
-    with pytest.raises(UsageError, match="object 255 has the value"):
+    with pytest.raises(UsageError, match="object 255 has DAVIS's value"):
         export_run(str(judged), str(tmp_path / "some"), "davis", row_filter=RowFilter(min_quality=0.5))
 
 
@@ -453,7 +453,7 @@ def test_extracted_frames_are_those_the_labels_name(name: Any, run: Path, videos
     # Each target of a box data set has its frames to itself.
     assert len(images) == (3 + 3 + 2 if name in ("lasot", "got10k") else 6)
     if name == "coco":
-        data = json.loads((out / "annotations.json").read_text())
+        data = json.loads((out / "annotations" / "instances_default.json").read_text())
         assert {out / "images" / image["file_name"] for image in data["images"]} == set(images)
     from rts_batch.io.video.opening import open_video
 

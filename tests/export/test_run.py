@@ -117,7 +117,7 @@ def test_videos_that_are_gone_are_left_out_of_an_export_with_frames(tmp_path: Pa
     text = command(*options, tmp_path / "out", code=3)
     assert "4 masks of 1 targets in 1 videos, 4 images" in text
     assert f"left out video 'a': {tmp_path / 'a.mp4'} does not exist" in text
-    data = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    data = json.loads((tmp_path / "out" / "annotations" / "instances_default.json").read_text())
     assert {image["file_name"] for image in data["images"]} == {f"b/00000{n}.jpg" for n in range(4)}
     (tmp_path / "b.mp4").write_bytes(b"no video any more")
     assert "left out video 'b'" in command(*options, tmp_path / "none", code=1)

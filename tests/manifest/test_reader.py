@@ -770,3 +770,25 @@ def test_a_video_a_folder_or_a_pattern_is_told_what_a_manifest_is(tmp_path: Path
             read_manifest(str(tmp_path / name))
         shown = "video.mp4" if what == "is a folder" else "clip.mp4"
         assert f'  video,box\n  {tmp_path / shown},"412,80,95,240"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "remedy"),
+    [
+        ("video,bbox", 'a.mp4,"1,2,30,40"', "'bbox' as 'box'"),
+        ("video,xyxy", 'a.mp4,"1,2,30,40"', "w is x2 - x1"),
+        ("video,x1,y1,x2,y2", "a.mp4,1,2,30,40", "x1, y1, x2, y2 as x, y, w, h"),
+        ("video,segmentation", "a.mp4,x.png", "'segmentation' as 'mask'"),
+    ],
+)
+def test_marks_under_other_tools_names_are_asked_about(tmp_path: Path, header: str, row: str, remedy: str) -> None:
+    with pytest.raises(ManifestError, match=f"did you mean .*{remedy}"):
+        read(tmp_path, f"{header}\n{row}\n")
+
+
+def test_a_class_under_another_name_is_asked_about(tmp_path: Path) -> None:
+    found = read(tmp_path, 'video,box,label\na.mp4,"1,2,30,40",cat\n')
+    assert any("did you mean 'category'" in warning for warning in found.warnings)
+    assert found.tasks[0].targets[0].extras == {"label": "cat"}
+    both = read(tmp_path, 'video,box,label,category\na.mp4,"1,2,30,40",x,cat\n')
+    assert not both.warnings

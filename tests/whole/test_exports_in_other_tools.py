@@ -58,7 +58,9 @@ def test_supervision_reads(name: Any, run: Path, videos: list[Video], tmp_path: 
     out = tmp_path / "out"
     export_run(str(run), str(out), name, extract_frames=True)
     if name == "coco":
-        data = supervision.DetectionDataset.from_coco(str(out / "images"), str(out / "annotations.json"), True)
+        data = supervision.DetectionDataset.from_coco(
+            str(out / "images"), str(out / "annotations" / "instances_default.json"), True
+        )
     else:
         folders = [str(out / kind / "train") for kind in ("images", "labels")]
         data = supervision.DetectionDataset.from_yolo(*folders, str(out / "data.yaml"), True)
@@ -144,6 +146,33 @@ with data.FiftyOneVideoLabelsDatasetImporter(dataset_dir=sys.argv[1]) as importe
                     masks[f"{pathlib.Path(path).stem}/{number - 1}/{found.index}/{found.label}"] = mask
 numpy.savez(sys.argv[2], **masks)
 """
+
+
+_DATUMARO_COCO = """
+import sys
+import datumaro, numpy
+masks = {}
+data = datumaro.Dataset.import_from(sys.argv[1], "coco")
+names = [category.name for category in data.categories()[datumaro.AnnotationType.label]]
+for item in data:
+    for mask in item.annotations:
+        if mask.type == datumaro.AnnotationType.mask:
+            masks[f"{item.id}/{names[mask.label]}"] = mask.image
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+@pytest.mark.slow
+def test_datumaro_reads_coco(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "environment", "datumaro==1.13.12")
+    export_run(str(run), str(tmp_path / "out"), "coco", extract_frames=True)
+    program = [python, "-c", _DATUMARO_COCO, tmp_path / "out", tmp_path / "masks.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {f"{video_id}/{frame:06d}/{kind}": mask for (kind, video_id, frame), mask in shown(videos).items()}
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert np.array_equal(found[name], mask), name
 
 
 @pytest.mark.slow

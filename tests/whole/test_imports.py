@@ -71,7 +71,7 @@ def imported(command: str, source: Path, out: Path, *options: str) -> Found:
 
 
 CASES: list[tuple[ExportName, str, str]] = [
-    ("coco", "from-coco", "annotations.json"),
+    ("coco", "from-coco", "annotations/instances_default.json"),
     ("cvat", "from-cvat", ""),
     ("fiftyone", "from-fiftyone", ""),
     ("mots-png", "from-masks", ""),

@@ -18,11 +18,12 @@ FRAMES_OF_ONE: Final = 10_000_000
 
 
 class Coco(ExportFormat):
-    """`annotations.json`, images in `images/`. Frames on which no mask passes are not listed."""
+    """`annotations/instances_default.json`, images in `images/`. Frames on which no mask passes are not listed."""
 
     def __init__(self, folder: Path, categories: Categories) -> None:
         super().__init__(folder, categories)
-        json = JsonLists(folder / "annotations.json", "videos", "images", "annotations")
+        (folder / "annotations").mkdir()  # where datumaro looks
+        json = JsonLists(folder / "annotations" / "instances_default.json", "videos", "images", "annotations")
         self._json = self.resources.enter_context(json)
 
     def add(self, video: ExportVideo) -> Written:
@@ -62,10 +63,11 @@ class Coco(ExportFormat):
                     "area": row.area,
                     "iscrowd": 0,
                     "track_id": row.object_id,
-                    "score": finite(row.score),
-                    "confidence": finite(row.confidence),
                     "state": row.state,
                 }
+                # Without null, at which datumaro stops. FiftyOne makes keywords of all keys and has a `confidence`.
+                values = {"score": finite(row.score), "mask_confidence": finite(row.confidence)}
+                annotation |= {key: value for key, value in values.items() if value is not None}
                 self._json.append("annotations", annotation)
                 written.masks += 1
         return written

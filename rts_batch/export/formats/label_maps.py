@@ -69,6 +69,9 @@ class MotsPng(ExportFormat):
 
     def close(self) -> None:
         write_classes(self)
+        if (self.folder / "instances").is_dir():
+            names = "".join(f"{name}\n" for _, name in self.categories.items())
+            (self.folder / "instances" / "labels.txt").write_text(names, encoding="utf-8")  # where datumaro looks
 
 
 def mots_ids(export: ExportFormat, video: ExportVideo) -> dict[int, int]:

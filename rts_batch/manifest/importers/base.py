@@ -85,7 +85,8 @@ class Reading:
     """The annotations of one source under way.
 
     Args:
-        source: the file or folder; a table `names.csv` in it, as every export has one, gives videos their own names.
+        source: the file or folder; a table `names.csv` beside it or a folder up, as every export has one, gives
+            videos their own names.
         options: see `ImportOptions`.
     """
 
@@ -96,7 +97,9 @@ class Reading:
         self._places: dict[int, str] = {}
         self._frame_numbers: list[int] = []
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        self._names = _read_names(folder / "names.csv")
+        tables = (place / "names.csv" for place in (folder, folder.parent))
+        self.names = _read_names(next((table for table in tables if table.is_file()), None))
+        """video_id and video by an export's name for it."""
         self.videos: dict[str, str] = {}
         """The manifest's `video` by the annotations' name, where an importer found it."""
 
@@ -186,7 +189,7 @@ class Reading:
 
     def _row(self, annotation: Annotation, number: int) -> dict[str, Any]:
         name = annotation.video
-        video_id, video = self._names.get(name, (name, ""))
+        video_id, video = self.names.get(name, (name, ""))
         row: dict[str, Any] = {
             "video": video or self.videos.get(name) or self.options.video.replace("{name}", name),
             "video_id": video_id,
@@ -216,9 +219,9 @@ def _is_no_box(box: Box) -> bool:
     return box[2] <= 0 or box[3] <= 0 or is_impossible(box)
 
 
-def _read_names(path: Path) -> dict[str, tuple[str, str]]:
+def _read_names(path: Path | None) -> dict[str, tuple[str, str]]:
     """video_id and video by the name in an export's files."""
-    if not path.is_file():
+    if path is None:
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         return {row["name"]: (row["video_id"], row["video"]) for row in csv.DictReader(file)}

@@ -61,7 +61,8 @@ def _read(data: dict[str, Any], reading: Reading) -> None:
         except ValueError as error:
             reading.leave_out(f"masks that cannot be read: {error}", place)
             continue
-        track = annotation.get("track_id", annotation.get("instance_id"))
+        known = {**(annotation.get("attributes") or {}), **annotation}  # datumaro and CVAT keep theirs apart
+        track = known.get("track_id", known.get("instance_id"))
         category = categories.get(annotation.get("category_id"))
         box = _box(annotation.get("bbox"))
         reading.add(Annotation(*found, track, category, box, mask), place, annotation.get("score"))

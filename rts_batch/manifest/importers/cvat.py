@@ -52,7 +52,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
 
 
 def _read(root: Element, file: Path, reading: Reading) -> None:
-    known = reading._names.get(file.stem)
+    known = reading.names.get(file.stem)
     source = root.findtext(".//meta//source") or root.findtext(".//meta//task/name") or file.stem
     video = file.stem if known else source
     size = (int(root.findtext(".//original_size/width") or 0), int(root.findtext(".//original_size/height") or 0))
