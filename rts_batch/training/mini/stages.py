@@ -21,7 +21,7 @@ from rts_batch.weights.registry import StaWeights, load_weights, make_weights, s
 
 BEST = "best.pt"
 PROVENANCE = "rts-batch `make train-mini`: ImageNet MobileNetV2, COCO 2017, Open Images, Intel sample videos"
-LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, masks CC BY 4.0: see the model card"
+LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, footage and masks CC BY 4.0: see the card"
 
 register(MINI_RUNS.objective, run_objective)
 
