@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rts_batch.cli.check import probe, validate, verify
-from rts_batch.cli.evaluate import prepare, score
+from rts_batch.cli.evaluate import calibrate, prepare, score
 from rts_batch.cli.export import export
 from rts_batch.cli.importing import (
     from_coco,
@@ -69,7 +69,10 @@ app = _group(
 )
 app.add_typer(_group("Import and inspect networks' weights.", {"import": import_, "inspect": inspect}), name="weights")
 app.add_typer(
-    _group("The benchmarks: make the manifest of one, score a run on it.", {"prepare": prepare, "score": score}),
+    _group(
+        "The benchmarks: make the manifest of one, score a run on it, fit the quality to it.",
+        {"prepare": prepare, "score": score, "calibrate": calibrate},
+    ),
     name="evaluate",
 )
 

@@ -87,6 +87,29 @@ def score(
         print(to_markdown(report, sequences=False), end="")
 
 
+def calibrate(
+    benchmark: BenchmarkArgument,
+    root: RootArgument,
+    run: RunArgument,
+    output: Annotated[str, typer.Option("--output", "-o", help="The weights file to write, *.safetensors.")],
+    weights: Annotated[str, typer.Option(help="Those that the run was made with.")] = "rts-mini",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit the quality that weights give their masks to a run on annotated footage."""
+    from rts_batch.evaluation.calibration import calibrated
+    from rts_batch.weights.registry import load_weights, save_weights
+
+    before = load_weights(weights)
+    after = calibrated(before, benchmark, _local(root), run)
+    save_weights(after, output, half=before.metadata["stored_as"] == "float16")
+    quality = after.quality
+    assert quality is not None
+    if as_json:
+        print_json("calibration", {"weights": output, "origin": quality.origin, "threshold": quality.threshold})
+    else:
+        print(f"{output}: {quality.origin}; uncertain below {quality.threshold}")
+
+
 def _local(root: str) -> Path:
     from rts_batch.io.storage import uris
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -72,6 +73,12 @@ class VideoMasks:
     def entry(self) -> VideoEntry:
         """Everything that the file's metadata says of the video."""
         return self._entry
+
+    @property
+    def quality(self) -> dict[str, Any] | None:
+        """Which map estimated the quality, what it was fitted on, its threshold; None where the file does not say."""
+        text = self._file.metadata.get("quality")
+        return None if text is None else dict(json.loads(text))
 
     @property
     def uri(self) -> str | None:
