@@ -28,6 +28,7 @@ FLOORS = (
     ("__init__",),
     ("actors",),
     ("cli",),
+    ("__main__",),
 )
 """From the ground up. A room imports from lower floors and from itself, nothing else."""
 
