@@ -131,6 +131,8 @@ class Driver:
             self._warn(f"{task.video_id}: {text}")
         if task.key in self.plan.failed_before:
             self._try(lambda: self.folder.forget_failure(task))
+        if before := self.plan.replaces.get(task.key):
+            self._try(lambda: self.folder.drop(before))
         if event.has_checkpoints:
             self._try(lambda: files.delete(self.folder.checkpoints_of(task)))
 

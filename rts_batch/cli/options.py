@@ -39,6 +39,9 @@ OverlapOption = Annotated[
 ]
 ShardOption = Annotated[str | None, typer.Option(metavar="I/N", help="Only the i-th of n parts of the manifest.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many of the videos that are left.")]
+RedoChangedOption = Annotated[
+    bool, typer.Option("--redo-changed", help="Track videos again that are done and whose rows have changed since.")
+]
 OnErrorOption = Annotated[OnError, typer.Option(help="stop hands out nothing more once a video has failed.")]
 MaxFailuresOption = Annotated[
     int | None, typer.Option(min=1, help="Hand out nothing more once so many videos have failed.")

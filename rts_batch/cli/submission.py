@@ -81,6 +81,7 @@ class Submission:
         frames, unknown = sum(lengths.values()), sum(not length for length in lengths.values())
         targets = sum(len(task.targets) for task in plan.left)
         warnings = [*prepared.warnings, *(plan.warnings if warn else ())]
+        changed = [task.video_id for task in prepared.manifest.tasks if task.key in plan.replaces]
         if self.as_json:
             content = {
                 "out": prepared.folder.uri,
@@ -88,6 +89,7 @@ class Submission:
                 "videos": plan.videos,
                 "done": plan.done,
                 "to_do": len(plan.left),
+                "changed": changed,
                 "targets": targets,
                 "estimated_frames": frames,
                 "videos_of_unknown_length": unknown,
@@ -97,6 +99,8 @@ class Submission:
             print_json("plan", content)
             return
         print(f"videos   {len(plan.left)} to do, {plan.done} of {plan.videos} done")
+        if changed:
+            print(f"again    {len(changed)} that were done with other rows: {', '.join(changed)}")
         print(f"targets  {targets}")
         print(f"frames   about {frames}" + (f", and {unknown} videos of unknown length" if unknown else ""))
         print(f"weights  {prepared.tracker.weights}")
@@ -129,7 +133,8 @@ def scope_words(scope: Scope) -> list[str]:
     """The options that choose a part of a manifest."""
     shard = None if scope.shard is None else f"{scope.shard.index}/{scope.shard.count}"
     given = {"shard": shard, "limit": scope.limit, "max_failures": scope.max_failures}
-    return [_word(name, value) for name, value in given.items() if value is not None]
+    words = [_word(name, value) for name, value in given.items() if value is not None]
+    return [*words, *["--redo-changed"] * scope.redo_changed]
 
 
 def _settings_words(settings: RunSettings) -> Iterator[str]:

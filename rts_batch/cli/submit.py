@@ -20,6 +20,7 @@ from rts_batch.cli.options import (
     OtherDeviceOption,
     OutOption,
     OverlapOption,
+    RedoChangedOption,
     RunArgument,
     ShardOption,
     SkipInvalidOption,
@@ -86,6 +87,7 @@ def submit(
         bool, typer.Option("--no-localisation-fallback", help="A lost mask stays lost (Table 2).")
     ] = False,
     skip_invalid: SkipInvalidOption = False,
+    redo_changed: RedoChangedOption = False,
     shard: ShardOption = None,
     limit: LimitOption = None,
     on_error: OnErrorOption = "continue",
@@ -126,7 +128,7 @@ def submit(
         checkpoint_every=checkpoint_every,
         address=address,
     )
-    scope = _scope(shard, limit, on_error, max_failures)
+    scope = dataclasses.replace(_scope(shard, limit, on_error, max_failures), redo_changed=redo_changed)
     submission = Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
     if dry_run:
         submission.show_plan()
@@ -141,6 +143,7 @@ def plan(
     out: OutOption,
     weights: WeightsOption = None,
     overlap: OverlapOption = "merge",
+    redo_changed: RedoChangedOption = False,
     shard: ShardOption = None,
     limit: LimitOption = None,
     skip_invalid: SkipInvalidOption = False,
@@ -150,7 +153,7 @@ def plan(
     """Say what `submit` would do, without starting or writing anything."""
     # The device is not the run's own, so what it would warn of is not meant.
     settings = RunSettings(weights=weights, overlap=overlap, tracker=tracker, device="cpu")
-    scope = _scope(shard, limit)
+    scope = dataclasses.replace(_scope(shard, limit), redo_changed=redo_changed)
     Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rts_batch.errors import RunFolderError, RunMismatchError
 from rts_batch.io.storage import files, uris
-from rts_batch.manifest import Manifest, VideoTask
+from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.paths import MASKS, RECORD, RunPaths, shards_among
 from rts_batch.runs.record import RunRecord, differences, other_results, to_json
 from rts_batch.runs.settings import Scope, Shard
@@ -29,6 +29,8 @@ class Plan:
     failed_before: frozenset[str] = frozenset()
     """Keys of the videos that earlier submissions gave up."""
     warnings: tuple[str, ...] = ()
+    replaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key of a video whose rows have changed → keys under which it was done before; they go once it is done again."""
 
 
 class RunFolder:
@@ -81,7 +83,7 @@ class RunFolder:
                     "the remaining videos run in another environment than the first ones, so their masks may differ "
                     "in single pixels from an undisturbed run's: " + "; ".join(changes),
                 )
-        self._refuse_other_manifest(done - {task.key for task in manifest.tasks})
+        replaces = self._accept_manifest(done - {task.key for task in manifest.tasks}, manifest, scope)
         tasks = [task for task in manifest.tasks if self._is_ours(task)]
         left = [task for task in tasks if task.key not in done]
         undone = len(left)
@@ -94,6 +96,7 @@ class RunFolder:
             videos=len(tasks),
             failed_before=failed,
             warnings=warnings,
+            replaces=replaces,
         )
 
     def prepare(self, manifest: Manifest, record: RunRecord, scope: Scope = Scope()) -> Plan:  # noqa: B008 - frozen
@@ -106,6 +109,8 @@ class RunFolder:
             if written is not None:
                 self._refuse_other_results(written, record)
         files.put_bytes(self.paths.manifest, manifest.to_parquet())
+        for key in plan.replaces.keys() & done:  # a submission was killed between the new masks and the old ones' end
+            self.drop(plan.replaces[key])
         keys = {task.key for task in manifest.tasks}
         for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
@@ -147,6 +152,13 @@ class RunFolder:
         """Removes the record of an earlier submission's failure, after the video got done."""
         files.delete(self.paths.failure(task.key))
 
+    def drop(self, keys: Iterable[str]) -> None:
+        """Removes what was done and noted under keys of rows that have changed since."""
+        for key in keys:
+            for uri in (self.paths.masks_file(key), self.paths.report(key), self.paths.failure(key)):
+                files.delete(uri)
+            files.delete(self.paths.checkpoints(key))
+
     def checkpoints_of(self, task: VideoTask) -> str:
         """The URI of the folder of a video's checkpoints."""
         return self.paths.checkpoints(task.key)
@@ -182,11 +194,41 @@ class RunFolder:
                 "Give the run's own settings, or another folder with --out."
             )
 
-    def _refuse_other_manifest(self, unknown: Iterable[str]) -> None:
-        names = sorted(unknown)
+    def _accept_manifest(self, unknown: set[str], manifest: Manifest, scope: Scope) -> dict[str, tuple[str, ...]]:
+        """Returns which videos of the manifest replace results of other rows; refuses results that nothing replaces.
+
+        Changed rows are accepted where the scope says so, or where an earlier submission has recorded them.
+        """
+        if not unknown:
+            return {}
+        tasks = {task.video_id: task for task in manifest.tasks}
+        changed = {key: name for key in unknown if (name := self._video_of(key)) in tasks}
+        accepted = scope.redo_changed or self._is_recorded(manifest)
+        names = sorted(unknown - changed.keys() if accepted else unknown)
         if names:
+            hint = (
+                f" Of {len(changed)} of them the rows have changed: --redo-changed tracks those videos again."
+                if changed and not accepted
+                else ""
+            )
             raise RunMismatchError(
                 f"{self.uri} holds masks of {len(names)} video(s) that this manifest does not have or has with other "
-                f"fields; the first is {MASKS}/{names[0]}.parquet. A run's manifest may only grow: put the rows back, "
-                "or give another folder with --out."
+                f"fields; the first is {MASKS}/{names[0]}.parquet.{hint} Otherwise a run's manifest may only grow: put "
+                "the rows back, or give another folder with --out."
             )
+        replaces: dict[str, tuple[str, ...]] = {}
+        for key, name in sorted(changed.items()):
+            new = tasks[name].key
+            replaces[new] = (*replaces.get(new, ()), key)
+        return replaces
+
+    def _video_of(self, key: str) -> str:
+        """The name of a video that is done, by its report; empty where that is gone."""
+        uri = self.paths.report(key)
+        return str(json.loads(files.read_bytes(uri)).get("video_id", "")) if files.exists(uri) else ""
+
+    def _is_recorded(self, manifest: Manifest) -> bool:
+        if not files.exists(self.paths.manifest):
+            return False
+        recorded = read_manifest(self.paths.manifest)
+        return {task.key for task in recorded.tasks} == {task.key for task in manifest.tasks}

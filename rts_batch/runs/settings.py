@@ -126,5 +126,7 @@ class Scope:
     """At most so many videos, the first that are left."""
     only_failed: bool = False
     """Only videos that an earlier submission gave up."""
+    redo_changed: bool = False
+    """Track videos again that are done and whose rows have changed since; otherwise such a manifest is refused."""
     max_failures: int | None = None
     """Hand out nothing more once so many videos have been given up."""

@@ -65,6 +65,35 @@ def test_the_manifest_may_grow_and_not_shrink(folder: RunFolder, tmp_path: Path)
     assert [task.key for task in stored.tasks] == [task.key for task in longer.tasks]
 
 
+def test_changed_rows_replace_results_only_when_asked(folder: RunFolder, tmp_path: Path) -> None:
+    before = manifest(tmp_path, "a.mp4", "b.mp4")
+    folder.prepare(before, RECORD)
+    for task in before.tasks:
+        (tmp_path / "masks.parquet").write_bytes(b"before")
+        folder.commit(task, tmp_path / "masks.parquet", {"video_id": task.video_id})
+    (tmp_path / "more.csv").write_text('video,box,frame\na.mp4,"1,2,3,4",0\na.mp4,"5,2,3,4",7\nb.mp4,"1,2,3,4",\n')
+    after = read_manifest(str(tmp_path / "more.csv"))
+    old, new = before.tasks[0].key, after.tasks[0].key
+    with pytest.raises(RunMismatchError, match=r"Of 1 of them the rows have changed: --redo-changed tracks"):
+        folder.prepare(after, RECORD)
+    with pytest.raises(RunMismatchError, match="masks of 1 video") as refused:  # a video that is gone stays refused
+        folder.look(manifest(tmp_path, "a.mp4"), RECORD, Scope(redo_changed=True))
+    assert "redo-changed" not in str(refused.value)
+
+    plan = folder.look(after, RECORD, Scope(redo_changed=True))
+    assert ([task.key for task in plan.left], plan.done, plan.replaces) == ([new], 1, {new: (old,)})
+    folder.prepare(after, RECORD, Scope(redo_changed=True))
+    assert folder.done() == {task.key for task in before.tasks}, "the old masks stay until there are new ones"
+    # Killed here: the same manifest goes on, without being asked again.
+    assert folder.prepare(read_manifest(folder.paths.manifest), RECORD).replaces == {new: (old,)}
+    finish(folder, after.tasks[0], tmp_path)
+    # Killed here: the old ones go with the next submission.
+    assert folder.prepare(after, RECORD).left == ()
+    assert folder.done() == {new, before.tasks[1].key}
+    assert not files.exists(folder.paths.report(old))
+    assert folder.prepare(after, RECORD).replaces == {}
+
+
 def test_other_settings_are_refused_with_the_difference(folder: RunFolder, tmp_path: Path) -> None:
     videos = manifest(tmp_path, "a.mp4")
     folder.prepare(videos, RECORD)
