@@ -42,10 +42,17 @@ def export(
     objects: Annotated[
         str | None, typer.Option(help="Object ids to take, as 1,2. [default: all]", metavar="ID,…")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Numbers of categories, as car=1,pedestrian=2. [default: alphabetical, from 1]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Shares of train, val and test by whole videos, as 0.8,0.1,0.1 (yolo-seg).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the masks of a run as COCO, YouTube-VIS, DAVIS, YOLO, CVAT and so on."""
     from rts_batch.export.base import RowFilter
+    from rts_batch.export.choices import parse_classes, parse_split
     from rts_batch.export.run import export_run
     from rts_batch.masks import State
 
@@ -58,7 +65,15 @@ def export(
         every=every,
         objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
     )
-    summary = export_run(run, out, format, row_filter=row_filter, extract_frames=frames == "extract")
+    summary = export_run(
+        run,
+        out,
+        format,
+        row_filter=row_filter,
+        extract_frames=frames == "extract",
+        classes=None if classes is None else parse_classes(classes),
+        split=None if split is None else parse_split(split),
+    )
     if as_json:
         print_json("summary", {"format": format, **summary.to_dict()})
     else:

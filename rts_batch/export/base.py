@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,16 +98,26 @@ def _reaches(value: float | None, least: float | None) -> bool:
 
 
 class Categories:
-    """Numbers the categories from 1: those of the manifest in alphabetical order, then any other as it comes."""
+    """Numbers the categories from 1: those of the manifest in alphabetical order, then any other as it comes.
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
-        self._ids = {name: number for number, name in enumerate(sorted(set(names)), start=1)}
+    Args:
+        names: the manifest's.
+        chosen: numbers that are given; the others get those that are free.
+    """
+
+    def __init__(self, names: Sequence[str] = (), chosen: Mapping[str, int] | None = None) -> None:
+        self._ids = dict(chosen or {})
+        for name in sorted(set(names)):
+            self.number(name)
 
     def number(self, name: str) -> int:
-        return self._ids.setdefault(name, len(self._ids) + 1)
+        if name not in self._ids:
+            taken = set(self._ids.values())
+            self._ids[name] = next(number for number in itertools.count(1) if number not in taken)
+        return self._ids[name]
 
     def items(self) -> list[tuple[int, str]]:
-        return [(number, name) for name, number in self._ids.items()]
+        return sorted((number, name) for name, number in self._ids.items())
 
     def to_json(self) -> list[dict[str, object]]:
         return [{"id": number, "name": name, "supercategory": NO_CATEGORY} for number, name in self.items()]
@@ -223,10 +233,14 @@ class ExportFormat(abc.ABC):
     needs_mask: ClassVar[bool] = True
     has_images: ClassVar[bool] = True
     """Whether the format has a place for the frames as images (`--frames extract`)."""
+    has_parts: ClassVar[bool] = False
+    """Whether the format divides videos into train, val and test (`--split`)."""
 
     def __init__(self, folder: Path, categories: Categories) -> None:
         self.folder = folder
         self.categories = categories
+        self.parts: Mapping[str, str] | None = None
+        """Each video_id's part, where `--split` is given."""
         self.warnings: list[str] = []
         self.resources = contextlib.ExitStack()
         """What must be closed, also after an error."""

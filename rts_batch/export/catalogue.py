@@ -59,6 +59,11 @@ class Catalogue:
         """Those that are given, in no particular order."""
         return [category for category in self._classes if category is not None]
 
+    @property
+    def video_ids(self) -> list[str]:
+        """All of the run, whatever is finished."""
+        return list(self._videos)
+
     def name(self, video_id: str) -> str:
         """What a video's files are called: no separators, and no two alike on any file system."""
         if video_id not in self._names:  # its masks are there, but the manifest has it no more

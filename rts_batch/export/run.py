@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 from rts_batch.errors import StorageError, UsageError, VideoError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, RowFilter
 from rts_batch.export.catalogue import Catalogue, write_names
+from rts_batch.export.choices import split_videos
 from rts_batch.export.formats.boxes import Got10k, Lasot
 from rts_batch.export.formats.burst import Burst
 from rts_batch.export.formats.coco import Coco
@@ -80,6 +81,8 @@ def export_run(
     *,
     row_filter: RowFilter | None = None,
     extract_frames: bool = False,
+    classes: Mapping[str, int] | None = None,
+    split: Sequence[float] | None = None,
 ) -> ExportSummary:
     """Writes the masks of a run, or of a compacted folder, in another format.
 
@@ -90,6 +93,8 @@ def export_run(
         row_filter: which rows to take; by default all.
         extract_frames: also writes the frames that the labels speak of, as JPEG, which needs the videos. A video that
             cannot be opened any more is left out and reported.
+        classes: numbers of categories; the others get those that are free, from 1.
+        split: shares of train, val and, if any, test, by whole videos, for formats that divide them.
 
     Raises:
         UsageError: an unknown format, one that cannot hold what it should, or a folder that is not empty.
@@ -101,15 +106,18 @@ def export_run(
         raise UsageError(f"{format!r} is no export format; there are {', '.join(get_args(ExportName))}")
     kind = FORMATS[format]
     if extract_frames and not kind.has_images:
-        able = ", ".join(name for name, other in FORMATS.items() if other.has_images)
+        able = _names(lambda other: other.has_images)
         raise UsageError(f"{format} refers to the videos themselves and holds no frames; those that do: {able}")
+    if split is not None and not kind.has_parts:
+        raise UsageError(f"{format} does not divide videos; those that do: {_names(lambda other: other.has_parts)}")
     masks = read_masks(run_folder)
     summary = ExportSummary(out)
     catalogue = Catalogue.of(masks)
     exported: list[VideoMasks] = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(staged_folder(out))
-        export = kind(folder, Categories(catalogue.categories))
+        export = kind(folder, Categories(catalogue.categories, classes))
+        export.parts = None if split is None else split_videos(catalogue.video_ids, split)
         stack.enter_context(export.resources)
         for video in masks:
             chosen = ExportVideo(video, catalogue, row_filter or RowFilter(), kind.needs_mask, extract_frames)
@@ -124,6 +132,10 @@ def export_run(
         write_names(folder, catalogue, exported)
     summary.warnings.extend(export.warnings)
     return summary
+
+
+def _names(able: Callable[[type[ExportFormat]], bool]) -> str:
+    return ", ".join(name for name, kind in FORMATS.items() if able(kind))
 
 
 def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Sequence[tuple[int, str]]:

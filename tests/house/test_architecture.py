@@ -63,6 +63,7 @@ LONG_FUNCTIONS = {
     "rts_batch.cli.submit.submit: parameters",
     "rts_batch.cli.submit.plan: parameters",
     "rts_batch.cli.submit.resume: parameters",
+    "rts_batch.cli.export.export: lines",
     "rts_batch.cli.export.export: parameters",
     "rts_batch.cli.importing.from_detections: parameters",
     "rts_batch.cli.importing.from_yolo: parameters",

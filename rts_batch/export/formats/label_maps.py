@@ -70,7 +70,10 @@ class MotsPng(ExportFormat):
     def close(self) -> None:
         write_classes(self)
         if (self.folder / "instances").is_dir():
-            names = "".join(f"{name}\n" for _, name in self.categories.items())
+            known = dict(self.categories.items())  # line n is class n
+            names = "".join(
+                f"{known.get(number, f'class {number}')}\n" for number in range(1, max(known, default=0) + 1)
+            )
             (self.folder / "instances" / "labels.txt").write_text(names, encoding="utf-8")  # where datumaro looks
 
 

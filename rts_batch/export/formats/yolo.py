@@ -10,17 +10,24 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
 from rts_batch.export.base import ExportFormat, ExportVideo, Written
+from rts_batch.export.choices import PARTS
 from rts_batch.io.results.schema import Row
 
 __all__ = ["YoloSeg", "mask_polygon"]
 
 
 class YoloSeg(ExportFormat):
-    """`labels/train/<video>_000000.txt`, `data.yaml`, images in `images/train/`. Frames without a mask are left out."""
+    """`labels/train/<video>_000000.txt`, `data.yaml`, images in `images/train/`. Frames without a mask are left out.
+
+    With parts also `val` and `test` beside `train`. A whole video is in one part.
+    """
+
+    has_parts = True
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
-        folder = self.folder / "labels" / "train"
+        part = (self.parts or {}).get(video.masks.video_id, "train")
+        folder = self.folder / "labels" / part
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {target.object_id: self.number(video, target) - 1 for target in video.targets}
         for index, rows in video.frames():
@@ -34,14 +41,21 @@ class YoloSeg(ExportFormat):
                 lines.append(f"{numbers[row.object_id]} " + " ".join(f"{value:.7f}" for value in values) + "\n")
             stem = f"{video.name}_{index:06d}"
             (folder / f"{stem}.txt").write_text("".join(lines))
-            written.image(index, f"images/train/{stem}.jpg")
+            written.image(index, f"images/{part}/{stem}.jpg")
             written.masks += len(rows)
         return written
 
     def close(self) -> None:
         # JSON strings are YAML strings.
         names = "".join(f"  {number - 1}: {json.dumps(name)}\n" for number, name in self.categories.items())
-        text = f"train: images/train\nval: images/train\nnames:\n{names or '  {}'}"
+        parts = ["train"] if self.parts is None else [part for part in PARTS if part in self.parts.values()]
+        if self.parts is None:
+            self.warnings.append(
+                "data.yaml names no videos to validate on, which ultralytics asks for: --split 0.8,0.2"
+            )
+        for part in parts:
+            (self.folder / "labels" / part).mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{part}: images/{part}\n" for part in parts) + f"names:\n{names or '  {}'}"
         (self.folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
