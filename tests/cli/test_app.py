@@ -67,3 +67,17 @@ def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
     assert outcome.exit_code == 2
     assert outcome.stdout == ""
     assert "Error" in outcome.stderr
+
+
+def test_the_help_fits_one_screen_and_h_is_short_for_it() -> None:
+    outcomes = [CliRunner().invoke(app, [option], env={"COLUMNS": "80"}) for option in ("--help", "-h")]
+    assert outcomes[0].output == outcomes[1].output
+    lines = outcomes[0].output.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+
+
+def test_python_dash_m_is_the_command() -> None:
+    command = [sys.executable, "-m", "rts_batch", "--version"]
+    outcome = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert rts_batch.__version__ in outcome.stdout
