@@ -81,7 +81,7 @@ class Submission:
         frames, unknown = sum(lengths.values()), sum(not length for length in lengths.values())
         targets = sum(len(task.targets) for task in plan.left)
         warnings = [*prepared.warnings, *(plan.warnings if warn else ())]
-        changed = [task.video_id for task in prepared.manifest.tasks if task.key in plan.replaces]
+        changed = [task.video_id for task in plan.left if task.key in plan.replaces]
         if self.as_json:
             content = {
                 "out": prepared.folder.uri,

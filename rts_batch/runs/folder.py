@@ -118,6 +118,8 @@ class RunFolder:
                 files.delete(self.paths.failure(key))
         if self.shard is None:  # another shard may be writing
             files.remove_temporaries(self.paths.masks)
+            for key in set(self.paths.reported()) - done - keys:
+                files.delete(self.paths.report(key))
         files.delete(self.paths.cancel)
         return plan
 
@@ -155,9 +157,10 @@ class RunFolder:
     def drop(self, keys: Iterable[str]) -> None:
         """Removes what was done and noted under keys of rows that have changed since."""
         for key in keys:
-            for uri in (self.paths.masks_file(key), self.paths.report(key), self.paths.failure(key)):
+            # The report, by which the video is known, outlives the masks; `prepare` removes one that is left alone.
+            paths = self.paths
+            for uri in (paths.failure(key), paths.checkpoints(key), paths.masks_file(key), paths.report(key)):
                 files.delete(uri)
-            files.delete(self.paths.checkpoints(key))
 
     def checkpoints_of(self, task: VideoTask) -> str:
         """The URI of the folder of a video's checkpoints."""

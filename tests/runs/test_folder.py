@@ -91,6 +91,9 @@ def test_changed_rows_replace_results_only_when_asked(folder: RunFolder, tmp_pat
     assert folder.prepare(after, RECORD).left == ()
     assert folder.done() == {new, before.tasks[1].key}
     assert not files.exists(folder.paths.report(old))
+    files.put_bytes(folder.paths.report(old), b"{}")  # killed between the old masks' end and their report's
+    folder.prepare(after, RECORD)
+    assert sorted(folder.paths.reported()) == sorted(folder.done())
     assert folder.prepare(after, RECORD).replaces == {}
 
 
