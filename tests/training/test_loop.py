@@ -164,7 +164,7 @@ def test_every_kind_of_training_descends(tmp_path: Path, kind: str) -> None:
 
 def test_training_finds_the_target(tmp_path: Path) -> None:
     """Clips seen again and again are segmented in the end, from random weights (LWL's first stage in small)."""
-    rates = {"": 3e-3, "feature_extractor": 0.0}
+    rates = {"": 1e-3, "feature_extractor": 0.0}  # at three times that, rounding decides how long it takes
     settings = dataclasses.replace(SETTINGS, learning_rates=rates, epochs=100, step_epochs=(), localisation="off")
     run = trainer(settings)
     batch = next(stream(tmp_path, settings).batches())
