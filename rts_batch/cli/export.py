@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from rts_batch.cli.options import JsonOption, MasksArgument
-from rts_batch.cli.output import print_json
+from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 from rts_batch.export.names import ExportName
 
@@ -92,10 +91,7 @@ def _print_summary(summary: ExportSummary, *, images: bool, filter: RowFilter) -
             f"left out {summary.doubted} rows that are uncertain, lost or below what was asked for; they are not "
             f"background. To take them: --states all{without}"
         )
-    for problem in summary.left_out:
-        print(f"left out {problem}")
-    for warning in summary.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    print_left_out(summary.left_out, summary.warnings)
 
 
 def _listed(text: str) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rts_batch.cli.options import JsonOption
-from rts_batch.cli.output import print_json
+from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -190,7 +189,4 @@ def _finish(imported: Imported, out: str, as_json: bool) -> None:
     targets = {(row["video_id"], row["object_id"]) for row in rows}
     videos = {row["video_id"] for row in rows}
     print(f"{out}: {len(rows)} prompts of {len(targets)} targets in {len(videos)} videos")
-    for line in imported.report():
-        print(f"left out {line}")
-    for warning in imported.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    print_left_out(imported.report(), imported.warnings)

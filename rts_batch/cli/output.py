@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import typer
 
 from rts_batch.errors import ManifestError, RtsBatchError
 
-__all__ = ["print_json", "printable", "telling_errors"]
+__all__ = ["print_json", "print_left_out", "printable", "telling_errors"]
 
 
 def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,6 +40,14 @@ def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
 def print_json(event: str, content: Mapping[str, Any]) -> None:
     """Prints one JSON object on a line of standard output."""
     print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
+
+
+def print_left_out(left_out: Iterable[str], warnings: Iterable[str]) -> None:
+    """Prints what a command has left out, a line each, and its warnings, which are messages and no data."""
+    for problem in left_out:
+        print(f"left out {problem}")
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def printable(text: str) -> str:

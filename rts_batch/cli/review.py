@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rts_batch.cli.options import JsonOption, MasksArgument
-from rts_batch.cli.output import print_json
+from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 
 # The command imports pyarrow, OpenCV and jinja2 itself: `rts-batch --help` shall not wait for them.
@@ -52,10 +52,7 @@ def review(
                 f"         {summary.videos} videos, {summary.pages} with a page, {summary.pictures} key frames, "
                 f"{summary.bytes / 1e6:.1f} MB"
             )
-        for problem in summary.left_out:
-            print(f"left out {problem}")
-        for warning in summary.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        print_left_out(summary.left_out, summary.warnings)
     if summary.left_out:
         raise typer.Exit(EXIT_SOME_FAILED if summary.overlays or summary.report else EXIT_FAILED)
 

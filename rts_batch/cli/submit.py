@@ -128,7 +128,7 @@ def submit(
         checkpoint_every=checkpoint_every,
         address=address,
     )
-    scope = dataclasses.replace(_scope(shard, limit, on_error, max_failures), redo_changed=redo_changed)
+    scope = _scope(shard, limit, on_error, max_failures, redo_changed=redo_changed)
     submission = Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
     if dry_run:
         submission.show_plan()
@@ -153,7 +153,7 @@ def plan(
     """Say what `submit` would do, without starting or writing anything."""
     # The device is not the run's own, so what it would warn of is not meant.
     settings = RunSettings(weights=weights, overlap=overlap, tracker=tracker, device="cpu")
-    scope = dataclasses.replace(_scope(shard, limit), redo_changed=redo_changed)
+    scope = _scope(shard, limit, redo_changed=redo_changed)
     Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
 
 
@@ -203,10 +203,15 @@ def _begun(run: str, scope: Scope, changed: dict[str, Any], as_json: bool) -> Su
 
 
 def _scope(
-    shard: str | None, limit: int | None, on_error: OnError = "continue", max_failures: int | None = None
+    shard: str | None,
+    limit: int | None,
+    on_error: OnError = "continue",
+    max_failures: int | None = None,
+    *,
+    redo_changed: bool = False,
 ) -> Scope:
     most = 1 if on_error == "stop" else max_failures
-    return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most)
+    return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most, redo_changed=redo_changed)
 
 
 def _resources(given: list[str]) -> dict[str, float]:

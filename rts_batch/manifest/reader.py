@@ -252,8 +252,8 @@ def _read(uri: str) -> bytes:
     path = uris.local_path(uri)
     if path is not None and path.is_dir():
         raise ManifestError(f"{uri} is a folder, not a manifest; {_NEXT_STEP.format(path / 'video.mp4')}")
-    if path is not None and not path.exists() and any(character in uri for character in "*?[") and glob.glob(uri):
-        raise ManifestError(f"{uri} is a pattern, not a manifest; {_NEXT_STEP.format(sorted(glob.glob(uri))[0])}")
+    if path is not None and not path.exists() and glob.has_magic(uri) and (matches := sorted(glob.glob(uri))):
+        raise ManifestError(f"{uri} is a pattern, not a manifest; {_NEXT_STEP.format(matches[0])}")
     data = files.read_bytes(uri)
     if b"\0" in data[:4096] and not data.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{uri} is no text; if it is a video: {_NEXT_STEP.format(uri)}")

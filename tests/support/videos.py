@@ -54,6 +54,14 @@ def draw(frames: int, size: Size = (160, 120), discs: Sequence[Disc] = (Disc(),)
         yield image, masks
 
 
+def make_pair(folder: Path, frames: int) -> tuple[NDArray, NDArray]:
+    """Writes `one.mp4` of two targets (the second away in frame 3) and `two.mp4` of one; returns their masks."""
+    discs = [Disc((0.2, 0.5), (0.4, 0.5), 0.2), Disc((0.8, 0.45), (0.7, 0.55), 0.1)]
+    first = make_video(folder / "one.mp4", frames, discs=discs)
+    first[3, 1] = False
+    return first, make_video(folder / "two.mp4", frames, discs=[Disc()])
+
+
 def make_video(
     path: Path | str,
     frames: int = 25,

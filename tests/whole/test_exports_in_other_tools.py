@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rts_batch.export.run import export_run
 from tests.support.environments import environment_with
 from tests.support.run_folders import Video, write_run
-from tests.support.videos import Disc, make_video
+from tests.support.videos import make_pair
 
 FRAMES = 6
 
@@ -24,10 +24,7 @@ FRAMES = 6
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
     """Two real videos; two targets in the first."""
     folder = tmp_path_factory.mktemp("videos")
-    discs = [Disc((0.2, 0.5), (0.4, 0.5), 0.2), Disc((0.8, 0.45), (0.7, 0.55), 0.1)]
-    first = make_video(folder / "one.mp4", FRAMES, discs=discs)
-    second = make_video(folder / "two.mp4", FRAMES, discs=[Disc()])
-    first[3, 1] = False
+    first, second = make_pair(folder, FRAMES)
     return [
         Video("one", str(folder / "one.mp4"), first, {1: "cat", 5: "dog"}),
         Video("two", str(folder / "two.mp4"), second, {2: "ant"}),
