@@ -85,8 +85,7 @@ def _print_summary(summary: ExportSummary, *, images: bool, filter: RowFilter) -
     written = f", {summary.images} images" if images else ""
     print(f"{summary.out}: {summary.masks} masks of {summary.targets} targets in {summary.videos} videos{written}")
     if summary.doubted:
-        minima = (filter.min_score, filter.min_confidence, filter.min_quality)
-        without = "" if minima == (None,) * 3 else " without --min-score, --min-confidence and --min-quality"
+        without = " without --min-score, --min-confidence and --min-quality" if filter.minima else ""
         print(
             f"left out {summary.doubted} rows that are uncertain, lost or below what was asked for; they are not "
             f"background. To take them: --states all{without}"

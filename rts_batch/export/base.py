@@ -66,14 +66,19 @@ class RowFilter:
         if unknown:
             raise UsageError(f"--states: {', '.join(unknown)} is none of {', '.join(STATES)}")
 
+    @cached_property
+    def minima(self) -> Mapping[str, float]:
+        """Column → the least value that a row which is no prompt must have in it."""
+        asked = {"score": self.min_score, "confidence": self.min_confidence, "quality": self.min_quality}
+        return {column: least for column, least in asked.items() if least is not None}
+
     def takes(self, row: Row) -> bool:
         """Whether the row passes, whatever its frame and object."""
         if row.area < self.min_area or (self.states is not None and row.state not in self.states):
             return False
         if row.state == "prompt":
             return True
-        marks = ((row.score, self.min_score), (row.confidence, self.min_confidence), (row.quality, self.min_quality))
-        return all(_reaches(value, least) for value, least in marks)
+        return all(_reaches(getattr(row, column), least) for column, least in self.minima.items())
 
     def doubts(self, table: pa.Table) -> NDArray[np.bool_]:
         """Return which rows `[N]` are not taken although nothing says that the target is not there: by state or value.
@@ -82,19 +87,14 @@ class RowFilter:
         """
         states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
         doubted = np.zeros(len(states), np.bool_)
-        for name, least in (
-            ("score", self.min_score),
-            ("confidence", self.min_confidence),
-            ("quality", self.min_quality),
-        ):
-            if least is not None:
-                doubted |= ~(table[name].to_numpy() >= least)  # null is NaN
+        for column, least in self.minima.items():
+            doubted |= ~(table[column].to_numpy() >= least)  # null is NaN
         doubted &= states != "prompt"
         return doubted if self.states is None else doubted | ~np.isin(states, list(self.states))
 
 
-def _reaches(value: float | None, least: float | None) -> bool:
-    return least is None or (value is not None and value >= least)
+def _reaches(value: float | None, least: float) -> bool:
+    return value is not None and value >= least
 
 
 class Categories:
