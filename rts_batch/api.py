@@ -36,7 +36,8 @@ from rts_batch.worker.tracker import TrackerDescription
 __all__ = ["Frames", "LoadedModel", "MaskedFrame", "Prompt", "load", "track"]
 
 Prompt = Marking | Box | NDArray[Any]
-"""A box x, y, w, h in pixels, a mask `[H, W]` whose pixels above 0 are the target, or both as a `Marking`."""
+"""A box x, y, w, h in pixels, a mask `[H, W]` whose pixels above 0 are the target, or both as a `Marking`, which with
+neither says that the target is not in the picture until it is marked again."""
 
 Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
 """A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order."""
@@ -212,5 +213,3 @@ def _check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: boo
             raise PromptError(f"{where}: the box {marking.box} lies outside the frame of {width}×{height}; x, y, w, h")
         if not boxes:
             raise PromptError(f"{where}: these weights have no network that makes a mask of a box; give a mask")
-    else:
-        raise PromptError(f"{where}: the prompt has neither a mask nor a box")

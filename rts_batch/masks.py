@@ -49,10 +49,18 @@ STATES: Final = get_args(State)
 
 @dataclass(frozen=True)
 class Marking:
-    """How a target is marked on a frame: a mask `[H, W] bool` with at least one pixel, a box, or both."""
+    """How a target is marked on a frame: a mask `[H, W] bool` with at least one pixel, a box, or both.
+
+    With neither it is not in the picture, from this frame until it is marked again.
+    """
 
     mask: NDArray[np.bool_] | None = None
     box: Box | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether it says that the target is not there."""
+        return self.mask is None and self.box is None
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _refuse_boxes_without_sta(manifest: Manifest, tracker: TrackerDescription) -
         for task in manifest.tasks
         for target in task.targets
         for prompt in target.prompts
-        if prompt.mask_uri is None and prompt.mask_rle is None
+        if prompt.box is not None
     ]
     if lines:
         raise ManifestError(

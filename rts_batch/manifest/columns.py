@@ -53,7 +53,7 @@ COLUMNS: Final[dict[str, _Column]] = {
         Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a frame index: write the index after the last frame"
     ),
     "direction": _Column(Direction, pa.string(), "a direction: write forward, backward or both"),
-    "prompt_kind": _Column(PromptKind, pa.string(), "a kind of prompt: write correct or annotate"),
+    "prompt_kind": _Column(PromptKind, pa.string(), "a kind of prompt: write correct, annotate or absent"),
     "frames": _Column(Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a length: write the number of frames"),
     "box": _Column(Annotated[Box, BeforeValidator(parse_box)], pa.string(), "a box: write x,y,w,h in pixels"),
     "x": _Column(_Finite, pa.float64(), "a number of pixels"),

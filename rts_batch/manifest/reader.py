@@ -112,6 +112,8 @@ class _Checks:
         first_of_target: dict[tuple[str, int], int] = {}
         first_of_prompt: dict[tuple[Any, ...], int] = {}
         names = ("video_id", "object_id", "frame", "time")
+        tracked = ["correct" if kind == "absent" else kind for kind in known["prompt_kind"]]
+        marked: set[tuple[str, int]] = set()
         for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
             if row in self.columns.bad:
                 continue
@@ -119,7 +121,7 @@ class _Checks:
             first = first_of_video.setdefault(prompt[0], row)
             if first != row:
                 found += self._differing(
-                    row, first, {name: known[name] for name in (*_VIDEO_FIELDS, "prompt_kind")}, "video_id"
+                    row, first, {**{name: known[name] for name in _VIDEO_FIELDS}, "prompt_kind": tracked}, "video_id"
                 )
             first = first_of_target.setdefault(prompt[:2], row)
             if first_of_prompt.setdefault(prompt, row) != row:
@@ -130,14 +132,25 @@ class _Checks:
             elif first != row:
                 carried = {"category": known["category"], **self.columns.extras}
                 found += self._differing(row, first, carried, "target")
-            for text in found:
-                self.columns.problems.append(Problem(self.raw.lines[row], f"{self._place(row)}: {text}"))
-                self.columns.bad.add(row)
+            self._add(row, *found)
+            if not found and known["prompt_kind"][row] != "absent":
+                marked.add(prompt[:2])
+        for row, target in enumerate(zip(known["video_id"], known["object_id"], strict=True)):
+            if row not in self.columns.bad and target not in marked:
+                self._add(row, f"object {target[1]} is only said to be absent; mark it on the frame where it is seen")
+
+    def _add(self, row: int, *texts: str) -> None:
+        for text in texts:
+            self.columns.problems.append(Problem(self.raw.lines[row], f"{self._place(row)}: {text}"))
+            self.columns.bad.add(row)
 
     def _mark(self, row: int) -> Iterator[str]:
         known = self.known
         missing = [name for name in "xywh" if known[name][row] is None]
-        if known["box"][row] is not None:
+        if known["prompt_kind"][row] == "absent":
+            if len(missing) < 4 or known["box"][row] is not None or known["mask"][row] is not None:
+                yield "a target that is absent has neither box nor mask; leave them empty, or leave out prompt_kind"
+        elif known["box"][row] is not None:
             yield "a box and the columns x, y, w, h; give one of the two"
         elif missing and len(missing) < 4:
             yield f"a box without {', '.join(missing)}; fill x, y, w and h or none of them"
@@ -219,7 +232,7 @@ def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:
     return Prompt(
         frame=frame,
         time=time,
-        box=(x, y, w, h) if mask is None else None,
+        box=(x, y, w, h) if mask is None and kind != "absent" else None,
         mask_uri=uris.resolve(mask, folder) if mask is not None and rle is None else None,
         mask_rle=rle,
         kind=kind,

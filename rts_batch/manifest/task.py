@@ -18,7 +18,7 @@ from rts_batch.masks import Box
 __all__ = ["Direction", "Manifest", "Prompt", "PromptKind", "Target", "VideoTask", "task_digest", "task_key"]
 
 Direction = Literal["forward", "backward", "both"]
-PromptKind = Literal["correct", "annotate"]
+PromptKind = Literal["correct", "annotate", "absent"]
 
 DIGEST_CHARACTERS: Final = 16
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -28,7 +28,7 @@ NAME_CHARACTERS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A target marked on one frame, by exactly one of `box`, `mask_uri` and `mask_rle`."""
+    """A target marked on one frame, by exactly one of `box`, `mask_uri` and `mask_rle`; `absent` by none of them."""
 
     frame: int | None
     """Index of the frame, counted from the video's first; None where `time` says it."""
@@ -47,7 +47,7 @@ class Prompt:
 class Target:
     object_id: int
     prompts: tuple[Prompt, ...]
-    """At least one, in order of frame or time."""
+    """At least one that marks the target, in order of frame or time."""
     category: str | None
     extras: Mapping[str, Any]
     """The carried columns, by name, each of the type in `Manifest.extras`."""

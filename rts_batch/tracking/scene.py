@@ -55,6 +55,8 @@ class Scene:
         self.overlap = overlap
         self._new_tracker = partial(tracker, model, config, sta=sta)
         self.trackers: dict[int, Tracker] = {}
+        self._absent: set[int] = set()
+        """Targets that are said not to be in the picture, until they are marked again."""
         self._merged: dict[int, Tensor] = {}
 
     def step(
@@ -64,20 +66,34 @@ class Scene:
 
         Args:
             image: `[H, W, 3] uint8` RGB; all of a video's frames have one size.
-            prompts: object id → prompt of targets that are marked on this frame, for the first time or again.
+            prompts: object id → prompt of targets that are marked on this frame, for the first time or again, or that
+                are said to be absent: those are `lost`, and not looked for, until they are marked again.
 
         Returns:
             object id → result, for every target started so far, ids ascending; on a GPU a result is waited for when
             it is looked up.
         """
         prompts = dict(sorted((prompts or {}).items()))
+        marked = {object_id: prompt for object_id, prompt in prompts.items() if not prompt.absent}
+        gone = prompts.keys() - marked.keys()
+        if unknown := gone - self.trackers.keys():
+            raise PromptError(f"object {min(unknown)} is said to be absent before it was marked")
+        self._absent = (self._absent | gone) - marked.keys()
+        still = self.trackers.keys() - marked.keys() - self._absent
+        followed = {object_id: tracker for object_id, tracker in self.trackers.items() if object_id in still}
+        frames = self._step_marked(image, marked, followed)
+        frames |= {object_id: Pending.of(_lost_frame(image)) for object_id in self._absent}
+        return self._estimates.of(dict(sorted(frames.items())), marked)
+
+    def _step_marked(
+        self, image: NDArray[np.uint8], prompts: dict[int, Marking], followed: dict[int, Tracker]
+    ) -> dict[int, Pending]:
+        """`step` of the targets that are in the picture."""
         if self.single and len(self.trackers.keys() | prompts.keys()) > 1:
             raise PromptError("this scene was opened for one target only; open it with single=False")
         if self.single or self.overlap == "allow":
-            return self._estimates.of(self._step_apart(image, prompts), prompts)
-
-        followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
-        given, prompts = prompts, self._smaller_on_top(image, prompts)
+            return self._step_apart(image, prompts, followed)
+        prompts = self._smaller_on_top(image, prompts)
         results: dict[int, StepResult] = {}
         if followed:
             together = next(iter(followed.values())).step_together
@@ -91,8 +107,7 @@ class Scene:
             self.trackers[object_id] = tracker
         results = dict(sorted(results.items()))
         self.trackers = dict(sorted(self.trackers.items()))
-        frames = {key: Pending.of(frame) for key, frame in self._merge(results, prompts).items()}
-        return self._estimates.of(frames, given)
+        return {key: Pending.of(frame) for key, frame in self._merge(results, prompts).items()}
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         """Return what each prompt says of its own frame, as if it were alone; the scene stays as it is.
@@ -133,9 +148,10 @@ class Scene:
                 )
         return {object_id: Marking(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()}
 
-    def _step_apart(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, Pending]:
-        """`step` of targets of which none knows of another."""
-        followed = {key: tracker for key, tracker in self.trackers.items() if key not in prompts}
+    def _step_apart(
+        self, image: NDArray[np.uint8], prompts: dict[int, Marking], followed: dict[int, Tracker]
+    ) -> dict[int, Pending]:
+        """`_step_marked` of targets of which none knows of another."""
         frames: dict[int, Pending] = {}
         if followed:
             trackers = list(followed.values())
@@ -147,7 +163,7 @@ class Scene:
             frames[object_id] = Pending.of(take(image, mask=prompt.mask, box=prompt.box))
             self.trackers[object_id] = tracker
         self.trackers = dict(sorted(self.trackers.items()))
-        return dict(sorted(frames.items()))
+        return frames
 
     @torch.inference_mode()
     def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
@@ -180,6 +196,7 @@ class Scene:
             {
                 "single": self.single,
                 "targets": {object_id: tracker.snapshot() for object_id, tracker in self.trackers.items()},
+                "absent": sorted(self._absent),
                 "estimates": self._estimates.snapshot(),
                 "merged": {object_id: values.to("cpu", copy=True) for object_id, values in self._merged.items()},
             },
@@ -203,6 +220,7 @@ class Scene:
             device = next(self.model.parameters()).device
             self._merged = {int(key): values.to(device, copy=True) for key, values in state["merged"].items()}
             self._estimates.restore(state.get("estimates", {}))  # an earlier version's has none
+            self._absent = set(state.get("absent", ()))
             self.trackers = {}
             for object_id, target in state["targets"].items():
                 tracker = self._new_tracker()
@@ -210,6 +228,12 @@ class Scene:
                 self.trackers[int(object_id)] = tracker
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"this is not the state of a scene of this version: {error!r}") from error
+
+
+def _lost_frame(image: NDArray[np.uint8]) -> TrackedFrame:
+    """The row of a target that is not in the picture, as a person has said."""
+    mask = np.zeros(image.shape[:2], np.bool_)
+    return TrackedFrame(mask, (0, 0, 0, 0), None, 0, score=None, confidence=None, state="lost")
 
 
 def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,8 +59,10 @@ class PromptBook:
             for prompt in target.prompts
         ]
         self._begun_by: dict[int, Marking] = {}
+        self._absent_before: dict[int, int] = {}
+        """Object id to the last frame before its first mark on which it was said not to be there."""
         self.begin: dict[int, int] = {}
-        """Object id to the frame on which the target's first prompt came."""
+        """Object id to the frame on which the target was first marked."""
 
     @property
     def waiting(self) -> bool:
@@ -71,21 +73,26 @@ class PromptBook:
         """How many prompts of each target have come, and on which frame it began: enough to go on from (`resume`)."""
         left = Counter(object_id for object_id, _, _ in self._waiting)
         came = {target.object_id: len(target.prompts) - left[target.object_id] for target in self._task.targets}
-        return {"came": {key: count for key, count in came.items() if count}, "begin": dict(self.begin)}
+        return {
+            "came": {key: count for key, count in came.items() if count},
+            "begin": dict(self.begin),
+            "absent": dict(self._absent_before),
+        }
 
     def resume(self, taken: Mapping[str, Mapping[int, int]], after: int) -> None:
         """Takes out the prompts that had come when `taken` was called on frame `after`, in frames read forward."""
         by_frame = Counter(key for key, prompt, _ in self._waiting if _frame(prompt, after + 1) <= after)
         timed = {object_id: count - by_frame[object_id] for object_id, count in taken["came"].items()}
-        self.begin = dict(taken["begin"])
+        self.begin, self._absent_before = dict(taken["begin"]), dict(taken.get("absent", {}))
         waiting = []
         for object_id, prompt, ready in self._waiting:
             if prompt.time is not None and timed.get(object_id, 0) > 0:
                 timed[object_id] -= 1
-                self._begun_by.setdefault(object_id, ready)
+                if not ready.absent:
+                    self._begun_by.setdefault(object_id, ready)
             elif _frame(prompt, after + 1) > after:
                 waiting.append((object_id, prompt, ready))
-            elif prompt.frame == self.begin[object_id]:
+            elif prompt.frame == self.begin.get(object_id):
                 self._begun_by[object_id] = ready
         self._waiting = waiting
 
@@ -113,6 +120,9 @@ class PromptBook:
                 raise self._error(
                     object_id, prompt, "is the second one of this target on this frame; remove one of them"
                 )
+            if ready.absent and object_id not in self.begin:
+                self._note_absent(object_id, frame.index)
+                continue
             due[object_id] = ready
             if object_id not in self.begin:
                 self.begin[object_id], self._begun_by[object_id] = frame.index, ready
@@ -120,8 +130,9 @@ class PromptBook:
         return self._note_overlap(due, frame.index)
 
     def beginning(self, frame: int) -> dict[int, Marking]:
-        """The prompts with which targets began on this frame; for a second pass over the video."""
+        """The prompts of this frame that a second pass takes, down from where targets began."""
         begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
+        begun |= {object_id: Marking() for object_id, absent in self._absent_before.items() if absent == frame}
         return self._note_overlap(dict(sorted(begun.items())), frame)
 
     def check_end(self, frames: int) -> None:
@@ -164,6 +175,8 @@ class PromptBook:
             raise self._error(target.object_id, prompt, f"lies at or past the video's `end` {task.end}")
         if prompt.time is not None and (wrong := self._times.objection(prompt.time)):
             raise self._error(target.object_id, prompt, wrong)
+        if prompt.kind == "absent":
+            return Marking()
         if prompt.mask_uri is None and prompt.mask_rle is None:
             return Marking(box=self._checked_box(target.object_id, prompt))
         size, expected = (0, 0), (self._info.height, self._info.width)
@@ -243,6 +256,15 @@ class PromptBook:
                 self.warnings.append(warning)
         return due
 
+    def _note_absent(self, object_id: int, frame: int) -> None:
+        """Keep it for the pass before the first mark, which `both` alone has."""
+        self._absent_before[object_id] = frame
+        if self._task.direction != "both":
+            self.warnings.append(
+                f"object {object_id}, frame {frame}: it is said to be absent where it is not tracked yet "
+                f"({self._task.direction}), which changes nothing"
+            )
+
     def _past_end(self, object_id: int, prompt: Prompt, frames: int) -> PromptError:
         before = "" if self._task.end is None else f" before `end` {self._task.end}"
         last = self._times.last_time() if prompt.time is not None else ""
@@ -250,7 +272,7 @@ class PromptBook:
         return self._error(object_id, prompt, f"lies past the video's end: it has {length}")
 
     def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
-        kind = "mask" if prompt.mask_uri is not None or prompt.mask_rle is not None else "box"
+        kind = prompt.kind if prompt.kind == "absent" else "mask" if prompt.box is None else "box"
         return PromptError(
             f"video {self._task.video_id}, object {object_id}, {_where(prompt)}: the {kind} prompt {what}"
         )

@@ -585,11 +585,34 @@ def rejected(folder: Path, rows: str) -> list[str]:
             "video=a; box=1,2,3,4\nvideo=a; frame=9; object_id=2; box=1,2,3,4; prompt_kind=annotate",
             "line 3: column prompt_kind: 'annotate', but line 2 has 'correct' for the same video_id",
         ),
+        (
+            "video=a; box=1,2,3,4\nvideo=a; frame=9; box=1,2,3,4; prompt_kind=absent",
+            "line 3: a target that is absent has neither box nor mask; leave them empty, or leave out prompt_kind",
+        ),
+        (
+            "video=a; box=1,2,3,4\nvideo=a; frame=9; object_id=2; prompt_kind=absent",
+            "line 3: object 2 is only said to be absent; mark it on the frame where it is seen",
+        ),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, rows: str, expected: str) -> None:
     (problem,) = rejected(tmp_path, rows)
     assert problem.startswith(expected)
+
+
+def test_a_target_may_be_absent_between_its_marks(tmp_path: Path) -> None:
+    rows = 'a.mp4,0,"1,2,30,40",\na.mp4,5,,absent\na.mp4,9,"1,2,30,40",correct\n'
+    manifest = read(tmp_path, f"video,frame,box,prompt_kind\n{rows}")
+    (task,) = manifest.tasks
+    assert [(prompt.frame, prompt.kind) for prompt in task.targets[0].prompts] == [
+        (0, "correct"),
+        (5, "absent"),
+        (9, "correct"),
+    ]
+    absent = task.targets[0].prompts[1]
+    assert (absent.box, absent.mask_uri, absent.mask_rle) == (None, None, None)
+    assert not task.annotates
+    assert read(tmp_path, manifest.to_parquet(), "m.parquet").tasks[0].key == task.key
 
 
 def test_a_target_has_one_category(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class StubScene:
         self.video_id = task.video_id
         self.knobs: Mapping[str, Any] = task.targets[0].extras
         self.masks: dict[int, NDArray[np.bool_]] = {}
+        self.absent: set[int] = set()
         self.steps = 0
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
@@ -46,7 +47,13 @@ class StubScene:
         self._make_trouble()
         self.steps += 1
         height, width = image.shape[:2]
+        self.absent = (self.absent | {key for key, prompt in prompts.items() if prompt.absent}) - {
+            key for key, prompt in prompts.items() if not prompt.absent
+        }
         for object_id, prompt in prompts.items():
+            if prompt.absent:
+                self.masks[object_id] = np.zeros((height, width), bool)
+                continue
             mask = prompt.mask
             if mask is None:
                 assert prompt.box is not None
@@ -56,7 +63,7 @@ class StubScene:
             self.masks[object_id] = mask
         results = {}
         for object_id, mask in self.masks.items():
-            prompted = object_id in prompts
+            prompted, absent = object_id in prompts, object_id in self.absent
             if not prompted:
                 mask = self.masks[object_id] = np.roll(mask, 1, axis=1)
             area = int(mask.sum())
@@ -65,15 +72,16 @@ class StubScene:
                 region=(0, 0, height, width),
                 box=mask_box(mask),
                 area=area,
-                score=None if prompted else float(image.mean()) / 255,
+                score=None if prompted or absent else float(image.mean()) / 255,
                 confidence=float(image[mask].mean()) / 255 if area else None,
-                state="prompt" if prompted else "tracked",
+                state="lost" if absent else "prompt" if prompted else "tracked",
             )
         return results
 
     def snapshot(self) -> bytes:
         content = io.BytesIO()
-        np.savez(content, steps=np.array(self.steps), **{str(key): mask for key, mask in self.masks.items()})
+        masks = {str(key): mask for key, mask in self.masks.items()}
+        np.savez(content, steps=np.array(self.steps), absent=np.array(sorted(self.absent), int), **masks)
         return content.getvalue()
 
     def restore(self, state: bytes) -> None:
@@ -82,7 +90,8 @@ class StubScene:
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         self.steps = int(content["steps"])
-        self.masks = {int(name): content[name] for name in content.files if name != "steps"}
+        self.absent = set(content["absent"].tolist())
+        self.masks = {int(name): content[name] for name in content.files if name not in ("steps", "absent")}
 
     def _log(self) -> None:
         if self.knobs.get("log"):

@@ -108,3 +108,28 @@ def test_targets_that_may_overlap_are_tracked_each_as_if_it_were_alone(trained: 
             for name in ("region", "box", "area", "score", "confidence", "state"):
                 assert getattr(frame, name) == getattr(expected, name), (number, object_id, name)
     assert (found[1].mask & found[5].mask).sum() == found[1].area > 0
+
+
+@pytest.mark.parametrize("options", [{"single": True}, {}, {"overlap": "allow"}])
+def test_a_target_that_is_absent_is_not_looked_for_until_it_is_marked_again(
+    trained: Any, options: dict[str, Any]
+) -> None:
+    mask = rectangle(36, 36, 120, 120)
+    others = {} if options.get("single") else {2: Marking(mask=rectangle(200, 150, 60, 60))}
+    scenes, unasked = scene(trained, **options), scene(trained, **options)
+    for number, told in enumerate([Marking(mask=mask), None, Marking(), None, None, Marking(mask=mask), None]):
+        prompts = {1: told} if told is not None else {}
+        found = dict(scenes.step(IMAGE, {**prompts, **(others if number == 0 else {})}))
+        assert list(found) == [1, *others]
+        if number in (2, 3, 4):
+            assert (found[1].state, found[1].area, found[1].box, found[1].score) == ("lost", 0, None, None)
+            assert not found[1].mask.any()
+            assert found[1].mask.shape == (240, 320)
+        else:
+            assert found[1].state == ("prompt" if told else found[1].state) != "lost"
+            assert found[1].area > 0
+        if number == 3:  # a checkpoint knows it too
+            state, scenes = scenes.snapshot(), scene(trained, **options)
+            scenes.restore(state)
+    with pytest.raises(PromptError, match="object 1 is said to be absent before it was marked"):
+        unasked.step(IMAGE, {1: Marking()})

@@ -150,6 +150,46 @@ def test_a_further_prompt_corrects_from_its_frame_on(worker: Lane, clip: Path, t
         assert np.array_equal(found.mask(1), box_mask(BOX, 2))
 
 
+@pytest.mark.parametrize("where", ["frame", "time"])
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_target_that_is_absent_is_lost_until_it_is_marked_again(
+    worker: Lane, clip: Path, tmp_path: Path, direction: str, where: str
+) -> None:
+    def at(frame: int, **mark: Any) -> dict[str, Any]:
+        return {**mark, "direction": direction, where: frame if where == "frame" else frame / 25}
+
+    gone = {"prompt_kind": "absent"}
+    rows = [at(3, **gone), at(6, box=BOX), at(10, **gone), at(14, box=OTHER), at(17, **gone)]
+    found = Tracked(worker, clip, tmp_path, [*rows, at(8, object_id=2, box=OTHER)])
+    assert isinstance(found.end, Finished), found.end
+    lost = {
+        "forward": [10, 11, 12, 13, 17, 18, 19],
+        "backward": [0, 1, 2, 3, 7, 8, 9, 10],
+        "both": [0, 1, 2, 3, 10, 11, 12, 13, 17, 18, 19],
+    }[direction]
+    for (object_id, frame), row in found.rows.items():
+        if object_id == 2 or frame not in lost:
+            assert row["area"] > 0, (object_id, frame)
+            assert row["state"] in ("prompt", "tracked")
+        else:
+            assert row["state"] == "lost"
+            assert [row[name] for name in ("area", "x", "score", "confidence", "quality")] == [0, *[None] * 4]
+            assert not found.mask(frame).any()
+    assert found.prompts() == [6, 14]
+    assert set(lost) <= set(found.frames())
+    frame, moved = (12, 4) if direction == "forward" else (2, 6)
+    assert np.array_equal(found.mask(frame, 2), box_mask(OTHER, moved)), "the other target goes on"
+    nothing = {"forward": 3, "backward": 17}.get(direction)
+    assert [text for text in found.end.warnings if "absent" in text] == (
+        []
+        if nothing is None
+        else [
+            f"object 1, frame {nothing}: it is said to be absent where it is not tracked yet ({direction}), which "
+            "changes nothing"
+        ]
+    )
+
+
 @pytest.mark.parametrize("direction", ["forward", "backward", "both"])
 def test_times_mean_the_same_frames_in_every_direction(
     worker: Lane, clip: Path, tmp_path: Path, direction: str

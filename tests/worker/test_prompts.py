@@ -38,7 +38,7 @@ def open_book(
     """The prompts of one video, whose rows say everything but `video`."""
     manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "a.mp4", **row} for row in rows])
     (task,) = read_manifest(str(manifest)).tasks
-    known: dict[str, Any] = {"frames": 20, "fps": 25.0, "duration": 0.8, "decoder": "pyav"}
+    known: dict[str, Any] = {"frames": 20, "fps": 25.0, "first_time": 0.0, "duration": 0.8, "decoder": "pyav"}
     return PromptBook(
         task, VideoInfo(**{"width": WIDTH, "height": HEIGHT, **known, **info}), boxes=boxes, overlap=overlap
     )
@@ -70,6 +70,30 @@ def test_a_mask_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
         open_book(tmp_path, *rows).due(frame(0))
     open_book(tmp_path, *rows, overlap="allow").due(frame(0))
     open_book(tmp_path, *({**row, "prompt_kind": "annotate"} for row in rows)).due(frame(0))
+
+
+@pytest.mark.parametrize("where", ["frame", "time"])
+def test_an_absence_before_the_first_mark_outlives_a_checkpoint(tmp_path: Path, where: str) -> None:
+    """The pass of `both` before the first mark comes after every checkpoint."""
+    rows: list[dict[str, Any]] = [
+        {"prompt_kind": "absent", where: 2 if where == "frame" else 0.08},
+        {"mask": rle(rectangle(20, 20, 50, 50)), "frame": 5},
+        {"prompt_kind": "absent", "frame": 9},
+    ]
+    rows = [{**row, "direction": "both"} for row in rows]
+    first = open_book(tmp_path, *rows)
+    for index in range(4):
+        assert not first.due(frame(index))
+    second = open_book(tmp_path, *rows)
+    second.resume(first.taken(), 3)
+    for index in range(4, 20):
+        due = second.due(frame(index))
+        assert [(key, prompt.absent) for key, prompt in due.items()] == {5: [(1, False)], 9: [(1, True)]}.get(index, [])
+    second.check_end(20)
+    assert second.begin == {1: 5}
+    before = {index: list(second.beginning(index).values()) for index in range(6)}
+    assert [index for index, prompts in before.items() if prompts] == [2, 5]
+    assert before[2][0].absent
 
 
 def save_mask(path: Path, values: NDArray[np.uint8]) -> str:

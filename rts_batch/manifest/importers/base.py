@@ -79,6 +79,8 @@ class Annotation:
     category: str | None
     box: Box | None = None
     mask: Rle | None = None
+    absent: bool = False
+    """Whether it says, without box and mask, that the target is not in the picture from this frame on."""
 
 
 class Reading:
@@ -129,7 +131,7 @@ class Reading:
         least = self.options.min_score
         if score is not None and least is not None and score < least:
             self.leave_out(f"scores below {least:g}", place)
-        elif annotation.mask is None and annotation.box is None:
+        elif annotation.mask is None and annotation.box is None and not annotation.absent:
             self.leave_out("neither a box nor a mask", place)
         elif annotation.mask is None and annotation.box is not None and _is_no_box(annotation.box):
             self.leave_out("boxes smaller than a pixel", place)
@@ -148,6 +150,8 @@ class Reading:
         for number, annotation in self._numbered():
             key = (annotation.video, number)
             place = self._places.get(id(annotation), f"{annotation.video}, frame {annotation.frame}")
+            if annotation.absent and key not in marked:
+                continue  # before its first mark nothing has to be said of a target
             first = marked.setdefault(key, annotation)
             if first is not annotation and self.options.keep == "first":
                 self.leave_out("later annotations of targets that have their prompt (--prompts all takes them)", place)
@@ -161,6 +165,12 @@ class Reading:
                         "first was taken"
                     )
                 self.result.rows.append(self._row(replace(annotation, category=first.category), number))
+        if any(row["prompt_kind"] for row in self.result.rows):
+            for row in self.result.rows:
+                row["prompt_kind"] = row["prompt_kind"] or "correct"
+        else:
+            for row in self.result.rows:
+                del row["prompt_kind"]
         names = {row["source_object"] for row in self.result.rows}
         if names == {None} or all(row["source_object"] == str(row["object_id"]) for row in self.result.rows):
             for row in self.result.rows:
@@ -195,6 +205,7 @@ class Reading:
             "video_id": video_id,
             "object_id": number,
             "frame": annotation.frame,
+            "prompt_kind": "absent" if annotation.absent else None,
             "box": None if annotation.box is None or annotation.mask is not None else list(annotation.box),
             "mask": annotation.mask,
             "category": annotation.category,

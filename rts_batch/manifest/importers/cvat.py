@@ -2,7 +2,8 @@
 
 Frames: in video files `frame` counts the whole video from 0, whatever part the task is of; in image files the number
 in an image's name counts (of which `first_frame` is the video's first), and its `id` where the name has none. Of a
-track only key frames are taken on which the target is not `outside`; what CVAT interpolates between them nobody drew.
+track only key frames are taken; what CVAT interpolates between them nobody drew. Where a target is `outside` it is
+absent.
 """
 
 from __future__ import annotations
@@ -83,14 +84,15 @@ def _frame_of(image: Element, video: str, reading: Reading) -> tuple[str, int] |
 def _read_shape(shape: Element, track: Element, video: str, size: tuple[int, int], reading: Reading) -> None:
     frame = int(shape.attrib["frame"])
     place = f"track {track.get('id')}, frame {frame}"
+    object_id = _object_id(shape)
+    name: int | str = f"track {track.get('id')}" if object_id is None else object_id
+    target = (video, frame, name, track.get("label"))
     if shape.get("outside") == "1":
-        reading.leave_out("frames on which the target is outside", place)
+        reading.add(Annotation(*target, absent=True), place)
     elif shape.get("keyframe", "1") == "0":
         reading.leave_out("frames between key frames, which CVAT interpolates", place)
     else:
-        object_id = _object_id(shape)
-        name: int | str = f"track {track.get('id')}" if object_id is None else object_id
-        _add(shape, (video, frame, name, track.get("label")), size, place, reading)
+        _add(shape, target, size, place, reading)
 
 
 def _object_id(shape: Element) -> int | str | None:

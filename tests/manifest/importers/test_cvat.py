@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rts_batch.errors import ManifestError
+from rts_batch.manifest import read_manifest
 from rts_batch.manifest.importers import ImportOptions, from_cvat
 from rts_batch.masks import decode_rle
 
@@ -20,16 +21,25 @@ def test_tracks_give_what_was_drawn(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(VIDEO)
     found = from_cvat(tmp_path / "a.xml", ImportOptions(keep="all"))
     assert [(row["video"], row["frame"], row["category"]) for row in found.rows] == [
-        ("one.mp4", 10, "car"), ("one.mp4", 12, "dog")
+        ("one.mp4", 10, "car"), ("one.mp4", 12, "dog"), ("one.mp4", 20, "car")
     ]  # fmt: skip
+    assert [row["prompt_kind"] for row in found.rows] == ["correct", "correct", "absent"]
     assert found.rows[0]["box"] == [1, 2, 10, 10]
     mask = decode_rle(found.rows[1]["mask"]["counts"].encode(), 30, 40)
     assert np.array_equal(np.argwhere(mask).min(0), [4, 4])
     assert mask.sum() == 8 * 4
     assert sorted(line.split(" (")[0] for line in found.report()) == [
         "1 × frames between key frames, which CVAT interpolates",
-        "1 × frames on which the target is outside",
     ]
+    found.write(str(tmp_path / "m.jsonl"))
+    assert len(read_manifest(str(tmp_path / "m.jsonl")).tasks[0].targets) == 2
+
+
+def test_a_track_that_begins_outside_begins_where_it_is_drawn(tmp_path: Path) -> None:
+    begun = VIDEO.replace('frame="20"', 'frame="5"')
+    (tmp_path / "a.xml").write_text(begun)
+    found = from_cvat(tmp_path / "a.xml", ImportOptions(keep="all"))
+    assert [(row["frame"], "prompt_kind" in row) for row in found.rows] == [(10, False), (12, False)]
 
 
 def test_images_are_frames(tmp_path: Path) -> None:
