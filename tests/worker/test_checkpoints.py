@@ -192,7 +192,7 @@ def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_pa
     (folder / "000000013-2-other" / "checkpoint.json").write_text("{")
     found = read_latest(str(folder))
     assert found is not None
-    assert (found.frame, found.count, found.prompts) == (5, 6, {"came": {1: 1}, "begin": {1: 0}})
+    assert (found.frame, found.count, found.prompts) == (5, 6, {"came": {1: 1}, "begin": {1: 0}, "absent": {}})
     assert [(row.frame, row.video_id) for row in found.rows(task, *SIZE)] == [
         (frame, task.video_id) for frame in range(6)
     ]
