@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rts_batch.cli.check import probe, validate, verify
+from rts_batch.cli.doctor import doctor
 from rts_batch.cli.evaluate import calibrate, prepare, score
 from rts_batch.cli.export import export
 from rts_batch.cli.importing import (
@@ -56,6 +57,7 @@ app = _group(
         "resume": resume,
         "retry": retry,
         "validate": validate,
+        "doctor": doctor,
         "probe": probe,
         "verify": verify,
         "show": show,

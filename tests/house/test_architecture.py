@@ -27,6 +27,7 @@ FLOORS = (
     ("api",),
     ("__init__",),
     ("actors",),
+    ("doctor",),
     ("cli",),
     ("__main__",),
 )
