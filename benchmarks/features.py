@@ -25,10 +25,10 @@ import torch
 from benchmarks.cpu_tracker import processor
 from benchmarks.rts_mini import ABLATIONS
 from rts_batch.masks import Marking
-from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import synthetic_frame
 

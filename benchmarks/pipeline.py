@@ -41,9 +41,9 @@ def bare(video: Path, mask: Path, threads: int) -> float:
 
     from rts_batch.io.video.opening import open_video
     from rts_batch.masks import Marking
-    from rts_batch.model.fast.networks import fast_networks
     from rts_batch.tracking.fast import fast_tracker
     from rts_batch.tracking.scene import Scene
+    from rts_batch.weights.inference import fast_networks
     from rts_batch.weights.registry import load_weights
 
     torch.set_num_threads(threads)

@@ -20,10 +20,11 @@ import torch
 
 from benchmarks.cpu_tracker import processor
 from rts_batch.config import Profile
-from rts_batch.model.fast.networks import fast_networks, set_precision
+from rts_batch.model.fast.networks import set_precision
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.tracking.tracker import Tracker
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import load_weights
 from tests.support.parity_data import iou, read_davis, read_davis_mask
 

@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from rts_batch.config import QualityMap
-from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.training.clips.stills.whole_frames import TruthClip
 from rts_batch.training.mini.quality import measured
 from rts_batch.training.mini.quality_runs import Runs, track
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights, load_weights
 
 BINS = 10

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import RtsBatchError, UsageError, VideoError
 from rts_batch.masks import Box, TrackedFrame
-from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import fast_tracker
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import load_weights
 
 __all__ = ["FrameTracker", "main", "serve"]

@@ -13,12 +13,12 @@ from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import VideoTask
 from rts_batch.model.fast import compiled
-from rts_batch.model.fast.networks import fast_networks
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import BUILT_IN, DATA, Weights, default_quality, load_weights
 from rts_batch.worker.tracker import TrackerDescription
 

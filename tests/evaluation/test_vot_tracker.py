@@ -16,8 +16,8 @@ from PIL import Image
 
 from rts_batch.evaluation.measures.curves import region_similarity
 from rts_batch.evaluation.measures.vot import vot_scores
-from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import fast_tracker
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import load_weights
 from tests.support.environments import environment_with
 from tests.support.places import REPOSITORY

@@ -82,9 +82,6 @@ LONG_FUNCTIONS = {
 """Exceptions that stay, each with its reason."""
 
 TO_DO: dict[str, set[str]] = {
-    "floors": {
-        "rts_batch.model.fast.networks: imports rts_batch.weights.registry",
-    },
     "long modules": {
         "rts_batch.tracking.tracker",
         "rts_batch.weights.inert_pickle",

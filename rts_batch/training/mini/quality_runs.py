@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.masks import Box, TrackedFrame, mask_box
-from rts_batch.model.fast.networks import fast_networks
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.quality import History
 from rts_batch.tracking.tracker import Tracker
@@ -27,6 +26,7 @@ from rts_batch.training.clips.stills.stills import Stills, read_index
 from rts_batch.training.clips.stills.synthetic import SOLID
 from rts_batch.training.clips.stills.whole_frames import SMALLEST_START, TruthClip, camera, rendered
 from rts_batch.training.mini.heldout import jaccard
+from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights
 
 FRAMES = (30, 60)
