@@ -38,7 +38,8 @@ from rts_batch.tracking.gpu.batch import BatchedNetwork
 from rts_batch.tracking.gpu.result import Reading
 from rts_batch.tracking.gpu.tracker import GpuTracker, advance
 from rts_batch.tracking.opener import SceneOpener
-from rts_batch.tracking.tracker import Pending, Tracker
+from rts_batch.tracking.result import Pending
+from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.registry import BUILT_IN, build_model, load_weights
 from rts_batch.weights.untrained import untrained_state

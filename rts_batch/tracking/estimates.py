@@ -8,7 +8,7 @@ from typing import Any
 from rts_batch.config import QualityMap
 from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.tracking.quality import History
-from rts_batch.tracking.tracker import Pending
+from rts_batch.tracking.result import Pending
 
 __all__ = ["Estimates", "LateFrames"]
 

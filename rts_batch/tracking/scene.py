@@ -17,7 +17,8 @@ from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.estimates import Estimates
-from rts_batch.tracking.tracker import Pending, StepResult, Tracker, target_state, tracked_frame
+from rts_batch.tracking.result import Pending, StepResult, target_state, tracked_frame
+from rts_batch.tracking.tracker import Tracker
 
 __all__ = ["Scene", "soft_aggregation"]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rts_batch.errors import WeightsError
-from rts_batch.weights.inert_pickle import Record, as_mapping, read_pickle
+from rts_batch.weights.inert_pickle import read_pickle
+from rts_batch.weights.pickled import Record, as_mapping
 
 MAX_BLOBS_BYTES: Final = 1 << 30
 """Detectron keeps its arrays inside the pickle; a Mask R-CNN on ResNet-50 has less than this."""

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from rts_batch.config import ModelConfig, QualityMap, StaConfig, TrackerConfig
 from rts_batch.errors import SettingsError, WeightsError
-from rts_batch.weights.inert_pickle import brief
 from rts_batch.weights.layout import check_values, conform, stored_dtype
+from rts_batch.weights.pickled import brief
 
 __all__ = ["StaWeights", "Weights", "is_weights_file", "load_weights_file", "make_weights", "save_weights"]
 

@@ -15,7 +15,7 @@ from rts_batch.errors import WeightsError
 from rts_batch.model.decoder import LEVELS
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.weights.inert_pickle import brief
+from rts_batch.weights.pickled import brief
 
 __all__ = [
     "Layout",

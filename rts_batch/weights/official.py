@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rts_batch.config import ModelConfig, StaConfig
 from rts_batch.errors import WeightsError
-from rts_batch.weights.inert_pickle import Record, as_mapping, brief
 from rts_batch.weights.layout import check_layout, conform, infer_config, network_layout, stored_dtype
+from rts_batch.weights.pickled import Record, as_mapping, brief
 from rts_batch.weights.torch_files import MAX_NUMEL, Storage, open_container, parse_storage
 
 __all__ = ["Checkpoint", "OfficialNetwork", "StoredTensor", "load_checkpoint", "open_checkpoint"]

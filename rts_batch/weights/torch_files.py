@@ -17,7 +17,8 @@ from typing import Any, Final
 import torch
 
 from rts_batch.errors import WeightsError
-from rts_batch.weights.inert_pickle import Name, PersistentId, as_mapping, brief, read_pickle
+from rts_batch.weights.inert_pickle import read_pickle
+from rts_batch.weights.pickled import Name, PersistentId, as_mapping, brief
 
 __all__ = ["MAX_NUMEL", "Container", "Storage", "open_container", "parse_storage"]
 

@@ -82,10 +82,6 @@ LONG_FUNCTIONS = {
 """Exceptions that stay, each with its reason."""
 
 TO_DO: dict[str, set[str]] = {
-    "long modules": {
-        "rts_batch.tracking.tracker",
-        "rts_batch.weights.inert_pickle",
-    },
     "long functions": {
         "rts_batch.io.video.opening.open_video: lines",
         "rts_batch.io.video.opening.open_video: parameters",

@@ -25,9 +25,10 @@ from rts_batch.config import RTS50, StaConfig
 from rts_batch.errors import WeightsError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.weights.inert_pickle import Record, read_pickle
+from rts_batch.weights.inert_pickle import read_pickle
 from rts_batch.weights.layout import Layout, check_layout, infer_config, network_layout
 from rts_batch.weights.official import load_checkpoint, open_checkpoint
+from rts_batch.weights.pickled import Record
 from tests.support.checkpoint_files import (
     RTS_OPTIONS,
     STA_OPTIONS,

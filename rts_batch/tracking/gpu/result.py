@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.masks import Box, TrackedFrame
-from rts_batch.tracking.tracker import StepResult, centred_box, target_state
+from rts_batch.tracking.result import StepResult, centred_box, target_state
 
 
 class Number(IntEnum):

@@ -28,8 +28,9 @@ from rts_batch.tracking.fast import FastSegmentationBranch
 from rts_batch.tracking.gpu.batch import BatchedNetwork, Slot
 from rts_batch.tracking.gpu.result import Reading
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
+from rts_batch.tracking.result import Pending, StepResult
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import Pending, StepResult, Tracker, check_frame
+from rts_batch.tracking.tracker import Tracker, check_frame
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from rts_batch.tracking.first_frame import first_state
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.motion import update_search_state
 from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.result import tight_box
 from rts_batch.tracking.state import TrackerState
-from rts_batch.tracking.tracker import tight_box
 from rts_batch.training.clips.batches import ABSENT_BOX, Batch
 from rts_batch.training.distributed import Workers
 from rts_batch.training.forward import score_labels_in
