@@ -162,26 +162,14 @@ def train(
     batches = source.batches(trainer.iteration)
     stopping = False
     while trainer.iteration < settings.total_iterations and not stopping:
-        asked = time.perf_counter()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            raise TrainingError(
-                f"the data ended after {trainer.iteration} of {settings.total_iterations} iterations"
-            ) from None
-        waited = time.perf_counter() - asked
-        for reason in batch.skipped:
-            logger.warning("skipped %s", reason)
-        window.add(trainer.step(batch), waited=waited, skipped=len(batch.skipped))
+        _train_on_next(trainer, batches, window)
         done = trainer.iteration
         if done % settings.log_every == 0:
             window.check(done)
             row = window.row()
             window = _Window()
             if curves:
-                rates = {f"rate.{group['prefix']}": float(group["lr"]) for group in trainer.optimizer.param_groups}
-                curves.add(done, {"epoch": done / settings.iterations_per_epoch, **row, **rates})
-                logger.info("iteration %d: %s", done, _listed(row))
+                _log(trainer, curves, row)
                 if report:
                     report(done, row)
         stopping = workers.agree(stop(), trainer.device)
@@ -211,6 +199,25 @@ def resume(trainer: Trainer, folder: Path) -> None:
     check_settings(state, trainer.settings, files[-1])
     trainer.restore(state)
     logger.info("going on from iteration %d (%s)", state.iteration, files[-1].name)
+
+
+def _train_on_next(trainer: Trainer, batches: Iterator[Batch], window: _Window) -> None:
+    asked = time.perf_counter()
+    batch = next(batches, None)
+    if batch is None:
+        total = trainer.settings.total_iterations
+        raise TrainingError(f"the data ended after {trainer.iteration} of {total} iterations")
+    waited = time.perf_counter() - asked
+    for reason in batch.skipped:
+        logger.warning("skipped %s", reason)
+    window.add(trainer.step(batch), waited=waited, skipped=len(batch.skipped))
+
+
+def _log(trainer: Trainer, curves: Curve, row: Mapping[str, float]) -> None:
+    done = trainer.iteration
+    rates = {f"rate.{group['prefix']}": float(group["lr"]) for group in trainer.optimizer.param_groups}
+    curves.add(done, {"epoch": done / trainer.settings.iterations_per_epoch, **row, **rates})
+    logger.info("iteration %d: %s", done, _listed(row))
 
 
 def _evaluate(trainer: Trainer, evaluate: Evaluate, folder: Path) -> None:

@@ -21,9 +21,9 @@ from rts_batch.cli.app import app
 from rts_batch.config import RTS_MINI
 from rts_batch.errors import SettingsError, TrainingError
 from rts_batch.training.checkpoints import load_state, save_state, state_files
-from rts_batch.training.recipe import read_recipe
+from rts_batch.training.recipe import BASES, read_recipe
 from rts_batch.training.run import run_recipe, settings_of, tracker_config, trained_weights
-from rts_batch.training.settings import CONFIGURATIONS, PAPER
+from rts_batch.training.settings import PAPER
 from rts_batch.weights.registry import build_sta, load_weights
 from tests.support.places import REPOSITORY
 from tests.support.training_layouts import (
@@ -128,8 +128,8 @@ def test_examples_train_on_the_standard_layouts(path: Path, tmp_path: Path, monk
     write_mask_pictures(tmp_path / "masks/lasot", "cat-7", frames=61, step=5)
     monkeypatch.setenv("DATA", str(tmp_path))
     recipe = read_recipe(path)
-    if path.stem in CONFIGURATIONS:
-        assert recipe.settings == CONFIGURATIONS[path.stem]
+    if path.stem in BASES:
+        assert recipe.settings == BASES[path.stem]
     small = dataclasses.replace(recipe.settings.clips, crop_size=(48, 64))
     recipe = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, clips=small))
     for clips in (recipe.clips(), recipe.validation_clips()):

@@ -85,8 +85,6 @@ TO_DO: dict[str, set[str]] = {
     "long functions": {
         "rts_batch.io.video.opening.open_video: lines",
         "rts_batch.io.video.opening.open_video: parameters",
-        "rts_batch.training.loop.train: lines",
-        "rts_batch.training.mini.runs.follow: lines",
     },
 }
 

@@ -24,7 +24,7 @@ from rts_batch.training.distributed import Workers
 from rts_batch.training.forward import Prediction, encode, locate, score_labels, sta_forward, target_memory
 from rts_batch.training.losses import localisation_loss, lovasz_sigmoid, mask_jaccard, peak_accuracy
 from rts_batch.training.objectives import Loss, register
-from rts_batch.training.settings import CONFIGURATIONS, TrainSettings
+from rts_batch.training.settings import TrainSettings
 
 SCORES_HIDDEN = 0.15
 """Share of the steps in which the decoder does not see the score map."""
@@ -207,8 +207,6 @@ MINI_STA = dataclasses.replace(
     evaluate_every=200,
 )
 """The box head, on the tracker's backbone, so that both networks share one."""
-
-CONFIGURATIONS.update({settings.name: settings for settings in (MINI_HEADS, MINI, MINI_RUNS, MINI_STA)})
 
 
 def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:

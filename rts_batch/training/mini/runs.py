@@ -156,26 +156,24 @@ def follow(
     """Follows every sequence of a batch of whole frames from its first one."""
     sequences, frames = batch.sequences, batch.images.shape[0]
     followers = [Follower.start(config, batch.masks[0, s], batch.boxes[0, s]) for s in range(sequences)]
-    regions = [follower.region() for follower in followers]
-    features, truth, boxes = look(model, batch, 0, regions)
-    x_s, x_c = features.segmentation[None], features.localisation[None]
+    features, truth, boxes = look(model, batch, 0, [follower.region() for follower in followers])
+    x_c = features.localisation[None]
     labels = score_labels_in(model, boxes, x_c, config.crop_size, sigma_factor=settings.label_sigma_factor)
     kappas = model.classifier.learn(
         model.classifier.filter_initializer(x_c, boxes), x_c, labels, iterations=settings.iterations
     )
-    encodings, weights = model.label_encoder(truth)
-    tau = model.target_model.learn(x_s, encodings, weights, iterations=settings.iterations)[-1]
+    learned = Learned(model, features.segmentation[None], truth, iterations=settings.iterations)
 
     logits, masks, all_scores, all_labels, jaccards = [], [], [], [], []
     for frame in range(1, frames):
         previous = [follower.state.probabilities for follower in followers]
         regions = [follower.region() for follower in followers]
         features, truth, boxes = look(model, batch, frame, regions)
-        here, x_c = features.segmentation[None], features.localisation[None]
+        x_s, x_c = features.segmentation[None], features.localisation[None]
         scores = [model.localise(x_c, kappa) for kappa in kappas]
         remembered = remember(previous, followers, regions)
         conditioning = None if hide_scores else scores[-1]
-        drawn = model.segment(here, features.maps, tau, conditioning, previous_mask=remembered)
+        drawn = model.segment(x_s, features.maps, learned.tau, conditioning, previous_mask=remembered)
         logits.append(drawn)
         masks.append(truth)
         all_scores.append(scores)
@@ -186,18 +184,11 @@ def follow(
             probabilities = torch.sigmoid(drawn)
             for s, follower in enumerate(followers):
                 follower.see(drawn[0, s], scores[-1][0, s], regions[s])
-                found, true = follower.state.probabilities > 0.5, batch.masks[frame, s] > 0
-                union = (found | true).sum()
-                jaccards.append((found & true).sum() / union if union else torch.ones((), device=found.device))
+                true = batch.masks[frame, s] > 0
+                jaccards.append(frame_jaccard(follower.state.probabilities > 0.5, true))
                 follower.check(shown_share(true, regions[s]), batch.masks[frame, s], batch.boxes[frame, s])
         if frame + 1 < frames:
-            encoding, weight = model.label_encoder(probabilities)
-            x_s, encodings, weights = (
-                torch.cat(pair) for pair in ((x_s, here), (encodings, encoding), (weights, weight))
-            )
-            tau = model.target_model.learn(
-                x_s, encodings, weights * sample_weights(len(x_s), weights), iterations=UPDATE_STEPS, start=tau
-            )[-1]
+            learned.update(x_s, probabilities)
     return Run(
         torch.cat(logits),
         torch.cat(masks),
@@ -205,6 +196,39 @@ def follow(
         torch.cat(all_labels),
         torch.stack(jaccards).view(frames - 1, sequences),
     )
+
+
+class Learned:
+    """The target model τ of every sequence, and the samples it learns from.
+
+    Args:
+        features: x_s of the first frame, `[1, S, C, h, w]`.
+        masks: its true masks, `[1, S, h, w]`.
+        iterations: steepest-descent steps on them.
+    """
+
+    def __init__(self, model: RTS, features: Tensor, masks: Tensor, *, iterations: int) -> None:
+        self._model = model
+        self._features = features
+        self._encodings, self._weights = model.label_encoder(masks)
+        self.tau: Tensor = model.target_model.learn(features, self._encodings, self._weights, iterations=iterations)[-1]
+
+    def update(self, features: Tensor, masks: Tensor) -> None:
+        """Learns from a further frame, given as the first one was."""
+        encodings, weights = self._model.label_encoder(masks)
+        self._features = torch.cat([self._features, features])
+        self._encodings = torch.cat([self._encodings, encodings])
+        self._weights = torch.cat([self._weights, weights])
+        shares = sample_weights(len(self._features), self._weights)
+        self.tau = self._model.target_model.learn(
+            self._features, self._encodings, self._weights * shares, iterations=UPDATE_STEPS, start=self.tau
+        )[-1]
+
+
+def frame_jaccard(found: Tensor, true: Tensor) -> Tensor:
+    """Returns the Jaccard of two masks, `[H, W] bool`; 1 where both are empty."""
+    union = (found | true).sum()
+    return (found & true).sum() / union if union else torch.ones((), device=found.device)
 
 
 def look(model: RTS, batch: Batch, frame: int, regions: list[SearchRegion]) -> tuple[Features, Tensor, Tensor]:
