@@ -29,7 +29,7 @@ from rts_batch.cli.review import review
 from rts_batch.cli.status import cancel, status
 from rts_batch.cli.submit import plan, resume, retry, submit
 from rts_batch.cli.train import train, train_boxes, train_export
-from rts_batch.cli.weights import import_, inspect
+from rts_batch.cli.weights import get, import_, inspect
 from rts_batch.version import __version__
 
 
@@ -69,7 +69,10 @@ app = _group(
         "train-boxes": train_boxes,
     },
 )
-app.add_typer(_group("Import and inspect networks' weights.", {"import": import_, "inspect": inspect}), name="weights")
+app.add_typer(
+    _group("Fetch, import and inspect networks' weights.", {"get": get, "import": import_, "inspect": inspect}),
+    name="weights",
+)
 app.add_typer(
     _group(
         "The benchmarks: make the manifest of one, score a run on it, fit the quality to it.",

@@ -120,10 +120,10 @@ class Submission:
     def elsewhere(self) -> Submission:
         """The same for a process with another working folder, on the cluster itself."""
         from rts_batch.io.storage.uris import absolute
-        from rts_batch.weights.registry import BUILT_IN
+        from rts_batch.weights.registry import NAMES
 
         weights = self.settings.weights
-        if weights is not None and weights not in BUILT_IN and Path(weights).exists():
+        if weights is not None and weights not in NAMES and Path(weights).exists():
             weights = str(Path(weights).absolute())
         settings = replace(self.settings, weights=weights, address=RunSettings.address)
         return replace(self, manifest=absolute(self.manifest), out=absolute(self.out), settings=settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from rts_batch.cli.options import JsonOption
 from rts_batch.cli.output import printable
-from rts_batch.errors import UsageError
+from rts_batch.errors import EXIT_FAILED, UsageError
 
 # The commands import torch themselves: `rts-batch --help` shall not wait for it.
 
@@ -34,6 +35,55 @@ def import_(
     weights = import_weights(source, sta=sta, licence=licence)
     save_weights(weights, output)
     print(weights.fingerprint)
+
+
+def get(
+    name: Annotated[str, typer.Argument(help="rts50.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FOLDER", help="A folder, path or URI, that has the files already."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Fetch them although they are there.")] = False,
+) -> None:
+    """Fetch published weights, import and check them; from then on --weights finds them by their name.
+
+    Shows first whose they are and under what licence. Prints where they are kept: RTS_BATCH_CACHE names another folder.
+    """
+    from rts_batch.weights.publications import PUBLISHED, cached
+
+    if name not in PUBLISHED:
+        raise UsageError(f"{name!r} is published nowhere that is known; it can be {', '.join(PUBLISHED)}")
+    publication, target = PUBLISHED[name], cached(name)
+    if target.is_file() and not again:
+        print(f"{name} is there already; --again fetches it anew", file=sys.stderr)
+        print(target)
+        return
+    about = {
+        "weights": publication.what,
+        "by": publication.authors,
+        "licence": publication.licence,
+        "from": source or publication.address,
+        "files": " and ".join(publication.files),
+        "into": str(target),
+    }
+    for word, text in about.items():
+        print(f"{word:<8} {printable(text)}", file=sys.stderr)
+    _agree(yes)
+
+    from rts_batch.weights.fetching import Folder, GoogleDrive
+    from rts_batch.weights.fetching import get as fetch
+
+    print(fetch(publication, GoogleDrive(publication) if source is None else Folder(source)))
+
+
+def _agree(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to agree; --yes says that you do")
+    if not typer.confirm("fetch them?", err=True):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def inspect(

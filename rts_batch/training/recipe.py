@@ -45,7 +45,7 @@ from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.synthetic import StillClips
 from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_STA
 from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
-from rts_batch.weights.registry import BUILT_IN
+from rts_batch.weights.registry import NAMES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,7 +147,7 @@ def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Makes the paths among some options absolute; URIs and the names of built-in weights stay."""
 
     def is_path(name: str, value: Any) -> bool:
-        return name in PATH_OPTIONS and "://" not in str(value) and value not in BUILT_IN
+        return name in PATH_OPTIONS and "://" not in str(value) and value not in NAMES
 
     return {
         name: str(folder / os.path.expandvars(value)) if is_path(name, value) else value

@@ -17,10 +17,12 @@ from rts_batch.model.sta import STA
 from rts_batch.weights.file import StaWeights, Weights, is_weights_file, load_weights_file, make_weights, save_weights
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.official import OfficialNetwork, load_checkpoint
+from rts_batch.weights.publications import PUBLISHED, cached
 from rts_batch.weights.untrained import untrained_state
 
 __all__ = [
     "BUILT_IN",
+    "NAMES",
     "StaWeights",
     "Weights",
     "build_model",
@@ -35,6 +37,9 @@ __all__ = [
 ]
 
 BUILT_IN: Final = ("rts-mini", "rts-mini-untrained")
+NAMES: Final = (*BUILT_IN, *PUBLISHED)
+"""What stands for weights wherever a file of them may; any other word is a path or a URI."""
+
 DATA: Final = Path(__file__).parent / "data"
 """Weights files that the package brings along."""
 
@@ -42,7 +47,7 @@ _OFFICIAL_LICENCE: Final = "not stated in the file; its authors' terms apply"
 
 
 def load_weights(path_or_name: str | Path) -> Weights:
-    """Loads a built-in name (`BUILT_IN`), a weights file of ours or an official RTS checkpoint.
+    """Loads a name (`NAMES`), a weights file of ours or an official RTS checkpoint.
 
     Raises `WeightsError` naming the file and the first key or byte at fault, or the names there are.
     """
@@ -147,6 +152,8 @@ def _load_any(path_or_name: str | Path) -> Weights | OfficialNetwork:
 
 
 def _path_of(path_or_name: str | Path) -> Path:
+    if path_or_name in PUBLISHED:
+        return cached(str(path_or_name))
     return DATA / f"{path_or_name}.safetensors" if path_or_name in BUILT_IN else Path(path_or_name)
 
 
@@ -156,7 +163,10 @@ def _not_found(path_or_name: str | Path) -> str:
             f"this release brings no trained weights {str(path_or_name)!r}; name a file, or 'rts-mini-untrained' to "
             "try the pipeline with random weights, whose masks are meaningless"
         )
-    known = ", ".join(BUILT_IN)
+    if path_or_name in PUBLISHED:
+        target = cached(str(path_or_name))
+        return f"{path_or_name} has not been fetched yet (to {target}): rts-batch weights get {path_or_name}"
+    known = ", ".join(NAMES)
     return (
         f"{path_or_name}: no such weights file; give a path to rts50.pth or to a .safetensors file, or one of {known}"
     )

@@ -19,7 +19,7 @@ from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.weights.inference import fast_networks
-from rts_batch.weights.registry import BUILT_IN, DATA, Weights, default_quality, load_weights
+from rts_batch.weights.registry import DATA, NAMES, Weights, default_quality, load_weights
 from rts_batch.worker.tracker import TrackerDescription
 
 PREFERRED_THREADS: Final = {"mobilenetv2": 1, "resnet50": 4}
@@ -54,7 +54,7 @@ class RtsFactory:
         quality = weights.quality or default_quality()
         return TrackerDescription(
             # Workers have folders of their own.
-            weights=str(Path(name).absolute()) if name not in BUILT_IN and Path(name).exists() else name,
+            weights=str(Path(name).absolute()) if name not in NAMES and Path(name).exists() else name,
             fingerprint=weights.fingerprint,
             device=device,
             boxes=weights.sta is not None,

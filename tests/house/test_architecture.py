@@ -41,6 +41,7 @@ LIBRARIES = {
     "av": ("io.video", "review.overlay_video"),
     "decord": ("io.video",),
     "safetensors": ("weights",),
+    "gdown": ("weights.fetching",),
     "trax": ("evaluation.vot_tracker",),
     "triton": ("tracking.gpu.kernels",),
     "pyarrow.dataset": (),  # reads with Arrow's threads, which now and then abort the interpreter

@@ -37,7 +37,6 @@ from rts_batch.weights.registry import (
     save_weights,
 )
 from rts_batch.weights.untrained import untrained_state
-from tests.support.checkpoint_files import RTS_OPTIONS, STA_OPTIONS, save_official
 
 TINY = dataclasses.replace(
     RTS_MINI, name="tiny", feature_dim=4, label_encoder_dims=(2, 2, 2), num_filters=2, decoder_dims=(4, 4, 4, 4)
@@ -354,7 +353,7 @@ def test_shipped_weights_load_by_name_once_they_are_there(
     assert load_weights("rts-mini").fingerprint == load_weights(tiny_file).fingerprint
 
 
-@pytest.mark.parametrize("name", ["rts50", "no/such.pth", "."])
+@pytest.mark.parametrize("name", ["rts51", "no/such.pth", "."])
 def test_unknown_name_lists_the_names(name: str) -> None:
     with pytest.raises(WeightsError, match=r"no such weights file; .* one of rts-mini, rts-mini-untrained"):
         load_weights(name)
@@ -371,15 +370,6 @@ def test_networks_are_built_with_the_weights() -> None:
 
 
 # Official files, and the commands
-
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("official")
-    rts, sta = untrained_state(network_layout(RTS50), 1), untrained_state(network_layout(StaConfig()), 2)
-    save_official(folder / "rts50.pth", rts, options=RTS_OPTIONS)
-    save_official(folder / "sta.pth.tar", sta, options=STA_OPTIONS, net_type="STANet", legacy=True)
-    return folder
 
 
 def invoke(*arguments: object) -> Any:
