@@ -8,7 +8,8 @@
     ├── ManifestError                exit 10   rows that are wrong; carries every problem found
     ├── RunFolderError               exit 11
     │   ├── RunBusyError             exit 11   another run holds the folder's lease
-    │   └── RunMismatchError         exit 11   the folder belongs to a run with other settings
+    │   ├── RunMismatchError         exit 11   the folder belongs to a run with other settings
+    │   └── StaleError               exit 11   what was to be changed has changed meanwhile
     ├── WeightsError                 exit 12   a weights file that is wrong, damaged or hostile
     ├── ClusterError                 exit 13   Ray, the GPU or the driver
     ├── StorageError                 exit 1    bytes could not be read or written; `transient` says whether to try again
@@ -35,6 +36,7 @@ __all__ = [
     "RunFolderError",
     "RunMismatchError",
     "SettingsError",
+    "StaleError",
     "StorageError",
     "TrainingError",
     "UsageError",
@@ -85,6 +87,10 @@ class RunBusyError(RunFolderError):
 
 
 class RunMismatchError(RunFolderError):
+    pass
+
+
+class StaleError(RunFolderError):
     pass
 
 

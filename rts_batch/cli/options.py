@@ -42,6 +42,10 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many of
 RedoChangedOption = Annotated[
     bool, typer.Option("--redo-changed", help="Track videos again that are done and whose rows have changed since.")
 ]
+CorrectionsOption = Annotated[
+    bool,
+    typer.Option("--corrections", help="Put RUN/corrections.csv into the manifest, and track its videos again."),
+]
 OnErrorOption = Annotated[OnError, typer.Option(help="stop hands out nothing more once a video has failed.")]
 MaxFailuresOption = Annotated[
     int | None, typer.Option(min=1, help="Hand out nothing more once so many videos have failed.")

@@ -9,6 +9,7 @@ import typer
 
 from rts_batch.cli.options import (
     AddressOption,
+    CorrectionsOption,
     JsonOption,
     LanesOption,
     LimitOption,
@@ -159,6 +160,7 @@ def plan(
 
 def resume(
     run: RunArgument,
+    corrections: CorrectionsOption = False,
     workers: WorkersOption = None,
     lanes: LanesOption = None,
     device: OtherDeviceOption = None,
@@ -172,7 +174,16 @@ def resume(
     """Go on with a run, with the manifest and the settings in its folder."""
     scope = _scope(shard, limit, on_error, max_failures)
     changed = {"workers": workers, "lanes": lanes, "device": device, "address": address}
-    _begun(run, scope, changed, as_json).run(again=["resume", run, *scope_words(scope)])
+    begun = _begun(run, scope, changed, as_json)
+    again = ["resume", run, *scope_words(scope)]
+    if not corrections:
+        begun.run(again=again)
+        return
+    from rts_batch.runs.corrections import merged_manifest
+
+    with merged_manifest(run) as manifest:
+        redone = dataclasses.replace(begun, manifest=manifest, scope=dataclasses.replace(scope, redo_changed=True))
+        redone.run(again=[*again, "--corrections"])
 
 
 def retry(

@@ -63,7 +63,7 @@ class Lease:
 
     def __enter__(self) -> Lease:
         while True:
-            with _only_one_here(self._uri):
+            with only_one_here(self._uri):
                 holder = _read(self._uri)
                 if holder is None and files.create_bytes(self._uri, self._content()):
                     break
@@ -85,7 +85,7 @@ class Lease:
         self._closing.set()
         self._thread.join()
         # A lease that stays behind costs the next run nothing here and a minute elsewhere.
-        with contextlib.suppress(StorageError), _only_one_here(self._uri):
+        with contextlib.suppress(StorageError), only_one_here(self._uri):
             holder = _read(self._uri)
             if holder is not None and holder.get("token") == self._token:
                 files.delete(self._uri)
@@ -118,14 +118,14 @@ class Lease:
                 return
             if now != holder:
                 raise busy
-        with _only_one_here(self._uri):
+        with only_one_here(self._uri):
             if _read(self._uri) == holder:
                 files.delete(self._uri)
 
     def _renew(self) -> None:
         while not self._closing.wait(self._heartbeat):
             # A store that cannot be reached says nothing about who holds the lease: try again at the next beat.
-            with contextlib.suppress(StorageError), _only_one_here(self._uri):
+            with contextlib.suppress(StorageError), only_one_here(self._uri):
                 holder = _read(self._uri)
                 if holder is not None and holder.get("token") != self._token:
                     self.lost.set()
@@ -225,8 +225,8 @@ def _read(uri: str) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _only_one_here(uri: str) -> Iterator[None]:
-    """Makes reading and then writing the lease one step among the processes of this host (local folders only)."""
+def only_one_here(uri: str) -> Iterator[None]:
+    """Makes reading and then writing a file one step among the processes of this host (local folders only)."""
     path = uris.local_path(uri)
     if fcntl is None or path is None:
         yield

@@ -12,6 +12,7 @@
     status.json             how far the present submission, or the last one, has come
     summary.json            the last submission's result
     cancel.json             asks the present submission to stop
+    corrections.csv         rows that correct labels, to be tracked again; see `rts_batch.runs.corrections`
 
 A submission of one shard has `lease-<i>-of-<n>.json`, `status-…`, `summary-…` and `cancel-…` of its own.
 
@@ -108,6 +109,10 @@ class RunPaths:
     @property
     def cancel(self) -> str:
         return self._of_submission("cancel")
+
+    @property
+    def corrections(self) -> str:
+        return self._join("corrections.csv")
 
     def _of_submission(self, name: str) -> str:
         return self._join(f"{name}-{self.shard}.json" if self.shard else f"{name}.json")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rts_batch import read_masks
+from rts_batch.masks import encode_rle
+from rts_batch.runs.corrections import CorrectionsBook
 from tests.support.running import STUB, run, write_manifest
 from tests.support.videos import make_video
 
@@ -17,6 +21,12 @@ BOX = [30, 30, 20, 20]
 
 def masks_in(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "masks").iterdir()}
+
+
+def mask_of(x: int, y: int) -> str:
+    mask = np.zeros((120, 160), bool)
+    mask[y : y + 20, x : x + 20] = True
+    return json.dumps({"size": [120, 160], "counts": encode_rle(mask).decode()})
 
 
 def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path) -> None:
@@ -50,3 +60,26 @@ def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path) -> None
         "b": [0],
     }
     assert run("verify", out).code == 0
+
+
+def test_resume_puts_saved_corrections_in(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_video(tmp_path / f"{name}.mp4", 8)
+    rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, "box": BOX} for name in ("a", "b")]
+    out = tmp_path / "run"
+    assert run("submit", write_manifest(tmp_path / "first.jsonl", rows), "--out", out, *STUB).code == 0
+    assert "has no corrections" in run("resume", out, "--corrections").err
+    before = masks_in(out)
+    book = CorrectionsBook(str(out))
+    book.save("none", [{**rows[0], "object_id": 1, "frame": 5, "mask": mask_of(60, 40)} | {"box": None}])
+
+    outcome = run("resume", out, "--corrections", "--json")
+    assert (outcome.code, outcome.summary["done"]) == (0, 2), outcome.err
+    after = masks_in(out)
+    assert len(before.items() & after.items()) == 1
+    rows_now = list(read_masks(str(out)).video("a").rows())
+    assert [row.frame for row in rows_now if row.state == "prompt"] == [0, 5]
+    assert rows_now[5].mask()[45, 65], "the mask is the correction's own"
+    assert book.pending() == []
+    assert run("resume", out, "--corrections", "--json").summary["already_done"] == 2, "once more, and nothing to do"
+    assert masks_in(out) == after

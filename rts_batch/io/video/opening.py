@@ -14,6 +14,7 @@ from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.members import is_archive
 from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
 from rts_batch.io.video.pyav import PyavSource
+from rts_batch.io.video.sought import SoughtSource
 
 __all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
 
@@ -28,6 +29,7 @@ def open_video(
     end: int | None = None,
     backward: bool = False,
     last_time: float | None = None,
+    start_time: float | None = None,
     decode_memory: int = DECODE_MEMORY,
     threads: int = 1,
     content: Content | None = None,
@@ -46,6 +48,8 @@ def open_video(
         backward: give the frames from the one before `end` down to `start`. PyAV reads them, whatever `decoder` says;
             `rts_batch.io.video.backward` says what that costs.
         last_time: seconds; reading backward begins no earlier than with the frame that is nearest to it.
+        start_time: seconds at which frame `start` is shown, where that is known: PyAV, reading forward, enters a file
+            there and not at its beginning, unless the file shows no frame then.
         decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
             ones in bursts.
         threads: of the decoder.
@@ -77,6 +81,9 @@ def open_video(
             threads=threads,
             report=report,
         )
+    if start_time is not None:
+        probe = probe_file(path, report=report, content=content)
+        return SoughtSource(probe, wanted, time=start_time, threads=threads, report=report)
     probe = probe_file(path, packets=decoder == "decord", report=report, content=content)
 
     def with_pyav() -> FrameSource:

@@ -64,6 +64,7 @@ class DecodingProcess:
         end: int | None = None,
         backward: bool = False,
         last_time: float | None = None,
+        start_time: float | None = None,
         threads: int = 1,
     ) -> FrameSource:
         """Opens a video as `rts_batch.io.video.opening.open_video` does. One video can be open at a time.
@@ -85,6 +86,7 @@ class DecodingProcess:
             "end": end,
             "backward": backward,
             "last_time": last_time,
+            "start_time": start_time,
             "threads": threads,
             "decode_memory": self._channel.limits.decode_memory,
         }

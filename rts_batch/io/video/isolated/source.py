@@ -153,7 +153,7 @@ class RemoteSource(FrameSource):
         else:
             raise VideoError(f"{self.path}: {reason}") from None
         if self._next is not None:
-            self._request |= {"end" if self._backward else "start": self._next, "last_time": None}
+            self._request |= {"end" if self._backward else "start": self._next, "last_time": None, "start_time": None}
 
     def close(self) -> None:
         if self._under_way:
