@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from rts_batch.config import Overlap, ProfileChoice
 from rts_batch.errors import PromptError, UsageError
+from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 from rts_batch.masks import Box, Marking, TrackedFrame
@@ -155,7 +156,7 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rts-batch-"))
             near = bring(os.fspath(video), Path(folder) / "video")
             decoding = stack.enter_context(DecodingProcess())
-            for frame in stack.enter_context(decoding.open(near, start=start, end=end)):
+            for frame in stack.enter_context(decoding.open(near, FrameRange(start, end))):
                 yield frame.index, frame.time, frame.image
         return
     for index, image in enumerate(video):

@@ -27,7 +27,7 @@ from rts_batch.export.formats.youtube_vis import YoutubeVis
 from rts_batch.export.frames import write_frames
 from rts_batch.export.names import ExportName
 from rts_batch.io.storage.staging import staged_folder
-from rts_batch.io.video.opening import FrameSource, open_video
+from rts_batch.io.video.opening import FrameRange, FrameSource, open_video
 from rts_batch.runs.reading import read_masks
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.video_masks import VideoMasks
@@ -166,4 +166,4 @@ def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSou
 
 
 def _open(path: Path, start: int = 0, end: int | None = None) -> FrameSource:
-    return open_video(str(path), start=start, end=end)
+    return open_video(str(path), FrameRange(start, end))

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from rts_batch.errors import ResultsError, StorageError, VideoError
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
-from rts_batch.io.video.opening import FrameSource, open_video
+from rts_batch.io.video.opening import FrameRange, FrameSource, open_video
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.runs.paths import RunPaths
 
@@ -73,7 +73,7 @@ class VideoSources:
         """
         with (
             tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch,
-            open_video(str(self.fetch(video_id, scratch)), start=start, end=end) as source,
+            open_video(str(self.fetch(video_id, scratch)), FrameRange(start, end)) as source,
         ):
             height, width = size
             if (source.info.height, source.info.width) != size:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rts_batch.errors import CheckpointError, VideoError
 from rts_batch.io.results.schema import Row
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.io.storage.ranges import RangedObject
-from rts_batch.io.video.frames import Damage, Frame, FrameSource
+from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 from rts_batch.masks import TrackedFrame, encode_rle
@@ -91,7 +91,7 @@ class Attempt:
         self._checkpoints = self._open_checkpoints()
         yield Phase(key=key, phase="track")
         masks = scratch / "masks.parquet"
-        with self._open(**self._part()) as self._source, self._open_writer(masks) as self._writer:
+        with self._open(self._part()) as self._source, self._open_writer(masks) as self._writer:
             yield Opened(key=key, frames=expected_frames(self._source, self._task), decoder=self._source.info.decoder)
             self._open_book()
             yield from self._track()
@@ -143,14 +143,14 @@ class Attempt:
             count=self._count,
         )
 
-    def _part(self) -> dict[str, Any]:
+    def _part(self) -> FrameRange:
         """What of the video is read first."""
         part = reading(self._task)
         # From the checkpoint's own frame on, so that there is one even where it was the video's last.
-        return {**part, "start": self._earlier.frame} if self._earlier else part
+        return replace(part, start=self._earlier.frame) if self._earlier else part
 
-    def _open(self, **part: Any) -> FrameSource:
-        return self._decoding.open(self._video, decoder=self._settings.decoder, **part)
+    def _open(self, wanted: FrameRange) -> FrameSource:
+        return self._decoding.open(self._video, wanted, decoder=self._settings.decoder)
 
     def _open_writer(self, path: Path) -> ResultsWriter:
         task, settings = self._task, self._settings

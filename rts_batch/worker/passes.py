@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from rts_batch.io.video.opening import Frame, FrameSource
+from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import TrackedFrame
 from rts_batch.worker.prompts import PromptBook
@@ -26,17 +25,17 @@ TrackedRows = tuple[Frame, Mapping[int, TrackedFrame]]
 is lent: gone when the next is taken."""
 
 
-def reading(task: VideoTask) -> dict[str, Any]:
-    """What of the video is read first, as `open_video` takes it."""
+def reading(task: VideoTask) -> FrameRange:
+    """What of the video is read first."""
     frame, time = task.last_prompt()
     if task.annotates:
         # Between times that say no frame, anything may be wanted.
         first = task.start if time is not None else min(p.frame or 0 for t in task.targets for p in t.prompts)
-        return {"start": first, "end": task.end if frame is None or time is not None else frame + 1}
+        return FrameRange(first, task.end if frame is None or time is not None else frame + 1)
     if task.direction == "backward":
         end = task.end if frame is None and time is None else None if frame is None else frame + 1
-        return {"start": task.start, "end": end, "backward": True, "last_time": time}
-    return {"start": task.start, "end": task.end}
+        return FrameRange(task.start, end, backward=True, last_time=time)
+    return FrameRange(task.start, task.end)
 
 
 def expected_frames(source: FrameSource, task: VideoTask) -> int | None:
@@ -67,7 +66,7 @@ def track_video(
     tracker: LoadedTracker,
     book: PromptBook,
     source: FrameSource,
-    reopen: Callable[..., FrameSource],
+    reopen: Callable[[FrameRange], FrameSource],
     timing: Timing,
     forward: Forward | None = None,
 ) -> Iterator[TrackedRows]:
@@ -75,7 +74,7 @@ def track_video(
 
     Args:
         source: opened as `reading` says; it is closed where a second pass is needed.
-        reopen: opens the same video again; takes `start`, `end` and `backward`.
+        reopen: opens other frames of the same video.
         timing: counts what the frames and the tracker take.
         forward: the state of the forward pass, to begin with and to look at between frames.
 
@@ -98,7 +97,7 @@ def track_video(
     book.check_end(end)
     if task.direction == "both" and book.last_begin > task.start:
         source.close()
-        with reopen(start=task.start, end=book.last_begin + 1, backward=True) as before:
+        with reopen(FrameRange(task.start, book.last_begin + 1, backward=True)) as before:
             yield from _before_the_prompts(task, tracker, book, before, timing)
             source.warnings += [text for text in before.warnings if text not in source.warnings]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
 
 from rts_batch.config import Overlap
 from rts_batch.errors import RtsBatchError
+from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.spool import bring
@@ -73,7 +73,7 @@ def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName
     try:
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
             video = bring(task.uri, folder, decoder=decoder)
-            with process.open(video, decoder=decoder, **_part(task)) as source:
+            with process.open(video, _part(task), decoder=decoder) as source:
                 used, size = source.info.decoder, (source.info.width, source.info.height)
                 book = PromptBook(task, source.info, boxes=True, overlap=overlap)
                 end = min(source.wanted.start, source.info.frames or source.wanted.start)
@@ -100,9 +100,8 @@ def check_boxes(tasks: Iterable[VideoTask], found: Iterable[DeepCheck]) -> list[
     return list(doubts_of_frames(boxes, sizes))
 
 
-def _part(task: VideoTask) -> dict[str, Any]:
+def _part(task: VideoTask) -> FrameRange:
     """What must be read to see every prompt's frame; forward, since only that is needed once."""
-    part = reading(task)
     by_frame = [prompt.frame for target in task.targets for prompt in target.prompts]
     first = min((frame for frame in by_frame if frame is not None), default=task.start)
-    return {"start": task.start if None in by_frame else first, "end": part["end"]}
+    return FrameRange(task.start if None in by_frame else first, reading(task).end)

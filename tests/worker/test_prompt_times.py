@@ -43,12 +43,12 @@ def make_task(path: Path, **row: Any) -> VideoTask:
 
 def find(task: VideoTask, path: Path, **options: Any) -> tuple[int, int, list[str]]:
     """The frame on which the only prompt comes, what number it shows, and what the book warns of."""
-    with open_video(str(path), **reading(task), **options) as source:
+    with open_video(str(path), reading(task), **options) as source:
         book = PromptBook(task, source.info, boxes=True)
         end = source.wanted.start
         for frame in source:
             end = max(end, frame.index + 1)
-            if book.due(frame, backward=bool(reading(task).get("backward"))):
+            if book.due(frame, backward=source.wanted.backward):
                 return frame.index, read_number(frame.image), book.warnings
         book.check_end(end)
     raise AssertionError("the prompt did not come, and nobody said so")

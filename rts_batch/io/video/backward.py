@@ -36,27 +36,13 @@ STRAYS: Final = 32
 
 
 class BackwardSource(PyavSource):
-    """The wanted frames, the last one first.
-
-    Args:
-        last_time: reading begins no earlier than with the frame that is nearest to this time, in seconds; without an
-            `end` it begins right there.
-    """
+    """The wanted frames, the last one first; without an `end` that is the one nearest to `last_time`."""
 
     seeks = True
 
-    def __init__(
-        self,
-        probe: Probe,
-        wanted: FrameRange,
-        *,
-        last_time: float | None,
-        threads: int,
-        report: Report,
-    ) -> None:
+    def __init__(self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report) -> None:
         super().__init__(probe, wanted, threads=threads, report=report)
         self._threads = threads
-        self._last_time = last_time
         self._moments: list[Moment] = []
         self._pts: list[int | None] = []
         """As the decoder gives them: they tell the frames apart, whatever their order."""
@@ -95,7 +81,7 @@ class BackwardSource(PyavSource):
 
     def _is_past(self, moment: Moment) -> bool:
         """Whether this frame lies past where reading begins."""
-        end, time = self.wanted.end, self._last_time
+        end, time = self.wanted.end, self.wanted.last_time
         if end is not None and moment.index < end:
             return False
         if time is None:

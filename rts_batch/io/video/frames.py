@@ -7,14 +7,24 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Content", "Damage", "Frame", "FrameRange", "FrameSource", "Moment", "Report", "VideoInfo"]
+__all__ = [
+    "EVERY_FRAME",
+    "Content",
+    "Damage",
+    "Frame",
+    "FrameRange",
+    "FrameSource",
+    "Moment",
+    "Report",
+    "VideoInfo",
+]
 
 Report = Callable[[str | None], None]
 """Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
@@ -44,10 +54,19 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """Which frames of a video are wanted: from `start` to `end` (exclusive; None is the video's end)."""
+    """Which frames of a video are wanted, and in which order."""
 
     start: int = 0
+    """Counted from the video's first frame, 0."""
     end: int | None = None
+    """Exclusive; None is the video's end."""
+    backward: bool = False
+    """From the one before `end` down to `start`; `rts_batch.io.video.backward` says what that costs."""
+    last_time: float | None = None
+    """Seconds; reading backward begins no earlier than with the frame that is nearest to it."""
+    start_time: float | None = None
+    """Seconds at which frame `start` is shown, where that is known: PyAV, reading forward, enters a file there and not
+    at its beginning, unless the file shows no frame then."""
 
     def has(self, index: int) -> bool:
         return index >= self.start and not self.is_past(index)
@@ -56,8 +75,12 @@ class FrameRange:
         return self.end is not None and index >= self.end
 
     def of(self, frames: int) -> range:
-        """The wanted indices of a video of so many frames."""
-        return range(self.start, frames if self.end is None else min(self.end, frames))
+        """The wanted indices of a video of so many frames, in the order of reading."""
+        indices = range(self.start, frames if self.end is None else min(self.end, frames))
+        return indices[::-1] if self.backward else indices
+
+
+EVERY_FRAME: Final = FrameRange()
 
 
 @dataclass(frozen=True, slots=True)

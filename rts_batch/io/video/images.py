@@ -37,7 +37,7 @@ class ImagesSource(FrameSource):
             has another size.
     """
 
-    def __init__(self, path: str, wanted: FrameRange, *, report: Report, backward: bool = False) -> None:
+    def __init__(self, path: str, wanted: FrameRange, *, report: Report) -> None:
         self._members = open_members(path)
         try:
             self._pictures = _Pictures(self._members, report)
@@ -49,12 +49,10 @@ class ImagesSource(FrameSource):
         info = VideoInfo(height, width, len(self._pictures.names), None, None, "images")
         super().__init__(path, info, wanted)
         self.warnings = self._pictures.warnings
-        self._backward = backward
 
     def frames(self) -> Iterator[Frame]:
         names = self._pictures.names
-        indices = self.wanted.of(len(names))
-        for index in reversed(indices) if self._backward else indices:
+        for index in self.wanted.of(len(names)):
             image = self._pictures.read(names[index])
             if image.shape != (self.info.height, self.info.width, 3):
                 height, width, _ = image.shape

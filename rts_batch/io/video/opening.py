@@ -8,7 +8,7 @@ from typing import Final
 from rts_batch.errors import VideoError
 from rts_batch.io.video.backward import BackwardSource
 from rts_batch.io.video.decord import DecordSource
-from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
+from rts_batch.io.video.frames import EVERY_FRAME, Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
 from rts_batch.io.video.images import ImagesSource
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.members import is_archive
@@ -16,20 +16,16 @@ from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_de
 from rts_batch.io.video.pyav import PyavSource
 from rts_batch.io.video.sought import SoughtSource
 
-__all__ = ["DECODE_MEMORY", "Damage", "Frame", "FrameSource", "VideoInfo", "open_video"]
+__all__ = ["DECODE_MEMORY", "EVERY_FRAME", "Damage", "Frame", "FrameRange", "FrameSource", "VideoInfo", "open_video"]
 
 DECODE_MEMORY: Final = DecodingLimits.decode_memory
 
 
 def open_video(
     path: str,
+    wanted: FrameRange = EVERY_FRAME,
     *,
     decoder: DecoderName = "auto",
-    start: int = 0,
-    end: int | None = None,
-    backward: bool = False,
-    last_time: float | None = None,
-    start_time: float | None = None,
     decode_memory: int = DECODE_MEMORY,
     threads: int = 1,
     content: Content | None = None,
@@ -42,14 +38,9 @@ def open_video(
 
     Args:
         path: a local path.
+        wanted: which frames to give, and in which order.
         decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
-        start: first frame to give, counted from 0.
-        end: frame before which to stop; None is the video's end.
-        backward: give the frames from the one before `end` down to `start`. PyAV reads them, whatever `decoder` says;
-            `rts_batch.io.video.backward` says what that costs.
-        last_time: seconds; reading backward begins no earlier than with the frame that is nearest to it.
-        start_time: seconds at which frame `start` is shown, where that is known: PyAV, reading forward, enters a file
-            there and not at its beginning, unless the file shows no frame then.
+            Backward, and from `start_time` on, PyAV reads, whatever it says.
         decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
             ones in bursts.
         threads: of the decoder.
@@ -60,31 +51,24 @@ def open_video(
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
     """
-    wanted = FrameRange(start, end)
     if content is not None:
         decoder = "pyav"
     elif not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
     elif os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) and is_archive(path)):
-        return ImagesSource(path, wanted, report=report, backward=backward)
+        return ImagesSource(path, wanted, report=report)
     elif not os.path.isfile(path):
         raise VideoError(f"{path} is neither a file nor a folder")
     elif os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
 
     report("pyav")
-    if backward:
-        return BackwardSource(
-            probe_file(path, report=report, content=content),
-            wanted,
-            last_time=last_time,
-            threads=threads,
-            report=report,
-        )
-    if start_time is not None:
-        probe = probe_file(path, report=report, content=content)
-        return SoughtSource(probe, wanted, time=start_time, threads=threads, report=report)
-    probe = probe_file(path, packets=decoder == "decord", report=report, content=content)
+    packets = decoder == "decord" and not wanted.backward and wanted.start_time is None
+    probe = probe_file(path, packets=packets, report=report, content=content)
+    if wanted.backward:
+        return BackwardSource(probe, wanted, threads=threads, report=report)
+    if wanted.start_time is not None:
+        return SoughtSource(probe, wanted, time=wanted.start_time, threads=threads, report=report)
 
     def with_pyav() -> FrameSource:
         report("pyav")

@@ -24,7 +24,7 @@ from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video import spool
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecodingLimits, SpoolLimits
-from rts_batch.io.video.opening import Frame, open_video
+from rts_batch.io.video.opening import Frame, FrameRange, open_video
 from rts_batch.io.video.spool import bring
 from tests.support.decoded import frames_with_a_kill, same
 from tests.support.faulty_proxy import FaultyProxy
@@ -90,8 +90,8 @@ def test_streamed_frames_are_those_of_the_file(
         frames = list(source)
         assert same(frames, list(expected))
         assert source.warnings == expected.warnings == []
-    assert same(read(process, stored, start=7, end=20), frames[7:20])
-    assert same(read(process, stored, start=3, backward=True), frames[3:][::-1])
+    assert same(read(process, stored, wanted=FrameRange(start=7, end=20)), frames[7:20])
+    assert same(read(process, stored, wanted=FrameRange(start=3, backward=True)), frames[3:][::-1])
     assert len(stored._blocks) <= streaming.BLOCKS_HELD
     assert process.starts == 1
 

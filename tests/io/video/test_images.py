@@ -15,7 +15,7 @@ from PIL import Image
 from rts_batch.errors import VideoError
 from rts_batch.io.storage import files
 from rts_batch.io.video.description import describe_video
-from rts_batch.io.video.frames import Frame, VideoInfo
+from rts_batch.io.video.frames import Frame, FrameRange, VideoInfo
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.opening import open_video
 from rts_batch.io.video.spool import bring
@@ -41,7 +41,7 @@ def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path: Path, ending: 
     assert [(frame.index, frame.time) for frame in frames] == [(index, None) for index in range(12)]
     for frame, (image, _) in zip(frames, draw(12), strict=True):
         assert np.abs(frame.image.astype(int) - image).mean() < (0.001 if ending == ".png" else 6)
-    assert [frame.index for frame in read(tmp_path / "clip", start=3, end=5)[1]] == [3, 4]
+    assert [frame.index for frame in read(tmp_path / "clip", wanted=FrameRange(start=3, end=5))[1]] == [3, 4]
 
 
 def _zip(folder: Path, target: Path) -> None:
@@ -64,7 +64,9 @@ def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, en
     info, frames, _ = read(tmp_path / f"a.{ending}")
     assert info == VideoInfo(120, 160, 12, None, None, "images")
     assert same(frames, expected)
-    assert same(read(tmp_path / f"a.{ending}", start=2, end=9, backward=True)[1], expected[2:9][::-1])
+    assert same(
+        read(tmp_path / f"a.{ending}", wanted=FrameRange(start=2, end=9, backward=True))[1], expected[2:9][::-1]
+    )
 
 
 def test_archives_that_are_no_video_are_named(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_folder_without_images_is_no_video(tmp_path: Path) -> None:
         read(tmp_path)
     make_images(tmp_path / "clip", 3)
     with pytest.raises(VideoError, match="no frame 3"):
-        read(tmp_path / "clip", start=3)
+        read(tmp_path / "clip", wanted=FrameRange(start=3))
 
 
 # Which pictures are frames
@@ -160,7 +162,7 @@ def test_masks_beside_frames_are_no_frames(tmp_path: Path, kind: str, place: str
         assert "taken for masks and left out; the frames are 6 pictures like" in warning
         assert next(iter(frames)) in warning
     assert next(iter(beside)) in warnings[0]
-    assert shown(video, backward=True)[0] == list(range(6))[::-1]
+    assert shown(video, wanted=FrameRange(backward=True))[0] == list(range(6))[::-1]
 
 
 def test_folders_of_masks_in_an_archive_are_no_frames(tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_sixteen_bits_are_read_by_those_in_use(tmp_path: Path, bits: int, ending
     _, frames, (warning,) = read(tmp_path / "clip")
     assert all(np.array_equal(frame.image[..., 0], grey) for frame, grey in zip(frames, expected, strict=True))
     assert f"the values 0 to {(1 << bits) - 1} become 0 to 255 in all of them" in warning
-    assert np.array_equal(read(tmp_path / "clip", start=3)[1][0].image, frames[3].image)
+    assert np.array_equal(read(tmp_path / "clip", wanted=FrameRange(start=3))[1][0].image, frames[3].image)
 
 
 def test_thermal_values_that_lie_close_together_are_spread(tmp_path: Path) -> None:

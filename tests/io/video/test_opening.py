@@ -14,7 +14,7 @@ from rts_batch.errors import VideoError
 from rts_batch.io.video import backward as video_backward
 from rts_batch.io.video import decord as video_decord
 from rts_batch.io.video.limits import DecoderName
-from rts_batch.io.video.opening import DECODE_MEMORY, Frame, VideoInfo, open_video
+from rts_batch.io.video.opening import DECODE_MEMORY, Frame, FrameRange, VideoInfo, open_video
 from rts_batch.io.video.probe import probe_file, unsuitable_for_decord
 from tests.support.decoded import same
 from tests.support.videos import draw, make_audio, make_images, make_video, remux
@@ -125,7 +125,7 @@ def test_times_are_exact_in_a_variable_rate(tmp_path: Path) -> None:
 def test_start_and_end_cut_without_shifting(tmp_path: Path, decoder: DecoderName, start: int, end: int | None) -> None:
     make_video(tmp_path / "a.mp4", 25, options={"g": "10", "bf": "2"})
     _, everything, _ = read(tmp_path / "a.mp4", decoder)
-    _, part, warnings = read(tmp_path / "a.mp4", decoder, start=start, end=end)
+    _, part, warnings = read(tmp_path / "a.mp4", decoder, wanted=FrameRange(start=start, end=end))
     assert same(part, everything[start:end])
     assert part[0].index == start
     assert not warnings
@@ -135,14 +135,14 @@ def test_start_and_end_cut_without_shifting(tmp_path: Path, decoder: DecoderName
 def test_start_past_the_end_names_the_length(tmp_path: Path, decoder: DecoderName) -> None:
     make_video(tmp_path / "a.mp4", 5)
     with pytest.raises(VideoError, match="no frame 5 to start from: it has 5 frames"):
-        read(tmp_path / "a.mp4", decoder, start=5)
+        read(tmp_path / "a.mp4", decoder, wanted=FrameRange(start=5))
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, None), (3, 20), (7, 25)])
 def test_bursts_cut_without_shifting(tmp_path: Path, start: int, end: int | None) -> None:
     make_video(tmp_path / "a.mp4", 25, options={"g": "10", "bf": "2"})
     everything = read(tmp_path / "a.mp4")[1]
-    burst = read(tmp_path / "a.mp4", "decord", decode_memory=0, start=start, end=end)[1]
+    burst = read(tmp_path / "a.mp4", "decord", decode_memory=0, wanted=FrameRange(start=start, end=end))[1]
     assert same(burst, everything[start:end])
     assert same(read_backward(tmp_path / "a.mp4", start=start, end=end), everything[start:end][::-1])
 
@@ -265,7 +265,7 @@ BACKWARD: dict[str, dict[str, Any]] = {
 
 
 def read_backward(path: Path, **options: Any) -> list[Frame]:
-    with open_video(str(path), backward=True, **options) as source:
+    with open_video(str(path), FrameRange(backward=True, **options)) as source:
         return list(source)
 
 

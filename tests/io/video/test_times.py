@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import av
 import pytest
 
 from rts_batch.io.video.isolated.process import DecodingProcess
-from rts_batch.io.video.opening import open_video
+from rts_batch.io.video.opening import FrameRange, open_video
 from tests.support.barcodes import make_numbered, read_number
 
 REORDERED = {
@@ -52,7 +53,7 @@ def test_reordered_frames_of_avi_have_the_files_times_in_order(
     assert numbers == list(range(40))
     assert times == pytest.approx(packet_times(path))
     assert warnings == []
-    assert read(path, backward=True) == (numbers[::-1], times[::-1], [])
+    assert read(path, wanted=FrameRange(backward=True)) == (numbers[::-1], times[::-1], [])
     with process.open(path) as source:
         assert [(frame.index, frame.time) for frame in source] == list(enumerate(times))
     assert read(path, decoder="decord")[1] == times
@@ -90,9 +91,9 @@ def test_each_frame_knows_the_times_beside_it(tmp_path: Path, decoder: Any, endi
     make_numbered(path, len(ticks), ticks=ticks)
     seconds = [tick / 1000 for tick in ticks]
     expected = list(zip(seconds, [None, *seconds[:-1]], [*seconds[1:], None], strict=True))
-    for part in ({}, {"start": 2, "end": 5}):
-        with open_video(str(path), decoder=decoder, **part) as source:
+    for wanted in (FrameRange(), FrameRange(2, 5)):
+        with open_video(str(path), wanted, decoder=decoder) as source:
             found = [(frame.moment.time, frame.moment.before, frame.moment.after) for frame in source]
             assert found == [pytest.approx(place) for place in expected[source.wanted.start : source.wanted.end]]
-        with open_video(str(path), backward=True, **part) as source:
+        with open_video(str(path), replace(wanted, backward=True)) as source:
             assert [(f.moment.time, f.moment.before, f.moment.after) for f in source] == found[::-1]

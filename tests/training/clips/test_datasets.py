@@ -16,7 +16,7 @@ import torch
 
 from rts_batch.errors import TrainingError
 from rts_batch.io.storage import files
-from rts_batch.io.video.opening import open_video
+from rts_batch.io.video.opening import FrameRange, open_video
 from rts_batch.runs.compaction import compact
 from rts_batch.training.clips.batches import Batch, Clip, ClipStream
 from rts_batch.training.clips.datasets import RunMasks, SequenceData, davis, got10k, lasot, youtube_vos
@@ -196,7 +196,7 @@ def test_frames_of_a_run_come_by_index_from_the_video(davis_folder: Path) -> Non
     source = str(videos[0]) if videos else str(davis_folder / "JPEGImages/480p/dog")
     from rts_batch.training.clips.datasets.runs import read_video_frames
 
-    with open_video(source, end=9) as frames:
+    with open_video(source, FrameRange(end=9)) as frames:
         expected = {frame.index: frame.image for frame in frames}
     found = read_video_frames(source, [8, 3, 3])
     assert sorted(found) == [3, 8]

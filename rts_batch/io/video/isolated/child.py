@@ -28,7 +28,7 @@ from rts_batch.errors import RtsBatchError
 from rts_batch.io.video import decoder_log
 from rts_batch.io.video.frames import Frame, FrameSource, Moment
 from rts_batch.io.video.isolated.contents import open_served
-from rts_batch.io.video.isolated.messages import Line
+from rts_batch.io.video.isolated.messages import Line, Request
 from rts_batch.io.video.limits import DecodingLimits
 from rts_batch.io.video.opening import open_video
 
@@ -74,20 +74,27 @@ class DecodingChild:
 
     def serve(self) -> None:
         while True:
-            request = self._line.receive()
-            if request["do"] == "stop":  # the video had ended by itself
+            message = self._line.receive()
+            if message["do"] == "stop":  # the video had ended by itself
                 self._say({"is": "stopped"})
-            elif request["do"] == "open":
-                self._read_video(request)
+            elif message["do"] == "open":
+                self._read_video(Request.of(message))
 
-    def _read_video(self, request: dict[str, Any]) -> None:
-        options = {name: value for name, value in request.items() if name not in ("do", "size")}
+    def _read_video(self, request: Request) -> None:
         content = None
-        if request["size"] is not None:
-            name = os.path.basename(request["path"])
-            content = functools.partial(open_served, self._contents, name=name, size=request["size"])
+        if request.size is not None:
+            name = os.path.basename(request.path)
+            content = functools.partial(open_served, self._contents, name=name, size=request.size)
         try:
-            with open_video(**options, content=content, report=self._report) as source:
+            with open_video(
+                request.path,
+                request.wanted,
+                decoder=request.decoder,
+                decode_memory=request.decode_memory,
+                threads=request.threads,
+                content=content,
+                report=self._report,
+            ) as source:
                 self._deliver(source)
         except _Stopped:
             self._say({"is": "stopped"})

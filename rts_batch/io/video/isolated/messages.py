@@ -4,8 +4,7 @@ JSON and not pickle, since a video that takes over the decoding process must not
 
 To the process::
 
-    {"do": "open", "path", "size", "decoder", "start", …}   read this video; with a size it is no local file, and its
-                                                            bytes are to be asked for (`contents.py` beside this)
+    {"do": "open", "path", "size", "wanted", …}             read this video: a `Request`
     {"do": "free", "slots"}                                 so many frames, the oldest ones, are no longer needed
     {"do": "stop"}                                          enough of this video
 
@@ -24,10 +23,35 @@ from __future__ import annotations
 
 import json
 import select
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["Line"]
+from rts_batch.io.video.frames import FrameRange
+from rts_batch.io.video.limits import DecoderName
+
+__all__ = ["Line", "Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What video to read, and how: what `open_video` takes."""
+
+    path: str
+    size: int | None
+    """Bytes of a video that is no local file; they are to be asked for (`contents.py` beside this)."""
+    wanted: FrameRange
+    decoder: DecoderName
+    threads: int
+    decode_memory: int
+
+    def to_message(self) -> dict[str, Any]:
+        return {"do": "open", **asdict(self)}
+
+    @classmethod
+    def of(cls, message: dict[str, Any]) -> Request:
+        fields = {name: value for name, value in message.items() if name != "do"}
+        return cls(**{**fields, "wanted": FrameRange(**message["wanted"])})
 
 
 class Line:

@@ -13,8 +13,9 @@ from pathlib import Path
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.storage import uris
 from rts_batch.io.storage.ranges import RangedObject
-from rts_batch.io.video.frames import FrameSource
+from rts_batch.io.video.frames import EVERY_FRAME, FrameRange, FrameSource
 from rts_batch.io.video.isolated.channel import Channel
+from rts_batch.io.video.isolated.messages import Request
 from rts_batch.io.video.isolated.source import RemoteSource
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 
@@ -58,13 +59,9 @@ class DecodingProcess:
     def open(
         self,
         video: str | Path | RangedObject,
+        wanted: FrameRange = EVERY_FRAME,
         *,
         decoder: DecoderName = "auto",
-        start: int = 0,
-        end: int | None = None,
-        backward: bool = False,
-        last_time: float | None = None,
-        start_time: float | None = None,
         threads: int = 1,
     ) -> FrameSource:
         """Opens a video as `rts_batch.io.video.opening.open_video` does. One video can be open at a time.
@@ -78,18 +75,14 @@ class DecodingProcess:
         if self._open is not None:
             raise RuntimeError(f"{self._open.path} is still open; a decoding process reads one video at a time")
         stored = video if isinstance(video, RangedObject) else None
-        request = {
-            "path": uris.safe_uri(video.uri) if isinstance(video, RangedObject) else os.path.abspath(video),
-            "size": stored.size if stored is not None else None,
-            "decoder": decoder,
-            "start": start,
-            "end": end,
-            "backward": backward,
-            "last_time": last_time,
-            "start_time": start_time,
-            "threads": threads,
-            "decode_memory": self._channel.limits.decode_memory,
-        }
+        request = Request(
+            path=uris.safe_uri(video.uri) if isinstance(video, RangedObject) else os.path.abspath(video),
+            size=stored.size if stored is not None else None,
+            wanted=wanted,
+            decoder=decoder,
+            threads=threads,
+            decode_memory=self._channel.limits.decode_memory,
+        )
         self._open = RemoteSource(self._channel, request, stored, on_close=self._forget)
         try:
             self._open.begin()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io.storage.ranges import RangedObject
-from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource, Moment, VideoInfo
+from rts_batch.io.video.frames import Damage, Frame, FrameSource, Moment, VideoInfo
 from rts_batch.io.video.isolated.channel import Channel, Died
+from rts_batch.io.video.isolated.messages import Request
 
 __all__ = ["RemoteSource"]
 
@@ -32,23 +34,18 @@ class RemoteSource(FrameSource):
     def __init__(
         self,
         channel: Channel,
-        request: dict[str, Any],
+        request: Request,
         stored: RangedObject | None,
         *,
         on_close: Callable[[], None],
     ) -> None:
         # `info` is known once `begin` has heard from the process.
-        super().__init__(
-            request["path"],
-            VideoInfo(0, 0, None, None, None, "pyav"),
-            FrameRange(request["start"], request["end"]),
-        )
+        super().__init__(request.path, VideoInfo(0, 0, None, None, None, "pyav"), request.wanted)
         self._channel = channel
         self._on_close = on_close
         self._request = request
         self._stored = stored
-        self._backward: bool = request["backward"]
-        self._next: int | None = self.wanted.end if self._backward else self.wanted.start
+        self._next: int | None = self.wanted.end if self.wanted.backward else self.wanted.start
         """Where to go on: the next frame's index, read backward the last one's."""
         self._trying = ""
         self._restarts = 0
@@ -67,7 +64,7 @@ class RemoteSource(FrameSource):
     def _begin(self) -> None:
         self._channel.start()
         self._channel.serve(self._stored)
-        self._channel.tell({"do": "open", **self._request})
+        self._channel.tell(self._request.to_message())
         message = self._hear()
         self.info = VideoInfo(**message["info"])
         shape = (message["slots"], self.info.height, self.info.width, 3)
@@ -93,7 +90,7 @@ class RemoteSource(FrameSource):
                 given = freed = 0
                 continue
             for moment in ready:
-                self._next = moment.index if self._backward else moment.index + 1
+                self._next = moment.index if self.wanted.backward else moment.index + 1
                 yield Frame(moment, self._slots[given % len(self._slots)])
                 given += 1
                 if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
@@ -147,13 +144,15 @@ class RemoteSource(FrameSource):
         if death.outside and self._restarts < self._channel.limits.restarts:
             self._restarts += 1
             self.warnings.append(f"the decoding process was killed at {where}; another one went on from there")
-        elif self._trying == "decord" and self._request["decoder"] == "auto":
-            self._request["decoder"] = "pyav"
+        elif self._trying == "decord" and self._request.decoder == "auto":
+            self._request = replace(self._request, decoder="pyav")
             self.warnings.append(f"{reason}; PyAV went on from there")
         else:
             raise VideoError(f"{self.path}: {reason}") from None
         if self._next is not None:
-            self._request |= {"end" if self._backward else "start": self._next, "last_time": None, "start_time": None}
+            wanted = self._request.wanted
+            left = replace(wanted, end=self._next) if wanted.backward else replace(wanted, start=self._next)
+            self._request = replace(self._request, wanted=replace(left, last_time=None, start_time=None))
 
     def close(self) -> None:
         if self._under_way:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError, TrainingError
 from rts_batch.io.storage import files, uris
-from rts_batch.io.video.opening import open_video
+from rts_batch.io.video.opening import FrameRange, open_video
 from rts_batch.manifest import Target, read_manifest
 from rts_batch.masks import Box
 from rts_batch.runs.paths import RunPaths
@@ -193,7 +193,7 @@ def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.u
     wanted = set(frames)
     with tempfile.TemporaryDirectory() as spool:
         path = files.fetch(uri, spool)
-        with open_video(str(path), start=min(wanted), end=max(wanted) + 1) as source:
+        with open_video(str(path), FrameRange(min(wanted), max(wanted) + 1)) as source:
             found = {frame.index: frame.image for frame in source if frame.index in wanted}
     if len(found) < len(wanted):
         raise TrainingError(f"{uris.safe_uri(uri)} has no frame {min(wanted - set(found))}")

@@ -17,7 +17,7 @@ import pytest
 from rts_batch.errors import VideoError
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
-from rts_batch.io.video.opening import Frame, open_video
+from rts_batch.io.video.opening import Frame, FrameRange, open_video
 from tests.support.decoded import frames_with_a_kill, same
 from tests.support.places import REPOSITORY
 from tests.support.running import wait_until
@@ -57,17 +57,17 @@ def test_one_process_gives_the_frames_of_many_videos(process: DecodingProcess, c
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_a_part_of_a_video(process: DecodingProcess, clip: Path, decoder: DecoderName) -> None:
-    with process.open(clip, decoder=decoder, start=7, end=33) as source:
+    with process.open(clip, FrameRange(7, 33), decoder=decoder) as source:
         assert source.info.decoder == decoder
-        assert same(list(source), bare(clip, start=7, end=33))
-    with process.open(clip, start=FRAMES) as source, pytest.raises(VideoError, match="no frame 40"):
+        assert same(list(source), bare(clip, wanted=FrameRange(7, 33)))
+    with process.open(clip, FrameRange(start=FRAMES)) as source, pytest.raises(VideoError, match="no frame 40"):
         list(source)
 
 
 def test_backward(process: DecodingProcess, clip: Path) -> None:
-    with process.open(clip, backward=True, start=3, end=30) as source:
+    with process.open(clip, FrameRange(3, 30, backward=True)) as source:
         assert same(list(source), bare(clip)[3:30][::-1])
-    with process.open(clip, backward=True) as source:
+    with process.open(clip, FrameRange(backward=True)) as source:
         assert same(frames_with_a_kill(process, source, at=25), bare(clip)[::-1])
         assert "went on from there" in source.warnings[0]
 
