@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,10 +23,15 @@ def show(
     run: MasksArgument,
     video: Annotated[str | None, typer.Argument(metavar="[VIDEO]", help="A video_id: shows its targets.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="Videos to list; 0 lists all. --json always does.")] = 50,
+    worst: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="List the N frames whose correction would mend most.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how many frames are in each state, and the scores: of a run, or of one video's targets."""
-    if video is None:
+    """Show how many frames are in each state, and the quality: of a run, or of one video's targets."""
+    if worst is not None:
+        _show_worst(run, video, worst, as_json)
+    elif video is None:
         _show_run(run, limit, as_json)
     else:
         _show_video(run, video, as_json)
@@ -98,6 +104,22 @@ def _show_video(run: str, video: str, as_json: bool) -> None:
     _print_states(total)
     print()
     _print_columns(lines)
+
+
+def _show_worst(run: str, video: str | None, count: int, as_json: bool) -> None:
+    from rts_batch.review.worst import worst_frames
+    from rts_batch.runs.reading import read_masks
+
+    masks = read_masks(run)
+    lines = [["video", "object", "frame", "state", "quality", "gain"]]
+    for found in worst_frames(masks if video is None else [masks.video(video)], count):
+        if as_json:
+            print_json("frame", asdict(found))
+        name, place = printable(found.video_id), [str(found.object_id), str(found.frame)]
+        lines.append([name, *place, found.state, _decimals(found.quality), f"{found.gain:.1f}"])
+    if not as_json:
+        _print_columns(lines)
+        print("\ngain: IoU, summed over frames, that marking the target there is expected to bring (docs/labels.md)")
 
 
 def _print_states(statistics: Statistics) -> None:

@@ -1,0 +1,119 @@
+"""Which frames of a run to correct first: those where a prompt can be expected to mend most.
+
+A correction mends its own frame and, less and less, the frames that are tracked from it, as far as they lack what this
+one lacks. So a frame counts for what is missing from the quality of those, and each choice takes away what it mends.
+The plainly lowest qualities would all lie side by side, where one correction serves them all.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rts_batch.errors import ResultsError
+from rts_batch.masks import STATES
+from rts_batch.review.tracks import Track, read_tracks
+from rts_batch.runs.video_masks import VideoMasks
+
+__all__ = ["REACH", "WorstFrame", "worst_frames"]
+
+REACH: Final = 30
+"""Frames after which a correction is expected to mend 1/e of what it mended at first: about a second."""
+
+_SHARES: Final = np.exp(-np.arange(5 * REACH) / REACH)
+"""What is mended of each frame from the corrected one on."""
+
+_AT_ONCE: Final = 4096
+"""Places that are looked at at once: 5 MB."""
+
+
+@dataclass(frozen=True, order=True)
+class WorstFrame:
+    """A frame on which a target should be marked again."""
+
+    gain: float
+    """IoU summed over frames that a correction here is expected to bring."""
+    video_id: str
+    object_id: int
+    frame: int
+    quality: float
+    state: str
+
+
+def worst_frames(videos: Iterable[VideoMasks], count: int) -> list[WorstFrame]:
+    """Choose the frames of a run, at most `count`, whose correction mends most, the best first.
+
+    Raises:
+        ResultsError: no row has a quality, or a file is damaged.
+    """
+    best: list[WorstFrame] = []
+    judged = False
+    for video in videos:
+        for track in read_tracks(video):
+            judged = judged or not np.isnan(track.qualities).all()
+            for found in _chosen(video.video_id, track):
+                if len(best) == count:
+                    if found <= best[0]:
+                        break  # the next ones of this target would mend still less
+                    heapq.heapreplace(best, found)
+                elif count:
+                    heapq.heappush(best, found)
+    if not judged:
+        raise ResultsError("no row of this run has a quality: an earlier version or another tracker made it")
+    return sorted(best, reverse=True)
+
+
+def _chosen(video_id: str, track: Track) -> Iterator[WorstFrame]:
+    """Yield a target's frames, each mending most beside those before it."""
+    known = ~np.isnan(track.qualities)
+    missing = np.where(known, 1.0 - track.qualities, 0.0).astype(np.float64)
+    stretches = list(_stretches(track))
+    gains = np.zeros(len(missing))
+    for stretch in stretches:
+        gains[stretch] = _gains(missing[stretch])
+    while (gain := gains.max(initial=0.0)) > 0.0:
+        place = int(gains.argmax())
+        yield WorstFrame(
+            gain=round(float(gain), 4),
+            video_id=video_id,
+            object_id=track.target.object_id,
+            frame=int(track.frames[place]),
+            quality=float(track.qualities[place]),
+            state=STATES[track.states[place]],
+        )
+        stretch = next(one for one in stretches if place in range(len(missing))[one])
+        order = range(len(missing))[stretch]
+        after = order.index(place)
+        part = missing[stretch]
+        mended = part[after : after + len(_SHARES)]
+        mended -= np.minimum(mended, part[after]) * _SHARES[: len(mended)]
+        missing[stretch] = part
+        gains[stretch] = _gains(part)
+
+
+def _stretches(track: Track) -> Iterator[slice]:
+    """Yield the places between prompts, each in the order in which its frames were tracked."""
+    marked = np.isnan(track.qualities)  # prompts, and where somebody has said that the target is absent
+    edges = np.flatnonzero(np.diff(marked.astype(np.int8), prepend=1, append=1))
+    backward = bool(len(marked)) and bool(marked[-1]) and not marked[0]
+    for start, stop in edges.reshape(-1, 2).tolist():
+        if backward or (start == 0 and stop < len(marked)):  # from the prompt after it
+            yield slice(stop - 1, start - 1 if start else None, -1)
+        else:
+            yield slice(start, stop)
+
+
+def _gains(missing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a correction mends at each of the places, `[N]`, in the order of tracking."""
+    ahead = sliding_window_view(np.concatenate([missing, np.zeros(len(_SHARES) - 1)]), len(_SHARES))
+    gains = np.empty_like(missing)
+    for first in range(0, len(missing), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        gains[some] = np.minimum(ahead[some], missing[some, None]) @ _SHARES
+    return gains

@@ -1,0 +1,83 @@
+"""Which frames are named first to be corrected, on tracks whose qualities are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rts_batch import read_masks
+from rts_batch.errors import ResultsError
+from rts_batch.io.results.writer import ResultsWriter
+from rts_batch.masks import State
+from rts_batch.review.worst import WorstFrame, worst_frames
+from tests.support.run_folders import row_of
+from tests.support.running import run
+
+MASK = np.ones((4, 4), bool)
+
+
+def write_video(folder: Path, name: str, qualities: list[float | None], *, object_id: int = 1) -> None:
+    """A video of one target; None is a prompt."""
+    (folder / "masks").mkdir(parents=True, exist_ok=True)
+    with ResultsWriter(folder / "masks" / f"{name}.parquet", targets={object_id: {}}, weights="w") as writer:
+        for frame, quality in enumerate(qualities):
+            state: State = "prompt" if quality is None else "tracked"
+            writer.add(row_of(MASK, frame, state, video_id=name, object_id=object_id, quality=quality))
+        writer.close(frames=len(qualities))
+
+
+def chosen(folder: Path, count: int) -> list[WorstFrame]:
+    return worst_frames(read_masks(str(folder)), count)
+
+
+def test_one_correction_serves_the_frames_behind_it(tmp_path: Path) -> None:
+    good, bad = [0.95] * 20, [0.2] * 20
+    write_video(tmp_path, "a", [None, *good, *bad])
+    write_video(tmp_path, "b", [None, *good, 0.1, *good])
+    first, second, third = chosen(tmp_path, 3)
+    assert (first.video_id, first.frame) == ("a", 21), "where it goes wrong, not the lowest value"
+    assert first.gain == pytest.approx(sum(0.8 * np.exp(-step / 30) for step in range(20)), rel=1e-3)
+    assert first.quality == pytest.approx(0.2)
+    # What the first one mends is not asked for again in the frames beside it.
+    assert all(abs(found.frame - 21) > 3 for found in (second, third) if found.video_id == "a")
+    assert first.gain > second.gain >= third.gain
+
+
+def test_what_is_marked_already_is_not_named(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [None, 0.3, None, 0.9, 0.9, None])
+    assert {found.frame for found in chosen(tmp_path, 50)} <= {1, 3, 4}
+    assert chosen(tmp_path, 1)[0].frame == 1
+    # A correction before the second prompt does nothing for what lies behind it.
+    assert chosen(tmp_path, 1)[0].gain == pytest.approx(0.7)
+
+
+def test_what_was_tracked_backward_is_mended_backward(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [0.2] * 10 + [0.95] * 10 + [None])
+    assert chosen(tmp_path, 1)[0].frame == 9
+    write_video(tmp_path / "both", "a", [0.2] * 10 + [0.95] * 10 + [None] + [0.95] * 10)
+    assert chosen(tmp_path / "both", 1)[0].frame == 9
+
+
+def test_no_more_are_chosen_than_there_is_to_mend(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [None, 1.0, 1.0])
+    write_video(tmp_path, "b", [None, 0.5, 1.0], object_id=7)
+    assert [(found.video_id, found.object_id, found.frame) for found in chosen(tmp_path, 9)] == [("b", 7, 1)]
+
+
+def test_a_run_without_estimates_says_so(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [None, None])
+    with pytest.raises(ResultsError, match="no row of this run has a quality"):
+        chosen(tmp_path, 3)
+
+
+def test_the_command_lists_them(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [None, 0.9, 0.4, 0.4])
+    outcome = run("show", tmp_path, "--worst", "1")
+    assert outcome.code == 0
+    assert [line.split() for line in outcome.out.splitlines()[:2]] == [
+        ["video", "object", "frame", "state", "quality", "gain"],
+        ["a", "1", "2", "tracked", "0.400", "1.2"],
+    ]
+    assert '"frame": 2' in run("show", tmp_path, "--worst", "1", "--json").out
