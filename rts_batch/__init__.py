@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING, Any, Final  # noqa: E402
 from rts_batch.version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from rts_batch.api import load as load
-    from rts_batch.api import track as track
+    from rts_batch.api.submitting import submit as submit
+    from rts_batch.api.tracking import load as load
+    from rts_batch.api.tracking import track as track
     from rts_batch.runs.reading import read_masks as read_masks
+    from rts_batch.runs.settings import RunSettings as RunSettings
+    from rts_batch.runs.settings import Scope as Scope
 
-__all__ = ["__version__", "load", "read_masks", "track"]
+__all__ = ["RunSettings", "Scope", "__version__", "load", "read_masks", "submit", "track"]
 
-_WHERE: Final = {"load": "rts_batch.api", "track": "rts_batch.api", "read_masks": "rts_batch.runs.reading"}
+_WHERE: Final = {
+    "RunSettings": "rts_batch.runs.settings",
+    "Scope": "rts_batch.runs.settings",
+    "load": "rts_batch.api.tracking",
+    "read_masks": "rts_batch.runs.reading",
+    "submit": "rts_batch.api.submitting",
+    "track": "rts_batch.api.tracking",
+}
 """Imported when they are asked for, because the command line shall wait neither for torch nor for pyarrow."""
 
 

@@ -22,6 +22,22 @@ class Display(Protocol):
     def note(self, text: str) -> None: ...
 
 
+class SilentDisplay:
+    """Shows nothing: who asked for the run reads its summary."""
+
+    def __enter__(self) -> SilentDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: RunProgress) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
 class LineDisplay:
     """One line every few seconds: JSON objects on `stream` with `as_json`, else plain words on standard error."""
 

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import rts_batch
 from rts_batch.actors.cluster import CONNECT_SECONDS
 from rts_batch.errors import ClusterError, UsageError
 
-PACKAGE = Path(rts_batch.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 JOBS = PACKAGE.parent / "jobs"
 
 NO_AGENT = (

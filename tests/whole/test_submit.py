@@ -89,6 +89,21 @@ def test_workers_do_not_change_a_byte(undisturbed: Path, videos: Path, tmp_path:
     assert written == expected
 
 
+def test_python_gives_the_commands_bytes(undisturbed: Path, tmp_path: Path) -> None:
+    """From a script without an `if __name__ == "__main__"`, which no process of the run imports again."""
+    manifest = undisturbed.parent / "manifest.jsonl"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, rts_batch\n"
+        "print('begun')\n"
+        "summary = rts_batch.submit(sys.argv[1], sys.argv[2], workers=2, tracker=sys.argv[3], progress=False)\n"
+        "print(summary.done, summary.videos, summary.frames, summary.exit_code)\n"
+    )
+    outcome = finish(start(manifest, tmp_path / "run", STUB[1], program=(str(script),)))
+    assert (outcome.code, outcome.out, outcome.err) == (0, "begun\n6 6 132 0\n", "")
+    assert masks_of(tmp_path / "run") == masks_of(undisturbed)
+
+
 def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     manifest = tmp_path / "manifest.jsonl"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rts_batch
-from rts_batch.api import LoadedModel
+from rts_batch.api.tracking import LoadedModel
 from rts_batch.errors import PromptError, UsageError, VideoError
 from rts_batch.masks import Marking
 from tests.support.places import REPOSITORY
@@ -88,9 +88,10 @@ def test_what_cannot_be_is_said(clip: Path, tracker: LoadedModel, tmp_path: Path
 def test_the_public_names_are_shown_and_imported_late() -> None:
     code = (
         "import sys, rts_batch\n"
-        "assert {'load', 'track', 'read_masks', '__version__'} <= set(dir(rts_batch))\n"
+        "names = {'load', 'track', 'submit', 'RunSettings', 'Scope', 'read_masks', '__version__'}\n"
+        "assert names <= set(dir(rts_batch))\n"
         "assert not {'torch', 'pyarrow', 'ray'} & set(sys.modules)\n"
-        "rts_batch.load, rts_batch.track\n"
+        "rts_batch.load, rts_batch.track, rts_batch.submit\n"
         "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
