@@ -31,7 +31,7 @@ from rts_batch.worker.messages import OUT_OF_MEMORY, FailureKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedAttempt:
     """Why one attempt at one video failed; `frame` is the last one that was reported."""
 
     kind: FailureKind
@@ -76,7 +76,7 @@ class _Queued:
 
     priority: tuple[int, int]
     task: VideoTask = field(compare=False)
-    failures: list[Failure] = field(compare=False, default_factory=list)
+    failures: list[FailedAttempt] = field(compare=False, default_factory=list)
 
     @property
     def is_suspect(self) -> bool:
@@ -155,11 +155,11 @@ class Coordinator:
         if queued is not None:
             heapq.heappush(self._ready, queued)
 
-    def succeeded(self, key: str) -> tuple[Failure, ...]:
+    def succeeded(self, key: str) -> tuple[FailedAttempt, ...]:
         """Takes a video off the books; returns the failures that went before."""
         return tuple(self._running.pop(key).failures)
 
-    def failed(self, key: str, failure: Failure) -> tuple[Failure, ...] | None:
+    def failed(self, key: str, failure: FailedAttempt) -> tuple[FailedAttempt, ...] | None:
         """Books a failed attempt; returns every failure of the video if it is given up, None if it will run again."""
         queued = self._running.pop(key)
         queued.failures.append(failure)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from rts_batch.actors.cluster import ray_session
-from rts_batch.actors.coordinator import Coordinator, Failure
+from rts_batch.actors.coordinator import Coordinator, FailedAttempt
 from rts_batch.actors.display import Display
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import PoolSize
@@ -126,7 +126,7 @@ class Driver:
         written = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return {**self.progress.to_dict(), "videos_running": running, "written": written}
 
-    def finished(self, task: VideoTask, event: Finished, earlier: tuple[Failure, ...]) -> None:
+    def finished(self, task: VideoTask, event: Finished, earlier: tuple[FailedAttempt, ...]) -> None:
         for text in event.warnings:
             self._warn(f"{task.video_id}: {text}")
         if task.key in self.plan.failed_before:
@@ -136,7 +136,7 @@ class Driver:
         if event.has_checkpoints:
             self._try(lambda: files.delete(self.folder.checkpoints_of(task)))
 
-    def given_up(self, task: VideoTask, failures: tuple[Failure, ...]) -> None:
+    def given_up(self, task: VideoTask, failures: tuple[FailedAttempt, ...]) -> None:
         last = failures[-1]
         self.failures.append(
             VideoFailure(video_id=task.video_id, error=last.error, message=last.message, attempts=len(failures))

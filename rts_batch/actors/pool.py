@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from rts_batch.actors.coordinator import Coordinator, Failure
+from rts_batch.actors.coordinator import Coordinator, FailedAttempt
 from rts_batch.actors.display import Display
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import Cluster, InHand, Lost, Member, PoolSize, Welcome
@@ -41,10 +41,10 @@ FINISHING = "interrupted: finishing the videos in hand; press Ctrl-C again to st
 class Outcome(Protocol):
     """Who is told how videos end."""
 
-    def finished(self, task: VideoTask, event: Finished, earlier: tuple[Failure, ...]) -> None:
+    def finished(self, task: VideoTask, event: Finished, earlier: tuple[FailedAttempt, ...]) -> None:
         """The masks are in place, after these failures."""
 
-    def given_up(self, task: VideoTask, failures: tuple[Failure, ...]) -> None:
+    def given_up(self, task: VideoTask, failures: tuple[FailedAttempt, ...]) -> None:
         """It will not be tried again."""
 
 
@@ -204,7 +204,7 @@ class Pool:
                 self._progress.add(event)
                 self._outcome.finished(task, event, self._coordinator.succeeded(task.key))
             case Failed():
-                failure = Failure(
+                failure = FailedAttempt(
                     kind=event.kind, error=event.error, message=event.message, worker=member.name, frame=event.frame
                 )
                 self._book(self._free(member, event.key), failure)
@@ -255,11 +255,13 @@ class Pool:
         # Of several videos nobody knows which one is to blame.
         kind = "suspected" if lost.kind == "crash" and len(member.videos) > 1 else lost.kind
         for key, video in list(member.videos.items()):
-            failure = Failure(kind=kind, error=lost.error, message=lost.message, worker=member.name, frame=video.frame)
+            failure = FailedAttempt(
+                kind=kind, error=lost.error, message=lost.message, worker=member.name, frame=video.frame
+            )
             self._book(self._free(member, key), failure)
         self._end(member)  # `_adjust_size` replaces one that was taken away while it was starting
 
-    def _book(self, task: VideoTask, failure: Failure) -> None:
+    def _book(self, task: VideoTask, failure: FailedAttempt) -> None:
         failures = self._coordinator.failed(task.key, failure)
         if failures is None:
             self._progress.retries += 1

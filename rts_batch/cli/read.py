@@ -56,12 +56,12 @@ def compact(
 def _show_run(run: str, limit: int, as_json: bool) -> None:
     from rts_batch.masks import STATES
     from rts_batch.runs.reading import read_masks
-    from rts_batch.runs.statistics import Statistics, summarize_video
+    from rts_batch.runs.statistics import Statistics, video_statistics
 
     total, videos, targets, frames = Statistics(), 0, 0, 0
     lines = [["video", "targets", "frames", *STATES, "quality"]]
     for masks in read_masks(run):
-        found = summarize_video(masks)
+        found = video_statistics(masks)
         total.merge(found.statistics)
         videos, targets, frames = videos + 1, targets + found.targets, frames + found.frames
         if as_json:
@@ -83,13 +83,13 @@ def _show_run(run: str, limit: int, as_json: bool) -> None:
 
 def _show_video(run: str, video: str, as_json: bool) -> None:
     from rts_batch.runs.reading import read_masks
-    from rts_batch.runs.statistics import Statistics, summarize_targets
+    from rts_batch.runs.statistics import Statistics, target_statistics
 
     masks = read_masks(run).video(video)
     height, width = masks.size
     total = Statistics()
     lines = [["object", "category", "frames", "state", "count"]]
-    for target in summarize_targets(masks):
+    for target in target_statistics(masks):
         total.merge(target.statistics)
         if as_json:
             print_json("target", target.to_dict())

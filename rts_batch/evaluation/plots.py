@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from rts_batch.evaluation.scoring import Curve, Report
+from rts_batch.evaluation.scoring import BenchmarkScores, PlotLine
 
 __all__ = ["to_svg"]
 
@@ -26,7 +26,7 @@ _AXES: Final = {
 }
 
 
-def to_svg(report: Report, name: str) -> str:
+def to_svg(report: BenchmarkScores, name: str) -> str:
     """One curve of a report (a key of `report.curves`) as an SVG image, with the measure of that name in its title."""
     title, x_title, y_title = _AXES[name]
     curve = report.curves[name]
@@ -57,7 +57,7 @@ def to_svg(report: Report, name: str) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _line(curve: Curve) -> str:
+def _line(curve: PlotLine) -> str:
     points = (
         _point(threshold / curve.thresholds[-1], part)
         for threshold, part in zip(curve.thresholds, curve.parts, strict=True)

@@ -20,7 +20,7 @@ from rts_batch.evaluation.layouts.vot import VotSequence
 from rts_batch.io.storage import files
 from rts_batch.masks import encode_rle, mask_box
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PreparedManifest", "prepare"]
 
 Init = Literal["mask", "box"]
 
@@ -41,7 +41,7 @@ _COLUMNS: Final = (
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedManifest:
     """What a manifest holds."""
 
     sequences: int
@@ -49,7 +49,7 @@ class Prepared:
     init: Init
 
 
-def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None) -> Prepared:
+def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None) -> PreparedManifest:
     """Writes a CSV manifest with a row for each target of a benchmark.
 
     Args:
@@ -85,7 +85,7 @@ def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None
     # Carried into the results, so that these say what the tracker was given.
     writer.writerows(row | {"init": init} for row in rows)
     files.put_bytes(output, text.getvalue().encode())
-    return Prepared(sequences, len(rows), init)
+    return PreparedManifest(sequences, len(rows), init)
 
 
 def _box_row(sequence: BoxSequence) -> dict[str, Any]:

@@ -30,11 +30,11 @@ from rts_batch.evaluation.measures.davis import ObjectScores, davis_scores, scor
 from rts_batch.evaluation.measures.vot import score_sequence, vot_scores
 from rts_batch.evaluation.predictions import Predictions
 
-__all__ = ["Curve", "Report", "score"]
+__all__ = ["BenchmarkScores", "PlotLine", "score"]
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlotLine:
     """A line of a plot: the part of the frames (0 to 1) that pass each threshold."""
 
     thresholds: tuple[float, ...]
@@ -42,7 +42,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchmarkScores:
     """The scores of a run on a benchmark, all as parts of 1; `published` in percent, as papers print them."""
 
     benchmark: str
@@ -60,14 +60,14 @@ class Report:
     """What the tracker was given, `mask` or `box`; None where the run does not say."""
     missing: tuple[str, ...] = ()
     """Sequences that the run has not finished and that are not in the scores."""
-    curves: Mapping[str, Curve] = field(default_factory=dict)
+    curves: Mapping[str, PlotLine] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
         return asdict(self)
 
 
-def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Report:
+def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> BenchmarkScores:
     """Scores a run on a benchmark.
 
     Args:
@@ -91,7 +91,7 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Rep
             + ("" if len(missing) == len(everything) else ", or score what there is with --partial")
         )
     finished = [one for one in everything if one.name not in missing]
-    curves: Mapping[str, Curve] = {}
+    curves: Mapping[str, PlotLine] = {}
     if isinstance(chosen, BoxBenchmark):
         boxes = [one for one in finished if isinstance(one, BoxSequence)]
         if chosen.protocol is None:
@@ -107,7 +107,7 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Rep
     # The paper's values for masks say nothing about a run from boxes.
     comparable = isinstance(chosen, BoxBenchmark) or predictions.init != "box"
     published = {name: value for name, value in chosen.published.items() if comparable and name in measures}
-    return Report(
+    return BenchmarkScores(
         benchmark=chosen.name,
         title=chosen.title,
         run=run,
@@ -127,7 +127,7 @@ Scores = dict[str, float]
 
 def _score_boxes(
     sequences: Sequence[BoxSequence], predictions: Predictions, protocol: Protocol
-) -> tuple[Scores, dict[str, Scores], dict[str, Curve]]:
+) -> tuple[Scores, dict[str, Scores], dict[str, PlotLine]]:
     curves = {}
     for sequence in sequences:
         boxes = _boxes(sequence, predictions)
@@ -135,9 +135,9 @@ def _score_boxes(
     total = mean_curves(list(curves.values()))
     pixels = tuple(protocol.pixel_thresholds.tolist())
     lines = {
-        "success": Curve(tuple(OVERLAP_THRESHOLDS.tolist()), tuple(total.success.tolist())),
-        "precision": Curve(pixels, tuple(total.precision.tolist())),
-        "normalised_precision": Curve(tuple(one / 100 for one in pixels), tuple(total.normalised.tolist())),
+        "success": PlotLine(tuple(OVERLAP_THRESHOLDS.tolist()), tuple(total.success.tolist())),
+        "precision": PlotLine(pixels, tuple(total.precision.tolist())),
+        "normalised_precision": PlotLine(tuple(one / 100 for one in pixels), tuple(total.normalised.tolist())),
     }
     return total.scores(protocol), {name: one.scores(protocol) for name, one in curves.items()}, lines
 
@@ -173,13 +173,13 @@ def _videos(sequence: BoxSequence | MaskSequence | VotSequence) -> set[str]:
 
 def _score_vot(
     sequences: Iterable[VotSequence], predictions: Predictions
-) -> tuple[Scores, dict[str, Scores], dict[str, Curve]]:
+) -> tuple[Scores, dict[str, Scores], dict[str, PlotLine]]:
     overlaps, lengths = {}, {}
     for sequence in sequences:
         overlaps[sequence.name] = list(_run_overlaps(sequence, predictions))
         lengths[sequence.name] = len(sequence.regions)
     total = vot_scores(overlaps, lengths)
-    curve = Curve(tuple(map(float, range(len(total.curve)))), tuple(total.curve.tolist()))
+    curve = PlotLine(tuple(map(float, range(len(total.curve)))), tuple(total.curve.tolist()))
     return (
         {"eao": total.eao, "accuracy": total.accuracy, "robustness": total.robustness},
         {name: asdict(score_sequence(runs)) for name, runs in overlaps.items()},

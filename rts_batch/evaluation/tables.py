@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rts_batch.evaluation.scoring import Report
+from rts_batch.evaluation.scoring import BenchmarkScores
 
 __all__ = ["to_markdown"]
 
@@ -35,7 +35,7 @@ _TITLES: Final = {
 }
 
 
-def to_markdown(report: Report, *, sequences: bool = True) -> str:
+def to_markdown(report: BenchmarkScores, *, sequences: bool = True) -> str:
     """The scores in percent beside the paper's, then every sequence, the worst first.
 
     Args:

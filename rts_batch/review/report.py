@@ -20,7 +20,15 @@ from rts_batch.review.pages import Page, Row, Shares, make_page, make_row, overl
 from rts_batch.review.template import write_html
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import Masks, read_masks
-from rts_batch.runs.reports import Submission, read_failures, read_json, read_reports, settings_shown, sum_speeds, texts
+from rts_batch.runs.reports import (
+    SubmissionSpeed,
+    read_failures,
+    read_json,
+    read_reports,
+    settings_shown,
+    sum_speeds,
+    texts,
+)
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import VideoMasks
@@ -204,7 +212,7 @@ class _Content:
                 ("results", list(settings_shown(_mapping(record.get("results"))))),
                 ("environment", list(settings_shown(_mapping(record.get("environment"))))),
             ],
-            "submission": Submission.of(last),
+            "submission": SubmissionSpeed.of(last),
             "left_out": texts(last.get("rows_left_out")),
             "warnings": texts(last.get("warnings")),
             "failures": failures,

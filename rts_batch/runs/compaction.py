@@ -30,7 +30,7 @@ from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import read_masks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["ROWS_PER_FILE", "CompactSummary", "compact"]
+__all__ = ["ROWS_PER_FILE", "Compaction", "compact"]
 
 ROWS_PER_FILE: Final = 1_000_000
 """Roughly 100 to 500 MB."""
@@ -39,7 +39,7 @@ ROW_GROUP_ROWS: Final = 2000
 
 
 @dataclass
-class CompactSummary:
+class Compaction:
     out: str
     videos: int = 0
     rows: int = 0
@@ -49,7 +49,7 @@ class CompactSummary:
         return asdict(self)
 
 
-def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) -> CompactSummary:
+def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) -> Compaction:
     """Merges the finished videos of a run into `out`, which must not exist or be empty.
 
     Args:
@@ -66,7 +66,7 @@ def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) ->
     if f"{_plain(out)}/".startswith(f"{_plain(paths.masks)}/"):
         raise UsageError(f"{out} lies within the run's masks/, which compact leaves alone; give another folder")
     masks = read_masks(run_folder)
-    summary = CompactSummary(out)
+    compaction = Compaction(out)
     with staged_folder(out) as folder:
         here = RunPaths(str(folder))
         for uri, copy in ((paths.record, here.record), (paths.manifest, here.manifest)):
@@ -78,14 +78,14 @@ def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) ->
                 part.close()
                 part = None
             if part is None:
-                part = _Part(here, f"part-{summary.files:05d}", video)
-                summary.files += 1
+                part = _Part(here, f"part-{compaction.files:05d}", video)
+                compaction.files += 1
             part.add(video)
-            summary.videos += 1
-            summary.rows += video.rows_total
+            compaction.videos += 1
+            compaction.rows += video.rows_total
         if part is not None:
             part.close()
-    return summary
+    return compaction
 
 
 class _Part:

@@ -14,9 +14,9 @@ from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.record import flatten
 
 __all__ = [
-    "Failure",
+    "FailedVideo",
     "Speed",
-    "Submission",
+    "SubmissionSpeed",
     "read_failures",
     "read_json",
     "read_reports",
@@ -32,7 +32,7 @@ AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedVideo:
     """A video that was given up."""
 
     video_id: str
@@ -45,7 +45,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmissionSpeed:
     """How fast the last submission was."""
 
     frames: int
@@ -54,7 +54,7 @@ class Submission:
     interrupted: bool
 
     @classmethod
-    def of(cls, summary: Mapping[str, Any]) -> Submission | None:
+    def of(cls, summary: Mapping[str, Any]) -> SubmissionSpeed | None:
         """Reads `summary.json`; None where it tracked nothing."""
         frames, seconds, speed = (summary.get(name) for name in ("frames", "seconds", "frames_per_second"))
         if not (isinstance(frames, int) and isinstance(seconds, (int, float)) and isinstance(speed, (int, float))):
@@ -93,7 +93,7 @@ def read_json(uri: str) -> dict[str, Any]:
     return content
 
 
-def read_failures(run_folder: str, done: Collection[str]) -> tuple[list[Failure], int]:
+def read_failures(run_folder: str, done: Collection[str]) -> tuple[list[FailedVideo], int]:
     """The failed videos, the first some hundred of them, and how many there are.
 
     Args:
@@ -150,12 +150,12 @@ def _read_or_nothing(uri: str) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _failure(key: str, content: Mapping[str, Any]) -> Failure:
+def _failure(key: str, content: Mapping[str, Any]) -> FailedVideo:
     attempts = [attempt for attempt in content.get("attempts") or () if isinstance(attempt, Mapping)]
     texts = tuple(f"{attempt.get('error', 'error')}: {attempt.get('message', '')}" for attempt in attempts)
     last: Mapping[str, Any] = attempts[-1] if attempts else {}
     message = str(last.get("message") or content.get("error") or "no attempt is recorded")
-    return Failure(
+    return FailedVideo(
         video_id=str(content.get("video_id", key)),
         uri=uris.safe_uri(str(content.get("uri", ""))),
         error=str(last.get("error", "unknown")),

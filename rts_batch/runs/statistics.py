@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rts_batch.masks import STATES
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["Statistics", "TargetSummary", "VideoSummary", "summarize_targets", "summarize_video"]
+__all__ = ["Statistics", "TargetStatistics", "VideoStatistics", "target_statistics", "video_statistics"]
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Statistics:
 
 
 @dataclass
-class VideoSummary:
+class VideoStatistics:
     video_id: str
     targets: int
     frames: int
@@ -95,7 +95,7 @@ class VideoSummary:
 
 
 @dataclass
-class TargetSummary:
+class TargetStatistics:
     object_id: int
     category: str | None
     stretches: list[tuple[str, int, int]]
@@ -108,16 +108,16 @@ class TargetSummary:
         return {**about, **self.statistics.to_dict()}
 
 
-def summarize_video(video: VideoMasks) -> VideoSummary:
+def video_statistics(video: VideoMasks) -> VideoStatistics:
     statistics = Statistics()
     for table in video.tables(["state", "score", "confidence", "quality"]):
         statistics.add(table)
     targets = video.targets
     first = min((target.first_frame for target in targets.values()), default=video.frames_total)
-    return VideoSummary(video.video_id, len(targets), video.frames_total - first, statistics)
+    return VideoStatistics(video.video_id, len(targets), video.frames_total - first, statistics)
 
 
-def summarize_targets(video: VideoMasks) -> Iterator[TargetSummary]:
+def target_statistics(video: VideoMasks) -> Iterator[TargetStatistics]:
     pieces = video.pieces(["frame", "state", "score", "confidence", "quality"])
     for target, tables in itertools.groupby(pieces, key=itemgetter(0)):
         statistics = Statistics()
@@ -129,4 +129,4 @@ def summarize_targets(video: VideoMasks) -> Iterator[TargetSummary]:
                     stretches[-1] = (state, stretches[-1][1], frame)
                 else:
                     stretches.append((state, frame, frame))
-        yield TargetSummary(target.object_id, target.category, stretches, statistics)
+        yield TargetStatistics(target.object_id, target.category, stretches, statistics)

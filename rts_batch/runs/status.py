@@ -16,11 +16,11 @@ from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RECORD, RunPaths, shards_among
 from rts_batch.runs.settings import Shard
 
-__all__ = ["RunStatus", "Submission", "ask_to_stop", "read_status"]
+__all__ = ["RunStatus", "SubmissionStatus", "ask_to_stop", "read_status"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Submission:
+class SubmissionStatus:
     """One process that works on the run, or did: the whole of it, or a shard."""
 
     shard: str | None
@@ -43,7 +43,7 @@ class RunStatus:
     """In the folder's manifest."""
     done: int
     failed: int
-    submissions: tuple[Submission, ...]
+    submissions: tuple[SubmissionStatus, ...]
 
     @property
     def is_running(self) -> bool:
@@ -83,7 +83,7 @@ def read_status(out: str) -> RunStatus:
     )
 
 
-def ask_to_stop(out: str, *, now: bool) -> list[Submission]:
+def ask_to_stop(out: str, *, now: bool) -> list[SubmissionStatus]:
     """Asks every submission that is at work on the run to stop; returns them."""
     found = [submission for submission in read_status(out).submissions if submission.is_running]
     for submission in found:
@@ -92,10 +92,10 @@ def ask_to_stop(out: str, *, now: bool) -> list[Submission]:
     return found
 
 
-def _read_submission(paths: RunPaths) -> Submission:
+def _read_submission(paths: RunPaths) -> SubmissionStatus:
     status = json.loads(files.read_bytes(paths.status)) if files.exists(paths.status) else {}
     holder, process = holder_of(paths.lease)
-    return Submission(shard=paths.shard, holder=holder, process=process, status=status)
+    return SubmissionStatus(shard=paths.shard, holder=holder, process=process, status=status)
 
 
 def _count_videos(manifest: str) -> int:

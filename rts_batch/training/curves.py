@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Curve:
+class CurveFile:
     """A CSV file that grows by rows keyed by `iteration`. Opening it at an iteration drops the rows behind it."""
 
     def __init__(self, path: Path, *, start: int) -> None:

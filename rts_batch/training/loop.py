@@ -30,7 +30,7 @@ from rts_batch.training.checkpoints import (
     write_atomically,
 )
 from rts_batch.training.clips.batches import Batch, BatchSource
-from rts_batch.training.curves import Curve
+from rts_batch.training.curves import CurveFile
 from rts_batch.training.distributed import Workers
 from rts_batch.training.objectives import Objective, objective_of
 from rts_batch.training.optimisation import MovingAverage, build_optimizer, set_rates, use_precision
@@ -157,7 +157,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     settings, workers = trainer.settings, trainer.workers
     resume(trainer, folder)
-    curves = Curve(folder / "curves.csv", start=trainer.iteration) if workers.leads else None
+    curves = CurveFile(folder / "curves.csv", start=trainer.iteration) if workers.leads else None
     window = _Window()
     batches = source.batches(trainer.iteration)
     stopping = False
@@ -213,7 +213,7 @@ def _train_on_next(trainer: Trainer, batches: Iterator[Batch], window: _Window) 
     window.add(trainer.step(batch), waited=waited, skipped=len(batch.skipped))
 
 
-def _log(trainer: Trainer, curves: Curve, row: Mapping[str, float]) -> None:
+def _log(trainer: Trainer, curves: CurveFile, row: Mapping[str, float]) -> None:
     done = trainer.iteration
     rates = {f"rate.{group['prefix']}": float(group["lr"]) for group in trainer.optimizer.param_groups}
     curves.add(done, {"epoch": done / trainer.settings.iterations_per_epoch, **row, **rates})
@@ -225,7 +225,7 @@ def _evaluate(trainer: Trainer, evaluate: Evaluate, folder: Path) -> None:
         measure = trainer.settings.best
         with trainer.evaluated_weights() as model:
             values = evaluate(model)
-            Curve(folder / "evaluation.csv", start=trainer.iteration - 1).add(trainer.iteration, values)
+            CurveFile(folder / "evaluation.csv", start=trainer.iteration - 1).add(trainer.iteration, values)
             if measure is not None:
                 if measure not in values:
                     raise TrainingError(f"best is {measure!r}, but the evaluation measures {', '.join(values)}")

@@ -22,7 +22,7 @@ from rts_batch.weights.layout import check_layout, conform, infer_config, networ
 from rts_batch.weights.pickled import Record, as_mapping, brief
 from rts_batch.weights.torch_files import MAX_NUMEL, Storage, open_container, parse_storage
 
-__all__ = ["Checkpoint", "OfficialNetwork", "StoredTensor", "load_checkpoint", "open_checkpoint"]
+__all__ = ["OfficialCheckpoint", "OfficialNetwork", "StoredTensor", "load_checkpoint", "open_checkpoint"]
 
 _REBUILD: Final = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _REBUILD_PARAMETER: Final = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
@@ -45,7 +45,7 @@ class StoredTensor:
         return math.prod(self.shape)
 
 
-class Checkpoint:
+class OfficialCheckpoint:
     """An open checkpoint: what its tensors are, and on demand their values. A context manager.
 
     `net` maps each key to its description, in the file's order. `options` are the arguments, by name, that the network
@@ -71,7 +71,7 @@ class Checkpoint:
             self._container.close()
             raise
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> OfficialCheckpoint:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -90,12 +90,12 @@ class Checkpoint:
         return flat.as_strided(tensor.shape, tensor.stride, tensor.offset).contiguous()
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path) -> OfficialCheckpoint:
     """Opens an official container; raises `WeightsError` naming the byte, entry or key at fault.
 
     Nothing in the file is run or imported; no tensor is read yet.
     """
-    return Checkpoint(Path(path))
+    return OfficialCheckpoint(Path(path))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from rts_batch.errors import RtsBatchError, StorageError
-from rts_batch.io.results.writer import ResultsSummary
+from rts_batch.io.results.writer import WrittenMasks
 from rts_batch.io.storage import uris
 from rts_batch.io.video.frames import Damage
 from rts_batch.manifest import VideoTask
@@ -41,7 +41,7 @@ class Report:
     attempt: int
     frames: int
     """Read and tracked, those of earlier attempts included."""
-    results: ResultsSummary
+    results: WrittenMasks
     decoder: str
     streamed: bool
     """The video was read from its store by ranges, and never lay on local disk."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rts_batch.actors.coordinator import Budgets, Coordinator, Failure
+from rts_batch.actors.coordinator import Budgets, Coordinator, FailedAttempt
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.messages import FailureKind
 
@@ -23,8 +23,8 @@ def task(name: str, frames: int | None = None) -> VideoTask:
     )
 
 
-def failure(kind: FailureKind, error: str = "SomeError") -> Failure:
-    return Failure(kind=kind, error=error, message="because")
+def failure(kind: FailureKind, error: str = "SomeError") -> FailedAttempt:
+    return FailedAttempt(kind=kind, error=error, message="because")
 
 
 def take_all(coordinator: Coordinator) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rts_batch.actors.coordinator import Budgets, Coordinator, Failure
+from rts_batch.actors.coordinator import Budgets, Coordinator, FailedAttempt
 from rts_batch.actors.display import LineDisplay
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import Lost, PoolSize, Welcome
@@ -107,12 +107,12 @@ class Run:
     coordinator: Coordinator
     progress: RunProgress
     done: list[str] = field(default_factory=list)
-    failures: dict[str, tuple[Failure, ...]] = field(default_factory=dict)
+    failures: dict[str, tuple[FailedAttempt, ...]] = field(default_factory=dict)
 
-    def finished(self, task: VideoTask, event: Finished, earlier: tuple[Failure, ...]) -> None:
+    def finished(self, task: VideoTask, event: Finished, earlier: tuple[FailedAttempt, ...]) -> None:
         self.done.append(task.key)
 
-    def given_up(self, task: VideoTask, failures: tuple[Failure, ...]) -> None:
+    def given_up(self, task: VideoTask, failures: tuple[FailedAttempt, ...]) -> None:
         self.failures[task.key] = failures
 
 

@@ -29,7 +29,7 @@ from rts_batch.review.report import ReviewSummary, review_run
 from rts_batch.review.tracks import Track, draw_line, read_tracks, shrink
 from rts_batch.runs.compaction import compact
 from rts_batch.runs.reading import read_masks
-from rts_batch.runs.statistics import Statistics, summarize_video
+from rts_batch.runs.statistics import Statistics, video_statistics
 from rts_batch.runs.video_masks import Target
 from tests.support.run_folders import Video, moving_squares, write_run
 from tests.support.videos import Disc, make_images, make_video
@@ -157,7 +157,7 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     page = (run / "report.html").read_text()
     assert len(page.encode()) == summary["bytes"]
     assert page.count("data:image/webp;base64,") == 4
-    found = summarize_video(read_masks(str(run)).video("clip")).statistics
+    found = video_statistics(read_masks(str(run)).video("clip")).statistics
     assert f">{found.rows}<" in page.replace("Of ", ">").replace(" rows", "<")
     assert f'<td class="n">{found.mean_score:.2f}</td>' in page
 
@@ -174,7 +174,7 @@ def test_numbers_are_those_of_the_masks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(track.frames, np.arange(first, 1500))
         assert np.isnan(track.scores[0])
         np.testing.assert_allclose(track.scores[1:], [frame % 10 / 10 for frame in range(first + 1, 1500)], atol=1e-6)
-    assert sum(track.statistics.rows for track in tracks) == summarize_video(masks).statistics.rows
+    assert sum(track.statistics.rows for track in tracks) == video_statistics(masks).statistics.rows
 
 
 def test_a_run_without_anything_finished(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from rts_batch.evaluation.measures.curves import boundary_accuracy, region_similarity
 
-__all__ = ["DavisScores", "ObjectScores", "Statistics", "davis_scores", "score_object", "summarise"]
+__all__ = ["DavisScores", "MeasureStatistics", "ObjectScores", "davis_scores", "score_object", "summarise"]
 
 RECALL_THRESHOLD: Final = 0.5
 _QUARTERS: Final = 4
 
 
 @dataclass(frozen=True)
-class Statistics:
+class MeasureStatistics:
     """One measure over one object's frames, or its mean over objects. All are parts of 1."""
 
     mean: float
@@ -36,8 +36,8 @@ class Statistics:
 class ObjectScores:
     """J and F of one object in one sequence."""
 
-    region: Statistics
-    boundary: Statistics
+    region: MeasureStatistics
+    boundary: MeasureStatistics
 
     @property
     def mean(self) -> float:
@@ -49,8 +49,8 @@ class ObjectScores:
 class DavisScores:
     """The benchmark's row: means over objects, and each object by itself."""
 
-    region: Statistics
-    boundary: Statistics
+    region: MeasureStatistics
+    boundary: MeasureStatistics
     objects: Mapping[str, ObjectScores]
 
     @property
@@ -59,7 +59,7 @@ class DavisScores:
         return (self.region.mean + self.boundary.mean) / 2
 
 
-def summarise(values: Sequence[float] | NDArray[np.float64]) -> Statistics:
+def summarise(values: Sequence[float] | NDArray[np.float64]) -> MeasureStatistics:
     """Mean, recall and decay of one measure over the frames [N] of one object.
 
     The quarters of decay share their border frames, as in the official kits. (Those kits count in 8 bits there, which
@@ -71,7 +71,7 @@ def summarise(values: Sequence[float] | NDArray[np.float64]) -> Statistics:
     # Half is rounded up, as MATLAB does.
     borders = np.round(np.linspace(1, len(frames), _QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = frames[: borders[1] + 1], frames[borders[-2] :]
-    return Statistics(
+    return MeasureStatistics(
         mean=float(frames.mean()),
         recall=float((frames > RECALL_THRESHOLD).mean()),
         decay=float(first.mean() - last.mean()),
@@ -102,8 +102,8 @@ def davis_scores(objects: Mapping[str, ObjectScores]) -> DavisScores:
     )
 
 
-def _mean(statistics: Sequence[Statistics]) -> Statistics:
-    return Statistics(
+def _mean(statistics: Sequence[MeasureStatistics]) -> MeasureStatistics:
+    return MeasureStatistics(
         mean=float(np.mean([one.mean for one in statistics])),
         recall=float(np.mean([one.recall for one in statistics])),
         decay=float(np.mean([one.decay for one in statistics])),

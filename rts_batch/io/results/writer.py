@@ -26,7 +26,7 @@ from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema, masks
 from rts_batch.io.storage.digest import sha256_of
 from rts_batch.masks import STATES
 
-__all__ = ["ResultsSummary", "ResultsWriter"]
+__all__ = ["ResultsWriter", "WrittenMasks"]
 
 ROW_GROUP_ROWS: Final = 1000
 """Small enough to read a minute of one target without the rest; smaller ones compress worse."""
@@ -41,7 +41,7 @@ _SPOOLED: Final = pa.schema(
 
 
 @dataclass(frozen=True)
-class ResultsSummary:
+class WrittenMasks:
     """What a finished masks file holds."""
 
     rows: int
@@ -175,7 +175,7 @@ class ResultsWriter:
         fps: float | None = None,
         duration: float | None = None,
         quality: Mapping[str, Any] | None = None,
-    ) -> ResultsSummary:
+    ) -> WrittenMasks:
         """Writes the file, reads its footer back and checks it.
 
         Args:
@@ -213,7 +213,7 @@ class ResultsWriter:
             raise
         finally:
             self._spool.close()
-        return ResultsSummary(
+        return WrittenMasks(
             rows=self.rows,
             sha256=sha256_of(str(self.path)),
             states={state: self._states[state] for state in STATES if self._states[state]},

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from rts_batch.evaluation.measures.curves import boundary_accuracy, region_similarity
-from rts_batch.evaluation.measures.davis import ObjectScores, Statistics, davis_scores, score_object, summarise
+from rts_batch.evaluation.measures.davis import MeasureStatistics, ObjectScores, davis_scores, score_object, summarise
 from tests.support.places import shared_folder
 
 Mask = NDArray[np.bool_]
@@ -101,7 +101,7 @@ def test_real_masks_score_as_the_definitions_say(change: str) -> None:
     boundary = np.mean([np.mean([f for _, f in frames]) for frames in expected])
     assert total.mean == pytest.approx((region + boundary) / 2, abs=1e-9)
     if change == "none":
-        assert total.region == total.boundary == Statistics(1, 1, 0)
+        assert total.region == total.boundary == MeasureStatistics(1, 1, 0)
     else:
         assert total.mean < 0.99
 
@@ -129,14 +129,14 @@ def test_masks_of_different_sizes_are_refused() -> None:
 def test_decay_is_first_quarter_minus_last_with_shared_borders() -> None:
     values = np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     # linspace(1, 9, 5) = 1, 3, 5, 7, 9: frames 1 to 3 and 7 to 9.
-    assert summarise(values) == Statistics(pytest.approx(0.6), pytest.approx(5 / 9), pytest.approx(0.9 - 0.3))
+    assert summarise(values) == MeasureStatistics(pytest.approx(0.6), pytest.approx(5 / 9), pytest.approx(0.9 - 0.3))
     # linspace(1, 3, 5) = 1, 1.5, 2, 2.5, 3: a half goes up (2.5 becomes 3), although NumPy would round to even.
     assert summarise([1, 0.5, 0]).decay == pytest.approx((1 + 0.5) / 2 - 0)
     assert summarise(np.linspace(1, 0, 1001)).decay == pytest.approx(0.75)
 
 
 def test_the_benchmark_averages_objects_not_frames() -> None:
-    long, short = (Statistics(mean, mean, 0) for mean in (0.2, 0.8))
+    long, short = (MeasureStatistics(mean, mean, 0) for mean in (0.2, 0.8))
     total = davis_scores({"long": ObjectScores(long, long), "short": ObjectScores(short, short)})
     assert total.mean == pytest.approx(0.5)
     with pytest.raises(ValueError, match="no object"):

@@ -22,7 +22,7 @@ from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.results import writer as results
 from rts_batch.io.results.file import MasksFile
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema
-from rts_batch.io.results.writer import ResultsSummary, ResultsWriter
+from rts_batch.io.results.writer import ResultsWriter, WrittenMasks
 from rts_batch.io.storage import files
 from rts_batch.version import __version__
 from tests.support.run_folders import row_of
@@ -60,7 +60,7 @@ def row(object_id: int, frame: int, video_id: str = "clips/a.mp4") -> Row:
 
 def write(
     path: Path, order: Sequence[int], *, first: dict[int, int] | None = None, frames: int, video_id: str = "clips/a.mp4"
-) -> ResultsSummary:
+) -> WrittenMasks:
     """Writes rows in the order of the object ids given, each target's frames one after another."""
     path.parent.mkdir(parents=True, exist_ok=True)
     due = {object_id: (first or {}).get(object_id, 0) for object_id in TARGETS}
@@ -127,7 +127,7 @@ def test_the_file_holds_what_was_added_sorted_by_object_and_frame(tmp_path: Path
         extras = {name: values.pop(name) for name in EXTRAS}
         assert extras == TARGETS[values["object_id"]]
         assert Row(**values) == row(values["object_id"], values["frame"])
-    assert summary == ResultsSummary(
+    assert summary == WrittenMasks(
         rows=80,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         states={"prompt": 2, "tracked": 62, "lost": 16},

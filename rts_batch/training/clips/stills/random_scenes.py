@@ -16,7 +16,7 @@ from rts_batch.training.clips.stills.curves import Curve
 from rts_batch.training.clips.stills.deformation import random_limbs, random_relief, smooth_fields
 from rts_batch.training.clips.stills.films import Films, Take
 from rts_batch.training.clips.stills.scenes import FRAME, Layer, Motion, Scene
-from rts_batch.training.clips.stills.stills import Kind, Picture, Stills
+from rts_batch.training.clips.stills.stills import Kind, Still, Stills
 
 IN_PLACE = 0.35
 SAME_OBJECT_DISTRACTOR = 0.3
@@ -69,7 +69,7 @@ def random_scene(
 
 
 def _scene_in_place(
-    picture: Picture, target_mask: NDArray[np.uint8], stills: Stills, rng: np.random.Generator, options: SceneOptions
+    picture: Still, target_mask: NDArray[np.uint8], stills: Stills, rng: np.random.Generator, options: SceneOptions
 ) -> Scene:
     layers = [_background(picture.image, target_mask, rng, options.pace)]
     layers += [_occluder(stills, rng, options.pace)] if rng.random() < options.occluder / 2 else []
@@ -88,7 +88,7 @@ def _film_scene(take: Take, stills: Stills, rng: np.random.Generator, options: S
 
 
 def _pasted_scene(
-    picture: Picture, target_mask: NDArray[np.uint8], kind: Kind | None, stills: Stills, rng: np.random.Generator,
+    picture: Still, target_mask: NDArray[np.uint8], kind: Kind | None, stills: Stills, rng: np.random.Generator,
     options: SceneOptions, films: Films | None,
 ) -> Scene:  # fmt: skip
     layers = [_other_background(picture, stills, rng, options.pace, films)]
@@ -111,7 +111,7 @@ def _pasted_scene(
     return Scene(tuple(layers), 1 + len(behind), shake, Curve.random(rng, 0.15))
 
 
-def choose_target(picture: Picture, rng: np.random.Generator, kind: Kind | None = None) -> NDArray[np.uint8]:
+def choose_target(picture: Still, rng: np.random.Generator, kind: Kind | None = None) -> NDArray[np.uint8]:
     """Returns the mask of an instance of `kind`, 0 or 255, larger ones likelier, sometimes with those that it touches.
 
     People who touch a vehicle often are one target with it.
@@ -162,7 +162,7 @@ def _background(
 
 
 def _other_background(
-    picture: Picture, stills: Stills, rng: np.random.Generator, pace: float, films: Films | None
+    picture: Still, stills: Stills, rng: np.random.Generator, pace: float, films: Films | None
 ) -> Layer:
     """Returns a background without the target: another picture, the target's own or real footage."""
     if films is not None and films.sequences and rng.random() < MOVING_BACKGROUND:
@@ -175,7 +175,7 @@ def _other_background(
 
 
 def _cutout(
-    picture: Picture, mask: NDArray[np.uint8], place: tuple[float, float], size: float, rng: np.random.Generator,
+    picture: Still, mask: NDArray[np.uint8], place: tuple[float, float], size: float, rng: np.random.Generator,
     pace: float, *, tint: float,
 ) -> Layer:  # fmt: skip
     """Returns the pixels of `mask` as a layer whose box has `size`² world pixels, at `place` (x, y)."""
@@ -206,7 +206,7 @@ def _layer(
 
 
 def _distractor(
-    stills: Stills, picture: Picture, target: NDArray[np.uint8], kind: Kind | None, place: tuple[float, float],
+    stills: Stills, picture: Still, target: NDArray[np.uint8], kind: Kind | None, place: tuple[float, float],
     size: float, rng: np.random.Generator, pace: float,
 ) -> Layer:  # fmt: skip
     """Returns an object that could be taken for the target: itself again, a neighbour, its kind, or another."""

@@ -63,7 +63,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Still:
     """A decoded still: RGB `[H, W, 3] uint8`, instance ids `[H, W] uint8`, and the ids large enough to be used."""
 
     name: str
@@ -90,12 +90,12 @@ class Stills:
     """What is known of each row's objects; empty where nothing is."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Bad pictures met so far, with the reason."""
-    _cache: dict[int, Picture] = field(default_factory=dict)
+    _cache: dict[int, Still] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def draw(self, rng: np.random.Generator, kind: Kind | None = None) -> Picture:
+    def draw(self, rng: np.random.Generator, kind: Kind | None = None) -> Still:
         """Returns a random usable picture, with an object of `kind` where the index has any.
 
         Raises:
@@ -132,7 +132,7 @@ class Stills:
                 places.setdefault(kind, []).append(place)
         return places
 
-    def load(self, index: int) -> Picture | None:
+    def load(self, index: int) -> Still | None:
         """Returns picture `index`, or None where it is bad (then it is named in the log and in `skipped`)."""
         if index in self._cache:
             return self._cache[index]
@@ -153,7 +153,7 @@ class Stills:
         return picture
 
 
-def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> Picture:
+def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> Still:
     """Decodes a picture and its instance mask.
 
     Raises:
@@ -173,7 +173,7 @@ def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> P
     ids = tuple(int(i) for i in range(1, 256) if areas[i] >= MINIMUM_INSTANCE_AREA)
     if not ids:
         raise TrainingError(f"{mask_path}: no instance has {MINIMUM_INSTANCE_AREA} pixels")
-    return Picture(path.name, np.ascontiguousarray(image[:, :, ::-1]), instances, ids, objects)
+    return Still(path.name, np.ascontiguousarray(image[:, :, ::-1]), instances, ids, objects)
 
 
 def read_index(
