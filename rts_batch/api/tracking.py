@@ -78,6 +78,15 @@ class LoadedModel:
         """Return an empty scene for one video of so many targets, to be given its frames one by one (`Scene.step`)."""
         return self._tracker.open(targets)
 
+    def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
+        """Return the mask `[H, W]` of what a box marks on an image `[H, W, 3]`, RGB; nothing is tracked.
+
+        Raises:
+            PromptError: the box lies outside the image, or the weights make no masks of boxes.
+        """
+        _check(Marking(box=box), image, "the box", boxes=self.takes_boxes)
+        return self.open().annotate(image, {1: Marking(box=box)})[1].mask
+
 
 def load(
     weights: str | os.PathLike[str] = "rts-mini",

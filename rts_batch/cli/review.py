@@ -1,16 +1,19 @@
-"""`rts-batch review`: a report of a run to look at, and videos with the masks on them."""
+"""`rts-batch review`: a report of a run to look at, videos with the masks on them, and a page to put masks right."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rts_batch.cli.options import JsonOption, MasksArgument
 from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from rts_batch.review.server.box_head import MaskOfBox
 
 # The command imports pyarrow, OpenCV and jinja2 itself: `rts-batch --help` shall not wait for them.
 
@@ -31,9 +34,15 @@ def review(
         typer.Option(metavar="VIDEO", help="Also write this video with its masks, as mp4; may be given several times."),
     ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Only the overlay videos.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Open a page to look at labels and to correct them.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of that page. [default: a free one]")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Only print the page's address.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write an HTML report of a run: scores, failures, key frames; and overlay videos of chosen videos."""
+    """Write an HTML report of a run: what asks for a look; overlay videos; or serve a page to correct labels."""
+    if serve:
+        _serve(run, port, open_browser=not no_open, as_json=as_json)
+        return
     if no_report and not overlay:
         raise UsageError("--no-report leaves nothing to do; choose videos with --overlay VIDEO")
     from rts_batch.review.report import review_run
@@ -55,6 +64,33 @@ def review(
         print_left_out(summary.left_out, summary.warnings)
     if summary.left_out:
         raise typer.Exit(EXIT_SOME_FAILED if summary.overlays or summary.report else EXIT_FAILED)
+
+
+def _serve(run: str, port: int, *, open_browser: bool, as_json: bool) -> None:
+    try:
+        from rts_batch.review.server.serving import serve_run
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise UsageError("--serve needs the extra review: pip install 'rts-batch[review]'") from None
+
+    def announce(address: str) -> None:
+        if as_json:
+            print_json("serving", {"address": address})
+        else:
+            print(f"review   {address}\n         for this machine only; Ctrl+C ends it", flush=True)
+
+    serve_run(run, port=port, load=lambda: _mask_of_box(run), announce=announce, open_browser=open_browser)
+
+
+def _mask_of_box(run: str) -> MaskOfBox:
+    """The box head of the weights that the run was made with, on this machine."""
+    from rts_batch.api import load
+    from rts_batch.runs.folder import RunFolder
+
+    record = RunFolder(run).record()
+    settings = record.settings if record is not None else {}
+    return load(settings.get("weights") or "rts-mini", profile=settings.get("profile", "auto")).mask_of
 
 
 def _watch(things: Iterable[Any], name: str) -> Iterable[Any]:

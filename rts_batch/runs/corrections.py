@@ -31,7 +31,17 @@ from rts_batch.manifest.marks import rle_of
 from rts_batch.runs.lease import holder_of, only_one_here
 from rts_batch.runs.paths import RunPaths, shards_among
 
-__all__ = ["Corrections", "CorrectionsBook", "Place", "Row", "merge", "merged_manifest", "place_of", "write_rows"]
+__all__ = [
+    "Corrections",
+    "CorrectionsBook",
+    "Place",
+    "Row",
+    "merge",
+    "merged_manifest",
+    "place_of",
+    "write_rows",
+    "written_time",
+]
 
 Row = dict[str, Any]
 """A row of a manifest: its columns (`box` as x, y, w, h) and those that it carries; None is not given."""
@@ -85,6 +95,7 @@ class CorrectionsBook:
         Raises:
             StaleError: the file is of another version by now; nothing is written.
             RunBusyError: a submission is at work on the run.
+            ManifestError: a row that no manifest has.
         """
         uri = self.paths.corrections
         with self._here, only_one_here(uri):
@@ -98,10 +109,12 @@ class CorrectionsBook:
             kept |= {place_of(row): row for row in rows}
             categories = _categories(rows)
             found = [{**row, "category": categories.get(_target(row), row.get("category"))} for row in kept.values()]
-            if found:
-                files.put_bytes(uri, write_rows(sorted(found, key=_order)))
-            else:
+            if not found:
                 files.delete(uri)
+                return self.read()
+            data = write_rows(sorted(found, key=_order))
+            list(_rows(data, uri))  # what cannot be read again is not written
+            files.put_bytes(uri, data)
             return self.read()
 
     def refuse_if_busy(self) -> None:
@@ -117,9 +130,13 @@ class CorrectionsBook:
         Raises:
             RunFolderError: the folder has none, as a compacted one.
         """
+        self.require_manifest()
+        return read_parquet(self.paths.manifest)
+
+    def require_manifest(self) -> None:
+        """Raises RunFolderError where there is nothing that could be corrected."""
         if not files.exists(self.paths.manifest):
             raise RunFolderError(f"{self.paths.uri} has no manifest to correct; give the folder of the run itself")
-        return read_parquet(self.paths.manifest)
 
     def rows_of(self, video_id: str) -> list[Row]:
         """Return the rows of the run's own manifest about one video."""
@@ -135,6 +152,22 @@ class CorrectionsBook:
         known = _about(recorded, {row["video_id"] for row in rows})
         said = {place_of(row): _said(row) for row in known}
         return [place_of(row) for row in rows if said.get(place_of(row)) != _said(row)]
+
+
+def written_time(rows: Iterable[Row], object_id: int, frame: int, time: float | None) -> float | None:
+    """Return by which time the run's rows name a target's prompt on a frame; None where they give the frame itself.
+
+    Args:
+        rows: of the run's manifest, about one video.
+        object_id: a target that was marked on this frame.
+        frame: its index.
+        time: when it is shown, in seconds.
+    """
+    prompts = [row for row in rows if row["object_id"] == object_id]
+    times = [row["time"] for row in prompts if row["time"] is not None]
+    if time is None or not times or any(row["frame"] == frame for row in prompts):
+        return None
+    return float(min(times, key=lambda given: abs(given - time)))
 
 
 def place_of(row: Mapping[str, Any]) -> Place:

@@ -41,6 +41,8 @@ LIBRARIES = {
     "safetensors": ("weights",),
     "gdown": ("weights.fetching",),
     "trax": ("evaluation.vot_tracker",),
+    "starlette": ("review.server",),
+    "uvicorn": ("review.server",),
     "triton": ("tracking.gpu.kernels",),
     "pyarrow.dataset": (),  # reads with Arrow's threads, which now and then abort the interpreter
 }
@@ -63,6 +65,7 @@ LONG_FUNCTIONS = {
     "rts_batch.cli.submit.submit: parameters",
     "rts_batch.cli.submit.plan: parameters",
     "rts_batch.cli.submit.resume: parameters",
+    "rts_batch.cli.review.review: parameters",
     "rts_batch.cli.export.export: lines",
     "rts_batch.cli.export.export: parameters",
     "rts_batch.cli.importing.from_detections: parameters",

@@ -1,0 +1,255 @@
+"""The addresses that the page asks for, and what each answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib import resources
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from rts_batch.errors import ManifestError, RtsBatchError, RunBusyError, RunFolderError, StaleError
+from rts_batch.masks import encode_rle
+from rts_batch.review.server.box_head import BoxHead
+from rts_batch.review.server.catalogue import Catalogue
+from rts_batch.review.server.changes import Change, Spot, frame_of, removed_places, rows_of
+from rts_batch.review.server.frames import FrameReader
+from rts_batch.review.server.guard import Guard
+from rts_batch.review.server.redo import Redo
+from rts_batch.runs.corrections import Corrections, CorrectionsBook
+
+__all__ = ["Desk", "build_app"]
+
+STATIC: Final = "static"
+TYPES: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+
+FRAME_SECONDS: Final = 600
+"""How long a browser may keep a frame."""
+
+BUSY: Final = 423
+"""`Locked`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What the page works with."""
+
+    catalogue: Catalogue
+    frames: FrameReader
+    book: CorrectionsBook
+    box_head: BoxHead
+    redo: Redo
+
+
+class Save(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: str
+    changes: list[Change] = Field(default=[], max_length=10_000)
+    removed: list[Spot] = Field(default=[], max_length=10_000)
+
+
+class BoxOnFrame(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    frame: int = Field(ge=0)
+    box: tuple[float, float, float, float]
+
+
+class Masks(BaseModel):
+    id: str
+    first: int = Field(ge=0)
+    count: int = Field(default=1, ge=1)
+
+
+class Frame(BaseModel):
+    id: str
+    index: int = Field(ge=0)
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def build_app(desk: Desk, *, token: str, port: int) -> Guard:
+    """Return the application, which listens to who knows the token.
+
+    Args:
+        desk: what the page works with.
+        token: the first part of every address.
+        port: that the server listens on.
+    """
+    answers = _Answers(desk)
+    gets: dict[str, Callable[[Request], Any]] = {
+        "run": answers.run,
+        "video": answers.video,
+        "masks": answers.masks,
+        "frame": answers.frame,
+        "corrections": answers.corrections,
+        "redo": answers.redo,
+    }
+    posts: dict[str, Callable[[bytes], Any]] = {
+        "box": answers.box,
+        "corrections": answers.save,
+        "redo": answers.begin,
+        "stop": answers.stop,
+    }
+    routes = [Route("/", _static), Route("/{name}", _static)]
+    routes += [Route(f"/api/{name}", _get(answer)) for name, answer in gets.items() if name not in posts]
+    routes += [
+        Route(
+            f"/api/{name}", _get_or_post(gets.get(name), answer), methods=["GET", "POST"] if name in gets else ["POST"]
+        )
+        for name, answer in posts.items()
+    ]
+    return Guard(Starlette(routes=routes), token=token, port=port)
+
+
+class _Answers:
+    """Each runs in a thread of its own, and may wait."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def run(self, _: Request) -> Any:
+        return {
+            "title": self._desk.catalogue.title,
+            "locked": self._locked(),
+            "videos": self._desk.catalogue.listing(),
+            "redo": self._desk.redo.state(),
+            "pending": self._pending(),
+        }
+
+    def video(self, request: Request) -> Any:
+        return self._desk.catalogue.numbers(request.query_params.get("id", ""))
+
+    def masks(self, request: Request) -> Any:
+        wanted = Masks.model_validate(dict(request.query_params))
+        return self._desk.catalogue.masks(wanted.id, wanted.first, wanted.count)
+
+    def frame(self, request: Request) -> Response:
+        wanted = Frame.model_validate(dict(request.query_params))
+        jpeg = self._desk.frames.jpeg(wanted.id, wanted.index)
+        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": f"private, max-age={FRAME_SECONDS}"})
+
+    def box(self, body: bytes) -> Any:
+        wanted = BoxOnFrame.model_validate_json(body)
+        image = self._desk.frames.image(wanted.video_id, wanted.frame)
+        mask = self._desk.box_head.mask_of(image, wanted.box)
+        return {"counts": encode_rle(mask).decode(), "area": int(mask.sum())}
+
+    def corrections(self, _: Request) -> Any:
+        return self._shown(self._desk.book.read())
+
+    def save(self, body: bytes) -> Any:
+        wanted = Save.model_validate_json(body)
+        book, catalogue = self._desk.book, self._desk.catalogue
+        rows = rows_of(wanted.changes, catalogue, book)
+        removed = removed_places(wanted.removed, book.read().rows, catalogue)
+        return self._shown(book.save(wanted.version, rows, removed))
+
+    def redo(self, _: Request) -> Any:
+        state = self._desk.redo.state()
+        if state["state"] in ("done", "failed"):
+            self._desk.catalogue.refresh()
+        return {**state, "locked": self._locked(), "pending": self._pending()}
+
+    def begin(self, _: bytes) -> Any:
+        self._desk.book.refuse_if_busy()
+        if not self._desk.book.read().rows:
+            raise ManifestError("there are no corrections; save some first")
+        self._desk.redo.start()
+        return self._desk.redo.state()
+
+    def stop(self, _: bytes) -> Any:
+        self._desk.redo.stop()
+        return self._desk.redo.state()
+
+    def _locked(self) -> str | None:
+        """Why nothing can be saved now."""
+        try:
+            self._desk.book.refuse_if_busy()
+            self._desk.book.require_manifest()
+        except RunFolderError as error:
+            return str(error)
+        return None
+
+    def _pending(self) -> int:
+        try:
+            return len(self._desk.book.pending())
+        except RtsBatchError:
+            return 0
+
+    def _shown(self, found: Corrections) -> dict[str, Any]:
+        catalogue = self._desk.catalogue
+        rows = [
+            {
+                "video_id": row["video_id"],
+                "object_id": row["object_id"],
+                "frame": frame_of(row, catalogue),
+                "absent": row.get("prompt_kind") == "absent",
+                "mask": row.get("mask"),
+                "category": row.get("category"),
+            }
+            for row in found.rows
+            if catalogue.has(row["video_id"])
+        ]
+        return {"version": found.version, "rows": rows, "pending": self._pending()}
+
+
+def _get(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(_answered, answer, request)
+
+    return endpoint
+
+
+def _get_or_post(get: Callable[[Request], Any] | None, post: Callable[[bytes], Any]) -> Callable[[Request], Any]:
+    async def endpoint(request: Request) -> Response:
+        if request.method == "POST":
+            return await run_in_threadpool(_answered, post, await request.body())
+        assert get is not None
+        return await run_in_threadpool(_answered, get, request)
+
+    return endpoint
+
+
+Asked = TypeVar("Asked")
+
+
+def _answered(answer: Callable[[Asked], Any], asked: Asked) -> Response:
+    """The answer as JSON, or what stands in its way with a status that says of which kind it is."""
+    try:
+        found = answer(asked)
+    except ValidationError as error:
+        return _problem(HTTPStatus.BAD_REQUEST, f"the request makes no sense: {error.errors()[0]['msg']}")
+    except StaleError as error:
+        return _problem(HTTPStatus.CONFLICT, str(error))
+    except RunBusyError as error:
+        return _problem(BUSY, str(error))
+    except RtsBatchError as error:
+        return _problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+    return found if isinstance(found, Response) else JSONResponse(found)
+
+
+def _problem(status: int, text: str) -> Response:
+    content: Mapping[str, str] = {"error": text}
+    return JSONResponse(content, status)
+
+
+async def _static(request: Request) -> Response:
+    """A file of the page. Only names that are in the folder are looked for, so no name leads out of it."""
+    name = request.path_params.get("name", "index.html")
+    folder = resources.files("rts_batch.review.server") / STATIC
+    known = {file.name: file for file in folder.iterdir() if file.is_file()}
+    kind = TYPES.get(name.rpartition(".")[2])
+    if name not in known or kind is None:
+        return _problem(HTTPStatus.NOT_FOUND, "there is no such page")
+    return Response(known[name].read_bytes(), media_type=kind, headers={"cache-control": "no-cache"})

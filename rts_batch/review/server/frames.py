@@ -1,0 +1,202 @@
+"""Single frames of videos, read in the decoding process: the one asked for, and those around it, which come next."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import VideoError
+from rts_batch.io.storage.ranges import RangedObject
+from rts_batch.io.video.frames import Frame, FrameSource, VideoInfo
+from rts_batch.io.video.isolated.process import DecodingProcess
+from rts_batch.io.video.spool import bring
+
+__all__ = ["FrameReader", "Source"]
+
+JPEG_BYTES: Final = 96 << 20
+IMAGE_BYTES: Final = 64 << 20
+"""What the caches hold, of JPEG and of decoded frames."""
+
+JPEG_QUALITY: Final = 88
+
+AHEAD: Final = 32
+"""Frames that are read and left out rather than that the file is entered again."""
+
+BACK: Final = 16
+"""Frames that are read at once when somebody steps backward."""
+
+VIDEOS: Final = 3
+"""Videos of a store that are kept on disk."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video as the catalogue knows it."""
+
+    uri: str
+    size: tuple[int, int] | None
+    """Height and width that its frames must have; None takes any."""
+    time_of: Callable[[int], float | None]
+    """When a frame is shown, in seconds, where that is known."""
+
+
+class _Cache:
+    """The values used last, up to a number of bytes; at least one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[tuple[str, int], bytes | NDArray[np.uint8]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[str, int]) -> bytes | NDArray[np.uint8] | None:
+        if key in self._held:
+            self._held.move_to_end(key)
+        return self._held.get(key)
+
+    def put(self, key: tuple[str, int], value: bytes | NDArray[np.uint8]) -> None:
+        old = self._held.pop(key, None)
+        self._bytes += _size(value) - (0 if old is None else _size(old))
+        self._held[key] = value
+        while self._bytes > self._most and len(self._held) > 1:
+            _, gone = self._held.popitem(last=False)
+            self._bytes -= _size(gone)
+
+
+def _size(value: bytes | NDArray[np.uint8]) -> int:
+    return len(value) if isinstance(value, bytes) else value.nbytes
+
+
+class FrameReader:
+    """Reads frames by index, for several threads one after another. Use it as a context manager.
+
+    Args:
+        locate: the source of a video, by its name.
+    """
+
+    def __init__(self, locate: Callable[[str], Source]) -> None:
+        self._locate = locate
+        self._lock = threading.Lock()
+        self._process = DecodingProcess()
+        self._scratch = tempfile.TemporaryDirectory(prefix="rts-batch-")
+        self._near: OrderedDict[str, Path | RangedObject] = OrderedDict()
+        self._jpegs, self._images = _Cache(JPEG_BYTES), _Cache(IMAGE_BYTES)
+        self._video: str | None = None
+        self._next = 0
+        self._source: FrameSource | None = None
+        self._frames: Iterator[Frame] = iter(())
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._leave()
+            self._process.close()
+            self._scratch.cleanup()
+
+    def jpeg(self, video: str, index: int) -> bytes:
+        """Return a frame as JPEG, with the errors of `image`."""
+        with self._lock:
+            found = self._jpegs.get((video, index))
+            if found is None:
+                self._read(video, index)
+                found = self._jpegs.get((video, index))
+        assert isinstance(found, bytes)
+        return found
+
+    def image(self, video: str, index: int) -> NDArray[np.uint8]:
+        """Return a frame, [H, W, 3] RGB.
+
+        Raises:
+            StorageError: the video cannot be reached.
+            VideoError: it cannot be read, has no such frame, or is not the one that was tracked.
+        """
+        with self._lock:
+            found = self._images.get((video, index))
+            if found is None:
+                self._read(video, index)
+                found = self._images.get((video, index))
+        assert isinstance(found, np.ndarray)
+        return found
+
+    def info(self, video: str) -> VideoInfo:
+        """Return what the file says of itself, with the errors of `image`."""
+        with self._lock:
+            if self._video != video or self._source is None:
+                self._enter(video, 0)
+            assert self._source is not None
+            return self._source.info
+
+    def forget(self) -> None:
+        """Close the video that is open."""
+        with self._lock:
+            self._leave()
+
+    def _read(self, video: str, index: int) -> None:
+        """Read up to a frame and put it, and those on the way that may be asked for next, into the caches."""
+        steps_back = self._video == video and index < self._next <= index + AHEAD
+        if self._video != video or not self._next <= index <= self._next + AHEAD:
+            self._enter(video, max(0, index + 1 - BACK) if steps_back else index)
+        try:
+            for frame in self._frames:
+                self._next = frame.index + 1
+                self._keep(video, frame)
+                if frame.index == index:
+                    return
+        except BaseException:
+            self._leave()
+            raise
+        self._leave()
+        raise VideoError(f"the video has no frame {index}")
+
+    def _keep(self, video: str, frame: Frame) -> None:
+        done, data = cv2.imencode(".jpg", frame.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if not done:
+            raise VideoError(f"frame {frame.index} cannot be encoded as JPEG")
+        self._jpegs.put((video, frame.index), data.tobytes())
+        self._images.put((video, frame.index), frame.image)
+
+    def _enter(self, video: str, index: int) -> None:
+        self._leave()
+        place = self._locate(video)
+        source = self._process.open(
+            self._bring(video, place.uri), start=index, start_time=place.time_of(index) if index else None
+        )
+        found = source.info.height, source.info.width
+        if place.size not in (None, (0, 0), found):
+            source.close()
+            assert place.size is not None
+            raise VideoError(
+                f"the source of {video!r} has frames of {found[1]}×{found[0]} pixels, its masks "
+                f"{place.size[1]}×{place.size[0]}; it has changed since it was tracked"
+            )
+        self._video, self._next, self._source, self._frames = video, index, source, iter(source)
+
+    def _leave(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._video, self._source, self._frames = None, None, iter(())
+
+    def _bring(self, video: str, uri: str) -> Path | RangedObject:
+        if video not in self._near:
+            folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
+            self._near[video] = bring(uri, folder)
+            if len(self._near) > VIDEOS:
+                _, gone = self._near.popitem(last=False)
+                if isinstance(gone, Path) and Path(self._scratch.name) in gone.parents:
+                    shutil.rmtree(gone.parent, ignore_errors=True)
+        near = self._near[video]
+        if isinstance(near, Path) and not near.exists():
+            del self._near[video]
+            raise VideoError(f"{near} is not there any more")
+        return near

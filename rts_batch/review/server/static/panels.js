@@ -1,0 +1,79 @@
+// The lists beside the player, drawn anew from what is known. Every text reaches the page as text.
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+const percent = (share) => `${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)} %`;
+
+export function describeVideo(video) {
+  if (video.problem) return video.problem;
+  const quality = video.quality === null ? "" : `mean ${video.measure} ${video.quality.toFixed(2)}, `;
+  const parts = [`${quality}${video.frames} frames`];
+  if (video.lost) parts.push(`${percent(video.lost)} lost`);
+  if (video.uncertain) parts.push(`${percent(video.uncertain)} uncertain`);
+  return parts.join(", ");
+}
+
+export function listVideos(videos, current, choose) {
+  const list = $("videos");
+  const pick = $("video-pick");
+  list.replaceChildren(
+    ...videos.map((video) => {
+      const button = element("button", { type: "button" }, video.video_id, element("small", {}, describeVideo(video)));
+      button.addEventListener("click", () => choose(video.video_id));
+      if (video.video_id === current) button.setAttribute("aria-current", "true");
+      return element("li", {}, button);
+    }),
+  );
+  pick.replaceChildren(
+    ...videos.map((video) =>
+      element("option", { value: video.video_id, selected: video.video_id === current }, `${video.video_id}: ${describeVideo(video)}`),
+    ),
+  );
+  pick.onchange = () => choose(pick.value);
+}
+
+export function listTargets(targets, { selected, readOnly, choose, rename, value }) {
+  $("targets").replaceChildren(
+    ...targets.map((target, place) => {
+      const swatch = element("i");
+      swatch.style.background = target.colour;
+      const name = `${place < 9 ? `${place + 1}  ` : ""}object ${target.object_id}`;
+      const input = element("input", {
+        value: target.category ?? "", placeholder: "category", disabled: readOnly, ariaLabel: `Category of object ${target.object_id}`,
+      });
+      input.setAttribute("list", "categories");
+      input.addEventListener("change", () => rename(target, input.value.trim()));
+      const item = element("li", {}, swatch, element("span", {}, name), element("small", {}, value(target)), input);
+      item.setAttribute("aria-selected", String(target.object_id === selected));
+      item.addEventListener("click", (event) => event.target === input || choose(target.object_id));
+      return item;
+    }),
+  );
+  const known = new Set(targets.map((target) => target.category).filter(Boolean));
+  $("categories").replaceChildren(...[...known].map((category) => element("option", { value: category })));
+}
+
+export function listSaved(rows, { readOnly, go, remove }) {
+  $("saved").replaceChildren(
+    ...rows.map((row) => {
+      const what = row.absent ? "absent" : row.mask ? "mask" : "category";
+      const link = element("button", { type: "button" }, `frame ${row.frame}, object ${row.object_id}: ${what}`);
+      link.addEventListener("click", () => go(row.frame));
+      const bin = element("button", { type: "button", title: "Remove", ariaLabel: `Remove frame ${row.frame}`, disabled: readOnly }, "✕");
+      bin.addEventListener("click", () => remove(row));
+      return element("li", {}, link, bin);
+    }),
+  );
+}
+
+export function say(text, bad = false) {
+  const status = $("status");
+  status.textContent = text;
+  status.classList.toggle("bad", bad);
+}

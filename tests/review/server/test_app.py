@@ -1,0 +1,210 @@
+"""What the page is told, and what becomes of what it sends."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rts_batch.manifest import read_manifest
+from rts_batch.masks import decode_rle, encode_rle
+from rts_batch.runs.corrections import merged_manifest
+from rts_batch.runs.lease import Lease
+from tests.support.review_desk import disc_video, page_of, review_page
+from tests.support.videos import make_video
+
+
+def counts(width: int = 5, size: tuple[int, int] = (120, 160)) -> str:
+    mask = np.zeros(size, bool)
+    mask[10:20, 10 : 10 + width] = True
+    return encode_rle(mask).decode()
+
+
+def change(frame: int = 5, video_id: str = "clip", **others: object) -> dict[str, object]:
+    return {"video_id": video_id, "object_id": 1, "frame": frame, "counts": counts(), **others}
+
+
+def test_the_videos_come_worst_first(tmp_path: Path) -> None:
+    videos = [disc_video(tmp_path, f"clip {n}", lost=range(10, 10 + 5 * n)) for n in range(3)]
+    with page_of(tmp_path, *videos) as page:
+        run = page.get("run").json()
+    assert [video["video_id"] for video in run["videos"]] == ["clip 2", "clip 1", "clip 0"]
+    assert run["videos"][0]["lost"] > run["videos"][1]["lost"] > run["videos"][2]["lost"] == 0
+    assert run["locked"] is None
+
+
+def test_numbers_masks_and_frames_are_those_of_the_run(tmp_path: Path) -> None:
+    video = disc_video(tmp_path, "clip", lost=range(10, 15))
+    with page_of(tmp_path, video) as page:
+        numbers = page.get("video", id="clip").json()
+        masks = page.get("masks", id="clip", first=9, count=3).json()
+        jpeg = page.get("frame", id="clip", index=20)
+    assert (numbers["width"], numbers["height"], numbers["first"], numbers["end"]) == (160, 120, 0, 30)
+    assert numbers["times"][25] == 1.0
+    assert [target["object_id"] for target in numbers["targets"]] == [1, 2]
+    assert any("lost for 5 frames" in reason for place in numbers["worst"] for reason in place["reasons"])
+    assert [place["quality"] for place in numbers["worst"]] == sorted(place["quality"] for place in numbers["worst"])
+    assert sorted(masks) == ["10", "11", "9"]
+    for frame, rows in masks.items():
+        for object_id, code, state, _ in rows:
+            truth = video.truth(object_id, int(frame))
+            assert np.array_equal(decode_rle(code.encode(), 120, 160), truth)
+            assert state == video.state(object_id, int(frame))
+    assert jpeg.headers["content-type"] == "image/jpeg"
+    image = cv2.imdecode(np.frombuffer(jpeg.content, np.uint8), cv2.IMREAD_COLOR)
+    inside = video.truth(1, 20)
+    assert np.abs(image[inside].mean(axis=0) - (90, 150, 40)).max() < 25, "the disc's colour is where its mask is"
+
+
+def test_a_box_becomes_a_mask(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
+        answer = page.post("box", {"video_id": "clip", "frame": 4, "box": [10, 20, 30, 40]})
+    found = decode_rle(answer.json()["counts"].encode(), 120, 160)
+    assert found.sum() == answer.json()["area"] == 1200
+    assert found[20:60, 10:40].all()
+
+
+def test_what_is_saved_lies_beside_the_run_and_fits_its_manifest(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
+        version = page.get("corrections").json()["version"]
+        sent = [change(5, category="thing"), change(0), change(7, object_id=3)]
+        saved = page.post("corrections", {"version": version, "changes": sent}).json()
+        assert page.get("corrections").json() == saved
+        assert saved["pending"] == 3
+        renamed = {"video_id": "clip", "object_id": 2, "category": "ball"}
+        again = page.post("corrections", {"version": saved["version"], "changes": [renamed]})
+        assert again.status_code == 200, again.text
+    assert (tmp_path / "run" / "corrections.csv").exists()
+    with merged_manifest(str(tmp_path / "run")) as path:
+        (task,) = read_manifest(path).tasks
+    first, second, third = task.targets
+    assert [prompt.frame for prompt in first.prompts] == [0, 5]
+    assert all(prompt.mask_rle == {"size": [120, 160], "counts": counts()} for prompt in first.prompts)
+    assert (first.category, second.category, third.category) == ("thing", "ball", None)
+    assert third.prompts[0].frame == 7
+
+
+def test_a_correction_can_be_taken_back(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
+        saved = page.post("corrections", {"version": "none", "changes": [change(5), change(6)]}).json()
+        spot = {"video_id": "clip", "object_id": 1, "frame": 5}
+        left = page.post("corrections", {"version": saved["version"], "removed": [spot]}).json()
+    assert [row["frame"] for row in left["rows"]] == [6]
+
+
+def test_of_two_tabs_the_later_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
+        version = page.get("corrections").json()["version"]
+        with ThreadPoolExecutor(8) as pool:
+            bodies = [{"version": version, "changes": [change(frame)]} for frame in range(3, 11)]
+            answers = list(pool.map(lambda body: page.post("corrections", body), bodies))
+        assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
+        for body, answer in zip(bodies, answers, strict=True):
+            while answer.status_code == 409:
+                assert "changed meanwhile" in answer.json()["error"]
+                now = page.get("corrections").json()["version"]
+                answer = page.post("corrections", {**body, "version": now})
+        assert [row["frame"] for row in page.get("corrections").json()["rows"]] == list(range(3, 11))
+
+
+def test_a_run_under_way_is_read_only(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")) as page, Lease(str(tmp_path / "run" / "lease.json")):
+        assert "at work on the run" in page.get("run").json()["locked"]
+        assert page.get("frame", id="clip", index=3).status_code == 200
+        for name in ("corrections", "redo"):
+            answer = page.post(name, {"version": "none", "changes": [change()]})
+            assert answer.status_code == 423
+    assert not (tmp_path / "run" / "corrections.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"counts": "rubbish \0"}, 422),
+        ({"counts": counts(size=(60, 80))}, 422),
+        ({"counts": encode_rle(np.zeros((120, 160), bool)).decode()}, 422),
+        ({"counts": None}, 422),
+        ({"video_id": "zebra"}, 422),
+        ({"category": "a\nb"}, 422),
+        ({"frame": -1}, 400),
+        ({"object_id": 0}, 400),
+        ({"path": "/etc/passwd"}, 400),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_whole(tmp_path: Path, wrong: dict[str, object], status: int) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip", 8)) as page:
+        answer = page.post("corrections", {"version": "none", "changes": [change(3), {**change(), **wrong}]})
+        assert answer.status_code == status, answer.text
+        assert answer.json()["error"]
+    assert not (tmp_path / "run" / "corrections.csv").exists()
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{", '{"version": 3}', '{"box": [1, 2, 3]}', "null", "9" * 5000])
+def test_bodies_that_make_no_sense(tmp_path: Path, body: str) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip", 4)) as page:
+        for name in ("corrections", "box"):
+            headers = {"origin": "http://127.0.0.1:8765"}
+            assert page.client.post(f"/token-of-the-tests/api/{name}", content=body, headers=headers).status_code == 400
+
+
+def test_videos_that_are_gone_damaged_or_others(tmp_path: Path) -> None:
+    names = ("gone", "damaged", "other", "short")
+    videos = [disc_video(tmp_path, name, 20) for name in names]
+    with page_of(tmp_path, *videos) as page:
+        (tmp_path / "gone.mp4").unlink()
+        (tmp_path / "damaged.mp4").write_bytes(b"\0" * 5000)
+        make_video(tmp_path / "other.mp4", 20, size=(80, 60))
+        make_video(tmp_path / "short.mp4", 5)
+        for name in names:
+            answer = page.get("frame", id=name, index=12)
+            assert answer.status_code == 422, name
+            assert answer.json()["error"]
+            assert page.get("video", id=name).status_code == 200, "its numbers are there"
+            assert page.get("masks", id=name, first=0, count=3).status_code == 200
+        assert "has changed since it was tracked" in page.get("frame", id="other", index=0).json()["error"]
+        assert page.get("frame", id="short", index=2).status_code == 200
+
+
+def test_a_damaged_masks_file_costs_its_video_and_no_other(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "good"), disc_video(tmp_path, "bad")) as page:
+        assert len(page.get("run").json()["videos"]) == 2
+    (path,) = (tmp_path / "run" / "masks").glob("bad-*")
+    data = bytearray(path.read_bytes())
+    data[100:2000] = bytes(1900)
+    path.write_bytes(data)
+    with review_page(tmp_path / "run") as page:
+        listed = {video["video_id"]: video for video in page.get("run").json()["videos"]}
+        assert listed["bad"]["problem"]
+        assert not listed["good"]["problem"]
+        assert page.get("video", id="bad").status_code == 422
+        assert page.get("video", id="good").status_code == 200
+
+
+def test_a_folder_without_a_manifest_is_to_be_looked_at_only(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")):
+        pass
+    (tmp_path / "run" / "manifest.parquet").unlink()
+    with review_page(tmp_path / "run") as page:
+        assert "no manifest to correct" in page.get("run").json()["locked"]
+        assert page.get("masks", id="clip", first=0).status_code == 200
+
+
+def test_nothing_is_tracked_again_without_corrections(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip", 4)) as page:
+        answer = page.post("redo")
+        assert (answer.status_code, page.get("redo").json()["state"]) == (422, "idle")
+        assert json.loads(answer.text)["error"] == "there are no corrections; save some first"
+
+
+def test_a_redo_that_fails_says_why(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip", 8)) as page:
+        page.post("corrections", {"version": "none", "changes": [change(3)]})
+        assert page.post("redo").json()["state"] == "running"
+        while (state := page.get("redo").json())["state"] == "running":
+            pass
+    assert state["state"] == "failed"
+    assert "run.json" in state["message"] or "not a run's folder" in state["message"]
