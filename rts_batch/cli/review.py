@@ -85,7 +85,7 @@ def _serve(run: str, port: int, *, open_browser: bool, as_json: bool) -> None:
 
 def _mask_of_box(run: str) -> MaskOfBox:
     """The box head of the weights that the run was made with, on this machine."""
-    from rts_batch.api import load
+    from rts_batch.api.tracking import load
     from rts_batch.runs.folder import RunFolder
 
     record = RunFolder(run).record()

@@ -17,6 +17,7 @@ from rts_batch.review.key_frames import KeyFrames
 from rts_batch.review.pages import Row, make_row
 from rts_batch.review.server.frames import Source
 from rts_batch.review.tracks import Track, read_tracks
+from rts_batch.review.worst import worst_frames
 from rts_batch.runs.reading import Masks
 from rts_batch.runs.video_masks import VideoMasks
 
@@ -24,6 +25,9 @@ __all__ = ["MOST_FRAMES", "Catalogue"]
 
 WORST: Final = 40
 """Places of a video that are worth a look, at most."""
+
+WORTH: Final = 1.0
+"""IoU, summed over frames, that a correction must be expected to bring for its place to be shown."""
 
 MOST_FRAMES: Final = 64
 """Frames whose masks are given at once."""
@@ -94,13 +98,7 @@ class Catalogue:
         with self._lock:
             known = self._of(video_id)
             video = known.masks
-            chosen = KeyFrames(WORST, several=len(video.targets) > 1)
-            lowest: dict[int, float] = {}
-            targets = []
-            for track in read_tracks(video):
-                chosen.add(track)
-                targets.append(_target(track))
-                _note_lowest(lowest, track)
+            tracks = list(read_tracks(video))
             height, width = video.size
             first = min(self._times(known), default=0)
             last = max(self._times(known), default=-1)
@@ -113,8 +111,8 @@ class Catalogue:
                 "fps": video.fps,
                 "times": [self._times(known).get(frame) for frame in range(first, last + 1)],
                 "threshold": (video.quality or {}).get("threshold"),
-                "targets": targets,
-                "worst": _worst(chosen, lowest),
+                "targets": [_target(track) for track in tracks],
+                "worst": _worst(video, tracks),
             }
 
     def masks(self, video_id: str, first: int, count: int) -> dict[int, list[list[Any]]]:
@@ -219,22 +217,31 @@ def _packed(values: NDArray[Any]) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def _note_lowest(lowest: dict[int, float], track: Track) -> None:
-    for frame, mark in zip(track.frames.tolist(), track.marks.tolist(), strict=True):
-        if mark == mark and mark < lowest.get(frame, 2.0):
-            lowest[frame] = mark
-
-
-def _worst(chosen: KeyFrames, lowest: dict[int, float]) -> list[dict[str, Any]]:
-    """Places worth a look, the worst first."""
-    fillers = {"first", "last", "between"}
-    places = [
-        {"frame": place.index, "reasons": place.reasons, "quality": round(lowest.get(place.index, 1.0), 3)}
-        for place in chosen.choose()
-        if not set(place.reasons) <= fillers
+def _worst(video: VideoMasks, tracks: list[Track]) -> list[dict[str, Any]]:
+    """Places worth a look: those first whose correction mends most, as far as the run estimates quality."""
+    try:
+        found = [one for one in worst_frames([video], WORST) if one.gain >= WORTH]
+    except ResultsError:  # no row has a quality
+        return _key_places(tracks)
+    return [
+        {
+            "frame": one.frame,
+            "object_id": one.object_id,
+            "reasons": [f"object {one.object_id}: {one.state.replace('_', ' ')}, quality {one.quality:.2f}"],
+        }
+        for one in found
     ]
-    return sorted(places, key=_badness)
 
 
-def _badness(place: dict[str, Any]) -> Any:
-    return place["quality"], place["frame"]
+def _key_places(tracks: list[Track]) -> list[dict[str, Any]]:
+    """The key frames at which something happens, those of the lowest scores first."""
+    chosen = KeyFrames(WORST, several=len(tracks) > 1)
+    lowest: dict[int, float] = {}
+    for track in tracks:
+        chosen.add(track)
+        for frame, mark in zip(track.frames.tolist(), track.marks.tolist(), strict=True):
+            lowest[frame] = min(lowest.get(frame, 1.0), 1.0 if np.isnan(mark) else mark)
+    fillers = {"first", "last", "between"}
+    places = [place for place in chosen.choose() if not set(place.reasons) <= fillers]
+    places.sort(key=lambda place: (lowest.get(place.index, 1.0), place.index))
+    return [{"frame": place.index, "object_id": None, "reasons": place.reasons} for place in places]

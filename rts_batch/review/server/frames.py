@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 from rts_batch.io.storage.ranges import RangedObject
-from rts_batch.io.video.frames import Frame, FrameSource, VideoInfo
+from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, VideoInfo
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 
@@ -169,9 +169,8 @@ class FrameReader:
     def _enter(self, video: str, index: int) -> None:
         self._leave()
         place = self._locate(video)
-        source = self._process.open(
-            self._bring(video, place.uri), start=index, start_time=place.time_of(index) if index else None
-        )
+        wanted = FrameRange(index, start_time=place.time_of(index) if index else None)
+        source = self._process.open(self._bring(video, place.uri), wanted)
         found = source.info.height, source.info.width
         if place.size not in (None, (0, 0), found):
             source.close()

@@ -200,6 +200,7 @@ function goWorst(step) {
   state.worst = state.worst < 0 && step < 0 ? worst.length - 1 : (state.worst + step + worst.length) % worst.length;
   const place = worst[state.worst];
   say(`worst place ${state.worst + 1} of ${worst.length}: ${place.reasons.join("; ")}`);
+  if (place.object_id !== null) choose(place.object_id);
   show(place.frame);
 }
 
