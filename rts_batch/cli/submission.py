@@ -120,7 +120,7 @@ class Submission:
     def elsewhere(self) -> Submission:
         """The same for a process with another working folder, on the cluster itself."""
         from rts_batch.io.storage.uris import absolute
-        from rts_batch.weights.registry import NAMES
+        from rts_batch.weights.publications import NAMES
 
         weights = self.settings.weights
         if weights is not None and weights not in NAMES and Path(weights).exists():

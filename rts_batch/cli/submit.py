@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rts_batch.cli.layers import Setting, SettingsFileOption, check_layers
+from rts_batch.cli.layers import settings as settings_of
 from rts_batch.cli.options import (
     AddressOption,
     CorrectionsOption,
@@ -29,6 +31,7 @@ from rts_batch.cli.options import (
     WeightsOption,
     WorkersOption,
 )
+from rts_batch.cli.output import print_json
 from rts_batch.cli.submission import Submission, scope_words
 from rts_batch.config import ProfileChoice, Rules
 from rts_batch.errors import RunFolderError, UsageError
@@ -37,6 +40,7 @@ from rts_batch.runs.settings import DeviceName, RunSettings, Scope, Shard
 
 
 def submit(
+    ctx: typer.Context,
     manifest: ManifestArgument,
     out: OutOption,
     weights: WeightsOption = None,
@@ -98,10 +102,18 @@ def submit(
         bool, typer.Option("--detach", help="Have the cluster run it as a job, and say how to follow it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
+    settings_file: SettingsFileOption = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Say what every setting is and where it came from; start nothing.")
+    ] = False,
     as_json: JsonOption = False,
     tracker: TrackerOption = RunSettings.tracker,
 ) -> None:
     """Track every video of a manifest; submit again to go on with what is left."""
+    layers = check_layers(ctx)
+    if show_settings:
+        _show(settings_of(ctx, layers), as_json=as_json)
+        return
     options = {
         "rules": rules,
         "not_found_threshold": not_found_threshold,
@@ -140,6 +152,7 @@ def submit(
 
 
 def plan(
+    ctx: typer.Context,
     manifest: ManifestArgument,
     out: OutOption,
     weights: WeightsOption = None,
@@ -148,10 +161,12 @@ def plan(
     shard: ShardOption = None,
     limit: LimitOption = None,
     skip_invalid: SkipInvalidOption = False,
+    settings_file: SettingsFileOption = None,
     as_json: JsonOption = False,
     tracker: TrackerOption = RunSettings.tracker,
 ) -> None:
     """Say what `submit` would do, without starting or writing anything."""
+    check_layers(ctx)
     # The device is not the run's own, so what it would warn of is not meant.
     settings = RunSettings(weights=weights, overlap=overlap, tracker=tracker, device="cpu")
     scope = _scope(shard, limit, redo_changed=redo_changed)
@@ -223,6 +238,15 @@ def _scope(
 ) -> Scope:
     most = 1 if on_error == "stop" else max_failures
     return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most, redo_changed=redo_changed)
+
+
+def _show(settings: list[Setting], *, as_json: bool) -> None:
+    if as_json:
+        print_json("settings", {setting.name: {"value": setting.value, "from": setting.source} for setting in settings})
+        return
+    for setting in settings:
+        value = "not set" if setting.value in (None, []) else setting.value
+        print(f"{setting.name.replace('_', '-'):<32}{value!s:<24}{setting.source}")
 
 
 def _resources(given: list[str]) -> dict[str, float]:

@@ -45,7 +45,7 @@ from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.synthetic import StillClips
 from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_STA
 from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
-from rts_batch.weights.registry import NAMES
+from rts_batch.weights.publications import NAMES
 
 if sys.version_info >= (3, 11):
     import tomllib

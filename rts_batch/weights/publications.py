@@ -15,7 +15,7 @@ from typing import Final
 
 from rts_batch.errors import WeightsError
 
-__all__ = ["PUBLISHED", "Publication", "cache_folder", "cached"]
+__all__ = ["BUILT_IN", "NAMES", "PUBLISHED", "Publication", "cache_folder", "cached"]
 
 CACHE_VARIABLE: Final = "RTS_BATCH_CACHE"
 
@@ -59,6 +59,13 @@ PUBLISHED: Final[Mapping[str, Publication]] = MappingProxyType(
         )
     }
 )
+
+
+BUILT_IN: Final = ("rts-mini", "rts-mini-untrained")
+"""Weights that come with the package."""
+
+NAMES: Final = (*BUILT_IN, *PUBLISHED)
+"""What stands for weights wherever a file of them may; any other word is a path or a URI."""
 
 
 def cache_folder() -> Path:

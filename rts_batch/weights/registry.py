@@ -17,12 +17,10 @@ from rts_batch.model.sta import STA
 from rts_batch.weights.file import StaWeights, Weights, is_weights_file, load_weights_file, make_weights, save_weights
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.official import OfficialNetwork, load_checkpoint
-from rts_batch.weights.publications import PUBLISHED, cached
+from rts_batch.weights.publications import BUILT_IN, NAMES, PUBLISHED, cached
 from rts_batch.weights.untrained import untrained_state
 
 __all__ = [
-    "BUILT_IN",
-    "NAMES",
     "StaWeights",
     "Weights",
     "build_model",
@@ -35,10 +33,6 @@ __all__ = [
     "make_weights",
     "save_weights",
 ]
-
-BUILT_IN: Final = ("rts-mini", "rts-mini-untrained")
-NAMES: Final = (*BUILT_IN, *PUBLISHED)
-"""What stands for weights wherever a file of them may; any other word is a path or a URI."""
 
 DATA: Final = Path(__file__).parent / "data"
 """Weights files that the package brings along."""

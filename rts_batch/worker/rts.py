@@ -19,7 +19,8 @@ from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.weights.inference import fast_networks
-from rts_batch.weights.registry import DATA, NAMES, Weights, default_quality, load_weights
+from rts_batch.weights.publications import NAMES
+from rts_batch.weights.registry import DATA, Weights, default_quality, load_weights
 from rts_batch.worker.tracker import TrackerDescription
 
 PREFERRED_THREADS: Final = {"mobilenetv2": 1, "resnet50": 4}

@@ -9,11 +9,11 @@ import pytest
 import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from rts_batch.cli import submit as command
 from rts_batch.cli.app import app
 from rts_batch.cli.submission import Submission
-from rts_batch.errors import SettingsError
 from rts_batch.runs.settings import RunSettings, Scope, Shard
 
 SUBMIT: Any = typer.main.get_command(app).commands["submit"]  # type: ignore[attr-defined]
@@ -112,5 +112,7 @@ def test_elsewhere_paths_are_absolute_and_no_other_word_is(tmp_path: Path, monke
 
 
 def test_words_are_refused_before_a_job_is_made_of_them() -> None:
-    with pytest.raises(SettingsError, match="min workers is 3"):
-        command.submit("m.csv", "run", workers=2, min_workers=3, detach=True, address="auto")
+    words = ["m.csv", "--out=run", "--workers=2", "--min-workers=3", "--detach", "--address=auto"]
+    answer = CliRunner().invoke(app, ["submit", *words])
+    assert answer.exit_code == 10
+    assert "min workers is 3" in answer.stderr
