@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rts_batch.errors import RunFolderError, RunMismatchError
+from rts_batch.errors import ResultsError, RunFolderError, RunMismatchError
+from rts_batch.io.results.file import MasksFile, video_entries
 from rts_batch.io.storage import files, uris
-from rts_batch.manifest import Manifest, VideoTask, read_manifest
+from rts_batch.manifest import Manifest, VideoTask
 from rts_batch.runs.paths import MASKS, RECORD, RunPaths, shards_among
 from rts_batch.runs.record import RunRecord, differences, other_results, to_json
 from rts_batch.runs.settings import Scope, Shard
@@ -109,9 +110,9 @@ class RunFolder:
             if written is not None:
                 self._refuse_other_results(written, record)
         files.put_bytes(self.paths.manifest, manifest.to_parquet())
-        for key in plan.replaces.keys() & done:  # a submission was killed between the new masks and the old ones' end
-            self.drop(plan.replaces[key])
         keys = {task.key for task in manifest.tasks}
+        self._note_replaced(plan.replaces, keys)
+        self.drop(self.paths.outdated())  # a submission was killed between the new masks and the old ones' end
         for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
             if key in done or key not in keys:
@@ -133,12 +134,17 @@ class RunFolder:
         """Puts one video's finished masks in place: with this the video is done, and not before.
 
         Masks that are there already stay, and a folder that has become another run's (other `results` in its record)
-        gets none. So a worker that was thought dead may finish whenever it likes.
+        gets none, nor do rows of the video that have changed since. So a worker that was thought dead may finish
+        whenever it likes.
         """
         if results is not None:
             now = self.record()
             if now is None or other_results(now.results, results):
                 raise RunMismatchError(f"{self.uri} has become another run's folder; this worker's masks are not kept")
+        if task.key in self.paths.replaced_by():
+            raise RunMismatchError(
+                f"{self.uri}: the rows of video {task.video_id} have changed since; this worker's masks are not kept"
+            )
         target = self.paths.masks_file(task.key)
         if files.exists(target):
             return
@@ -200,13 +206,14 @@ class RunFolder:
     def _accept_manifest(self, unknown: set[str], manifest: Manifest, scope: Scope) -> dict[str, tuple[str, ...]]:
         """Returns which videos of the manifest replace results of other rows; refuses results that nothing replaces.
 
-        Changed rows are accepted where the scope says so, or where an earlier submission has recorded them.
+        Changed rows are accepted where the scope says so, or where an earlier submission has begun with them.
         """
         if not unknown:
             return {}
         tasks = {task.video_id: task for task in manifest.tasks}
         changed = {key: name for key in unknown if (name := self._video_of(key)) in tasks}
-        accepted = scope.redo_changed or self._is_recorded(manifest)
+        begun = self.paths.replaced_by()
+        accepted = scope.redo_changed or all(begun.get(key) == tasks[name].key for key, name in changed.items())
         names = sorted(unknown - changed.keys() if accepted else unknown)
         if names:
             hint = (
@@ -226,12 +233,22 @@ class RunFolder:
         return replaces
 
     def _video_of(self, key: str) -> str:
-        """The name of a video that is done, by its report; empty where that is gone."""
+        """The name of a video that is done, by its report or in its absence its masks; empty where neither says."""
         uri = self.paths.report(key)
-        return str(json.loads(files.read_bytes(uri)).get("video_id", "")) if files.exists(uri) else ""
+        if files.exists(uri):
+            return str(json.loads(files.read_bytes(uri)).get("video_id", ""))
+        try:
+            (entry,) = video_entries(MasksFile(self.paths.masks_file(key)), "")
+        except (ResultsError, ValueError):
+            return ""
+        return entry.video_id
 
-    def _is_recorded(self, manifest: Manifest) -> bool:
-        if not files.exists(self.paths.manifest):
-            return False
-        recorded = read_manifest(self.paths.manifest)
-        return {task.key for task in recorded.tasks} == {task.key for task in manifest.tasks}
+    def _note_replaced(self, replaces: Mapping[str, Sequence[str]], current: set[str]) -> None:
+        """Record which keys count no more once the others' masks are in place; `current` are the manifest's."""
+        before = self.paths.replaced_by()
+        newer = {old: new for new, outdated in replaces.items() for old in outdated}
+        newer |= {new: old for old, new in before.items() if old in current and new not in current}  # changed back
+        # What was replaced by a key that is now replaced itself follows it.
+        after = {old: newer.get(new, new) for old, new in before.items() if old not in current} | newer
+        if after != before:
+            files.put_bytes(self.paths.replaced, to_json(after))

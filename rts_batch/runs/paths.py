@@ -12,6 +12,7 @@
     status.json             how far the present submission, or the last one, has come
     summary.json            the last submission's result
     cancel.json             asks the present submission to stop
+    replaced.json           keys of rows that have changed since → the keys that their videos have now
     corrections.csv         rows that correct labels, to be tracked again; see `rts_batch.runs.corrections`
 
 A submission of one shard has `lease-<i>-of-<n>.json`, `status-…`, `summary-…` and `cancel-…` of its own.
@@ -23,6 +24,7 @@ left; everything else is for people. A folder that `rts-batch compact` wrote has
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,8 +67,23 @@ class RunPaths:
         return self._join(MASKS, f"{key}.parquet")
 
     def finished(self) -> list[str]:
-        """Keys of the videos whose masks are in place."""
-        return self._keys(MASKS, ".parquet")
+        """Keys of the videos whose masks are in place; masks of rows that have changed only until the new ones are."""
+        keys = self._keys(MASKS, ".parquet")
+        replaced, there = self.replaced_by(), set(keys)
+        return [key for key in keys if replaced.get(key) not in there]
+
+    def outdated(self) -> list[str]:
+        """Keys of masks that are there beside those that replace them, and count no longer."""
+        return sorted(set(self._keys(MASKS, ".parquet")) - set(self.finished())) if self.replaced_by() else []
+
+    def replaced_by(self) -> dict[str, str]:
+        """For the keys of rows that have changed, the keys that their videos have now."""
+        uri = self.replaced
+        return dict(json.loads(files.read_bytes(uri))) if files.exists(uri) else {}
+
+    @property
+    def replaced(self) -> str:
+        return self._join("replaced.json")
 
     def report(self, key: str) -> str:
         return self._join(_REPORTS, f"{key}.json")

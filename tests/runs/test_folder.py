@@ -7,15 +7,18 @@ import json
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rts_batch.errors import RunFolderError, RunMismatchError
+from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import Scope, Shard
 from tests.support.manifests import write_many
+from tests.support.run_folders import row_of
 
 RECORD = RunRecord(
     results={"weights": "abc", "tracker": {"rules": "code", "crop_size": (480, 832)}},
@@ -36,7 +39,7 @@ def manifest(tmp_path: Path, *names: str, box: str = "1,2,3,4") -> Manifest:
 
 def finish(folder: RunFolder, task: VideoTask, tmp_path: Path) -> None:
     (tmp_path / "masks.parquet").write_bytes(b"masks of " + task.video_id.encode())
-    folder.commit(task, tmp_path / "masks.parquet", {"frames": 3})
+    folder.commit(task, tmp_path / "masks.parquet", {"frames": 3, "video_id": task.video_id})
 
 
 # The folder
@@ -47,7 +50,7 @@ def test_what_is_left_shrinks_as_videos_are_committed(folder: RunFolder, tmp_pat
     finish(folder, videos.tasks[1], tmp_path)
     plan = RunFolder(folder.uri).prepare(videos, RECORD)
     assert (plan.left, plan.done) == ((videos.tasks[0], videos.tasks[2]), 1)
-    assert json.loads(files.read_bytes(f"{folder.uri}/videos/{videos.tasks[1].key}.json")) == {"frames": 3}
+    assert json.loads(files.read_bytes(f"{folder.uri}/videos/{videos.tasks[1].key}.json"))["frames"] == 3
 
 
 def test_the_manifest_may_grow_and_not_shrink(folder: RunFolder, tmp_path: Path) -> None:
@@ -87,6 +90,8 @@ def test_changed_rows_replace_results_only_when_asked(folder: RunFolder, tmp_pat
     # Killed here: the same manifest goes on, without being asked again.
     assert folder.prepare(read_manifest(folder.paths.manifest), RECORD).replaces == {new: (old,)}
     finish(folder, after.tasks[0], tmp_path)
+    assert len(folder.paths.outdated()) == 1, "both files are there, and only the new one counts"
+    assert folder.done() == {new, before.tasks[1].key}
     # Killed here: the old ones go with the next submission.
     assert folder.prepare(after, RECORD).left == ()
     assert folder.done() == {new, before.tasks[1].key}
@@ -95,6 +100,66 @@ def test_changed_rows_replace_results_only_when_asked(folder: RunFolder, tmp_pat
     folder.prepare(after, RECORD)
     assert sorted(folder.paths.reported()) == sorted(folder.done())
     assert folder.prepare(after, RECORD).replaces == {}
+
+
+def changing(folder: RunFolder, tmp_path: Path) -> tuple[Manifest, Manifest, Manifest]:
+    """A video that is done, whose rows are being changed, and a manifest with a second change."""
+    first, second, third = (manifest(tmp_path, "a.mp4", box=f"1,2,3,{h}") for h in (4, 5, 6))
+    folder.prepare(first, RECORD)
+    finish(folder, first.tasks[0], tmp_path)
+    folder.prepare(second, RECORD, Scope(redo_changed=True))
+    return first, second, third
+
+
+def test_masks_of_rows_that_have_changed_never_come_back(folder: RunFolder, tmp_path: Path) -> None:
+    first, second, third = changing(folder, tmp_path)
+    finish(folder, second.tasks[0], tmp_path)
+    folder.prepare(second, RECORD)
+    with pytest.raises(RunMismatchError, match=r"the rows of video a\.mp4 have changed since"):
+        finish(folder, first.tasks[0], tmp_path)
+    folder.prepare(third, RECORD, Scope(redo_changed=True))
+    finish(folder, third.tasks[0], tmp_path)
+    folder.prepare(third, RECORD)
+    for late in (first, second):
+        with pytest.raises(RunMismatchError, match="have changed since"):
+            finish(folder, late.tasks[0], tmp_path)
+    assert folder.done() == {third.tasks[0].key}
+
+
+def test_rows_may_be_changed_back(folder: RunFolder, tmp_path: Path) -> None:
+    first, second, _ = changing(folder, tmp_path)
+    assert folder.prepare(first, RECORD).left == (), "nothing was done yet"
+    with pytest.raises(RunMismatchError, match="have changed since"):
+        finish(folder, second.tasks[0], tmp_path)
+    folder.prepare(second, RECORD, Scope(redo_changed=True))
+    finish(folder, second.tasks[0], tmp_path)
+    folder.prepare(second, RECORD)
+    plan = folder.prepare(first, RECORD, Scope(redo_changed=True))
+    assert [task.key for task in plan.left] == [first.tasks[0].key]
+    finish(folder, first.tasks[0], tmp_path)
+    folder.prepare(first, RECORD)
+    assert folder.done() == {first.tasks[0].key}
+
+
+def test_a_manifest_may_grow_while_a_change_is_under_way(folder: RunFolder, tmp_path: Path) -> None:
+    changing(folder, tmp_path)
+    grown = manifest(tmp_path, "a.mp4", "c.mp4", box="1,2,3,5")
+    assert len(folder.prepare(grown, RECORD).left) == 2
+    with pytest.raises(RunMismatchError, match="--redo-changed"):
+        folder.prepare(manifest(tmp_path, "a.mp4", box="1,2,3,9"), RECORD)
+
+
+def test_a_video_without_its_report_is_known_by_its_masks(folder: RunFolder, tmp_path: Path) -> None:
+    first = manifest(tmp_path, "a.mp4")
+    folder.prepare(first, RECORD)
+    key = first.tasks[0].key
+    with ResultsWriter(tmp_path / "masks.parquet", targets={1: {}}, task={"video_id": "a.mp4"}) as writer:
+        writer.add(row_of(np.ones((4, 4), bool), 0, "prompt", video_id="a.mp4"))
+        writer.close(frames=1)
+    folder.commit(first.tasks[0], tmp_path / "masks.parquet", {"video_id": "a.mp4"})
+    files.delete(folder.paths.report(key))
+    plan = folder.look(manifest(tmp_path, "a.mp4", box="1,2,3,5"), RECORD, Scope(redo_changed=True))
+    assert list(plan.replaces.values()) == [(key,)]
 
 
 def test_other_settings_are_refused_with_the_difference(folder: RunFolder, tmp_path: Path) -> None:
