@@ -24,9 +24,8 @@ from benchmarks.davis_dev import BENCHMARK, rts_batch_command
 from rts_batch import read_masks
 from rts_batch.evaluation.layouts.masks import davis_sequences
 from rts_batch.evaluation.layouts.sequences import MaskSequence, read_labels
-from rts_batch.masks import encode_rle
+from rts_batch.masks import encode_rle, jaccard
 from rts_batch.review.worst import worst_frames
-from rts_batch.training.mini.heldout import jaccard
 from rts_batch.weights.registry import load_weights
 
 BUDGETS = (0.02, 0.05)

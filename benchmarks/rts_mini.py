@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 
 from rts_batch.config import TrackerConfig
+from rts_batch.masks import jaccard
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.training.clips.stills.films import Films
 from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.whole_frames import HARD, LONG, truth_clips
-from rts_batch.training.mini.heldout import Tracked, jaccard, track_clip
+from rts_batch.training.mini.heldout import Tracked, track_clip
 from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights, load_weights
 

@@ -22,11 +22,33 @@ Rules = Literal["code", "paper"]
 Overlap = Literal["merge", "allow"]
 """Whether each pixel of a frame belongs to one target at most, or each target is tracked as if it were alone."""
 Upsampling = Literal["bicubic", "bilinear"]
-Config = TypeVar("Config", "ModelConfig", "StaConfig", "TrackerConfig", "QualityMap")
+
+GOOD_IOU = 0.7
+"""IoU with the truth from which a mask counts as good."""
+GOOD_LEFT_OUT = 0.02
+"""Share of the good masks that the threshold of a `QualityMap` may call uncertain."""
+
+_Self = TypeVar("_Self", bound="_Config")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class _Config:
+    """Settings that JSON can hold."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls: type[_Self], values: dict[str, Any]) -> _Self:
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise SettingsError(f"{cls.__name__} has no setting {unknown[0]!r}; valid are {', '.join(sorted(known))}")
+        return cls(**{key: _as_tuple(value) for key, value in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
     """The shapes of an RTS network. The defaults are the paper's `rts50` (spec rts-network §1.1)."""
 
     name: str = "rts50"
@@ -58,16 +80,9 @@ class ModelConfig:
         if not self.feature_layers:
             raise SettingsError(f"model {self.name!r}: feature_layers is empty; name at least one of layer1…layer4")
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        return _from_dict(cls, values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class StaConfig:
+class StaConfig(_Config):
     """The shapes of the STA box-to-mask network (spec rts-network §11); a box encoder adds a fourth width."""
 
     backbone: BackboneName = "resnet50"
@@ -82,16 +97,9 @@ class StaConfig:
     iterations: int = 5
     """Steepest-descent steps of both learners."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> StaConfig:
-        return _from_dict(cls, values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrackerConfig:
+class TrackerConfig(_Config):
     """The tracking procedure. The defaults are the published `rts50` parameters (spec rts-tracker §12)."""
 
     rules: Rules = "code"
@@ -165,16 +173,9 @@ class TrackerConfig:
         if self.train_interval < 1:
             raise SettingsError(f"train_interval is {self.train_interval}; it must be at least 1")
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrackerConfig:
-        return _from_dict(cls, values)
-
 
 @dataclass(frozen=True, kw_only=True)
-class QualityMap:
+class QualityMap(_Config):
     """From what is measured of a tracked mask to its expected IoU with the truth (`tracking/quality.py`).
 
     One hidden layer of tanh units, of M inputs and K units; it belongs to the weights whose masks it was fitted on.
@@ -210,13 +211,6 @@ class QualityMap:
     def fingerprint(self) -> str:
         """SHA-256 over everything in it, 64 hex digits."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> QualityMap:
-        return _from_dict(cls, values)
 
 
 RTS50 = ModelConfig()
@@ -267,15 +261,6 @@ MODELS: dict[str, tuple[ModelConfig, TrackerConfig]] = {
     "rts50": (RTS50, TRACKER_RTS50),
     "rts-mini": (RTS_MINI, TRACKER_RTS_MINI),
 }
-
-
-def _from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise SettingsError(f"{cls.__name__} has no setting {unknown[0]!r}; valid are {', '.join(sorted(known))}")
-    arguments: dict[str, Any] = {key: _as_tuple(value) for key, value in values.items()}
-    return cls(**arguments)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -173,6 +173,12 @@ def mask_box(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> tuple[int, int, int
     return x0, y0, x1 - x0 + 1, y1 - y0 + 1
 
 
+def jaccard(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    """The intersection over the union of two masks, `[H, W] bool`; 1 where both are empty."""
+    union = np.count_nonzero(found | true)
+    return np.count_nonzero(found & true) / union if union else 1.0
+
+
 def smaller_on_top(masks: Mapping[int, NDArray[np.bool_]]) -> dict[int, NDArray[np.bool_]]:
     """Divide the pixels that several targets' masks share: the smaller mask lies on top and keeps them.
 

@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.config import QualityMap
+from rts_batch.config import GOOD_IOU, GOOD_LEFT_OUT, QualityMap
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.benchmarks import find_benchmark
 from rts_batch.evaluation.layouts.sequences import MaskSequence, read_labels
+from rts_batch.masks import jaccard
 from rts_batch.runs.reading import Masks
 from rts_batch.weights.registry import Weights, default_quality
 
@@ -24,9 +25,6 @@ __all__ = ["calibrated", "estimates_and_ious", "recalibrate"]
 
 FEWEST: Final = 50
 """Masks that a fit needs."""
-GOOD: Final = 0.7
-GOOD_LEFT_OUT: Final = 0.02
-"""Share of the masks of an IoU of at least `GOOD` that the threshold may call uncertain."""
 
 
 def calibrated(weights: Weights, benchmark: str, root: Path, run: str) -> Weights:
@@ -71,9 +69,7 @@ def _pairs(sequence: MaskSequence, masks: Masks, quality: QualityMap) -> Iterato
     for row in video.rows([target.object_id for target in sequence.objects]):
         if row.quality is not None and row.frame in sequence.labels:
             true = sequence.mask(read_labels(sequence.labels[row.frame]), row.object_id)
-            found = row.mask()
-            union = np.count_nonzero(found | true)
-            yield row.quality, np.count_nonzero(found & true) / union if union else 1.0
+            yield row.quality, jaccard(row.mask(), true)
 
 
 def recalibrate(
@@ -92,7 +88,7 @@ def recalibrate(
         weights[0] = max(weights[0], 0.05)  # the order must stay
     stretch, shift = map(float, weights)
     after = 1 / (1 + np.exp(-design @ weights))
-    good = after[ious >= GOOD]
+    good = after[ious >= GOOD_IOU]
     threshold = round(float(np.quantile(good, GOOD_LEFT_OUT)), 3) if len(good) else quality.threshold
     return dataclasses.replace(
         quality,

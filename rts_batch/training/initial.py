@@ -18,6 +18,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.training.checkpoints import TrainingState
 from rts_batch.training.detectron import is_plain_pickle, read_blobs
+from rts_batch.weights.layout import refuse
 from rts_batch.weights.official import open_checkpoint
 from rts_batch.weights.registry import load_sta, load_weights
 
@@ -125,7 +126,5 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, *, o
         ),
         *(f"{key!r} holds values that are not finite" for key, value in state.items() if not value.isfinite().all()),
     ]  # fmt: skip
-    if faults:
-        more = f" ({len(faults) - 1} more keys are at fault)" if len(faults) > 1 else ""
-        raise WeightsError(f"{path}: {faults[0]}{more}")
+    refuse(str(path), faults)
     module.load_state_dict({**wanted, **state})

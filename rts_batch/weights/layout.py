@@ -69,7 +69,7 @@ def stored_dtype(state: Mapping[str, Tensor]) -> str:
 def check_layout(found: Layout, expected: Layout, where: str) -> None:
     """Raises `WeightsError` naming the first key that is missing, unknown, or of another shape or dtype."""
     both = [key for key in expected if key in found]
-    _refuse(
+    refuse(
         where,
         [
             *(f"has no tensor {key!r}" for key in expected if key not in found),
@@ -90,7 +90,7 @@ def check_layout(found: Layout, expected: Layout, where: str) -> None:
 
 def check_values(state: Mapping[str, Tensor], where: str) -> None:
     """Raises `WeightsError` naming the first tensor with NaN or infinite values or a variance below zero."""
-    _refuse(where, [f"{key!r} {fault}" for key, value in state.items() if (fault := _value_fault(key, value))])
+    refuse(where, [f"{key!r} {fault}" for key, value in state.items() if (fault := _value_fault(key, value))])
 
 
 def _value_fault(key: str, value: Tensor) -> str:
@@ -101,7 +101,8 @@ def _value_fault(key: str, value: Tensor) -> str:
     return "is a variance below zero" if key.endswith("running_var") and bool((value < 0).any()) else ""
 
 
-def _refuse(where: str, faults: Iterable[str]) -> None:
+def refuse(where: str, faults: Iterable[str]) -> None:
+    """Raises `WeightsError` with the first of some keys' faults, unless there are none."""
     first, *others = [*faults] or [""]
     if first:
         more = f" ({len(others)} more keys are at fault)" if others else ""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rts_batch.config import RTS50, RTS_MINI, STA_MINI, TRACKER_RTS50, TRACKER_RTS_MINI, ModelConfig, TrackerConfig
+from rts_batch.masks import jaccard
 from rts_batch.model.fast.networks import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
@@ -18,7 +19,6 @@ from rts_batch.tracking.tracker import Tracker
 from rts_batch.tracking.warps import warped_crops
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.distributed import Workers
-from rts_batch.training.mini.heldout import jaccard
 from rts_batch.training.mini.recipe import MINI, MINI_STA, unfolded_state, usual_key
 from rts_batch.training.objectives import objective_of
 from rts_batch.training.optimisation import build_optimizer

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rts_batch.masks import jaccard
+
 __all__ = ["BOUNDARY_TOLERANCE", "boundary_accuracy", "region_similarity"]
 
 BOUNDARY_TOLERANCE: Final = 0.008
@@ -25,8 +27,7 @@ Mask = NDArray[np.bool_]
 def region_similarity(mask: Mask, truth: Mask) -> float:
     """J: intersection over union of two masks [H, W] bool; 1 where both are empty."""
     _check_sizes(mask, truth)
-    union = np.count_nonzero(mask | truth)
-    return 1.0 if union == 0 else float(np.count_nonzero(mask & truth) / union)
+    return jaccard(mask, truth)
 
 
 def boundary_accuracy(mask: Mask, truth: Mask, *, tolerance: float = BOUNDARY_TOLERANCE) -> float:

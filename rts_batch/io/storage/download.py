@@ -77,13 +77,7 @@ def download_folder(filesystem: Any, remote: str, target: Path) -> None:
             raise OSError(f"{arrived} of {size} bytes of {name} arrived")
 
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        futures = [pool.submit(fetch, name) for name in files]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        list(pool.map(fetch, files))  # what has not begun is cancelled by an error
     filesystem.invalidate_cache()
     if _versions(_files_inside(filesystem, remote)) != _versions(files):
         raise StorageError(f"{remote} changed while it was fetched", transient=True)
@@ -131,13 +125,7 @@ def _in_parts(filesystem: Any, remote: str, target: Path, size: int) -> None:
 
     try:
         with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-            futures = [pool.submit(fetch, start) for start in range(0, size, PART_BYTES)]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            list(pool.map(fetch, range(0, size, PART_BYTES)))
     finally:
         os.close(descriptor)
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rts_batch.masks import jaccard
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.clips.stills.whole_frames import TruthClip
@@ -80,12 +81,6 @@ def returns(present: NDArray[np.bool_]) -> list[int]:
     """Returns the frames on which a target is back after an absence and then stays for `FOUND_AGAIN`, or to the end."""
     back = np.flatnonzero(present[1:] & ~present[:-1]) + 1
     return [int(start) for start in back if present[start : start + FOUND_AGAIN].all()]
-
-
-def jaccard(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Returns the intersection over the union of two masks, 1 where both are empty."""
-    union = np.count_nonzero(found | true)
-    return np.count_nonzero(found & true) / union if union else 1.0
 
 
 def preferred_seed(held_out: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from rts_batch.config import QualityMap
+from rts_batch.config import GOOD_IOU, GOOD_LEFT_OUT, QualityMap
 from rts_batch.tracking.quality import INPUTS, Signal, expected_iou
 from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
@@ -36,10 +36,6 @@ MEMBERS = 6
 STEPS = 600
 NOISE = 0.3
 """Added to the inputs while it is fitted, in standard deviations."""
-GOOD = 0.7
-"""An IoU from which a mask counts as good."""
-GOOD_LEFT_OUT = 0.02
-"""Share of the good masks that the threshold may call uncertain."""
 OUTERMOST = 0.003
 """Share of the values at either end of an input's range that is taken for the range's end."""
 FOLDS = 3
@@ -107,7 +103,7 @@ def crossed(inputs: NDArray[np.float64], runs: Runs) -> NDArray[np.float64]:
 
 def threshold_of(estimates: NDArray[np.float64], runs: Runs) -> float:
     """Return the threshold below which `GOOD_LEFT_OUT` of the good masks of visible targets lie."""
-    return round(float(np.quantile(estimates[runs.present & (runs.iou >= GOOD)], GOOD_LEFT_OUT)), 3)
+    return round(float(np.quantile(estimates[runs.present & (runs.iou >= GOOD_IOU)], GOOD_LEFT_OUT)), 3)
 
 
 def auroc(estimates: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
@@ -121,11 +117,11 @@ def auroc(estimates: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
 def measured(estimates: NDArray[np.float64], runs: Runs, threshold: float) -> dict[str, float]:
     """Return how well estimates tell good masks from bad ones, and what the threshold does."""
     doubted = (estimates < threshold) | runs.lost
-    absent, good = ~runs.present, runs.present & (runs.iou >= GOOD)
+    absent, good = ~runs.present, runs.present & (runs.iou >= GOOD_IOU)
     return {
         "frames": len(runs.iou),
         "mean_iou": float(runs.iou.mean()),
-        "auroc": auroc(estimates, runs.iou < GOOD),
+        "auroc": auroc(estimates, runs.iou < GOOD_IOU),
         "mean_error": float(np.abs(estimates - runs.iou).mean()),
         "absent_doubted": float(doubted[absent].mean()) if absent.any() else 0.0,
         "good_doubted": float(doubted[good].mean()) if good.any() else 0.0,

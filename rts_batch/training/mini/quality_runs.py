@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.masks import Box, TrackedFrame, mask_box
+from rts_batch.masks import Box, TrackedFrame, jaccard, mask_box
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.quality import History
 from rts_batch.tracking.tracker import Tracker
@@ -25,7 +25,6 @@ from rts_batch.training.clips.stills.random_scenes import SceneOptions, random_s
 from rts_batch.training.clips.stills.stills import Stills, read_index
 from rts_batch.training.clips.stills.synthetic import SOLID
 from rts_batch.training.clips.stills.whole_frames import SMALLEST_START, TruthClip, camera, rendered
-from rts_batch.training.mini.heldout import jaccard
 from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights
 

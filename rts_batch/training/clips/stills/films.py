@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.errors import TrainingError
-from rts_batch.training.clips.stills.stills import Split, index_rows
+from rts_batch.training.clips.stills.stills import Split, index_rows, read_image, read_mask
 
 HELD_OUT_SHARE = 0.2
 SMALLEST_START = 0.004
@@ -62,13 +60,13 @@ class Films:
             part = self.sequences[names[int(rng.integers(len(names)))]]
             start = int(rng.integers(max(1, len(part) - frames * step)))
             chosen = part[start : start + frames * step : step]
-            instances = [_read_mask(mask) for _, mask in chosen]
+            instances = [read_mask(mask) for _, mask in chosen]
             areas = np.bincount(instances[0].ravel())
             ids = [i for i in range(1, len(areas)) if areas[i] >= SMALLEST_START * instances[0].size]
             if len(chosen) == frames and ids:
                 target = ids[int(rng.integers(len(ids)))]
                 masks = tuple((found == target).astype(np.uint8) * np.uint8(255) for found in instances)
-                return Take(tuple(_read_image(path) for path, _ in chosen), masks)
+                return Take(tuple(read_image(path) for path, _ in chosen), masks)
         return None
 
     def background(self, rng: np.random.Generator, *, frames: int, step: int = 1) -> tuple[NDArray[np.uint8], ...]:
@@ -76,18 +74,4 @@ class Films:
         names = sorted(self.sequences)
         part = self.sequences[names[int(rng.integers(len(names)))]]
         start = int(rng.integers(max(1, len(part) - frames * step)))
-        return tuple(_read_image(path) for path, _ in part[start : start + frames * step : step])
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise TrainingError(f"{path}: {'not a readable picture' if path.exists() else 'no such file'}")
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
-def _read_mask(path: Path | None) -> NDArray[np.uint8]:
-    mask = None if path is None else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise TrainingError(f"{path}: expected an 8-bit mask of one channel")
-    return np.asarray(mask, np.uint8)
+        return tuple(read_image(path) for path, _ in part[start : start + frames * step : step])

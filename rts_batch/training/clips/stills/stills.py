@@ -159,12 +159,7 @@ def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> S
     Raises:
         TrainingError: where a file is missing or unreadable, the sizes differ or no instance is large enough.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise TrainingError(f"{path}: {'not a readable picture' if path.exists() else 'no such file'}")
-    instances = cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
-    if instances is None or instances.ndim != 2 or instances.dtype != np.uint8:
-        raise TrainingError(f"{mask_path}: expected an 8-bit mask of one channel")
+    image, instances = read_image(path), read_mask(mask_path)
     if instances.shape != image.shape[:2]:
         raise TrainingError(
             f"{mask_path}: the mask is {instances.shape}, its picture {image.shape[:2]} (height, width)"
@@ -173,7 +168,23 @@ def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> S
     ids = tuple(int(i) for i in range(1, 256) if areas[i] >= MINIMUM_INSTANCE_AREA)
     if not ids:
         raise TrainingError(f"{mask_path}: no instance has {MINIMUM_INSTANCE_AREA} pixels")
-    return Still(path.name, np.ascontiguousarray(image[:, :, ::-1]), instances, ids, objects)
+    return Still(path.name, image, instances, ids, objects)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Decodes a picture, `[H, W, 3] uint8` RGB; raises TrainingError."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise TrainingError(f"{path}: {'not a readable picture' if path.exists() else 'no such file'}")
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def read_mask(path: Path | None) -> NDArray[np.uint8]:
+    """Decodes a mask of instance ids, `[H, W] uint8`; raises TrainingError."""
+    mask = None if path is None else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise TrainingError(f"{path}: expected an 8-bit mask of one channel")
+    return np.asarray(mask, np.uint8)
 
 
 def read_index(
