@@ -83,14 +83,18 @@ class RowFilter:
     def doubts(self, table: pa.Table) -> NDArray[np.bool_]:
         """Return which rows `[N]` are not taken although nothing says that the target is not there: by state or value.
 
-        What is too small, or not among the objects wanted, is left out on purpose and is no doubt.
+        What is too small, or not among the objects wanted, is left out on purpose and is no doubt. Nor is a target of
+        which a person has said that it is absent: such a row is `lost` without the score of a search.
         """
         states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
         doubted = np.zeros(len(states), np.bool_)
         for column, least in self.minima.items():
             doubted |= ~(table[column].to_numpy() >= least)  # null is NaN
         doubted &= states != "prompt"
-        return doubted if self.states is None else doubted | ~np.isin(states, list(self.states))
+        if self.states is not None:
+            doubted |= ~np.isin(states, list(self.states))
+        known_absent = (states == "lost") & np.isnan(table["score"].to_numpy())
+        return doubted & ~known_absent
 
 
 def _reaches(value: float | None, least: float) -> bool:

@@ -431,6 +431,25 @@ def test_what_is_left_out_for_its_quality_is_void_and_never_background(judged: P
     assert len(list((tmp_path / "yolo-seg" / "labels" / "train").iterdir())) == 2
 
 
+def test_where_a_person_said_that_the_target_is_absent_the_rest_is_background(tmp_path: Path) -> None:
+    masks = moving_squares(4, 1)
+    (tmp_path / "run" / "masks").mkdir(parents=True)
+    with ResultsWriter(tmp_path / "run" / "masks" / "a-0123456789abcdef.parquet", targets={1: {}}) as writer:
+        writer.add(row_of(masks[0, 0], 0, "prompt"))
+        writer.add(row_of(masks[1, 0], 1, "tracked", score=0.8, quality=0.9))
+        writer.add(row_of(np.zeros_like(masks[2, 0]), 2, "lost"))  # a person's word: nothing was searched
+        writer.add(row_of(np.zeros_like(masks[3, 0]), 3, "lost", score=0.1, quality=0.4))  # the tracker's
+        writer.close(frames=4)
+    chosen = RowFilter(states=frozenset({"prompt", "tracked"}))
+    for name in ("davis", "burst"):
+        assert export_run(str(tmp_path / "run"), str(tmp_path / name), name, row_filter=chosen).doubted == 1  # type: ignore[arg-type]
+    (folder,) = (tmp_path / "davis" / "Annotations" / "Full-Resolution").iterdir()
+    labels = {path.stem: set(np.unique(np.asarray(Image.open(path)))) for path in sorted(folder.iterdir())}
+    assert labels == {"00000": {0, 1}, "00001": {0, 1}, "00002": {0}}
+    (sequence,) = json.loads((tmp_path / "burst" / "annotations.json").read_text())["sequences"]
+    assert sequence["annotated_image_paths"] == ["000000.jpg", "000001.jpg", "000002.jpg"]
+
+
 def test_object_255_and_void_do_not_go_together(judged: Path, tmp_path: Path) -> None:
     path = next((judged / "masks").iterdir())
     path.unlink()
