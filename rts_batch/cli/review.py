@@ -87,10 +87,12 @@ def _mask_of_box(run: str) -> MaskOfBox:
     """The box head of the weights that the run was made with, on this machine."""
     from rts_batch.api.tracking import load
     from rts_batch.runs.folder import RunFolder
+    from rts_batch.runs.settings import RunSettings
 
     record = RunFolder(run).record()
-    settings = record.settings if record is not None else {}
-    return load(settings.get("weights") or "rts-mini", profile=settings.get("profile", "auto")).mask_of
+    settings = RunSettings.from_dict(record.settings if record is not None else {})
+    known = settings.tracker == RunSettings.tracker  # another one has weights of another kind
+    return load((settings.weights if known else None) or "rts-mini", profile=settings.profile).mask_of
 
 
 def _watch(things: Iterable[Any], name: str) -> Iterable[Any]:

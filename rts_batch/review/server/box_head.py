@@ -34,6 +34,11 @@ class BoxHead:
     def start(self) -> None:
         self._thread.start()
 
+    def close(self) -> None:
+        """Wait until nothing is being loaded: the libraries' threads must not outlive the interpreter."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
     def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
         """Return the mask [H, W] of what a box marks.
 

@@ -75,6 +75,7 @@ def serve_run(
             pass  # the usual end
         finally:
             redo.close()
+            desk.box_head.close()
 
 
 def _listen(port: int) -> socket.socket:
@@ -82,6 +83,7 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        listening.listen()  # whoever is told the address may come before the server is ready
     except OSError as error:
         listening.close()
         raise SettingsError(

@@ -1,0 +1,195 @@
+"""The page of `rts-batch review --serve` as its user sees it: a real command, browser and local Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rts_batch import read_masks
+from rts_batch.masks import decode_rle, encode_rle
+from rts_batch.runs.corrections import CorrectionsBook
+from rts_batch.runs.lease import Lease
+from tests.support.browsing import Browser, chromium
+from tests.support.review_desk import disc_video
+from tests.support.run_folders import write_run
+from tests.support.running import STUB, run, start, write_manifest
+from tests.support.videos import Disc, make_video
+
+pytestmark = [pytest.mark.browser, pytest.mark.ray]
+
+SHOWN = "return document.querySelector('#stage').dataset.frame === arguments[0]"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of the page of a run, served by the real command, which ends well when it is interrupted."""
+    process = start("review", folder, "--serve", "--no-open", "--json")
+    try:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["address"]
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, ""), err
+
+
+def status_of(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def open_page(browser: Browser, address: str) -> None:
+    browser.open(address)
+    browser.until("return document.querySelector('#stage').dataset.frame !== undefined")
+
+
+def draw_box(browser: Browser, x: int, y: int, w: int, h: int) -> None:
+    """Draws a box, in pixels of the frame."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    left, top, scale = browser.run(
+        "const box = document.querySelector('#stage').getBoundingClientRect();"
+        "const scale = Math.min(box.width / arguments[0], box.height / arguments[1]);"
+        "return [(box.width - arguments[0] * scale) / 2 - box.width / 2,"
+        " (box.height - arguments[1] * scale) / 2 - box.height / 2, scale]",
+        160,
+        120,
+    )
+    stage = browser.driver.find_element("id", "stage")
+    chain = ActionChains(browser.driver)
+    chain.move_to_element_with_offset(stage, round(left + x * scale), round(top + y * scale)).click_and_hold()
+    chain.move_by_offset(round(w * scale), round(h * scale)).release().perform()
+
+
+def test_the_worst_frame_is_found_corrected_and_tracked_again(browser: Browser, tmp_path: Path) -> None:
+    truth = make_video(tmp_path / "a.mp4", 12, discs=[Disc(colour=(200, 40, 40), radius=0.2)])
+    rows = [{"video": str(tmp_path / "a.mp4"), "video_id": "a", "box": [5, 5, 10, 10], "category": "disc"}]
+    out = tmp_path / "run"
+    assert run("submit", write_manifest(tmp_path / "a.jsonl", rows), "--out", out, *STUB).code == 0
+    before = list(read_masks(str(out)).video("a").rows())
+
+    with served(out) as address:
+        open_page(browser, address)
+        browser.press("w")
+        browser.until("return /worst place 1/.test(document.querySelector('#status').textContent)")
+        frame = int(browser.run("return document.querySelector('#place').textContent.match(/frame (\\d+)/)[1]"))
+        browser.until(SHOWN, str(frame))
+        ys, xs = np.nonzero(truth[frame, 0])
+        browser.press("b")
+        draw_box(browser, xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
+        browser.until("return /a mask of \\d+ pixels/.test(document.querySelector('#status').textContent)")
+        assert browser.texts("#drafts") == ["1 change"]
+        assert not CorrectionsBook(str(out)).read().rows, "nothing is written before it is saved"
+        browser.press("s")
+        browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
+        (row,) = CorrectionsBook(str(out)).read().rows
+        assert (row["video_id"], row["object_id"], row["frame"], row["category"]) == ("a", 1, frame, "disc")
+        mask = json.loads(row["mask"])
+        drawn = decode_rle(mask["counts"].encode(), *mask["size"])
+        assert (drawn & truth[frame, 0]).sum() / (drawn | truth[frame, 0]).sum() > 0.5, "the disc, not just its box"
+
+        browser.press("t")
+        browser.until("return !document.querySelector('#redo-bar').hidden")
+        assert browser.run("return document.querySelector('#save').disabled"), "read-only meanwhile"
+        deadline = time.monotonic() + 240
+        while not browser.run("return document.querySelector('#redo-text').textContent === 'tracked again'"):
+            assert time.monotonic() < deadline, browser.texts("#status")
+            time.sleep(0.2)
+        after = list(read_masks(str(out)).video("a").rows())
+        assert [row.state for row in after] != [row.state for row in before]
+        assert np.array_equal(after[frame].mask(), drawn)
+        browser.until("return /prompt/.test(document.querySelector('#targets small').textContent)")
+        assert browser.run("return document.querySelector('#redo-start').disabled"), "there is nothing left to track"
+        assert browser.console() == []
+        assert all(url.startswith(address) for url in browser.requests())
+
+
+def test_brush_absent_undo_a_reload_and_a_second_tab(browser: Browser, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    write_run(tmp_path / "run", [disc_video(tmp_path, "one", lost=range(10, 20)), disc_video(tmp_path, "two")])
+    book = CorrectionsBook(str(tmp_path / "run"))
+    with served(tmp_path / "run") as address:
+        assert status_of(address.rstrip("/")[:-1] + "/") == 403
+        assert status_of(address) == 200
+        open_page(browser, address)
+        browser.press(Keys.PAGE_DOWN)
+        browser.until("return document.querySelector('#videos [aria-current]').textContent.startsWith('two')")
+        browser.until(SHOWN, "0")
+        browser.press(*[Keys.ARROW_RIGHT] * 3)
+        browser.until(SHOWN, "3")
+
+        browser.press("d")
+        draw_box(browser, 80, 20, 30, 1)
+        browser.until("return document.querySelector('#drafts').textContent === '1 change'")
+        browser.press("z")
+        browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
+        draw_box(browser, 80, 20, 30, 1)
+        browser.press("2", "a")
+        browser.until("return document.querySelector('#drafts').textContent === '2 changes'")
+
+        browser.driver.refresh()
+        browser.until("return document.querySelector('#drafts').textContent === '2 changes'")
+
+        # Somebody else saves meanwhile, in another tab.
+        other = {"video": "x", "video_id": "one", "object_id": 1, "frame": 12}
+        mask = {"size": [120, 160], "counts": encode_rle(np.ones((120, 160), bool)).decode()}
+        book.save(book.read().version, [{**other, "mask": json.dumps(mask)}])
+        browser.press("s")
+        browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
+        saved = {(row["video_id"], row["object_id"], row["frame"]): row for row in book.read().rows}
+        assert sorted(saved) == [("one", 1, 12), ("two", 1, 3), ("two", 2, 3)]
+        assert saved["two", 2, 3]["prompt_kind"] == "absent"
+        painted = json.loads(saved["two", 1, 3]["mask"])
+        assert decode_rle(painted["counts"].encode(), 120, 160)[20, 85:105].all()
+        assert all("409 (Conflict)" in message for message in browser.console()), "which the other tab's saving makes"
+
+
+def test_the_pages_run_length_code_is_ours(browser: Browser, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [disc_video(tmp_path, "one", 4)])
+    random = np.random.default_rng(0)
+    masks = [random.random((37, 23)) < share for share in (0.0, 0.02, 0.5, 0.98, 1.0)]
+    masks += [np.kron(random.random((5, 7)) < 0.5, np.ones((40, 60))) > 0]
+    with served(tmp_path / "run") as address:
+        open_page(browser, address)
+        for mask in masks:
+            counts = encode_rle(mask).decode()
+            again, pixels = browser.driver.execute_async_script(
+                "const [counts, height, width, done] = arguments;"
+                "import(new URL('rle.js', location.href)).then((rle) => {"
+                "  const mask = rle.decode(counts, height, width);"
+                "  done([rle.encode(mask, height, width), rle.area(mask)]); });",
+                counts,
+                *mask.shape,
+            )
+            assert (again, pixels) == (counts, mask.sum())
+
+
+def test_a_run_under_way_and_a_video_that_is_gone(browser: Browser, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [disc_video(tmp_path, "one", 6)])
+    (tmp_path / "one.mp4").unlink()
+    with served(tmp_path / "run") as address, Lease(CorrectionsBook(str(tmp_path / "run")).paths.lease):
+        open_page(browser, address)
+        assert "Read-only" in browser.texts("#lock")[0]
+        assert "one.mp4" in browser.texts("#trouble")[0]
+        browser.press("b", "a", "s")
+        assert browser.texts("#drafts") == ["nothing"]
