@@ -97,7 +97,7 @@ _LONGEST_COUNT = 7
 
 
 def encode_rle(mask: NDArray[np.bool_] | NDArray[np.uint8], region: Region | None = None) -> bytes:
-    """Packs a mask into COCO's compressed counts, byte for byte what pycocotools writes for it.
+    """Pack a mask into COCO's compressed counts, byte for byte what pycocotools writes for it.
 
     Args:
         mask: [H, W], bool or uint8; every value but zero belongs to the target.
@@ -108,7 +108,7 @@ def encode_rle(mask: NDArray[np.bool_] | NDArray[np.uint8], region: Region | Non
 
 
 def decode_rle(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
-    """Unpacks compressed counts into a mask [height, width].
+    """Unpack compressed counts into a mask [height, width].
 
     Raises:
         ResultsError: the counts are not those of a mask of this size.
@@ -122,7 +122,7 @@ def decode_rle(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def parse_rle(counts: bytes, height: int, width: int) -> NDArray[np.int64]:
-    """Reads compressed counts into the lengths of the runs, [N] int64, those of zeros at the even places.
+    """Read compressed counts into the lengths of the runs, [N] int64, those of zeros at the even places.
 
     Raises:
         ResultsError: a byte that no count has, a count without an end, or runs that do not fill the mask.
@@ -156,7 +156,7 @@ def parse_rle(counts: bytes, height: int, width: int) -> NDArray[np.int64]:
 
 
 def compress_runs(runs: NDArray[np.int64], height: int, width: int) -> bytes:
-    """Packs runs (at least one, zeros first) as pycocotools does; they must add up to height × width."""
+    """Pack runs (at least one, zeros first) as pycocotools does; they must add up to height × width."""
     packed = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     counts: bytes = packed["counts"]
     return counts

@@ -42,7 +42,7 @@ _OF_ANOTHER_RAY: Final = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_NAM
 def ray_session(
     address: str, *, folder: Path, cpus: float, resources: Mapping[str, float] | None = None, show_workers: bool = False
 ) -> Iterator[None]:
-    """Starts a local Ray (address `local`) or connects to a cluster, and ends it or disconnects at exit.
+    """Start a local Ray (address `local`) or connect to a cluster, and end it or disconnect at exit.
 
     Call it from the main thread: Ray's processes are tied to the life of the thread that starts them, so that they end
     with this process even when it is killed.
@@ -108,7 +108,7 @@ def _local_options(folder: Path, cpus: float, resources: Mapping[str, float]) ->
 
 @contextlib.contextmanager
 def _without(names: Sequence[str]) -> Iterator[None]:
-    """Takes variables out of the environment for a while."""
+    """Take variables out of the environment for a while."""
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
@@ -136,7 +136,7 @@ def _logs(folder: Path) -> Path:
 
 
 def _within(seconds: float, call: Callable[[], None]) -> None:
-    """Calls in a thread of its own; raises what the call raises, or TimeoutError and leaves it to itself."""
+    """Call in a thread of its own; raise what the call raises, or TimeoutError and leave it to itself."""
     outcome: list[BaseException | None] = []
 
     def run() -> None:

@@ -116,7 +116,7 @@ class Coordinator:
         self._stopped = False
 
     def take(self, worker: str = "", *, empty: bool = True) -> VideoTask | None:
-        """Hands out the worker's next video, or None where there is none for it now.
+        """Hand out the worker's next video, or None where there is none for it now.
 
         A suspect goes only to a worker that is `empty`, and nothing must be taken for that worker beside it.
         """
@@ -140,7 +140,7 @@ class Coordinator:
         return None if self._suspects[0].must_be_alone and self._running else heapq.heappop(self._suspects)
 
     def reserve(self, worker: str) -> VideoTask | None:
-        """Sets a video aside for a busy worker that has none yet and returns it, or None where there is none."""
+        """Set a video aside for a busy worker that has none yet and return it, or None where there is none."""
         self._end_pauses()
         # With fewer videos than workers the next one is better left to whoever is free first.
         if self._stopped or worker in self._reserved or len(self._ready) <= len(self._running):
@@ -150,17 +150,17 @@ class Coordinator:
         return queued.task
 
     def release(self, worker: str) -> None:
-        """Puts back what is reserved for a worker that is gone."""
+        """Put back what is reserved for a worker that is gone."""
         queued = self._reserved.pop(worker, None)
         if queued is not None:
             heapq.heappush(self._ready, queued)
 
     def succeeded(self, key: str) -> tuple[FailedAttempt, ...]:
-        """Takes a video off the books; returns the failures that went before."""
+        """Take a video off the books; return the failures that went before."""
         return tuple(self._running.pop(key).failures)
 
     def failed(self, key: str, failure: FailedAttempt) -> tuple[FailedAttempt, ...] | None:
-        """Books a failed attempt; returns every failure of the video if it is given up, None if it will run again."""
+        """Book a failed attempt; return every failure of the video if it is given up, None if it will run again."""
         queued = self._running.pop(key)
         queued.failures.append(failure)
         spent = sum(earlier.kind == failure.kind for earlier in queued.failures)
@@ -174,7 +174,7 @@ class Coordinator:
         return None
 
     def stop(self) -> None:
-        """Hands out nothing more; what is running may finish."""
+        """Hand out nothing more; what is running may finish."""
         self._stopped = True
 
     def attempt(self, key: str) -> int:

@@ -57,7 +57,7 @@ class Driver:
         self.coordinator = Coordinator(self.plan.left, lengths=expected_lengths(self.plan.left))
 
     def run(self) -> bool:
-        """Runs what is left; returns whether it was interrupted."""
+        """Run what is left; return whether it was interrupted."""
         local = self.settings.address == "local"
         with scratch_folder() as scratch:
             worker_settings = WorkerSettings.of(
@@ -104,7 +104,7 @@ class Driver:
         return not self.coordinator.emptied and not self.stopped
 
     def _check(self, interruptions: Interruptions) -> None:
-        """Looks after the folder while the pool works: the lease, the status, a wish to stop."""
+        """Look after the folder while the pool works: the lease, the status, a wish to stop."""
         if self.lease.lost.is_set():
             raise RunBusyError(f"{self.folder.uri}: another process has taken the run over; this one stops")
         now = time.monotonic()

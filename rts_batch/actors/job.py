@@ -21,7 +21,7 @@ NO_AGENT = (
 
 
 def submit_job(words: list[str], *, address: str) -> str:
-    """Submits a job that runs `rts-batch submit` with these words on the cluster, and returns the job's id.
+    """Submit a job that runs `rts-batch submit` with these words on the cluster, and return the job's id.
 
     The package of this process travels with it (`py_modules`); its dependencies must be installed on the nodes.
 
@@ -59,7 +59,7 @@ def submit_job(words: list[str], *, address: str) -> str:
 
 
 def _once_there_is_an_agent(call: Callable[[], str]) -> str:
-    """Calls again for a while where a cluster has only just started and has nobody yet who takes jobs."""
+    """Call again for a while where a cluster has only just started and has nobody yet who takes jobs."""
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:

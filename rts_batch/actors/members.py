@@ -55,19 +55,19 @@ class Cluster(Protocol):
     """
 
     def start(self) -> Any:
-        """Asks for a worker; the first that it says is its `Welcome`."""
+        """Ask for a worker; the first that it says is its `Welcome`."""
 
     def ask(self, worker: Any, jobs: Sequence[Job]) -> None:
-        """Has a worker begin these videos and go on with those in hand; the next that it says are events."""
+        """Have a worker begin these videos and go on with those in hand; the next that it says are events."""
 
     def fetch(self, worker: Any, task: VideoTask) -> None:
-        """Has a worker fetch what is probably its next video."""
+        """Have a worker fetch what is probably its next video."""
 
     def leave(self, worker: Any) -> None:
-        """Tells a worker to stop after the frames in hand."""
+        """Tell a worker to stop after the frames in hand."""
 
     def kill(self, worker: Any) -> None:
-        """Ends a worker, or the wish for one."""
+        """End a worker, or the wish for one."""
 
     def wait(self, workers: Collection[Any], seconds: float) -> list[tuple[Any, Welcome | list[Event] | Lost]]:
         """What those of the workers have to say that have something to say, after so many seconds at most."""
@@ -76,7 +76,7 @@ class Cluster(Protocol):
         """Ids of the nodes that will go away soon."""
 
     def show(self, progress: RunProgress, *, queued: int, workers: int) -> None:
-        """Exports the run's progress to whoever watches the cluster."""
+        """Export the run's progress to whoever watches the cluster."""
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Notice:
 
 
 def ask_ec2(base: str = EC2) -> Notice | None:
-    """Asks the instance metadata service, version 2.
+    """Ask the instance metadata service, version 2.
 
     Raises:
         OSError: there is no such service.
@@ -59,7 +59,7 @@ def ask_ec2(base: str = EC2) -> Notice | None:
 
 
 def ask_gcp(base: str = GCP) -> Notice | None:
-    """Asks Google's metadata server; raises as `ask_ec2` does."""
+    """Ask Google's metadata server; raise as `ask_ec2` does."""
     answer = _ask(f"{base}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
     return Notice("Google preemption", GCP_SECONDS) if answer.strip() == "TRUE" else None
 
@@ -71,7 +71,7 @@ def watch(
     stopped: threading.Event,
     poll_seconds: float = POLL_SECONDS,
 ) -> None:
-    """Calls `told` once, when the notice comes; returns then, when `stopped` is set, or where no cloud ever answers."""
+    """Call `told` once, when the notice comes; return then, when `stopped` is set, or where no cloud ever answers."""
     silent = dict.fromkeys(ask, 0)
     while silent and not stopped.is_set():
         for one in list(silent):
@@ -90,7 +90,7 @@ def watch(
 
 
 def drain_node(node: str, *, address: str, notice: Notice) -> None:
-    """Tells Ray that the node will go, so that it places nothing more on it and the drivers see it."""
+    """Tell Ray that the node will go, so that it places nothing more on it and the drivers see it."""
     command = processes.python("ray.scripts.scripts", "drain-node", "--address", address, "--node-id", node)
     command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", notice.reason]
     command += ["--deadline-remaining-seconds", str(int(notice.seconds))]

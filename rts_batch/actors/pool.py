@@ -89,7 +89,7 @@ class Pool:
         self._waiting_since: float | None = None
 
     def run(self, interruptions: Interruptions, *, check: Callable[[], None] = lambda: None) -> None:
-        """Returns when nothing runs and nothing is left, or when it was interrupted.
+        """Return when nothing runs and nothing is left, or when it was interrupted.
 
         `check` is called on every turn and may raise to stop the run.
 
@@ -115,7 +115,7 @@ class Pool:
                 self._end(member)
 
     def _adjust_size(self) -> None:
-        """Asks for a worker for every video that waits, up to the pool's size, and ends those that nothing waits for.
+        """Ask for a worker for every video that waits, up to the pool's size, and end those that nothing waits for.
 
         They are asked for all at once, so that a cluster that grows sees the whole demand. Where busy workers have free
         lanes no further ones are asked for, but by suspects, which need one each.
@@ -139,7 +139,7 @@ class Pool:
         self._members.remove(member)
 
     def _hand_out(self) -> None:
-        """Has every worker whose word has been taken go on, with videos for its free lanes."""
+        """Have every worker whose word has been taken go on, with videos for its free lanes."""
         share = self._share()
         for member in self._members:
             if member.starting or member.asked:
@@ -150,7 +150,7 @@ class Pool:
                 member.asked = True
 
     def _fill(self, member: Member, lanes: int) -> list[Job]:
-        """Takes videos for so many of a worker's lanes; if it has none free, has its next video fetched."""
+        """Take videos for so many of a worker's lanes; if it has none free, have its next video fetched."""
         jobs: list[Job] = []
         if not member.videos:
             member.sealed, member.heard = False, self._clock()
@@ -176,7 +176,7 @@ class Pool:
         return math.ceil((self._coordinator.to_hand_out + self._coordinator.running) / max(1, len(there)))
 
     def _listen(self) -> None:
-        """Waits a moment for the workers' next words and takes them from each that has any."""
+        """Wait a moment for the workers' next words and take them from each that has any."""
         owing = {member.worker: member for member in self._members if member.starting or member.asked}
         for worker, word in self._cluster.wait(owing.keys(), POLL_SECONDS):
             member = owing[worker]
@@ -212,7 +212,7 @@ class Pool:
                 member.sealed |= event.kind in ("crash", "suspected")
 
     def _look_after(self) -> None:
-        """Finds workers that cannot speak any more, or whose nodes are about to go, and tells who waits in vain."""
+        """Find workers that cannot speak any more, or whose nodes are about to go, and tell who waits in vain."""
         now = self._clock()
         for member in [member for member in self._members if member.videos and now - member.heard > self._silence]:
             message = f"the worker has said nothing for {self._silence:.0f} s"
@@ -247,7 +247,7 @@ class Pool:
         return any(uris.local_path(video.task.uri) is None for video in member.videos.values())
 
     def _lose(self, member: Member, lost: Lost) -> None:
-        """Books the end of a worker as a failure of each of its videos."""
+        """Book the end of a worker as a failure of each of its videos."""
         if member.starting:
             self._lost_starting += 1
             if lost.cannot_start or self._lost_starting >= LOST_STARTS:
@@ -270,6 +270,6 @@ class Pool:
         self._outcome.given_up(task, failures)
 
     def _free(self, member: Member, key: str) -> VideoTask:
-        """Makes the lane of a video free."""
+        """Make the lane of a video free."""
         del self._progress.running[key]
         return member.videos.pop(key).task

@@ -40,7 +40,7 @@ class Prepared:
 def look(
     manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
 ) -> tuple[Prepared, Plan]:
-    """Checks everything that can be checked, and says what a submission would do. Raises as `submit` does."""
+    """Check everything that can be checked, and say what a submission would do. Raise as `submit` does."""
     prepared = prepare(manifest_uri, out, settings, scope=scope, skip_invalid=skip_invalid)
     return prepared, prepared.folder.look(prepared.manifest, prepared.record, scope)
 
@@ -48,7 +48,7 @@ def look(
 def prepare(
     manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
 ) -> Prepared:
-    """Checks everything that can be checked without the run's folder being ours. Raises as `submit` does."""
+    """Check everything that can be checked without the run's folder being ours. Raise as `submit` does."""
     manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
     folder = RunFolder(out, scope.shard)
     begun = folder.record()

@@ -36,7 +36,7 @@ class RunProgress:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, finished: Finished) -> None:
-        """Counts a finished video."""
+        """Count a finished video."""
         self.done += 1
         self.finished_frames += finished.frames
         self.video_seconds += finished.seconds
@@ -55,7 +55,7 @@ class RunProgress:
         return time.monotonic() - self.started
 
     def restart_clock(self) -> None:
-        """Begins to count seconds, so that starting Ray does not."""
+        """Begin to count seconds, so that starting Ray does not."""
         self.started = time.monotonic()
 
     def to_dict(self) -> dict[str, Any]:

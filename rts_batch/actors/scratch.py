@@ -36,7 +36,7 @@ LONGEST_ROOT: Final = 24
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Makes a folder for one run, and removes what killed runs left behind.
+    """Make a folder for one run, and remove what killed runs left behind.
 
     It is gone afterwards, but for what a ClusterError may name: then the next run on this host removes it.
     """
@@ -61,7 +61,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int:
-    """Locks the folder until the descriptor that is returned is closed; no child process inherits it."""
+    """Lock the folder until the descriptor that is returned is closed; no child process inherits it."""
     # Under another name first: a lock file that is found has been locked already.
     new = folder / f"new-{LOCK}"
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -74,7 +74,7 @@ def _lock(folder: Path) -> int:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    """Removes the folder of a run that has ended, by all that can be known here; leaves it where that is not sure."""
+    """Remove the folder of a run that has ended, by all that can be known here; leave it where that is not sure."""
     if fcntl is None or folder.stat(follow_symlinks=False).st_uid != os.geteuid():
         return
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)

@@ -23,7 +23,7 @@ def choose_size(
     cores: int | None = None,
     memory: int | None = None,
 ) -> tuple[int, int]:
-    """Returns the number of workers and the CPU threads of each.
+    """Return the number of workers and the CPU threads of each.
 
     On CPUs as many workers as give each the threads that its network gains from, as far as the memory goes; where there
     are fewer videos than that, each of them gets more threads. A run that was begun keeps its number of threads unless

@@ -23,7 +23,7 @@ def submit(
     scope: Scope = DEFAULT_SCOPE,
     skip_invalid: bool = False,
 ) -> Summary:
-    """Does what is left of a manifest and returns how it went.
+    """Do what is left of a manifest and return how it went.
 
     Call it from the main thread (it handles Ctrl-C, and Ray ties itself to the thread that starts it).
 
@@ -75,7 +75,7 @@ def submit(
 
 
 def refuse_other_divisions(folder: RunFolder, *, note: Callable[[str], None] = lambda text: None) -> None:
-    """Raises RunBusyError where the whole run, or another division of it into shards, is under way."""
+    """Raise RunBusyError where the whole run, or another division of it into shards, is under way."""
     for other in folder.other_leases():
         with Lease(other, note=note):  # what a dead process left behind is removed thereby
             pass

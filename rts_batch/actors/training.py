@@ -23,7 +23,7 @@ def train_on_workers(
     loaders: int = 0,
     retries: int = 3,
 ) -> None:
-    """Trains one recipe with `workers` processes of a running Ray cluster that share every global batch.
+    """Train one recipe with `workers` processes of a running Ray cluster that share every global batch.
 
     Ray Train starts the workers and joins them in a process group (NCCL on GPUs, Gloo otherwise). When one is lost, all
     of them start again and go on from the newest checkpoint.
@@ -79,7 +79,7 @@ def train_on_workers(
 
 
 def check_share(recipe: Recipe, workers: int) -> None:
-    """Raises SettingsError where the recipe's global batch does not divide by `workers`."""
+    """Raise SettingsError where the recipe's global batch does not divide by `workers`."""
     if recipe.settings.batch % workers:
         raise SettingsError(f"a batch of {recipe.settings.batch} cannot be shared by {workers} workers")
 
@@ -94,7 +94,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _first_of_ours(error: BaseException | None) -> RtsBatchError | None:
-    """Finds what a worker raised on purpose in what Ray made of it."""
+    """Find what a worker raised on purpose in what Ray made of it."""
     seen: list[BaseException] = []
     pending = [error]
     while pending:

@@ -59,11 +59,11 @@ class WorkerActor:
             signal.signal(signal.SIGTERM, lambda number, frame: self._terminate())
 
     def ready(self) -> Welcome:
-        """Answers once the model is loaded."""
+        """Answer once the model is loaded."""
         return Welcome(self._process.name, ray.get_runtime_context().get_node_id())
 
     def work(self, jobs: Sequence[Job]) -> list[Event]:
-        """Begins these videos in free lanes, goes on with those in hand, and returns what has happened to either.
+        """Begin these videos in free lanes, go on with those in hand, and return what has happened to either.
 
         Comes back when a video has ended or a moment has passed; the pool then calls again. Calls that return are what
         Ray's client (`ray://`) can do as well, a stream is not.
@@ -92,11 +92,11 @@ class WorkerActor:
         self._coming.remove(job)
 
     def fetch(self, task: VideoTask) -> None:
-        """Begins to fetch the video that will probably be the next."""
+        """Begin to fetch the video that will probably be the next."""
         self._ahead.begin(task)
 
     def leave(self) -> None:
-        """Has the process stop after the frames in hand: this machine is about to go."""
+        """Have the process stop after the frames in hand: this machine is about to go."""
         self._process.leave()
 
     def _watch_notices(self) -> None:
@@ -143,13 +143,13 @@ class FetchedAhead:
         return self._key == task.key and self._thread is not None and self._thread.is_alive()
 
     def wait(self, seconds: float) -> None:
-        """Waits until no video is on its way, but no longer than that."""
+        """Wait until no video is on its way, but no longer than that."""
         if self._thread is not None:
             self._thread.join(seconds)
 
     @contextlib.contextmanager
     def taken(self, task: VideoTask) -> Iterator[str | None]:
-        """Gives the path of the video if it is here, or None; what is here is removed afterwards."""
+        """Give the path of the video if it is here, or None; what is here is removed afterwards."""
         folder = None
         if self._key == task.key and self._thread is not None:
             self._thread.join()

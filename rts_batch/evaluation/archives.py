@@ -27,7 +27,7 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def write_archive(benchmark: str, root: Path, run: str, output: str) -> int:
-    """Writes the ZIP archive that a benchmark's server scores, and returns the number of sequences in it.
+    """Write the ZIP archive that a benchmark's server scores, and return the number of sequences in it.
 
     TrackingNet: `<name>.txt` with a box a line. YouTube-VOS: `Annotations/<video>/<frame>.png`, palette images.
 

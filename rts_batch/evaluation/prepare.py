@@ -50,7 +50,7 @@ class PreparedManifest:
 
 
 def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None) -> PreparedManifest:
-    """Writes a CSV manifest with a row for each target of a benchmark.
+    """Write a CSV manifest with a row for each target of a benchmark.
 
     Args:
         benchmark: its name, see `BENCHMARKS`.

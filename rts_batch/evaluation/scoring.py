@@ -68,7 +68,7 @@ class BenchmarkScores:
 
 
 def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> BenchmarkScores:
-    """Scores a run on a benchmark.
+    """Score a run on a benchmark.
 
     Args:
         benchmark: its name, see `BENCHMARKS`.

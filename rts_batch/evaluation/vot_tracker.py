@@ -43,7 +43,7 @@ class FrameTracker(Protocol):
 
 
 def serve(tracker: FrameTracker) -> None:
-    """Answers a TraX client's requests until it says goodbye; each start begins anew.
+    """Answer a TraX client's requests until it says goodbye; each start begins anew.
 
     Raises:
         UsageError: vot-trax is not installed, or the client marks not exactly one target.

@@ -54,7 +54,7 @@ def import_path() -> list[str]:
 
 @contextlib.contextmanager
 def elsewhere(folder: str | Path = _LIBRARY) -> Iterator[None]:
-    """Keeps the Python processes that a library starts by itself from the user's files.
+    """Keep the Python processes that a library starts by itself from the user's files.
 
     For that moment another folder is the current one, and what `import_path` and `environment` say holds for this
     process itself. A package that is found by PYTHONPATH or the current folder alone stays to be found.

@@ -27,11 +27,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def normalise(self, crop: Tensor) -> Tensor:
-        """Returns `crop`, `[B, 3, H, W] float32` RGB 0…255, as the weights expect it."""
+        """Return `crop`, `[B, 3, H, W] float32` RGB 0…255, as the weights expect it."""
 
     @abstractmethod
     def forward(self, image: Tensor, *, deepest: LayerName = "layer4") -> FeatureMaps:
-        """Returns the maps of a normalised image, `[B, 3, H, W] float32`, down to the one named."""
+        """Return the maps of a normalised image, `[B, 3, H, W] float32`, down to the one named."""
 
 
 class Bottleneck(nn.Module):
@@ -174,7 +174,7 @@ class Neck(nn.Module):
         """The deepest map that it reads."""
 
     def forward(self, maps: FeatureMaps) -> Tensor:
-        """Returns `[B, out_channels, h, w]` at the stride of the first layer."""
+        """Return `[B, out_channels, h, w]` at the stride of the first layer."""
         first, *others = (maps[layer] for layer in self.layers)
         joined = torch.cat([first, *(resize(other, first.shape[-2:]) for other in others)], dim=1) if others else first
         return joined if self.reduce is None else self.reduce(joined)

@@ -33,7 +33,7 @@ class TargetScoreEncoder(nn.Module):
         )
 
     def forward(self, feature_map: Tensor, scores: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns this level's map and the deeper signal; at the deepest level that is a global average."""
+        """Return this level's map and the deeper signal; at the deepest level that is a global average."""
         reduced = self.reduce(feature_map)
         if deeper is None:
             deeper = functional.adaptive_avg_pool2d(reduced, 1)
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
         self.project = Projection(widths[-1], upsampling)
 
     def forward(self, scores: Tensor, maps: FeatureMaps, size: tuple[int, int]) -> Tensor:
-        """Returns logits, `[B, 1, *size]`.
+        """Return logits, `[B, 1, *size]`.
 
         Args:
             scores: fused mask encoding x_f, `[B, score_channels, h, w]`.

@@ -140,7 +140,7 @@ class InstanceModel(nn.Module):
         iterations: int,
         sample_weights: Tensor | None = None,
     ) -> list[Tensor]:
-        """Returns the iterates κ⁰ … κⁿ under the hinge-like residual of eq. 2 (§8.3).
+        """Return the iterates κ⁰ … κⁿ under the hinge-like residual of eq. 2 (§8.3).
 
         Args:
             filters: κ⁰, `[S, 1, C, k, k]`.

@@ -65,7 +65,7 @@ class LabelEncoder(nn.Module):
         return x
 
     def forward(self, values: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns the label E_θ(y) ≥ 0 and the weight W_θ(y) (any sign), both `[N, S, F, h, w]`.
+        """Return the label E_θ(y) ≥ 0 and the weight W_θ(y) (any sign), both `[N, S, F, h, w]`.
 
         `values` are mask values in 0…1, `[N, S, H, W]`; `context` is x_s, `[N, S, C, h, w]`.
         """
@@ -74,5 +74,5 @@ class LabelEncoder(nn.Module):
         return self.label_pred(x).unflatten(0, shape), self.samp_w_pred(x).unflatten(0, shape)
 
     def label(self, values: Tensor) -> Tensor:
-        """Returns the label head alone, `[N, S, F, h, w]`."""
+        """Return the label head alone, `[N, S, F, h, w]`."""
         return self.label_pred(self.trunk(values.flatten(0, 1)[:, None])).unflatten(0, values.shape[:2])

@@ -42,7 +42,7 @@ def resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def init_normal(module: nn.Module) -> None:
-    """Draws every convolution weight from N(0, √(2 / (kh·kw·C_out))); biases keep the framework's default (§13)."""
+    """Draw every convolution weight from N(0, √(2 / (kh·kw·C_out))); biases keep the framework's default (§13)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels

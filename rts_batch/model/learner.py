@@ -27,7 +27,7 @@ MINIMUM_CURVATURE = 1e-8
 
 
 def apply_filter(features: Tensor, filters: Tensor) -> Tensor:
-    """Returns the scores T(x): cross-correlation of `features` with `filters`, without bias (spec §5)."""
+    """Return the scores T(x): cross-correlation of `features` with `filters`, without bias (spec §5)."""
     frames, sequences, channels, height, width = features.shape
     count, kernel = filters.shape[1], filters.shape[-1]
     # `fold` lets tap t add to the output t places further, so the taps are laid out in reverse.
@@ -39,7 +39,7 @@ def apply_filter(features: Tensor, filters: Tensor) -> Tensor:
 
 
 def apply_adjoint(features: Tensor, residuals: Tensor, kernel: int) -> Tensor:
-    """Returns Xᵀ r, `[S, F, C, k, k]`: the gradient of ⟨r, T(x)⟩ by the filter. Adjoint of `apply_filter`."""
+    """Return Xᵀ r, `[S, F, C, k, k]`: the gradient of ⟨r, T(x)⟩ by the filter. Adjoint of `apply_filter`."""
     sequences, count = residuals.shape[1:3]
     columns = functional.unfold(residuals.flatten(0, 1), kernel, padding=(kernel - 1) // 2)
     columns = columns.unflatten(0, residuals.shape[:2])
@@ -50,7 +50,7 @@ def apply_adjoint(features: Tensor, residuals: Tensor, kernel: int) -> Tensor:
 def steepest_descent(
     filters: Tensor, features: Tensor, linearise: Linearise, *, reg: Tensor | float, iterations: int
 ) -> list[Tensor]:
-    """Minimises ½‖r(T(x))‖² + ½λ²‖filter‖² with Gauss-Newton steepest descent (paper eq. 4–5; spec rts-network §7.3).
+    """Minimise ½‖r(T(x))‖² + ½λ²‖filter‖² with Gauss-Newton steepest descent (paper eq. 4–5; spec rts-network §7.3).
 
     The step length is the exact minimum of the Gauss-Newton model along the negative gradient. T is linear, so the
     scores follow the filter (s ← s − α·T(g)) and one application and one adjoint an iteration are enough.

@@ -75,23 +75,23 @@ class RTS(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> RTS:
-        """Leaves the network in eval mode whatever `mode`: BatchNorm statistics never change in RTS."""
+        """Leave the network in eval mode whatever `mode`: BatchNorm statistics never change in RTS."""
         return super().train(False)
 
     def extract(self, crops: Tensor) -> Features:
-        """Runs B_θ, F_θ and G_θ on crops in RGB, `[B, 3, H, W] float32`, 0…255."""
+        """Run B_θ, F_θ and G_θ on crops in RGB, `[B, 3, H, W] float32`, 0…255."""
         return self.branch(self.feature_extractor(self.feature_extractor.normalise(crops)))
 
     def segmentation_features(self, crops: Tensor) -> Tensor:
-        """Returns x_s alone, as in `extract`, without what it does not depend on."""
+        """Return x_s alone, as in `extract`, without what it does not depend on."""
         return self._of_crops(crops, self.target_model.feature_extractor)
 
     def localisation_features(self, crops: Tensor) -> Tensor:
-        """Returns x_c alone, as in `extract`, without what it does not depend on."""
+        """Return x_c alone, as in `extract`, without what it does not depend on."""
         return self._of_crops(crops, self.classifier.feature_extractor)
 
     def _of_crops(self, crops: Tensor, branch: nn.Module) -> Tensor:
-        """Runs F_θ or G_θ; on the CPU one crop after the other, whose maps then stay in the cache."""
+        """Run F_θ or G_θ; on the CPU one crop after the other, whose maps then stay in the cache."""
         backbone = self.feature_extractor
         batches = crops.split(1 if crops.device.type == "cpu" else len(crops))
         return torch.cat(
@@ -99,12 +99,12 @@ class RTS(nn.Module):
         )
 
     def branch(self, maps: FeatureMaps) -> Features:
-        """Runs F_θ and G_θ on backbone maps."""
+        """Run F_θ and G_θ on backbone maps."""
         shared = self.neck(maps)
         return Features(maps, self.target_model.feature_extractor(shared), self.classifier.feature_extractor(shared))
 
     def localise(self, x_c: Tensor, kappa: Tensor) -> Tensor:
-        """Returns the score map s_c = T_κ(x_c), `[N, S, h', w']`, of x_c `[N, S, C, h, w]`, κ `[S, 1, C, k, k]`."""
+        """Return the score map s_c = T_κ(x_c), `[N, S, h', w']`, of x_c `[N, S, C, h, w]`, κ `[S, 1, C, k, k]`."""
         return apply_filter(x_c, kappa)[:, :, 0]
 
     def segment(
@@ -116,7 +116,7 @@ class RTS(nn.Module):
         *,
         previous_mask: Tensor | None = None,
     ) -> Tensor:
-        """Returns mask logits, `[N, S, H, W]`: D_θ of T_τ(x_s) + H_θ(s_c).
+        """Return mask logits, `[N, S, H, W]`: D_θ of T_τ(x_s) + H_θ(s_c).
 
         Args:
             features: x_s, `[N, S, C, h, w]`.
@@ -140,6 +140,6 @@ class RTS(nn.Module):
         return logits[:, 0].unflatten(0, encoding.shape[:2])
 
     def encode_scores(self, score_map: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-        """Returns H_θ(s_c) resized to `size`, `[N, S, F, *size]`, from the raw score map (§9)."""
+        """Return H_θ(s_c) resized to `size`, `[N, S, F, *size]`, from the raw score map (§9)."""
         encoded = self.clf_encoder.label(score_map)
         return resize(encoded.flatten(0, 1), size).unflatten(0, encoded.shape[:2])

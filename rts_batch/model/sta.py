@@ -15,7 +15,7 @@ from rts_batch.model.target_model import TargetModel
 
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Draws boxes as masks of ones, `[..., H, W] float32` (§11.2).
+    """Draw boxes as masks of ones, `[..., H, W] float32` (§11.2).
 
     Boxes `[..., 4]` are x, y, w, h in crop pixels, truncated towards zero; a negative corner then moves one pixel
     towards zero, as the released code's second rounding does.
@@ -52,11 +52,11 @@ class STA(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> STA:
-        """Leaves the network in eval mode whatever `mode`, as `RTS.train` does."""
+        """Leave the network in eval mode whatever `mode`, as `RTS.train` does."""
         return super().train(False)
 
     def forward(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the first and the refined mask logits, `[N, S, H, W]` each (§11.3).
+        """Return the first and the refined mask logits, `[N, S, H, W]` each (§11.3).
 
         All N frames of a sequence are fitted by one filter.
 

@@ -30,7 +30,7 @@ class FewShotLearner(nn.Module):
     def forward(
         self, filters: Tensor, features: Tensor, labels: Tensor, weights: Tensor, iterations: int
     ) -> list[Tensor]:
-        """Returns the iterates τ⁰ … τⁿ, each `[S, F, C, k, k]`.
+        """Return the iterates τ⁰ … τⁿ, each `[S, F, C, k, k]`.
 
         Args:
             filters: τ⁰.
@@ -65,7 +65,7 @@ class TargetModel(nn.Module):
     def learn(
         self, features: Tensor, labels: Tensor, weights: Tensor, *, iterations: int, start: Tensor | None = None
     ) -> list[Tensor]:
-        """Returns the iterates of τ from `start`, or from zero (§7.2). Shapes as in `FewShotLearner.forward`."""
+        """Return the iterates of τ from `start`, or from zero (§7.2). Shapes as in `FewShotLearner.forward`."""
         if start is None:
             start = features.new_zeros((features.shape[1], *self.filter_shape))
         iterates: list[Tensor] = self.filter_optimizer(start, features, labels, weights, iterations)

@@ -50,7 +50,7 @@ class Compaction:
 
 
 def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) -> Compaction:
-    """Merges the finished videos of a run into `out`, which must not exist or be empty.
+    """Merge the finished videos of a run into `out`, which must not exist or be empty.
 
     Args:
         rows_per_file: rows after which a file is closed; a video is never divided.

@@ -43,7 +43,7 @@ class RunFolder:
         self.paths = RunPaths(self.uri, str(shard) if shard else None)
 
     def record(self) -> RunRecord | None:
-        """Reads `run.json`, None in a folder that has none yet."""
+        """Read `run.json`, None in a folder that has none yet."""
         uri = self.paths.record
         return RunRecord.from_json(files.read_bytes(uri), where=uri) if files.exists(uri) else None
 
@@ -63,7 +63,7 @@ class RunFolder:
         return [RunPaths(self.uri, shard).lease for shard in others if not (shard or "").endswith(division)]
 
     def look(self, manifest: Manifest, record: RunRecord, scope: Scope = Scope()) -> Plan:  # noqa: B008 - frozen
-        """Says what is left to do, and writes nothing.
+        """Say what is left to do, and write nothing.
 
         Raises:
             RunMismatchError: The folder holds the results of other settings, other weights or another manifest.
@@ -101,7 +101,7 @@ class RunFolder:
         )
 
     def prepare(self, manifest: Manifest, record: RunRecord, scope: Scope = Scope()) -> Plan:  # noqa: B008 - frozen
-        """Makes the folder this run's, or checks that it is, and says what is left to do; raises as `look` does."""
+        """Make the folder this run's, or check that it is, and say what is left to do; raise as `look` does."""
         done = self.done()
         plan = self._look(manifest, record, scope, done)
         if self.record() is None:
@@ -131,7 +131,7 @@ class RunFolder:
     def commit(
         self, task: VideoTask, masks: Path, report: Mapping[str, Any], *, results: Mapping[str, Any] | None = None
     ) -> None:
-        """Puts one video's finished masks in place: with this the video is done, and not before.
+        """Put one video's finished masks in place: with this the video is done, and not before.
 
         Masks that are there already stay, and a folder that has become another run's (other `results` in its record)
         gets none, nor do rows of the video that have changed since. So a worker that was thought dead may finish
@@ -152,16 +152,16 @@ class RunFolder:
         files.put_file(masks, target)
 
     def fail(self, task: VideoTask, attempts: Sequence[Mapping[str, Any]]) -> None:
-        """Records that a video is given up, with every attempt's error."""
+        """Record that a video is given up, with every attempt's error."""
         report = {"video_id": task.video_id, "uri": uris.safe_uri(task.uri), "key": task.key, "attempts": attempts}
         files.put_bytes(self.paths.failure(task.key), to_json(report))
 
     def forget_failure(self, task: VideoTask) -> None:
-        """Removes the record of an earlier submission's failure, after the video got done."""
+        """Remove the record of an earlier submission's failure, after the video got done."""
         files.delete(self.paths.failure(task.key))
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Removes what was done and noted under keys of rows that have changed since."""
+        """Remove what was done and noted under keys of rows that have changed since."""
         for key in keys:
             # The report, by which the video is known, outlives the masks; `prepare` removes one that is left alone.
             paths = self.paths
@@ -183,7 +183,7 @@ class RunFolder:
         files.put_bytes(self.paths.status, to_json(status))
 
     def ask_to_stop(self, *, now: bool) -> None:
-        """Asks the submission that holds the lease to finish what is in hand, or to stop at once."""
+        """Ask the submission that holds the lease to finish what is in hand, or to stop at once."""
         files.put_bytes(self.paths.cancel, to_json({"now": now}))
 
     def asked_to_stop(self) -> Literal["no", "finish", "now"]:
@@ -204,7 +204,7 @@ class RunFolder:
             )
 
     def _accept_manifest(self, unknown: set[str], manifest: Manifest, scope: Scope) -> dict[str, tuple[str, ...]]:
-        """Returns which videos of the manifest replace results of other rows; refuses results that nothing replaces.
+        """Return which videos of the manifest replace results of other rows; refuse results that nothing replaces.
 
         Changed rows are accepted where the scope says so, or where an earlier submission has begun with them.
         """

@@ -102,7 +102,7 @@ class Lease:
             raise RunBusyError(f"{self._uri}: {_describe(holder or {})} took the run at the same moment")
 
     def _wait_for_silence(self, holder: dict[str, Any]) -> None:
-        """Returns when `holder` has been silent for long enough; raises RunBusyError where it is alive."""
+        """Return when `holder` has been silent for long enough; raise RunBusyError where it is alive."""
         busy = RunBusyError(
             f"{self._uri}: the run is held by {_describe(holder)}, which is alive; "
             "wait for it, stop it, or give another folder with --out"
@@ -208,7 +208,7 @@ def _describe(holder: dict[str, Any]) -> str:
 
 
 def _read(uri: str) -> dict[str, Any] | None:
-    """Returns the lease's content, None where there is none; a file that is not ours is refused."""
+    """Return the lease's content, None where there is none; a file that is not ours is refused."""
     if not files.exists(uri):
         return None
     try:
@@ -226,7 +226,7 @@ def _read(uri: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def only_one_here(uri: str) -> Iterator[None]:
-    """Makes reading and then writing a file one step among the processes of this host (local folders only)."""
+    """Make reading and then writing a file one step among the processes of this host (local folders only)."""
     path = uris.local_path(uri)
     if fcntl is None or path is None:
         yield

@@ -129,7 +129,7 @@ class Masks:
 
 
 def read_masks(run_folder: str) -> Masks:
-    """Opens the masks of a run's folder, or of one that `rts-batch compact` wrote; path or URI.
+    """Open the masks of a run's folder, or of one that `rts-batch compact` wrote; path or URI.
 
     Raises:
         ResultsError: there are none.

@@ -55,7 +55,7 @@ class SubmissionSpeed:
 
     @classmethod
     def of(cls, summary: Mapping[str, Any]) -> SubmissionSpeed | None:
-        """Reads `summary.json`; None where it tracked nothing."""
+        """Read `summary.json`; None where it tracked nothing."""
         frames, seconds, speed = (summary.get(name) for name in ("frames", "seconds", "frames_per_second"))
         if not (isinstance(frames, int) and isinstance(seconds, (int, float)) and isinstance(speed, (int, float))):
             return None
@@ -114,7 +114,7 @@ def read_reports(run_folder: str, keys: Collection[str]) -> dict[str, dict[str, 
 
 
 def sum_speeds(reports: Iterable[Mapping[str, Any]], name: str) -> list[Speed]:
-    """Adds up the reports by one of their fields, `worker` or `decoder`."""
+    """Add up the reports by one of their fields, `worker` or `decoder`."""
     speeds: dict[str, Speed] = {}
     for report in reports:
         seconds, frames = report.get("seconds"), report.get("frames")

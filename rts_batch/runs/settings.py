@@ -90,7 +90,7 @@ class RunSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
-        """Takes what `to_dict` gave; what another version wrote beside it is left out."""
+        """Take what `to_dict` gave; what another version wrote beside it is left out."""
         return cls(**{name: values[name] for name in (item.name for item in dataclasses.fields(cls)) if name in values})
 
 

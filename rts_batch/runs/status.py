@@ -65,7 +65,7 @@ class RunStatus:
 
 
 def read_status(out: str) -> RunStatus:
-    """Reads a run's folder.
+    """Read a run's folder.
 
     Raises:
         RunFolderError: it is no run's folder.
@@ -84,7 +84,7 @@ def read_status(out: str) -> RunStatus:
 
 
 def ask_to_stop(out: str, *, now: bool) -> list[SubmissionStatus]:
-    """Asks every submission that is at work on the run to stop; returns them."""
+    """Ask every submission that is at work on the run to stop; return them."""
     found = [submission for submission in read_status(out).submissions if submission.is_running]
     for submission in found:
         shard = Shard.parse(submission.shard.replace("-of-", "/")) if submission.shard else None

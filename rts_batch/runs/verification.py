@@ -39,7 +39,7 @@ class FileCheck:
 
 
 def verify_run(run_folder: str) -> Iterator[FileCheck]:
-    """Checks the masks files of a run, each against the manifest, the video's report and itself, one after another.
+    """Check the masks files of a run, each against the manifest, the video's report and itself, one after another.
 
     Raises:
         RunFolderError: the folder is not a run's.
@@ -71,7 +71,7 @@ def verify_run(run_folder: str) -> Iterator[FileCheck]:
 
 
 def _report_problems(folder: RunFolder, key: str, rows: int) -> list[str]:
-    """Holds a masks file against its report, which is written with it."""
+    """Hold a masks file against its report, which is written with it."""
     try:
         report = json.loads(files.read_bytes(folder.paths.report(key)))
         found = sha256_of(folder.paths.masks_file(key))

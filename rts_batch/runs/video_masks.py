@@ -187,7 +187,7 @@ class VideoMasks:
             first += table.num_rows
 
     def close(self) -> None:
-        """Closes the file, which opens itself again when it is read."""
+        """Close the file, which opens itself again when it is read."""
         self._file.close()
 
     def _in_pieces(self, target: Target, at_once: int) -> Iterator[Row]:

@@ -82,7 +82,7 @@ class SegmentationBranch(Branch):
         return self.filters
 
     def start(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
-        """Learns τ from zero on the first frame, image `[3, H, W] uint8` and mask `[H, W] float32`."""
+        """Learn τ from zero on the first frame, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = first_frame.segmentation_crops(state, image, mask, self.config)
         warped = warped_crops(crops.images[:1], crops.masks[0], self.config.initial_warps)
         features = self.model.segmentation_features(torch.cat([crops.images, warped[0]]))
@@ -93,7 +93,7 @@ class SegmentationBranch(Branch):
         self._learn(self.config.init_iterations, first=True)
 
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
-        """Learns a further prompt from the present τ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
+        """Learn a further prompt from the present τ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = first_frame.segmentation_crops(state, image, mask, self.config)
         features = self.model.segmentation_features(crops.images[:1])
         label, weight = self.model.label_encoder(crops.masks[:1, None])
@@ -102,7 +102,7 @@ class SegmentationBranch(Branch):
         self._learn(self.config.init_iterations)
 
     def update(self, state: TrackerState, previous: Tensor) -> None:
-        """Stores the previous frame with its probability map `[H, W] float32` and trains τ when it is due (§6.1)."""
+        """Store the previous frame with its probability map `[H, W] float32` and train τ when it is due (§6.1)."""
         config, now = self.config, state.frame_number
         if state.region is None or state.features is None or not config.update_target_model:
             return
@@ -133,7 +133,7 @@ class SegmentationBranch(Branch):
         return encoded * self.memory.stored_weights.to(encoded.device).view(-1, *[1] * (encoded.ndim - 1))
 
     def _learn(self, iterations: int, *, first: bool = False) -> None:
-        """Trains τ on the memory, from zero on the first frame."""
+        """Train τ on the memory, from zero on the first frame."""
         self.filters = self.model.target_model.learn(
             self.memory.stored("features")[:, None],
             self.memory.stored("labels")[:, None],
@@ -162,7 +162,7 @@ class LocalisationBranch(Branch):
         return self.filters
 
     def start(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
-        """Learns κ on the first frame's five samples (§5), image `[3, H, W] uint8`, mask `[H, W] float32`."""
+        """Learn κ on the first frame's five samples (§5), image `[3, H, W] uint8`, mask `[H, W] float32`."""
         crops = first_frame.localisation_crops(state, image, mask, self.config)
         features = self.model.localisation_features(crops.images)
         centres = first_frame.first_label_centres(state, crops, self.config)
@@ -175,7 +175,7 @@ class LocalisationBranch(Branch):
         self.filters = self.model.classifier.learn(kappa, features[:, None], labels[:, None], iterations=iterations)[-1]
 
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
-        """Learns a further prompt from the present κ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
+        """Learn a further prompt from the present κ on, image `[3, H, W] uint8` and mask `[H, W] float32`."""
         crops = first_frame.localisation_crops(state, image, mask, self.config)
         features = self.model.localisation_features(crops.images[:1])
         labels = self._labels(first_frame.first_label_centres(state, crops, self.config)[:1], features)
@@ -186,7 +186,7 @@ class LocalisationBranch(Branch):
     def update(
         self, state: TrackerState, features: Tensor, found: Localisation, tight: tuple[int, int, int, int] | None
     ) -> None:
-        """Follows the target and learns from this frame (§9.2, §9.3).
+        """Follow the target and learn from this frame (§9.2, §9.3).
 
         Args:
             state: with this frame's flags, probabilities and region set.
@@ -228,7 +228,7 @@ class LocalisationBranch(Branch):
         found: Localisation,
         tight: tuple[int, int, int, int] | None,
     ) -> None:
-        """Takes the target's place from the mask, or from the score map where there is no usable mask (§9.2)."""
+        """Take the target's place from the mask, or from the score map where there is no usable mask (§9.2)."""
         config = self.config
         too_small = state.mask_too_small and config.rules == "code"
         if tight is not None and not state.lost_mask and not too_small:
@@ -254,7 +254,7 @@ class LocalisationBranch(Branch):
         return state.clf_position
 
     def _labels(self, centres: Tensor, features: Tensor) -> Tensor:
-        """Returns Gaussian labels `[n, h', w']` for centres `[n, 2]`, crop pixels off the crop's centre (§5.3)."""
+        """Return Gaussian labels `[n, h', w']` for centres `[n, 2]`, crop pixels off the crop's centre (§5.3)."""
         return localisation_labels(centres, self.model, self.config, features).to(features.device)
 
 

@@ -37,7 +37,7 @@ PAPER_SHIFT = 1 / 6
 
 
 def check_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> None:
-    """Raises PromptError unless `mask` is `[H, W]`, of the frame's size and not empty."""
+    """Raise PromptError unless `mask` is `[H, W]`, of the frame's size and not empty."""
     if mask.shape != tuple(size):
         ours = "×".join(str(length) for length in reversed(mask.shape))
         raise PromptError(f"the mask is {ours}, the frame {size[1]}×{size[0]}; give a mask of the frame's size")
@@ -46,7 +46,7 @@ def check_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> None:
 
 
 def check_box(box: Box, size: tuple[int, ...]) -> None:
-    """Raises PromptError unless the box (x, y, w, h) has an area and overlaps the frame."""
+    """Raise PromptError unless the box (x, y, w, h) has an area and overlaps the frame."""
     x, y, w, h = box
     shown = ",".join(f"{value:g}" for value in box)
     if not all(np.isfinite(box)) or w <= 0 or h <= 0:
@@ -56,7 +56,7 @@ def check_box(box: Box, size: tuple[int, ...]) -> None:
 
 
 def target_of_box(box: Box) -> tuple[Tensor, Tensor]:
-    """Returns centre and size of a box (x, y, w, h)."""
+    """Return centre and size of a box (x, y, w, h)."""
     x, y, w, h = box
     position = torch.tensor([y + (h - 1) / 2, x + (w - 1) / 2], dtype=torch.float32)
     return position, torch.tensor([h, w], dtype=torch.float32)
@@ -64,7 +64,7 @@ def target_of_box(box: Box) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def mask_from_box(sta: STA | None, image: Tensor, box: Box, config: TrackerConfig) -> Tensor:
-    """Returns STA's mask of the box, `[H, W] float32` of 0 and 1; it may be empty (§4).
+    """Return STA's mask of the box, `[H, W] float32` of 0 and 1; it may be empty (§4).
 
     Unlike the released code, a box that begins outside the frame is clamped, not wrapped around.
     """
@@ -92,7 +92,7 @@ def mask_from_box(sta: STA | None, image: Tensor, box: Box, config: TrackerConfi
 
 
 def _box_in_crop(offset: Tensor, size: Tensor, scale: Tensor, crop_size: Tensor) -> Tensor:
-    """Returns x, y, w, h in crop pixels of a target `offset` image pixels off the crop's centre, `[4]`."""
+    """Return x, y, w, h in crop pixels of a target `offset` image pixels off the crop's centre, `[4]`."""
     centre = offset / scale + (crop_size - 1) / 2
     extent = size / scale
     corner = centre - (extent - 1) / 2
@@ -100,7 +100,7 @@ def _box_in_crop(offset: Tensor, size: Tensor, scale: Tensor, crop_size: Tensor)
 
 
 def first_state(config: TrackerConfig, mask: Tensor, box: Box) -> TrackerState:
-    """Returns the state after the first frame (§3), from its mask `[H, W] float32` and the prompt's box."""
+    """Return the state after the first frame (§3), from its mask `[H, W] float32` and the prompt's box."""
     position, size = target_of_box(box)
     scale = scale_of_target(size, config.search_area_scale, config.crop_size)
     base_size = size / scale
@@ -141,7 +141,7 @@ class FirstCrops:
 
 
 def segmentation_crops(state: TrackerState, image: Tensor, mask: Tensor, config: TrackerConfig) -> FirstCrops:
-    """Returns the segmentation branch's first samples (§3.4): one plain crop, shifted inside the frame.
+    """Return the segmentation branch's first samples (§3.4): one plain crop, shifted inside the frame.
 
     The window is cut out of a wider crop around the rounded position, so it differs by fractions of a pixel from what
     later frames sample.
@@ -158,7 +158,7 @@ def segmentation_crops(state: TrackerState, image: Tensor, mask: Tensor, config:
 
 
 def localisation_crops(state: TrackerState, image: Tensor, mask: Tensor, config: TrackerConfig) -> FirstCrops:
-    """Returns the localisation branch's first samples: five around the target, edges replicated (§5.2).
+    """Return the localisation branch's first samples: five around the target, edges replicated (§5.2).
 
     Released rules: the crop, its mirror image (label and box are not mirrored) and three blurs; the paper's are those
     of `_sample_first`.
@@ -178,7 +178,7 @@ def localisation_crops(state: TrackerState, image: Tensor, mask: Tensor, config:
 def _sample_first(
     state: TrackerState, image: Tensor, mask: Tensor, scale: Tensor, shift: tuple[int, int], config: TrackerConfig
 ) -> FirstCrops:
-    """Cuts windows out of a crop of twice the size: the plain one, and with the paper's rules its augmentations.
+    """Cut windows out of a crop of twice the size: the plain one, and with the paper's rules its augmentations.
 
     The paper's are a vertical flip, random translations (of a fixed seed) and a blur (§13).
     """
@@ -210,14 +210,14 @@ def _sample_first(
 
 
 def first_label_centres(state: TrackerState, crops: FirstCrops, config: TrackerConfig) -> Tensor:
-    """Returns where the target's centre lies in each first crop, `[n, 2]` crop pixels (y, x) off the crop's centre."""
+    """Return where the target's centre lies in each first crop, `[n, 2]` crop pixels (y, x) off the crop's centre."""
     offset = (state.clf_position - state.clf_position.round()) / state.clf_scale
     sign = torch.tensor([[-1.0, 1.0] if mirrored else [1.0, 1.0] for mirrored in crops.mirrored])
     return (offset + crops.offsets) * sign
 
 
 def first_boxes(state: TrackerState, centres: Tensor, config: TrackerConfig) -> Tensor:
-    """Returns the target's box in each first crop, `[n, 4]` as x, y, w, h in crop pixels (§5.4)."""
+    """Return the target's box in each first crop, `[n, 4]` as x, y, w, h in crop pixels (§5.4)."""
     crop_size = torch.tensor(config.crop_size, dtype=torch.float32)
     extent = state.clf_target_size / state.clf_scale
     corner = centres + (crop_size - 1) / 2 - (extent - 1) / 2
@@ -225,7 +225,7 @@ def first_boxes(state: TrackerState, centres: Tensor, config: TrackerConfig) -> 
 
 
 def gaussian_blur(image: Tensor, sigma: tuple[float, float]) -> Tensor:
-    """Blurs `[B, C, H, W]` with (σ_y, σ_x), taps to ⌈2σ⌉; zeros outside, so borders darken as published (§5.2)."""
+    """Blur `[B, C, H, W]` with (σ_y, σ_x), taps to ⌈2σ⌉; zeros outside, so borders darken as published (§5.2)."""
     for dim, deviation in zip((-2, -1), sigma, strict=True):
         half = int(np.ceil(2 * deviation))
         taps = torch.exp(-torch.arange(-half, half + 1, dtype=image.dtype).square() / (2 * deviation**2))

@@ -30,7 +30,7 @@ class Localisation:
 def localise(
     score_map: Tensor, region: SearchRegion, position: Tensor, target_size: Tensor, config: TrackerConfig
 ) -> Localisation:
-    """Finds the highest peak, looks for a second one outside its neighbourhood and decides between them.
+    """Find the highest peak, look for a second one outside its neighbourhood and decide between them.
 
     With the published thresholds a second peak never counts, so the flag is `normal` or `not_found`.
 
@@ -68,7 +68,7 @@ def localise(
 
 
 def _highest(scores: NDArray[np.float32]) -> tuple[float, Tensor]:
-    """Returns the maximum and its (row, column); of equal values the smallest column, then row, wins."""
+    """Return the maximum and its (row, column); of equal values the smallest column, then row, wins."""
     rows = scores.argmax(axis=0)
     column = int(scores.max(axis=0).argmax())
     return float(scores[rows[column], column]), torch.tensor([float(rows[column]), float(column)])
@@ -77,7 +77,7 @@ def _highest(scores: NDArray[np.float32]) -> tuple[float, Tensor]:
 def _without_neighbourhood(
     scores: NDArray[np.float32], place: Tensor, target_cells: Tensor, config: TrackerConfig
 ) -> NDArray[np.float32]:
-    """Returns a copy with the target's neighbourhood around `place` set to zero."""
+    """Return a copy with the target's neighbourhood around `place` set to zero."""
     remaining = scores.copy()
     extent = config.target_neighbourhood_scale * target_cells
     window = []

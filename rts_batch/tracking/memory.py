@@ -49,7 +49,7 @@ class SampleMemory:
         """When each slot was filled, counted in samples after the first frame's."""
 
     def start(self, samples: Mapping[str, Tensor]) -> None:
-        """Stores the first frame's samples, `[n, …]` each under its name, with equal weights."""
+        """Store the first frame's samples, `[n, …]` each under its name, with equal weights."""
         count = len(next(iter(samples.values())))
         self.slots = {
             name: torch.zeros((self.capacity, *values.shape[1:]), dtype=values.dtype, device=values.device)
@@ -67,7 +67,7 @@ class SampleMemory:
         self.age.zero_()
 
     def insert(self, sample: Mapping[str, Tensor], *, learning_rate: float | None = None) -> int:
-        """Stores one sample, `[…]` each without the slot axis, updates all weights and returns its slot."""
+        """Store one sample, `[…]` each without the slot axis, update all weights and return its slot."""
         slot = self._choose_slot()
         self._update_weights(slot, self.learning_rate if learning_rate is None else learning_rate)
         self._store(slot, sample)
@@ -75,7 +75,7 @@ class SampleMemory:
         return slot
 
     def anchor(self, sample: Mapping[str, Tensor]) -> None:
-        """Stores the sample of a further prompt, `[…]` each, for good, and forgets those that were tracked before it.
+        """Store the sample of a further prompt, `[…]` each, for good, and forget those that were tracked before it.
 
         They come from a tracker that had to be corrected. What stays are the prompts: the first frame's samples
         together and each anchor, all with the same weight. Anchors fill half of the memory at most; then the oldest
@@ -106,7 +106,7 @@ class SampleMemory:
         self.count = max(self.count, slot + 1)
 
     def stored(self, name: str) -> Tensor:
-        """Returns the filled slots of `name`, `[count, …]`."""
+        """Return the filled slots of `name`, `[count, …]`."""
         return self.slots[name][: self.count]
 
     @property
@@ -147,7 +147,7 @@ class SampleMemory:
         self.weights = weights
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns the state as tensors and plain values; only filled slots are copied."""
+        """Return the state as tensors and plain values; only filled slots are copied."""
         return {
             "slots": {name: self.stored(name).to("cpu", copy=True) for name in self.slots},
             "weights": self.weights.clone(),
@@ -160,7 +160,7 @@ class SampleMemory:
         }
 
     def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Puts a `snapshot` back."""
+        """Put a `snapshot` back."""
         self.count, self.initial_count = state["count"], state["initial_count"]
         self.last_slot, self.inserted = state["last_slot"], state["inserted"]
         self.weights, self.age = state["weights"].clone(), state["age"].clone()

@@ -18,7 +18,7 @@ LOST_MEAN = (2, 30)
 
 
 def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor] | None:
-    """Returns the target's centre and size (four standard deviations) from a map `[H, W] float32` (§6.4).
+    """Return the target's centre and size (four standard deviations) from a map `[H, W] float32` (§6.4).
 
     None where the map has no extent in one of the axes. Values below `threshold` count as nothing.
     """
@@ -27,7 +27,7 @@ def moments(probabilities: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tens
 
 
 def extent_of(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns whether a map has an extent, `[] bool`, and what `moments` does, all on the map's device."""
+    """Return whether a map has an extent, `[] bool`, and what `moments` does, all on the map's device."""
     positive = probabilities.clamp(min=0)
     if threshold > 0:
         positive = positive * (positive >= threshold)
@@ -46,7 +46,7 @@ def extent_of(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, 
 
 
 def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int]) -> Tensor:
-    """Returns the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area.
+    """Return the image pixels per crop pixel at which the crop covers `area_scale`² times the target's area.
 
     The scale of a start, and the localisation branch's from a mask's box: `√(Π k·size) / √(Π crop)`. The published code
     divides a number by a float32 tensor there, and the tensor's reciprocal is rounded before it is multiplied (§14).
@@ -58,7 +58,7 @@ def scale_of_target(size: Tensor, area_scale: float, crop_size: tuple[int, int])
 
 
 def scale_to_follow(size: Tensor, base_size: Tensor) -> Tensor:
-    """Returns the image pixels per crop pixel at which `base_size`, in crop pixels, has the area of `size` (§6.2).
+    """Return the image pixels per crop pixel at which `base_size`, in crop pixels, has the area of `size` (§6.2).
 
     Not `scale_of_target` of the new size, which is the same on paper: the published code rounds both areas, their
     quotient and its root to float32 here (§14).
@@ -67,12 +67,12 @@ def scale_to_follow(size: Tensor, base_size: Tensor) -> Tensor:
 
 
 def rounded_root(value: Tensor) -> Tensor:
-    """Returns the square root, correctly rounded to float32; a vectorised float32 root need not be."""
+    """Return the square root, correctly rounded to float32; a vectorised float32 root need not be."""
     return value.double().sqrt().float()
 
 
 def update_search_state(state: TrackerState, previous: Tensor, config: TrackerConfig) -> None:
-    """Sets position, size and scale of the next search region from the previous frame's outcome (§6.2).
+    """Set position, size and scale of the next search region from the previous frame's outcome (§6.2).
 
     `previous` is the target's probability map on that frame, `[H, W] float32`, merged with other targets' if any.
     """
@@ -100,7 +100,7 @@ def _follow_scale(state: TrackerState, config: TrackerConfig) -> None:
 
 
 def _search_wider(state: TrackerState) -> None:
-    """Keeps the position and takes the mean of recent scales that were not below the last."""
+    """Keep the position and take the mean of recent scales that were not below the last."""
     state.lost_frames += 1
     count = max(LOST_MEAN[0], min(LOST_MEAN[1], state.lost_frames))
     recent = torch.tensor(state.scale_history, dtype=torch.float32)

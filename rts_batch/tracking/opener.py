@@ -66,7 +66,7 @@ class SceneOpener:
             steps_class(next(model.parameters()).device)  # what is amiss is said while the worker loads
 
     def open(self, targets: int) -> Scene:
-        """Returns an empty scene for a video of so many targets."""
+        """Return an empty scene for a video of so many targets."""
         if not self._on_device:
             return self._scene(targets, fast_tracker)
         with self._lock:
@@ -80,7 +80,7 @@ class SceneOpener:
         return scene
 
     def _take_free(self, slots: int) -> BatchedNetwork | None:
-        """Takes a free network of so many slots out; one at a time, so that it is never in two hands."""
+        """Take a free network of so many slots out; one at a time, so that it is never in two hands."""
         others: list[BatchedNetwork] = []
         found = None
         with contextlib.suppress(IndexError):

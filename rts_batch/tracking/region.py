@@ -58,7 +58,7 @@ def place_region(
     crop_size: tuple[int, int],
     border: Border = "inside_major",
 ) -> SearchRegion:
-    """Decides which pixels a crop of `size` around `position` samples (spec rts-tracker §2, steps 1–9).
+    """Decide which pixels a crop of `size` around `position` samples (spec rts-tracker §2, steps 1–9).
 
     Args:
         position: centre (y, x), `[2] float32`.
@@ -98,7 +98,7 @@ def place_region(
 
 
 def stride_of(ratio: Tensor) -> Tensor:
-    """Returns every how many image pixels one is sampled, `[] float32`, from the region's least size over the crop's.
+    """Return every how many image pixels one is sampled, `[] float32`, from the region's least size over the crop's.
 
     The published code takes the float32 ratio out as a number first, so 0.1 is subtracted in double (spec rts-tracker
     §14): in float32 the difference may round up to the next whole number.
@@ -107,7 +107,7 @@ def stride_of(ratio: Tensor) -> Tensor:
 
 
 def sample_image(image: Tensor, region: SearchRegion) -> Tensor:
-    """Returns the crop `[1, 3, h, w] float32`, 0…255, of an image `[3, H, W] uint8`; edges are repeated."""
+    """Return the crop `[1, 3, h, w] float32`, 0…255, of an image `[3, H, W] uint8`; edges are repeated."""
     # Indexing the bytes first and converting only the crop gives the same values as converting the frame.
     patch = _take(_take(image, 1, region.rows), 2, region.columns).float()[None]
     if patch.shape[-2:] == torch.Size(region.crop_size):
@@ -116,7 +116,7 @@ def sample_image(image: Tensor, region: SearchRegion) -> Tensor:
 
 
 def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:
-    """Returns `values` at ascending `places` along `dim`; a view where they are evenly spaced, as inside the image."""
+    """Return `values` at ascending `places` along `dim`; a view where they are evenly spaced, as inside the image."""
     first, last, middle = int(places[0]), int(places[-1]), len(places) // 2
     step = int(places[middle] - places[middle - 1])
     if step > 0 and last - first == step * (len(places) - 1):
@@ -125,7 +125,7 @@ def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:
 
 
 def sample_mask(values: Tensor, region: SearchRegion) -> Tensor:
-    """Returns the crop `[h, w]` of a map `[H, W] float32` by nearest neighbour; zero outside the image."""
+    """Return the crop `[h, w]` of a map `[H, W] float32` by nearest neighbour; zero outside the image."""
     patch = _take(_take(values, 0, region.rows), 1, region.columns)
     if not (region.rows_inside.all() and region.columns_inside.all()):
         inside = region.rows_inside[:, None] & region.columns_inside[None, :]
@@ -136,7 +136,7 @@ def sample_mask(values: Tensor, region: SearchRegion) -> Tensor:
 
 
 def paste_scores(logits: Tensor, region: SearchRegion, image_size: tuple[int, int]) -> tuple[Tensor, Window]:
-    """Puts crop logits back into the image (spec rts-tracker §7.1).
+    """Put crop logits back into the image (spec rts-tracker §7.1).
 
     Args:
         logits: `[h, w] float32`.

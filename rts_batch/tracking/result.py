@@ -51,7 +51,7 @@ class Pending:
 
 
 def centred_box(centre: Sequence[float], size: Sequence[float]) -> Box:
-    """Returns the box x, y, w, h of a centre and a size, both (y, x)."""
+    """Return the box x, y, w, h of a centre and a size, both (y, x)."""
     (y, x), (height, width) = centre, size
     return (x - (width - 1) / 2, y - (height - 1) / 2, width, height)
 
@@ -71,7 +71,7 @@ def prompt_result(mask: Tensor, box: Box, *, too_small: bool) -> StepResult:
 
 
 def tight_box(values: Tensor, window: Region) -> tuple[int, int, int, int] | None:
-    """Returns the tight box x, y, w, h of what is positive of `values`, `[H, W]`, in `window`; None where none is."""
+    """Return the tight box x, y, w, h of what is positive of `values`, `[H, W]`, in `window`; None where none is."""
     y0, x0, y1, x1 = window
     part = values[y0:y1, x0:x1] > 0
     rows, columns = (part.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
@@ -81,7 +81,7 @@ def tight_box(values: Tensor, window: Region) -> tuple[int, int, int, int] | Non
 
 
 def target_state(area: int, result: StepResult) -> State:
-    """Says what state a target with a mask of `area` pixels is in."""
+    """Say what state a target with a mask of `area` pixels is in."""
     if area == 0:
         return "mask_lost" if result.localised else "lost"
     return "tracked" if result.localised and not result.mask_too_small else "uncertain"
@@ -95,7 +95,7 @@ def tracked_frame(
     *,
     state: State | None = None,
 ) -> TrackedFrame:
-    """Reads a mask, `[H, W] bool`, back and says what state the target is in.
+    """Read a mask, `[H, W] bool`, back and say what state the target is in.
 
     `probabilities`, `[H, W] float32`, give the confidence; None means a prompt, which is certain.
     """

@@ -63,7 +63,7 @@ class Scene:
     def step(
         self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None
     ) -> Mapping[int, TrackedFrame]:
-        """Tracks every started target into the next frame and starts or corrects the ones that `prompts` mark on it.
+        """Track every started target into the next frame and start or correct the ones that `prompts` mark on it.
 
         Args:
             image: `[H, W, 3] uint8` RGB; all of a video's frames have one size.
@@ -238,7 +238,7 @@ def _lost_frame(image: NDArray[np.uint8]) -> TrackedFrame:
 
 
 def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Merges targets that were tracked independently.
+    """Merge targets that were tracked independently.
 
     Args:
         scores: mask logits, `[K, H, W] float32`.
@@ -255,7 +255,7 @@ def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measure_labels(labels: Tensor, probabilities: Tensor) -> tuple[NDArray[np.bool_], list[list[float]]]:
-    """Reads merged targets back, in two transfers for all of them.
+    """Read merged targets back, in two transfers for all of them.
 
     Args:
         labels: `[H, W] int64`.

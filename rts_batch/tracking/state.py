@@ -59,7 +59,7 @@ class TrackerState:
     """x_s of the previous frame, `[C, h, w]`."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns the state as plain containers of CPU tensors and values, sharing nothing with this object."""
+        """Return the state as plain containers of CPU tensors and values, sharing nothing with this object."""
         values = {item.name: _copy(getattr(self, item.name)) for item in dataclasses.fields(self)}
         values["version"] = VERSION
         if self.region is not None:
@@ -69,7 +69,7 @@ class TrackerState:
 
     @classmethod
     def restore(cls, values: dict[str, Any], device: torch.device) -> TrackerState:
-        """Builds the state of a `snapshot`; maps and features move to `device`.
+        """Build the state of a `snapshot`; maps and features move to `device`.
 
         Raises:
             CheckpointError: it is of a version that this code does not know.

@@ -63,7 +63,7 @@ class Tracker:
     def start(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> TrackedFrame:
-        """Starts on `frame`, `[H, W, 3] uint8` RGB, from a mask, `[H, W] bool`, or a box (x, y, w, h in pixels).
+        """Start on `frame`, `[H, W, 3] uint8` RGB, from a mask, `[H, W] bool`, or a box (x, y, w, h in pixels).
 
         Raises PromptError where neither fits the frame. A box without a mask needs the STA network; where a mask is
         given the box, if given as well, only sets the initial position and size.
@@ -73,7 +73,7 @@ class Tracker:
     def correct(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> TrackedFrame:
-        """Takes the next frame, `[H, W, 3] uint8` RGB, with a further prompt of the target instead of tracking into it.
+        """Take the next frame, `[H, W, 3] uint8` RGB, with a further prompt of the target instead of tracking into it.
 
         Position, size and history begin anew as on the first frame; both target models keep what they have learned
         and add a sample of this frame that is never forgotten. The frame's mask is the prompt's. The paper has no such
@@ -82,7 +82,7 @@ class Tracker:
         return self._single_result(self.correct_scores(frame, mask=mask, box=box), "prompt")
 
     def step(self, frame: NDArray[np.uint8]) -> TrackedFrame:
-        """Tracks the target into the next frame, `[H, W, 3] uint8` RGB of the first frame's size."""
+        """Track the target into the next frame, `[H, W, 3] uint8` RGB of the first frame's size."""
         return self._single_result(self.step_scores(frame), None)
 
     def step_late(self, frame: NDArray[np.uint8]) -> Pending:
@@ -183,7 +183,7 @@ class Tracker:
         return [tracker.step_late(frame) for tracker in trackers]
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns everything that the next step depends on, as plain containers of CPU tensors and values."""
+        """Return everything that the next step depends on, as plain containers of CPU tensors and values."""
         return {
             "state": self.state.snapshot(),
             "segmentation": self.segmentation.snapshot(),
@@ -191,7 +191,7 @@ class Tracker:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Puts a `snapshot` of a tracker with the same network and settings back; the next steps repeat bit for bit."""
+        """Put a `snapshot` of a tracker with the same network and settings back; the next steps repeat bit for bit."""
         try:
             self._state = TrackerState.restore(snapshot["state"], self.device)
             self.segmentation.restore(snapshot["segmentation"], self.device)
@@ -208,7 +208,7 @@ class Tracker:
         return self._upload(frame)
 
     def _read_prompt(self, image: Tensor, mask: NDArray[np.bool_] | None, box: Box | None) -> tuple[Tensor, Box]:
-        """Returns a prompt's mask, `[H, W] float32`, and box; a mask wins over the box beside it."""
+        """Return a prompt's mask, `[H, W] float32`, and box; a mask wins over the box beside it."""
         size = (image.shape[-2], image.shape[-1])
         if mask is None:
             if box is None:
@@ -224,7 +224,7 @@ class Tracker:
         return mask_map, box
 
     def _place_region(self, image: Tensor) -> SearchRegion:
-        """Places the search region around the target, moved so that filter and feature grid are centred (§6.3)."""
+        """Place the search region around the target, moved so that filter and feature grid are centred (§6.3)."""
         state, crop_size = self.state, torch.tensor(self.config.crop_size, dtype=torch.float32)
         grid = torch.tensor([size // 16 for size in self.config.crop_size])
         odd = (grid + self.model.config.target_filter_size) % 2
@@ -254,7 +254,7 @@ class Tracker:
 
 
 def check_frame(frame: NDArray[np.uint8], first: Sequence[int] | None = None) -> None:
-    """Raises ValueError unless `frame` is `[H, W, 3] uint8`, and PromptError unless it has the size of the `first`."""
+    """Raise ValueError unless `frame` is `[H, W, 3] uint8`, and PromptError unless it has the size of the `first`."""
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ValueError(f"a frame is [H, W, 3] uint8 RGB; got shape {frame.shape}, {frame.dtype}")
     if first is not None and frame.shape[:2] != tuple(first):

@@ -15,7 +15,7 @@ from rts_batch.tracking.motion import moments
 
 
 def warped_crops(crop: Tensor, mask: Tensor, warps: Sequence[tuple[float, bool]]) -> tuple[Tensor, Tensor]:
-    """Returns a crop and its mask scaled about the target's centre and, where asked, mirrored left to right.
+    """Return a crop and its mask scaled about the target's centre and, where asked, mirrored left to right.
 
     Args:
         crop: `[1, 3, h, w] float32`; its edges are repeated where a warp looks beyond them.

@@ -30,12 +30,12 @@ class TrainingState:
     best: float | None
 
     def weights(self) -> dict[str, Tensor]:
-        """Returns the state dict to evaluate or ship: the moving average where there is one."""
+        """Return the state dict to evaluate or ship: the moving average where there is one."""
         return {**self.model, **(self.average or {})}
 
 
 def save_state(folder: Path, state: TrainingState, *, keep: int) -> Path:
-    """Writes `state-<iteration>.pt` whole or not at all, then removes all but the `keep` newest (0 keeps every one)."""
+    """Write `state-<iteration>.pt` whole or not at all, then remove all but the `keep` newest (0 keeps every one)."""
     path = folder / f"state-{state.iteration:08d}.pt"
     write_atomically(path, vars(state))
     if keep:
@@ -54,12 +54,12 @@ def write_atomically(path: Path, value: Any) -> None:
 
 
 def state_files(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a run, oldest first."""
+    """Return the checkpoints of a run, oldest first."""
     return sorted(path for path in folder.glob("state-*.pt") if re.fullmatch(r"state-\d+\.pt", path.name))
 
 
 def load_state(path: Path, *, device: torch.device | str = "cpu") -> TrainingState:
-    """Reads a checkpoint; nothing in it is executed.
+    """Read a checkpoint; nothing in it is executed.
 
     Raises:
         TrainingError: the file is damaged or not one of ours.
@@ -73,7 +73,7 @@ def load_state(path: Path, *, device: torch.device | str = "cpu") -> TrainingSta
 
 
 def check_settings(state: TrainingState, settings: TrainSettings, path: Path) -> None:
-    """Raises `TrainingError` where a checkpoint's run had other settings that change the result."""
+    """Raise `TrainingError` where a checkpoint's run had other settings that change the result."""
     free = set(FREE_SETTINGS) - ({"epochs"} if settings.schedule == "cosine" else set())
     ours = plain(settings.to_dict())
     for name in sorted(set(ours) | set(state.settings)):
@@ -85,7 +85,7 @@ def check_settings(state: TrainingState, settings: TrainSettings, path: Path) ->
 
 
 def plain(value: Any) -> Any:
-    """Returns settings with tuples as lists, as a reader of JSON or of a checkpoint sees them."""
+    """Return settings with tuples as lists, as a reader of JSON or of a checkpoint sees them."""
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -35,7 +35,7 @@ def is_plain_pickle(path: Path) -> bool:
 
 
 def read_blobs(path: Path) -> dict[str, Tensor]:
-    """Reads Detectron's blobs under the usual names, ResNet's alone."""
+    """Read Detectron's blobs under the usual names, ResNet's alone."""
     with path.open("rb") as file:
         root, _ = read_pickle(file, str(path), limit=MAX_BLOBS_BYTES)
     blobs = as_mapping(root) or {}
@@ -69,7 +69,7 @@ def _usual_name(blob: str) -> str | None:
 
 
 def read_array(value: Any) -> NDArray[np.float32]:
-    """Returns a pickled NumPy array of floats that `read_pickle` described; raises `ValueError` on anything else."""
+    """Return a pickled NumPy array of floats that `read_pickle` described; raise `ValueError` on anything else."""
     if not (isinstance(value, Record) and value.callee_name.endswith("multiarray._reconstruct")):
         raise ValueError("is no NumPy array")
     match value.state:

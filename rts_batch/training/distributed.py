@@ -24,7 +24,7 @@ class Workers:
 
     @classmethod
     def current(cls) -> Workers:
-        """Returns the initialised process group, or a group of one."""
+        """Return the initialised process group, or a group of one."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
@@ -34,7 +34,7 @@ class Workers:
         return self.rank == 0
 
     def gather(self, values: Tensor, *, dim: int) -> Tensor:
-        """Returns every worker's `values` side by side along `dim`, the same on all workers.
+        """Return every worker's `values` side by side along `dim`, the same on all workers.
 
         The gradient of a loss that all workers compute alike flows into this worker's part, times the number of
         workers, which `average_gradients` takes out again.
@@ -45,7 +45,7 @@ class Workers:
         return gathered
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replaces each gradient by its mean over the workers; all workers have gradients for the same parameters."""
+        """Replace each gradient by its mean over the workers; all workers have gradients for the same parameters."""
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -56,7 +56,7 @@ class Workers:
             gradient.copy_(values.view_as(gradient))
 
     def average(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns the mean over the workers of each scalar."""
+        """Return the mean over the workers of each scalar."""
         if self.count == 1 or not values:
             return dict(values)
         flat = torch.stack([value.detach().float() for value in values.values()])
@@ -64,7 +64,7 @@ class Workers:
         return dict(zip(values, (flat / self.count).unbind(), strict=True))
 
     def agree(self, flag: bool, device: torch.device) -> bool:
-        """Returns whether any worker says so."""
+        """Return whether any worker says so."""
         if self.count == 1:
             return flag
         votes = torch.tensor([float(flag)], device=device)

@@ -56,7 +56,7 @@ def rts_forward(
     refinement_iterations: int = 2,
     sigma_factor: float = 0.05,
 ) -> Prediction:
-    """Runs the training forward pass of RTS, or of LWL with `localisation="off"`.
+    """Run the training forward pass of RTS, or of LWL with `localisation="off"`.
 
     Args:
         model: the network.
@@ -90,7 +90,7 @@ def rts_forward(
 
 
 def encode(model: RTS, batch: Batch) -> Encoded:
-    """Runs B_θ, F_θ and G_θ on all frames at once."""
+    """Run B_θ, F_θ and G_θ on all frames at once."""
     features = model.extract(batch.images.flatten(0, 1))
     count = batch.train_frames * batch.sequences
 
@@ -102,7 +102,7 @@ def encode(model: RTS, batch: Batch) -> Encoded:
 
 
 def score_labels(model: RTS, batch: Batch, encoded: Encoded, *, sigma_factor: float) -> Tensor:
-    """Returns the Gaussian labels of all frames, `[N, S, h', w']`, centred on the boxes (spec rts-training §6.1).
+    """Return the Gaussian labels of all frames, `[N, S, h', w']`, centred on the boxes (spec rts-training §6.1).
 
     σ = `sigma_factor`·√(h·w) cells of x_c. Zero everywhere for a box of negative extent (target absent).
     """
@@ -127,7 +127,7 @@ def score_labels_in(
 
 
 def locate(model: RTS, batch: Batch, encoded: Encoded, labels: Tensor, *, iterations: int) -> list[Tensor]:
-    """Fits κ to the train frames (P_θ) and returns the test frames' score maps under every iterate κ⁰ … κⁿ.
+    """Fit κ to the train frames (P_θ) and return the test frames' score maps under every iterate κ⁰ … κⁿ.
 
     `labels` are those of all frames, as from `score_labels`.
     """
@@ -142,7 +142,7 @@ Memory = tuple[Tensor, Tensor, Tensor]
 
 
 def target_memory(model: RTS, batch: Batch, encoded: Encoded) -> Memory:
-    """Encodes the train frames' masks."""
+    """Encode the train frames' masks."""
     labels, weights = model.label_encoder(batch.masks[: batch.train_frames])
     return encoded.x_s(encoded.train), labels, weights
 
@@ -157,7 +157,7 @@ def segment_refining(
     iterations: int,
     previous: Tensor | None = None,
 ) -> Tensor:
-    """Segments the test frames in order and refines τ between them (paper eq. 3–5); returns the logits `[N, S, H, W]`.
+    """Segment the test frames in order and refine τ between them (paper eq. 3–5); return the logits `[N, S, H, W]`.
 
     Frame j is segmented with τ^{j−1}; its probabilities, cut off from the gradient, join the memory, and A_θ goes on
     from τ^{j−1} to τ^j. `previous` are the previous frames' masks, `[N, S, H, W]`, for networks that read them.
@@ -181,7 +181,7 @@ def segment_refining(
 
 
 def sta_forward(model: STA, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Returns STA's first and refined logits of all frames, `[N, S, H, W]` each, from the boxes alone (§10)."""
+    """Return STA's first and refined logits of all frames, `[N, S, H, W]` each, from the boxes alone (§10)."""
     images = model.feature_extractor.normalise(batch.images)
     first, refined = model(images, batch.boxes)
     return first, refined

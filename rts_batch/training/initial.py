@@ -31,7 +31,7 @@ _RESNET_KEY = re.compile(
 
 
 def load_backbone(model: RTS | STA, path: str | Path) -> None:
-    """Puts a Mask R-CNN ResNet-50 into the backbone.
+    """Put a Mask R-CNN ResNet-50 into the backbone.
 
     Args:
         model: a network with `backbone="resnet50"`.
@@ -56,7 +56,7 @@ def load_backbone(model: RTS | STA, path: str | Path) -> None:
 
 
 def load_network(model: RTS | STA, path: str | Path) -> None:
-    """Puts a whole network's weights into `model`; an LWL checkpoint leaves the localisation branch as it is.
+    """Put a whole network's weights into `model`; an LWL checkpoint leaves the localisation branch as it is.
 
     Args:
         model: of the same shapes.
@@ -109,7 +109,7 @@ def _torch_load(path: Path, *, otherwise: WeightsError | None) -> dict[str, Any]
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, *, optional: tuple[str, ...]) -> None:
-    """Loads `state`; whole parts that begin with `optional` may be absent."""
+    """Load `state`; whole parts that begin with `optional` may be absent."""
     wanted = module.state_dict()
     absent = {prefix for prefix in optional if not any(key.startswith(prefix) for key in state)}
     faults = [

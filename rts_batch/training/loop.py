@@ -79,7 +79,7 @@ class Trainer:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Trains on one batch and returns the unweighted terms, means over the workers."""
+        """Train on one batch and return the unweighted terms, means over the workers."""
         torch.manual_seed(step_seed(self.settings.seed, self.iteration, self.workers.rank))
         set_rates(self.optimizer, self.settings, self.iteration)
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,7 +97,7 @@ class Trainer:
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[nn.Module]:
-        """Lends the model with the weights that would ship, without gradients."""
+        """Lend the model with the weights that would ship, without gradients."""
         if self.average:
             self.average.exchange(self.model)
         try:
@@ -134,7 +134,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Outcome:
-    """Trains to the end of `trainer.settings`, from the newest checkpoint in `folder` where there is one.
+    """Train to the end of `trainer.settings`, from the newest checkpoint in `folder` where there is one.
 
     The folder gets `state-<iteration>.pt` checkpoints, `curves.csv`, `evaluation.csv`, and `best.pt` (a plain state
     dict) where `settings.best` names a measure. With several workers all of them see the folder.
@@ -186,12 +186,12 @@ def train(
 
 
 def step_seed(seed: int, iteration: int, rank: int) -> int:
-    """Returns the seed of whatever a step draws by itself, the same in a resumed run."""
+    """Return the seed of whatever a step draws by itself, the same in a resumed run."""
     return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1)[0])
 
 
 def resume(trainer: Trainer, folder: Path) -> None:
-    """Puts the newest checkpoint of `folder` into `trainer`, if there is one."""
+    """Put the newest checkpoint of `folder` into `trainer`, if there is one."""
     files = state_files(folder)
     if not files:
         return
@@ -256,7 +256,7 @@ class _Window:
         self.skipped += skipped
 
     def check(self, iteration: int) -> None:
-        """Raises `TrainingError` where the loss was not finite, so that no checkpoint holds what followed."""
+        """Raise `TrainingError` where the loss was not finite, so that no checkpoint holds what followed."""
         loss = float(self.sums.get("loss", 0.0))
         if not math.isfinite(loss):
             raise TrainingError(

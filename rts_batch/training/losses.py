@@ -59,13 +59,13 @@ def hinge_loss(scores: Tensor, labels: Tensor, *, threshold: float = HINGE_THRES
 
 
 def localisation_loss(iterates: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Returns the sum of L_c over the score maps of every iterate κ⁰ … κⁿ (§6.4)."""
+    """Return the sum of L_c over the score maps of every iterate κ⁰ … κⁿ (§6.4)."""
     return torch.stack([hinge_loss(scores, labels) for scores in iterates]).sum()
 
 
 @torch.no_grad()
 def mask_jaccard(logits: Tensor, masks: Tensor) -> Tensor:
-    """Returns the mean Jaccard index of the predicted masks, logged only. Shapes `[N, S, H, W]`; two empty masks: 1."""
+    """Return the mean Jaccard index of the predicted masks, logged only. Shapes `[N, S, H, W]`; two empty masks: 1."""
     predicted, true = logits > 0, masks == 1
     union = (predicted | true).sum((-2, -1))
     shared = (predicted & true).sum((-2, -1))
@@ -74,6 +74,6 @@ def mask_jaccard(logits: Tensor, masks: Tensor) -> Tensor:
 
 @torch.no_grad()
 def peak_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the share of score maps `[N, S, h, w]` whose peak lies where the label is at least 0.25, logged only."""
+    """Return the share of score maps `[N, S, h, w]` whose peak lies where the label is at least 0.25, logged only."""
     place = scores.flatten(-2).argmax(-1, keepdim=True)
     return (labels.flatten(-2).gather(-1, place) >= 0.25).float().mean()

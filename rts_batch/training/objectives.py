@@ -49,7 +49,7 @@ def rts_objective(model: nn.Module, batch: Batch, settings: TrainSettings, worke
 
 
 def rts_loss(prediction: Prediction, masks: Tensor, settings: TrainSettings, workers: Workers) -> Loss:
-    """Returns the weighted loss of a forward pass; `masks` are the test frames', `[N, S, H, W]`."""
+    """Return the weighted loss of a forward pass; `masks` are the test frames', `[N, S, H, W]`."""
     segmentation = lovasz_over_workers(prediction.logits, masks, workers)
     total = settings.segmentation_weight * segmentation
     parts = {"lovasz": segmentation, "jaccard": mask_jaccard(prediction.logits, masks)}
@@ -69,7 +69,7 @@ def sta_objective(model: nn.Module, batch: Batch, settings: TrainSettings, worke
 
 
 def lovasz_over_workers(logits: Tensor, masks: Tensor, workers: Workers) -> Tensor:
-    """Returns the Lovász term of the global batch, `[N, S, H, W]` on each worker."""
+    """Return the Lovász term of the global batch, `[N, S, H, W]` on each worker."""
     return lovasz_sigmoid(workers.gather(logits, dim=1), workers.gather(masks, dim=1))
 
 
@@ -87,5 +87,5 @@ def objective_of(settings: TrainSettings) -> Objective:
 
 
 def build_network(settings: TrainSettings) -> RTS | STA:
-    """Returns the network of `settings.model`, freshly initialised from PyTorch's random state."""
+    """Return the network of `settings.model`, freshly initialised from PyTorch's random state."""
     return RTS(settings.model) if isinstance(settings.model, ModelConfig) else STA(settings.model)

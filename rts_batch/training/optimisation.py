@@ -16,7 +16,7 @@ from rts_batch.training.settings import TrainSettings
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Freezes what has no learning rate and returns ADAM over the rest, one parameter group per prefix.
+    """Freeze what has no learning rate and return ADAM over the rest, one parameter group per prefix.
 
     Raises:
         SettingsError: a prefix of `settings.learning_rates` matches no parameter.
@@ -54,7 +54,7 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: TrainSettings, iterati
 
 
 def rate_factor(settings: TrainSettings, iteration: int) -> float:
-    """Returns what the initial rates are multiplied by in `iteration` (counted from 0)."""
+    """Return what the initial rates are multiplied by in `iteration` (counted from 0)."""
     if iteration < settings.warmup_iterations:
         return (iteration + 1) / settings.warmup_iterations
     if settings.schedule == "cosine":
@@ -65,7 +65,7 @@ def rate_factor(settings: TrainSettings, iteration: int) -> float:
 
 
 def use_precision(model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
-    """Sets the precision that `settings` asks for.
+    """Set the precision that `settings` asks for.
 
     In `bf16` the backbone, the feature branches and the decoder compute in bfloat16. What they hand to the learners and
     to the losses is float32 again, so those never see a rounded sum.
@@ -105,7 +105,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def exchange(self, model: nn.Module) -> None:
-        """Swaps the averages with the model's parameters; a second call swaps them back."""
+        """Swap the averages with the model's parameters; a second call swaps them back."""
         for name, parameter in model.named_parameters():
             if name in self.values:
                 kept = parameter.detach().clone()

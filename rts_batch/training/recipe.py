@@ -72,14 +72,14 @@ class Recipe:
     """`backbone` or `network`: a file of weights."""
 
     def clips(self) -> ClipMaker:
-        """Opens the data sets; raises `TrainingError` or `SettingsError`."""
+        """Open the data sets; raise `TrainingError` or `SettingsError`."""
         return open_clips(self.data, self.settings.clips)
 
     def validation_clips(self) -> ClipMaker | None:
         return open_clips(self.validation, self.settings.clips.for_validation()) if self.validation else None
 
     def claim(self, folder: Path) -> None:
-        """Writes the recipe into a run's folder; raises `TrainingError` where that has another one's data."""
+        """Write the recipe into a run's folder; raise `TrainingError` where that has another one's data."""
         file = folder / "recipe.json"
         content = plain({"data": list(self.data), "initial": self.initial, "settings": self.settings.to_dict()})
         if file.exists():
@@ -95,7 +95,7 @@ class Recipe:
 
 
 def read_recipe(source: str | Path) -> Recipe:
-    """Reads a TOML file, or takes a named configuration (which has no data of its own).
+    """Read a TOML file, or take a named configuration (which has no data of its own).
 
     Raises:
         SettingsError: with the file, the setting and what is valid.
@@ -144,7 +144,7 @@ def _recipe(content: dict[str, Any], folder: Path) -> Recipe:
 
 
 def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Makes the paths among some options absolute; URIs and the names of built-in weights stay."""
+    """Make the paths among some options absolute; URIs and the names of built-in weights stay."""
 
     def is_path(name: str, value: Any) -> bool:
         return name in PATH_OPTIONS and "://" not in str(value) and value not in NAMES
@@ -156,7 +156,7 @@ def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def open_clips(entries: tuple[Mapping[str, Any], ...], settings: ClipSettings) -> ClipMaker:
-    """Opens data sets side by side; raises `TrainingError` or `SettingsError`."""
+    """Open data sets side by side; raise `TrainingError` or `SettingsError`."""
     makers = []
     for entry in entries:
         options = {name: value for name, value in entry.items() if name not in ("kind", "weight")}
@@ -277,5 +277,5 @@ CLIP_KINDS: dict[str, ClipKind] = {
 
 
 def register_clips(kind: str, build: ClipKind) -> None:
-    """Makes a further kind of data known to recipes: `build(clips, *, …options)` returns a `ClipMaker`."""
+    """Make a further kind of data known to recipes: `build(clips, *, …options)` returns a `ClipMaker`."""
     CLIP_KINDS[kind] = build

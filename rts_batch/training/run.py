@@ -38,7 +38,7 @@ def run_recipe(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Outcome:
-    """Trains as `recipe` says, on from where `folder` has got to; see `loop.train` for what it leaves there.
+    """Train as `recipe` says, on from where `folder` has got to; see `loop.train` for what it leaves there.
 
     Within a process group each worker calls this with its own device.
 
@@ -74,7 +74,7 @@ def run_recipe(
 
 
 def load_initial(model: RTS | STA, initial: Mapping[str, str]) -> None:
-    """Fills a fresh network: a whole `network` first, then a `backbone`."""
+    """Fill a fresh network: a whole `network` first, then a `backbone`."""
     if "network" in initial:
         load_network(model, initial["network"])
     if "backbone" in initial:
@@ -84,7 +84,7 @@ def load_initial(model: RTS | STA, initial: Mapping[str, str]) -> None:
 def validation_losses(
     stream: ClipStream, settings: TrainSettings, *, batches: int, device: torch.device | str = "cpu"
 ) -> Evaluate:
-    """Returns an evaluation: the training's terms, averaged over the first batches of a stream, always the same."""
+    """Return an evaluation: the training's terms, averaged over the first batches of a stream, always the same."""
     objective = objective_of(settings)
 
     def evaluate(model: nn.Module) -> dict[str, float]:
@@ -101,7 +101,7 @@ def validation_losses(
 def trained_weights(
     folder: str | Path, *, sta: str | Path | None = None, licence: str = "not stated", provenance: str = ""
 ) -> Weights:
-    """Returns the weights that a training run in `folder` ended with, and those of the run in `sta` for boxes.
+    """Return the weights that a training run in `folder` ended with, and those of the run in `sta` for boxes.
 
     `best.pt` is taken where the run kept one, else the newest checkpoint.
 
@@ -128,7 +128,7 @@ def trained_weights(
 
 
 def tracker_config(settings: TrainSettings) -> TrackerConfig:
-    """Returns the tracking settings that belong to a network trained so."""
+    """Return the tracking settings that belong to a network trained so."""
     assert isinstance(settings.model, ModelConfig)
     config = MODELS[settings.model.name][1] if settings.model.name in MODELS else TRACKER_RTS50
     crop_size = config.crop_size if settings.model.name in MODELS else settings.clips.crop_size
@@ -147,7 +147,7 @@ def _trained(folder: str | Path) -> tuple[TrainSettings, dict[str, Tensor]]:
 
 
 def settings_of(values: Mapping[str, Any]) -> TrainSettings:
-    """Returns the settings that a checkpoint has written down."""
+    """Return the settings that a checkpoint has written down."""
     model = dict(values["model"])
     kind = "sta" if len(model["label_encoder_dims"]) == 4 else "rts"
     return TrainSettings.from_dict({**values, "model": {**model, "kind": kind}})

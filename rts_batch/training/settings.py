@@ -172,7 +172,7 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, base: TrainSettings | None = None) -> TrainSettings:
-        """Returns `base` (the paper's by default) with `values` over it; raises `SettingsError` on an unknown name.
+        """Return `base` (the paper's by default) with `values` over it; raise `SettingsError` on an unknown name.
 
         `model` may hold a part of the model's settings; a model of the other kind needs `kind = "sta"` or `"rts"`.
         """
@@ -189,7 +189,7 @@ Settings = TypeVar("Settings", TrainSettings, ClipSettings, ModelConfig, StaConf
 
 
 def _changed(base: Settings, changes: dict[str, Any], where: str) -> Settings:
-    """Returns `base` with `changes`, each checked against the type of its field."""
+    """Return `base` with `changes`, each checked against the type of its field."""
     types = get_type_hints(type(base))
     unknown = sorted(set(changes) - set(types))
     if unknown:

@@ -115,7 +115,7 @@ def make_weights(
     licence: str,
     where: str = "weights",
 ) -> Weights:
-    """Checks state dicts against their configurations and casts them.
+    """Check state dicts against their configurations and cast them.
 
     Raises `WeightsError` naming `where` and the first key at fault.
     """
@@ -127,7 +127,7 @@ def make_weights(
 
 
 def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> None:
-    """Writes a weights file; it appears whole or not at all, and equal weights give equal bytes.
+    """Write a weights file; it appears whole or not at all, and equal weights give equal bytes.
 
     Args:
         weights: what to write.
@@ -165,13 +165,13 @@ def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> N
 
 
 def is_weights_file(path: Path) -> bool:
-    """Says whether `path` is a safetensors file, by its name or its first bytes."""
+    """Say whether `path` is a safetensors file, by its name or its first bytes."""
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def load_weights_file(path: Path) -> Weights:
-    """Reads a weights file and verifies every digest in it; raises `WeightsError` naming the key or byte at fault."""
+    """Read a weights file and verifies every digest in it; raise `WeightsError` naming the key or byte at fault."""
     metadata, tensors = _read(path)
     if _ENTRY not in metadata:
         raise WeightsError(f"{path}: a safetensors file, but without the metadata {_ENTRY!r} that rts-batch writes")
@@ -205,7 +205,7 @@ def load_weights_file(path: Path) -> Weights:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Returns a safetensors file's metadata and copies of its tensors, which else are views of the file."""
+    """Return a safetensors file's metadata and copy of its tensors, which else are views of the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
@@ -223,7 +223,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _tensor_beyond(path: Path, start: int, size: int) -> str:
-    """Says which tensor reaches beyond the end of a file that cannot be read, if that is what is wrong with it."""
+    """Say which tensor reaches beyond the end of a file that cannot be read, if that is what is wrong with it."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(start)[8:])
@@ -252,7 +252,7 @@ def _parse_document(text: str, path: Path) -> Document:
 
 
 def _too_large(configs: _Configs) -> str:
-    """Names a setting with which a file could fill the memory or never end."""
+    """Name a setting with which a file could fill the memory or never end."""
     for config in (configs.tracker, configs.sta):
         for name, limit in _LIMITS.items():
             value = getattr(config, name, 0)
@@ -262,7 +262,7 @@ def _too_large(configs: _Configs) -> str:
 
 
 def _named(weights: Weights) -> dict[str, Tensor]:
-    """Returns all tensors under their names in a file."""
+    """Return all tensors under their names in a file."""
     named = {f"rts.{key}": value for key, value in weights.state.items()}
     if weights.sta:
         named.update({f"sta.{key}": value for key, value in weights.sta.state.items()})
@@ -270,7 +270,7 @@ def _named(weights: Weights) -> dict[str, Tensor]:
 
 
 def _backbone_once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leaves out the STA network's backbone where it is the tracker's own; `load_weights_file` puts it back."""
+    """Leave out the STA network's backbone where it is the tracker's own; `load_weights_file` puts it back."""
     shared = [key for key in tensors if key.startswith(f"sta.{_BACKBONE}")]
     for key in shared:
         ours = tensors.get(f"rts.{key.removeprefix('sta.')}")
@@ -280,7 +280,7 @@ def _backbone_once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Returns the SHA-256 of each tensor as it is after loading: dtype, shape and values, row-major, little-endian."""
+    """Return the SHA-256 of each tensor as it is after loading: dtype, shape and values, row-major, little-endian."""
     return {key: _digest(value) for key, value in sorted(tensors.items())}
 
 

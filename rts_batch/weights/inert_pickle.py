@@ -22,7 +22,7 @@ MAX_PICKLE_BYTES: Final = 4 << 20
 
 
 def read_pickle(file: IO[bytes], where: str, *, limit: int = MAX_PICKLE_BYTES) -> tuple[Any, list[PersistentId]]:
-    """Reads one pickle of at most `limit` bytes from `file`, leaving it behind the pickle's last byte.
+    """Read one pickle of at most `limit` bytes from `file`, leaving it behind the pickle's last byte.
 
     Returns the object, made of plain values, lists, tuples, dicts, `Name`, `Record` and `PersistentId`, and all
     persistent ids in the order in which they occur. Raises `WeightsError` naming `where` and the byte at fault.

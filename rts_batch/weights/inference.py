@@ -16,7 +16,7 @@ from rts_batch.weights.registry import Weights, build_model, build_sta
 def fast_networks(
     weights: Weights, device: str | torch.device, *, profile: Profile = "exact", lanes: int = 1
 ) -> tuple[RTS, STA | None]:
-    """Builds the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
+    """Build the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
 
     Sets the process's precision (`set_precision`). On a CPU, what every frame needs is compiled for the weights' crop
     size here, so that no video waits for it, with a stream for each of `lanes` threads that will ask.

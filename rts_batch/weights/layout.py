@@ -37,7 +37,7 @@ _STORED_AS: Final = {torch.float32: (torch.float32, torch.float16), torch.int64:
 
 
 def network_layout(config: ModelConfig | StaConfig) -> Layout:
-    """Returns the layout of the network that `config` describes; raises `WeightsError` where it describes none."""
+    """Return the layout of the network that `config` describes; raise `WeightsError` where it describes none."""
     try:
         return _layout(config)
     except Exception as error:  # sizes from a file can be anything
@@ -52,7 +52,7 @@ def _layout(config: ModelConfig | StaConfig) -> Layout:
 
 
 def conform(config: ModelConfig | StaConfig, state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Returns a state dict as `config`'s network takes it: on the CPU, float16 cast to float32, in the network's order.
+    """Return a state dict as `config`'s network takes it: on the CPU, float16 cast to float32, in the network's order.
 
     Raises `WeightsError` naming `where` and the first key at fault.
     """
@@ -67,7 +67,7 @@ def stored_dtype(state: Mapping[str, Tensor]) -> str:
 
 
 def check_layout(found: Layout, expected: Layout, where: str) -> None:
-    """Raises `WeightsError` naming the first key that is missing, unknown, or of another shape or dtype."""
+    """Raise `WeightsError` naming the first key that is missing, unknown, or of another shape or dtype."""
     both = [key for key in expected if key in found]
     refuse(
         where,
@@ -89,7 +89,7 @@ def check_layout(found: Layout, expected: Layout, where: str) -> None:
 
 
 def check_values(state: Mapping[str, Tensor], where: str) -> None:
-    """Raises `WeightsError` naming the first tensor with NaN or infinite values or a variance below zero."""
+    """Raise `WeightsError` naming the first tensor with NaN or infinite values or a variance below zero."""
     refuse(where, [f"{key!r} {fault}" for key, value in state.items() if (fault := _value_fault(key, value))])
 
 
@@ -102,7 +102,7 @@ def _value_fault(key: str, value: Tensor) -> str:
 
 
 def refuse(where: str, faults: Iterable[str]) -> None:
-    """Raises `WeightsError` with the first of some keys' faults, unless there are none."""
+    """Raise `WeightsError` with the first of some keys' faults, unless there are none."""
     first, *others = [*faults] or [""]
     if first:
         more = f" ({len(others)} more keys are at fault)" if others else ""
@@ -114,7 +114,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def infer_config(shapes: Shapes, options: Mapping[str, Any], where: str) -> ModelConfig | StaConfig:
-    """Reads the configuration of an official network off its tensors' shapes and constructor options (spec §11.4).
+    """Read the configuration of an official network off its tensors' shapes and constructor options (spec §11.4).
 
     Dimensions whose tensor is absent take the published value, so that `check_layout` then names what is missing.
     """

@@ -78,7 +78,7 @@ class OfficialCheckpoint:
         self._container.close()
 
     def read(self, key: str) -> Tensor:
-        """Reads one tensor of `net`, contiguous, on the CPU, in the stored dtype; valid after closing."""
+        """Read one tensor of `net`, contiguous, on the CPU, in the stored dtype; valid after closing."""
         tensor = self.net[key]
         if not tensor.numel:
             return torch.empty(tensor.shape, dtype=tensor.dtype)
@@ -91,7 +91,7 @@ class OfficialCheckpoint:
 
 
 def open_checkpoint(path: str | Path) -> OfficialCheckpoint:
-    """Opens an official container; raises `WeightsError` naming the byte, entry or key at fault.
+    """Open an official container; raise `WeightsError` naming the byte, entry or key at fault.
 
     Nothing in the file is run or imported; no tensor is read yet.
     """
@@ -110,7 +110,7 @@ class OfficialNetwork:
 
 
 def load_checkpoint(path: str | Path) -> OfficialNetwork:
-    """Loads `rts50.pth` or `sta.pth.tar`; raises `WeightsError` naming the byte, entry or key at fault."""
+    """Load `rts50.pth` or `sta.pth.tar`; raise `WeightsError` naming the byte, entry or key at fault."""
     with open_checkpoint(path) as checkpoint:
         where = str(path)
         config = infer_config({key: tensor.shape for key, tensor in checkpoint.net.items()}, checkpoint.options, where)
@@ -146,7 +146,7 @@ def _describe_net(value: Any, path: Path) -> dict[str, StoredTensor]:
 
 
 def _describe_tensor(entry: Any) -> StoredTensor:
-    """Reads `_rebuild_tensor_v2(storage, offset, shape, stride, …)`, bare or as a parameter; else raises ValueError."""
+    """Read `_rebuild_tensor_v2(storage, offset, shape, stride, …)`, bare or as a parameter; else raises ValueError."""
     if isinstance(entry, Record) and entry.callee_name in _REBUILD_PARAMETER and entry.args:
         entry = entry.args[0]
     if not isinstance(entry, Record) or entry.callee_name not in _REBUILD:
@@ -174,7 +174,7 @@ def _describe_tensor(entry: Any) -> StoredTensor:
 
 
 def _sizes(value: Any) -> tuple[int, ...] | None:
-    """Returns a shape or stride, written as a tuple or as torch.Size; None where it is neither."""
+    """Return a shape or stride, written as a tuple or as torch.Size; None where it is neither."""
     if isinstance(value, Record) and value.callee_name == "torch.Size" and value.args:
         value = value.args[0]
     if not isinstance(value, list | tuple) or len(value) > _MAX_RANK:
@@ -187,13 +187,13 @@ def _is_size(value: Any) -> bool:
 
 
 def _constructor_options(constructor: Any) -> dict[str, Any]:
-    """Returns the keyword arguments that the network was built with: plain values as they are, anything else inert."""
+    """Return the keyword arguments that the network was built with: plain values as they are, anything else inert."""
     options = as_mapping(constructor.attributes.get("kwds")) if isinstance(constructor, Record) else None
     return {key: _plain(value) for key, value in (options or {}).items() if isinstance(key, str)}
 
 
 def _plain(value: Any) -> Any:
-    """Turns a list into a tuple and a NumPy scalar into a number."""
+    """Turn a list into a tuple and a NumPy scalar into a number."""
     if isinstance(value, list):
         return tuple(value)
     match value:
@@ -206,7 +206,7 @@ def _plain(value: Any) -> Any:
 
 
 def _raw_bytes(data: Any) -> bytes:
-    """Returns bytes, which protocol 2 writes as a call that encodes text as Latin-1."""
+    """Return bytes, which protocol 2 writes as a call that encodes text as Latin-1."""
     match data:
         case Record(callee_name="_codecs.encode", args=(str(text), *_)):
             return text.encode("latin-1", "replace")

@@ -59,7 +59,7 @@ class Record:
 
 
 def as_mapping(value: Any) -> dict[Any, Any] | None:
-    """Returns a dict, an OrderedDict or an object of any other dict class as a dict; None for anything else."""
+    """Return a dict, an OrderedDict or an object of any other dict class as a dict; None for anything else."""
     if isinstance(value, dict):
         return value
     if isinstance(value, Record) and (value.items or value.callee_name in _DICT_CLASSES):
@@ -69,14 +69,14 @@ def as_mapping(value: Any) -> dict[Any, Any] | None:
 
 
 def brief(value: Any) -> str:
-    """Returns a value from a pickle as text for a message: short, on one line, and made in bounded time."""
+    """Return a value from a pickle as text for a message: short, on one line, and made in bounded time."""
     if not isinstance(value, _PLAIN_TYPES) or (isinstance(value, int) and value.bit_length() > 64):
         return f"a {type(value).__name__}"
     return repr(value[:100] if isinstance(value, str | bytes) else value)
 
 
 def plain_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Leaves out items with other keys: hashing tuples that are nested in themselves many times takes for ever."""
+    """Leave out items with other keys: hashing tuples that are nested in themselves many times takes for ever."""
     return {key: value for key, value in pairs if isinstance(key, _PLAIN_TYPES)}
 
 

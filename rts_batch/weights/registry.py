@@ -41,7 +41,7 @@ _OFFICIAL_LICENCE: Final = "not stated in the file; its authors' terms apply"
 
 
 def load_weights(path_or_name: str | Path) -> Weights:
-    """Loads a name (`NAMES`), a weights file of ours or an official RTS checkpoint.
+    """Load a name (`NAMES`), a weights file of ours or an official RTS checkpoint.
 
     Raises `WeightsError` naming the file and the first key or byte at fault, or the names there are.
     """
@@ -61,7 +61,7 @@ def default_quality() -> QualityMap | None:
 
 
 def load_sta(path: str | Path) -> tuple[StaWeights, str]:
-    """Loads the box-to-mask network of an official STA checkpoint or of a weights file; returns its provenance too."""
+    """Load the box-to-mask network of an official STA checkpoint or of a weights file; return its provenance too."""
     loaded = _load_any(path)
     if isinstance(loaded, OfficialNetwork):
         return _as_sta(loaded), loaded.origin
@@ -71,7 +71,7 @@ def load_sta(path: str | Path) -> tuple[StaWeights, str]:
 
 
 def import_weights(source: str | Path, *, sta: str | Path | None = None, licence: str | None = None) -> Weights:
-    """Loads a tracker's weights and, from `sta`, the network that makes masks of boxes; ready for `save_weights`."""
+    """Load a tracker's weights and, from `sta`, the network that makes masks of boxes; ready for `save_weights`."""
     weights = load_weights(source)
     provenance, licence = weights.metadata["provenance"], licence or weights.metadata["licence"]
     network = weights.sta
@@ -83,14 +83,14 @@ def import_weights(source: str | Path, *, sta: str | Path | None = None, licence
 
 
 def build_model(weights: Weights, device: str | torch.device = "cpu") -> RTS:
-    """Returns the tracker's network with `weights`: eval mode, no gradients."""
+    """Return the tracker's network with `weights`: eval mode, no gradients."""
     model = RTS(weights.config)
     model.load_state_dict(weights.state)
     return model.requires_grad_(False).to(device)
 
 
 def build_sta(weights: Weights, device: str | torch.device = "cpu") -> STA | None:
-    """Returns the box-to-mask network: eval mode, no gradients; None where the weights have none."""
+    """Return the box-to-mask network: eval mode, no gradients; None where the weights have none."""
     if weights.sta is None:
         return None
     sta = STA(weights.sta.config)
@@ -99,7 +99,7 @@ def build_sta(weights: Weights, device: str | torch.device = "cpu") -> STA | Non
 
 
 def describe(path_or_name: str | Path) -> dict[str, Any]:
-    """Loads and checks weights of any kind, also an STA checkpoint alone, and returns what they are, ready for JSON.
+    """Load and check weights of any kind, also an STA checkpoint alone, and return what they are, ready for JSON.
 
     Keys: `file`, `bytes` (None for weights made up on the spot), `kind` (`rts`, `rts+sta`, `sta`), `stored_as`,
     `provenance`, `licence`, `fingerprint` (None for `sta`), `tracker` (settings), and for each of `rts` and `sta` that
@@ -127,7 +127,7 @@ def _network(weights: Weights | StaWeights) -> dict[str, Any]:
 
 
 def _load_any(path_or_name: str | Path) -> Weights | OfficialNetwork:
-    """Loads weights; an `OfficialNetwork` is returned only for STA."""
+    """Load weights; an `OfficialNetwork` is returned only for STA."""
     if path_or_name == "rts-mini-untrained":
         return _untrained()
     path = _path_of(path_or_name)

@@ -55,7 +55,7 @@ class Storage:
 
 
 def parse_storage(value: Any) -> Storage | None:
-    """Reads torch's persistent id `("storage", type, key, location, numel[, view])`; None where it is anything else.
+    """Read torch's persistent id `("storage", type, key, location, numel[, view])`; None where it is anything else.
 
     The location (a GPU, say) is ignored: everything is read to the CPU.
     """
@@ -73,7 +73,7 @@ def parse_storage(value: Any) -> Storage | None:
 
 
 def open_container(path: Path) -> Container:
-    """Opens either layout; raises `WeightsError` naming the byte or entry at fault."""
+    """Open either layout; raise `WeightsError` naming the byte or entry at fault."""
     try:
         with path.open("rb") as file:
             head = file.read(2)
@@ -92,7 +92,7 @@ class Container(abc.ABC):
         self._storages: dict[str, bytearray] = {}
 
     def storage_bytes(self, storage: Storage) -> bytearray:
-        """Returns a storage's `nbytes` bytes, read once; raises `WeightsError` where the file has not exactly those."""
+        """Return a storage's `nbytes` bytes, read once; raise `WeightsError` where the file has not exactly those."""
         if storage.key not in self._storages:
             self._storages[storage.key] = bytearray(self._read_storage(storage.key))
         data = self._storages[storage.key]
@@ -214,7 +214,7 @@ class LegacyContainer(Container):
         return read_pickle(self._map, f"{self._path}: {what}")[0]  # type: ignore[arg-type]
 
     def _find_storages(self, keys: list[Any], storages: Mapping[str, Storage]) -> dict[str, slice]:
-        """Returns the bytes that each storage's values take."""
+        """Return the bytes that each storage's values take."""
         position, extents = self._map.tell(), {}
         for key in keys:
             storage = storages.get(key) if isinstance(key, str) else None

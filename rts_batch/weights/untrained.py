@@ -15,7 +15,7 @@ __all__ = ["untrained_state"]
 
 
 def untrained_state(layout: Layout, seed: int = 0) -> dict[str, Tensor]:
-    """Fills a network's layout as fresh training would begin (spec rts-network §13), from keys and `seed` alone.
+    """Fill a network's layout as fresh training would begin (spec rts-network §13), from keys and `seed` alone.
 
     Convolutions are uniform with a variance of 2 / fan-in, drawn per key by PCG64, so neither torch's generators nor
     the order of keys matter. Returns key → CPU tensor, float32 and int64.

@@ -28,7 +28,7 @@ _PARENT_DEATH_SIGNAL: Final = 1
 
 
 def main(connection: Connection, fault_log: int, parent: int) -> None:
-    """Loads the model, then tracks videos until the parent is gone or SIGTERM has come and none is in hand."""
+    """Load the model, then tracks videos until the parent is gone or SIGTERM has come and none is in hand."""
     _die_with(parent)
     faulthandler.enable(fault_log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's
@@ -77,7 +77,7 @@ def main(connection: Connection, fault_log: int, parent: int) -> None:
 
 
 def _start(target: Callable[..., None], *arguments: object) -> None:
-    """Starts a thread without which the process is of no use: it ends with the first of them that does."""
+    """Start a thread without which the process is of no use: it ends with the first of them that does."""
 
     def run() -> None:
         try:

@@ -113,7 +113,7 @@ class Checkpoints:
     _state: str | None = None
 
     def note(self, rows: Iterable[Row]) -> None:
-        """Counts a frame and keeps its rows for the next checkpoint; memory is bounded by the interval."""
+        """Count a frame and keep its rows for the next checkpoint; memory is bounded by the interval."""
         self.count += 1
         if self.interval is not None:
             self._rows.extend(rows)
@@ -132,7 +132,7 @@ class Checkpoints:
         warnings: tuple[str, ...],
         snapshot: Callable[[], bytes] | None,
     ) -> None:
-        """Writes a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
+        """Write a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
         folder = uris.join(self.folder, f"{frame:09d}-{self.attempt}")
         rows_uri, state_uri = uris.join(folder, "rows.parquet"), uris.join(folder, "state.bin")
         sink = io.BytesIO()
@@ -181,7 +181,7 @@ def read_latest(folder: str) -> Checkpoint | None:
 
 
 def _read(folder: str, here: str) -> Checkpoint:
-    """Raises CheckpointError where it is another version's or not as it was written."""
+    """Raise CheckpointError where it is another version's or not as it was written."""
     try:
         written = json.loads(files.read_bytes(uris.join(here, "checkpoint.json")))
         text = written["content"]

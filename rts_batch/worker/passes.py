@@ -70,7 +70,7 @@ def track_video(
     timing: Timing,
     forward: Forward | None = None,
 ) -> Iterator[TrackedRows]:
-    """Yields every frame that is read, with the rows that it gives.
+    """Yield every frame that is read, with the rows that it gives.
 
     Args:
         source: opened as `reading` says; it is closed where a second pass is needed.

@@ -42,7 +42,7 @@ def check_videos(
     decoder: DecoderName = "auto",
     processes: int = 2,
 ) -> Iterator[DeepCheck]:
-    """Checks videos in parallel and yields what is found in the order of `tasks`.
+    """Check videos in parallel and yield what is found in the order of `tasks`.
 
     Each video is fetched, opened, and decoded up to its last prompt; what lies behind that is not looked at.
     """

@@ -107,14 +107,14 @@ class WorkerProcess:
         return bool(self._in_hand)
 
     def begin(self, job: Job) -> None:
-        """Has a video tracked in a free lane; `events` says how it goes."""
+        """Have a video tracked in a free lane; `events` says how it goes."""
         self.used = True
         self._in_hand[job.task.key] = InLane(job.task)
         with contextlib.suppress(OSError):  # the process is gone, which `events` finds out
             self._connection.send(job)
 
     def events(self, seconds: float) -> list[Event]:
-        """Waits until a video ends, but no longer than that, and returns everything that has happened.
+        """Wait until a video ends, but no longer than that, and return everything that has happened.
 
         Each video's last event is `Finished` or `Failed`, whatever becomes of the process.
         """
@@ -154,7 +154,7 @@ class WorkerProcess:
             yield Failed(key=key, kind=kind, error=verdict.error, message=message, frame=video.frames)
 
     def _hung(self) -> Iterator[Failed]:
-        """Closes the process if one of its videos makes no progress."""
+        """Close the process if one of its videos makes no progress."""
         videos = list(self._in_hand.values())
         hung = [video for video in videos if video.silence > self._patience(video)]
         if not hung:
@@ -179,7 +179,7 @@ class WorkerProcess:
         return self._stall_seconds * (1 if video.is_tracking else TRANSFER_PATIENCE)
 
     def leave(self) -> None:
-        """Asks the process to stop after the frames in hand."""
+        """Ask the process to stop after the frames in hand."""
         self._leaving = True
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)

@@ -80,7 +80,7 @@ class PromptBook:
         }
 
     def resume(self, taken: Mapping[str, Mapping[int, int]], after: int) -> None:
-        """Takes out the prompts that had come when `taken` was called on frame `after`, in frames read forward."""
+        """Take out the prompts that had come when `taken` was called on frame `after`, in frames read forward."""
         by_frame = Counter(key for key, prompt, _ in self._waiting if _frame(prompt, after + 1) <= after)
         timed = {object_id: count - by_frame[object_id] for object_id, count in taken["came"].items()}
         self.begin, self._absent_before = dict(taken["begin"]), dict(taken.get("absent", {}))
@@ -102,7 +102,7 @@ class PromptBook:
         return max(self.begin.values(), default=0)
 
     def due(self, frame: Frame, *, backward: bool = False) -> dict[int, Marking]:
-        """Takes out the prompts of this frame, and warns where their masks overlap.
+        """Take out the prompts of this frame, and warn where their masks overlap.
 
         Args:
             frame: the frames come in order.
@@ -136,7 +136,7 @@ class PromptBook:
         return self._note_overlap(dict(sorted(begun.items())), frame)
 
     def check_end(self, frames: int) -> None:
-        """Raises PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
+        """Raise PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
         for object_id, prompt, _ in self._waiting:
             raise self._past_end(object_id, prompt, frames)
 
@@ -167,7 +167,7 @@ class PromptBook:
                 )
 
     def _ready(self, target: Target, prompt: Prompt, masks: PromptMasks) -> Marking:
-        """Reads and checks one prompt."""
+        """Read and check one prompt."""
         task = self._task
         if prompt.frame is not None and prompt.frame < task.start:
             raise self._error(target.object_id, prompt, f"lies before the video's `start` {task.start}")

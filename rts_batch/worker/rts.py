@@ -39,7 +39,7 @@ class RtsFactory:
 
     @staticmethod
     def describe(settings: RunSettings) -> TrackerDescription:
-        """Loads the weights to see what they are.
+        """Load the weights to see what they are.
 
         Raises:
             WeightsError: The weights cannot be used.
@@ -71,7 +71,7 @@ class RtsFactory:
 
     @staticmethod
     def load(description: TrackerDescription, *, threads: int, lanes: int = 1) -> RtsTracker:
-        """Builds the model on the worker's device.
+        """Build the model on the worker's device.
 
         Raises:
             WeightsError: This host's weights are not those that the run was started with.
@@ -130,7 +130,7 @@ def _is_untrained(weights: Weights) -> bool:
 
 
 def _load(name: str) -> Weights:
-    """Loads weights by name or path, or from an object store."""
+    """Load weights by name or path, or from an object store."""
     path = uris.local_path(name)
     if path is not None:
         return load_weights(str(path))
@@ -149,7 +149,7 @@ def _choose_device(settings: RunSettings) -> Literal["cpu", "cuda"]:
 
 
 def _choose_profile(settings: RunSettings, device: str) -> Profile:
-    """Resolves `auto`: bfloat16 where this machine's device multiplies it in hardware. A cluster's is unknown."""
+    """Resolve `auto`: bfloat16 where this machine's device multiplies it in hardware. A cluster's is unknown."""
     if settings.profile != "auto":
         return settings.profile
     if settings.address != "local":

@@ -61,13 +61,13 @@ class OpenScene(Protocol):
     """The tracker's state in one video."""
 
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> Mapping[int, TrackedFrame]:
-        """Starts or corrects the targets that are prompted on this frame [H, W, 3] RGB and tracks the others.
+        """Start or correct the targets that are prompted on this frame [H, W, 3] RGB and track the others.
 
         The image is lent: its memory will hold another frame.
         """
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> Mapping[int, TrackedFrame]:
-        """Makes the prompts' masks on this frame and tracks nothing."""
+        """Make the prompts' masks on this frame and track nothing."""
 
     def snapshot(self) -> bytes:
         """The whole state, for `LoadedTracker.open_scene` on another worker."""
@@ -88,7 +88,7 @@ class LoadedTracker(Protocol):
 class TrackerFactory(Protocol):
     def describe(self, settings: RunSettings) -> TrackerDescription: ...
     def load(self, description: TrackerDescription, *, threads: int, lanes: int) -> LoadedTracker:
-        """Loads it for so many CPU threads, and so many videos at the same time."""
+        """Load it for so many CPU threads, and so many videos at the same time."""
 
 
 FORMER_FACTORIES: Final = {"rts_batch.actors.rts:RtsFactory": "rts_batch.worker.rts:RtsFactory"}
@@ -96,7 +96,7 @@ FORMER_FACTORIES: Final = {"rts_batch.actors.rts:RtsFactory": "rts_batch.worker.
 
 
 def find_factory(path: str) -> TrackerFactory:
-    """Imports a factory from `module:object`."""
+    """Import a factory from `module:object`."""
     module, _, name = FORMER_FACTORIES.get(path, path).partition(":")
     try:
         return cast(TrackerFactory, getattr(importlib.import_module(module), name))

@@ -68,7 +68,7 @@ class MaskSequence:
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:
-    """Reads boxes, one a line, [N, 4] x, y, w, h.
+    """Read boxes, one a line, [N, 4] x, y, w, h.
 
     Numbers are separated by commas, blanks or tabs. Lines of eight or more numbers are polygons, x and y in turn, and
     become the box around them; NaN stays NaN.
@@ -94,7 +94,7 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
 
 
 def read_flags(path: Path, frames: int) -> NDArray[np.float64]:
-    """Reads one number for each frame, separated in any way; zeros [frames] where the file does not exist.
+    """Read one number for each frame, separated in any way; zeros [frames] where the file does not exist.
 
     Raises:
         UsageError: another count than `frames`, or not numbers.
@@ -111,7 +111,7 @@ def read_flags(path: Path, frames: int) -> NDArray[np.float64]:
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Reads a label image [H, W] uint8: the indices of a palette image, the values of a grey one.
+    """Read a label image [H, W] uint8: the indices of a palette image, the values of a grey one.
 
     Raises:
         UsageError: the image cannot be read, or has colours.

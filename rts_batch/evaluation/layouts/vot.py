@@ -96,7 +96,7 @@ def _anchors(path: Path, frames: int) -> Iterator[Anchor]:
 
 
 def parse_region(text: str, height: int, width: int) -> NDArray[np.bool_]:
-    """Reads a mask as VOT writes it, [height, width] bool.
+    """Read a mask as VOT writes it, [height, width] bool.
 
     `m<x>,<y>,<w>,<h>,<runs>`: the mask's box, and in it the lengths of runs by rows, of 0 and 1 in turn; what lies
     outside the image is cut off. A single number is a special code, here: no target to be seen.

@@ -119,7 +119,7 @@ def centre_errors(boxes: Boxes, truth: Boxes, *, normalised: bool = False) -> Va
 
 
 def fill_missing(boxes: Boxes) -> Boxes:
-    """Gives frames without a box, or with an empty one, the box before, as the tools do; the first must have one."""
+    """Give frames without a box, or with an empty one, the box before, as the tools do; the first must have one."""
     with np.errstate(invalid="ignore"):
         present = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     last = np.maximum.accumulate(np.where(present, np.arange(len(boxes)), 0))

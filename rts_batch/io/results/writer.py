@@ -176,7 +176,7 @@ class ResultsWriter:
         duration: float | None = None,
         quality: Mapping[str, Any] | None = None,
     ) -> WrittenMasks:
-        """Writes the file, reads its footer back and checks it.
+        """Write the file, read its footer back and check it.
 
         Args:
             frames: the video's length as decoded (the index after its last frame); every target has rows up to there.
@@ -220,7 +220,7 @@ class ResultsWriter:
         )
 
     def _flush(self) -> None:
-        """Moves the pending rows to the spool, one batch for each object that has any."""
+        """Move the pending rows to the spool, one batch for each object that has any."""
         for strand in (strand for target in self._objects.values() for strand in (target.downward, target.upward)):
             if strand.pending:
                 columns = zip(*strand.pending, strict=True)

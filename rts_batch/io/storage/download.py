@@ -28,7 +28,7 @@ _VERSIONS: Final = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5")
 
 
 def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -> None:
-    """Writes an object to `target`, which must not exist.
+    """Write an object to `target`, which must not exist.
 
     Args:
         info: what the file system said of the object; it must still be that version in the end.
@@ -54,7 +54,7 @@ def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -
 
 
 def download_folder(filesystem: Any, remote: str, target: Path) -> None:
-    """Writes everything inside a folder to a new folder `target`.
+    """Write everything inside a folder to a new folder `target`.
 
     Raises:
         StorageError: not enough disk, or something was added, changed or removed meanwhile (worth trying again); or a

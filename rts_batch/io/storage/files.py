@@ -82,7 +82,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def fetch(uri: str, folder: str | Path, *, info: dict[str, Any] | None = None) -> Path:
-    """Brings a file, or a folder of files, onto local disk and returns where it is.
+    """Bring a file, or a folder of files, onto local disk and return where it is.
 
     What is local already stays where it is. Anything else arrives in `folder` under its own name, which appears once
     it is complete. `info` is what its file system says of it, for who has asked already.
@@ -120,7 +120,7 @@ def _own_name(uri: str) -> str:
 
 
 def put_file(local: str | Path, uri: str) -> None:
-    """Copies a finished local file to `uri`, where it appears whole or not at all and replaces what was there."""
+    """Copy a finished local file to `uri`, where it appears whole or not at all and replaces what was there."""
     path = local_path(uri)
     if path is not None:
         with translated("write", uri):
@@ -132,7 +132,7 @@ def put_file(local: str | Path, uri: str) -> None:
 
 
 def put_bytes(uri: str, data: bytes) -> None:
-    """Writes `data` to `uri`, where it appears whole or not at all and replaces what was there."""
+    """Write `data` to `uri`, where it appears whole or not at all and replaces what was there."""
     path = local_path(uri)
     if path is not None:
         with translated("write", uri):
@@ -144,7 +144,7 @@ def put_bytes(uri: str, data: bytes) -> None:
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
-    """Writes a small file to a name that is not taken yet; returns False where it is.
+    """Write a small file to a name that is not taken yet; return False where it is.
 
     Of several that try at once one succeeds on local disk and on stores with conditional writes; on others more may.
     """
@@ -180,7 +180,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 
 def delete(uri: str) -> None:
-    """Removes a file, or a folder with everything in it. What does not exist is no error."""
+    """Remove a file, or a folder with everything in it. What does not exist is no error."""
     path = local_path(uri)
     with translated("delete", uri), contextlib.suppress(FileNotFoundError):
         if path is not None:
@@ -206,7 +206,7 @@ def _delete_stored(filesystem: Any, name: str) -> None:
 
 
 def _delete_empty_folders(filesystem: Any, remote: str) -> None:
-    """Removes folders that remain without anything in them, as they do where they are more than parts of names."""
+    """Remove folders that remain without anything in them, as they do where they are more than parts of names."""
     if filesystem.isdir(remote):
         inside = filesystem.find(remote, withdirs=True, detail=True)
         folders = {remote, *(name for name, info in inside.items() if info["type"] == "directory")}
@@ -216,7 +216,7 @@ def _delete_empty_folders(filesystem: Any, remote: str) -> None:
 
 
 def remove_temporaries(uri: str) -> list[str]:
-    """Removes what writers that were killed left half-written right inside a folder, and returns the names.
+    """Remove what writers that were killed left half-written right inside a folder, and return the names.
 
     Only while nobody writes to the folder.
     """

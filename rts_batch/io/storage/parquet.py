@@ -19,7 +19,7 @@ __all__ = ["open_parquet", "read_parquet"]
 
 
 def open_parquet(source: str | bytes) -> pq.ParquetFile:
-    """Opens a file by its path or URI, or the bytes of one.
+    """Open a file by its path or URI, or the bytes of one.
 
     Raises:
         pa.ArrowException, OSError: it is not there or no Parquet file.
@@ -31,7 +31,7 @@ def open_parquet(source: str | bytes) -> pq.ParquetFile:
 
 
 def read_parquet(source: str | bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a file, or the bytes of one, into memory: all its columns or those named.
+    """Read a file, or the bytes of one, into memory: all its columns or those named.
 
     Raises:
         pa.ArrowException, OSError: it is not there, no Parquet file, or lacks a column.

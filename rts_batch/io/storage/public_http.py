@@ -38,7 +38,7 @@ def public_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def refuse_private(host: str) -> None:
-    """Raises PrivateAddressError for a host that is written as an address, in any notation, which is not public."""
+    """Raise PrivateAddressError for a host that is written as an address, in any notation, which is not public."""
     try:
         written = socket.inet_ntoa(socket.inet_aton(host))  # 2130706433 and 0x7f.1, too
     except OSError:

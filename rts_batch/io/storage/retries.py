@@ -57,7 +57,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retried(action: Callable[[], _Result], *, attempts: int = ATTEMPTS) -> _Result:
-    """Calls `action` until it succeeds, fails for good, or has failed `attempts` times; the last error comes out."""
+    """Call `action` until it succeeds, fails for good, or has failed `attempts` times; the last error comes out."""
     for attempt in range(attempts - 1):
         try:
             return action()

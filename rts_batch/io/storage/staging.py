@@ -17,7 +17,7 @@ __all__ = ["staged_folder"]
 
 @contextlib.contextmanager
 def staged_folder(uri: str) -> Iterator[Path]:
-    """Gives an empty local folder to write to; leaving the block without an error puts it at `uri`.
+    """Give an empty local folder to write to; leaving the block without an error puts it at `uri`.
 
     Locally it is a hidden neighbour that is renamed, so files are never copied. For an object store it is a temporary
     folder whose files are then uploaded one by one: the local disk holds them all for a while.

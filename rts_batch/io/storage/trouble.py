@@ -25,7 +25,7 @@ _REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 @contextlib.contextmanager
 def translated(verb: str, uri: str) -> Iterator[None]:
-    """Turns whatever a file system raises into a StorageError that names the URI."""
+    """Turn whatever a file system raises into a StorageError that names the URI."""
     try:
         yield
     except StorageError:

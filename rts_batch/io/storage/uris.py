@@ -47,7 +47,7 @@ _DIGEST: Final = re.compile(r"…[0-9a-f]{6}")
 
 
 def check_uri(uri: str) -> None:
-    """Raises StorageError unless the URI is a path or has a scheme of the allow-list and holds no password."""
+    """Raise StorageError unless the URI is a path or has a scheme of the allow-list and holds no password."""
     if not uri or "\0" in uri:
         raise StorageError("the path is empty" if not uri else f"{uri!r} holds a NUL character")
     scheme = scheme_of(uri)

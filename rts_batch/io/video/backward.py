@@ -62,7 +62,7 @@ class BackwardSource(PyavSource):
                 yield functools.partial(self._finish, held.pop(), self._moments[last], reformatter)
 
     def _number_frames(self) -> int:
-        """Decodes up to where reading begins, notes times and key frames, and returns the largest frame's bytes."""
+        """Decode up to where reading begins, notes times and key frames, and return the largest frame's bytes."""
         largest = 0
         length = None
         decoded = decode_stream(self._container, self._stream, self.damage, self._tell)

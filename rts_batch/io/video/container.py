@@ -48,7 +48,7 @@ def silent(decoder: str | None) -> None:
 def open_container(
     path: str, threads: int = 1, *, content: Content | None = None, seeks: bool = False, quick: bool = False
 ) -> tuple[InputContainer, VideoStream]:
-    """Opens a video file.
+    """Open a video file.
 
     FFmpeg decodes a frame to find out what the stream is, which takes as long as ten others where it is a key frame of
     1080p. Where its packets' times do not depend on that, `quick` leaves it out; the pixels' format is not known then.
@@ -101,7 +101,7 @@ def _is_mp4(path: str) -> bool:
 def decode_stream(
     container: InputContainer, stream: VideoStream, damage: Damage, report: Report = silent
 ) -> Iterator[Decoded]:
-    """Decodes to the end whatever happens, and counts in `damage` what was wrong."""
+    """Decode to the end whatever happens, and count in `damage` what was wrong."""
     index = 0
     packets = container.demux(stream)
     clock = Clock(stream, container.format.name, damage)
@@ -156,7 +156,7 @@ def with_neighbours(frames: Iterable[Decoded]) -> Iterator[tuple[VideoFrame, Mom
 
 
 def count_errors(damage: Damage) -> None:
-    """Adds what the decoders have logged since the last time."""
+    """Add what the decoders have logged since the last time."""
     errors = decoder_log.take()
     damage.decoder_errors += len(errors)
     damage.first_error = damage.first_error or next(iter(errors), "")

@@ -27,7 +27,7 @@ _on = False
 
 
 def enable() -> None:
-    """Turns FFmpeg's log on. Standard error must be a file that is open for reading as well."""
+    """Turn FFmpeg's log on. Standard error must be a file that is open for reading as well."""
     global _on
     _on = True
     # So that what is written after the file was emptied begins at its beginning.

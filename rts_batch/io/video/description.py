@@ -14,7 +14,7 @@ __all__ = ["describe_video"]
 
 
 def describe_video(path: str, *, decode_memory: int = DECODE_MEMORY) -> dict[str, Any]:
-    """Looks at a local video file or folder of images; reads all packets of a file but decodes its first frame only.
+    """Look at a local video file or folder of images; read all packets of a file but decode its first frame only.
 
     Returns:
         Plain values: `kind`, `decoder` (who reads it under `auto`), `reason` (why not decord, None where it does),

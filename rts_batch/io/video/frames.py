@@ -222,7 +222,7 @@ class FrameSource(abc.ABC):
         self.wanted = wanted
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the frames, whose images are the taker's own.
+        """Yield the frames, whose images are the taker's own.
 
         Raises:
             VideoError: the video cannot be decoded any further, or has no frame at `start`.
@@ -233,7 +233,7 @@ class FrameSource(abc.ABC):
             yield frame if own else replace(frame, image=frame.image.copy())
 
     def lent(self) -> Iterator[Frame]:
-        """Yields the frames as iterating does, but uncopied, for who is done with one before taking the next.
+        """Yield the frames as iterating does, but uncopied, for who is done with one before taking the next.
 
         By then, and once the source is closed, an image may hold another picture; it may be turned, padded or
         read-only.
@@ -255,10 +255,10 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def frames(self) -> Iterator[Frame]:
-        """Yields the frames as `lent` does, but none where the video ends before the first that is wanted."""
+        """Yield the frames as `lent` does, but none where the video ends before the first that is wanted."""
 
     def unfinished(self) -> Iterator[Callable[[], Frame]]:
-        """Yields for each of `frames` what is left to be done, which another thread may do while this one goes on."""
+        """Yield for each of `frames` what is left to be done, which another thread may do while this one goes on."""
         for frame in self.frames():
 
             def whole(frame: Frame = frame) -> Frame:
@@ -267,4 +267,4 @@ class FrameSource(abc.ABC):
             yield whole
 
     def close(self) -> None:  # noqa: B027
-        """Gives back what the source holds; it can be called twice."""
+        """Give back what the source holds; it can be called twice."""

@@ -97,7 +97,7 @@ class _Pictures:
         return self._reduce(rgb) if rgb.dtype == np.uint16 else rgb.astype(np.uint8, copy=False)
 
     def close(self) -> None:
-        """Warns of what was met on the way."""
+        """Warn of what was met on the way."""
         if self._too_bright:
             self.warnings.append(
                 f"{self._too_bright} pictures have values above {self._highest}, which become 255: none of the "

@@ -53,7 +53,7 @@ def is_archive(path: str) -> bool:
 
 
 def open_members(path: str) -> Members:
-    """Opens a local folder or archive. Raises VideoError."""
+    """Open a local folder or archive. Raise VideoError."""
     if not is_archive(path) or Path(path).is_dir():
         return _folder(path)
     return _zip(path) if path.lower().endswith(".zip") else _tar(path)

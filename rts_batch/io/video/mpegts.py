@@ -15,7 +15,7 @@ _AT_ONCE: Final = PACKET << 16
 
 
 def lost_transport_packets(path: str) -> int:
-    """Counts the places where packets are broken, incomplete or missing by their counters; 0 for a sound stream."""
+    """Count the places where packets are broken, incomplete or missing by their counters; 0 for a sound stream."""
     check = TransportCheck()
     with open(path, "rb") as file:
         while data := file.read(_AT_ONCE):
@@ -70,7 +70,7 @@ class _Watched:
 
 
 def _count_gaps(packets: np.ndarray, last: dict[int, int]) -> int:
-    """Counts jumps of the counter that each stream of packets has; `last` takes it from one call to the next."""
+    """Count jumps of the counter that each stream of packets has; `last` takes it from one call to the next."""
     kinds = (packets[:, 1].astype(int) & 0x1F) << 8 | packets[:, 2]
     gaps = 0
     for kind in np.unique(kinds).tolist():

@@ -31,7 +31,7 @@ def open_video(
     content: Content | None = None,
     report: Report = lambda decoder: None,
 ) -> FrameSource:
-    """Opens a local video file, or a folder or archive (zip, tar) of images.
+    """Open a local video file, or a folder or archive (zip, tar) of images.
 
     Videos are decoded in this very process; for files that nobody vouches for see
     `rts_batch.io.video.isolated.process`.

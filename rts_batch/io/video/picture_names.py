@@ -42,7 +42,7 @@ def is_picture(name: str) -> bool:
 
 
 def natural_key(name: str, *, decimals: bool = False) -> list[tuple[int, Decimal, str]]:
-    """Sorts `frame2` before `frame10`, and by the plain name where that is equal.
+    """Sort `frame2` before `frame10`, and by the plain name where that is equal.
 
     Args:
         name: may have folders.
@@ -63,7 +63,7 @@ class Numbers:
 
     @classmethod
     def of(cls, stems: Iterable[str]) -> Numbers:
-        """Decides by all names: `.05` beside `.1` is a decimal's, `.10` beside `.9` a counter's."""
+        """Decide by all names: `.05` beside `.1` is a decimal's, `.10` beside `.9` a counter's."""
         fractions = {match[1]: stem for stem in stems if (match := _FRACTION.search(stem))}
         shortest = min(map(len, fractions), default=0)
         longer = [digits for digits in fractions if len(digits) > shortest]

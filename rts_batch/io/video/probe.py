@@ -42,7 +42,7 @@ class Orientation:
         return 90 * (2 * self.flip_rows if not self.transposed else 3 if self.flip_rows else 1)
 
     def apply(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Returns a view of an image [H, W, 3]."""
+        """Return a view of an image [H, W, 3]."""
         turned = image.swapaxes(0, 1) if self.transposed else image
         return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
@@ -96,7 +96,7 @@ class Probe:
 
 
 def probe_file(path: str, *, packets: bool = False, report: Report = silent, content: Content | None = None) -> Probe:
-    """Opens a file and decodes its first frame; with `packets`, reads (but does not decode) all of it.
+    """Open a file and decode its first frame; with `packets`, read (but do not decode) all of it.
 
     Raises:
         VideoError: not a video, or one without a frame that can be decoded.

@@ -65,7 +65,7 @@ class PyavSource(FrameSource):
         return Frame(moment, image)
 
     def _report(self, end: tuple[int, float | None] | None) -> None:
-        """Adds what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
+        """Add what is damaged to the warnings; `end` is the number of frames and the last one's time, once known."""
         if self._transport is not None:
             streamed = self._probe.content is not None
             self.damage.lost_packets += self._transport.lost() if streamed else lost_transport_packets(self.path)

@@ -73,7 +73,7 @@ class _Series:
 
 
 def choose_frames(path: str, names: Iterable[str], is_mask: IsMask) -> Chosen:
-    """Chooses the frames among the files of a folder or archive.
+    """Choose the frames among the files of a folder or archive.
 
     Raises:
         VideoError: there are none, or it is not clear which are meant; `path` is its name.
@@ -100,7 +100,7 @@ def choose_frames(path: str, names: Iterable[str], is_mask: IsMask) -> Chosen:
 
 
 def _without_masks(series: list[_Series], is_mask: IsMask) -> tuple[list[_Series], list[_Series]]:
-    """Takes out the series that are masks of another one: their names say so, or their pictures show it."""
+    """Take out the series that are masks of another one: their names say so, or their pictures show it."""
     words = [one.first.mask_words for one in series]
     masks = [
         one

@@ -24,7 +24,7 @@ def bring(
     *,
     decoder: DecoderName = "auto",
 ) -> Path | RangedObject:
-    """Brings a video, or a folder of images, near enough to be decoded.
+    """Bring a video, or a folder of images, near enough to be decoded.
 
     What is local stays where it is. An object is copied into `folder` if it is small enough and the disk has room;
     otherwise it is left where it is and read by ranges, which PyAV can do and decord cannot. Folders and archives of

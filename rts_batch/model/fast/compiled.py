@@ -68,7 +68,7 @@ class Engine:
         }
 
     def kept(self, name: str, precision: Precision, shapes: tuple[torch.Size, ...]) -> Path | None:
-        """Returns where a part compiled for these shapes is kept, whether it is there or not; None for nowhere."""
+        """Return where a part compiled for these shapes is kept, whether it is there or not; None for nowhere."""
         folder = self.cache or user_cache()
         if self.fingerprint is None or folder is None:
             return None
@@ -80,7 +80,7 @@ class Engine:
 
 
 def user_cache() -> Path | None:
-    """Returns the folder for compiled parts in the user's cache; None where nothing can be written there."""
+    """Return the folder for compiled parts in the user's cache; None where nothing can be written there."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(home) / "rts-batch" / "compiled"
     try:
@@ -178,7 +178,7 @@ class Compiled(nn.Module):
 
 
 def _keep(content: Any, path: Path) -> None:
-    """Puts a compiled part into the cache as a whole or not at all; a full disk costs the next process its time."""
+    """Put a compiled part into the cache as a whole or not at all; a full disk costs the next process its time."""
     with contextlib.suppress(OSError):
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             file.write(content.getvalue() if hasattr(content, "getvalue") else bytes(content))

@@ -81,7 +81,7 @@ class CompiledRTS(RTS):
         return (crops,) if self._begin is None else self._begin(crops)
 
     def prepare(self, crop_size: tuple[int, int]) -> None:
-        """Compiles what every frame needs for crops of this size (H, W), so that no video waits for it."""
+        """Compile what every frame needs for crops of this size (H, W), so that no video waits for it."""
         crop = torch.zeros(1, 3, *crop_size)
         found = self.extract(crop)
         channels = self.config.num_filters + self.config.previous_mask
@@ -92,7 +92,7 @@ class CompiledRTS(RTS):
 def halves(
     backbone: Backbone, precision: Precision
 ) -> tuple[Callable[[Tensor], tuple[Tensor, ...]] | None, Callable[..., FeatureMaps]]:
-    """Splits a backbone into what runs in float32 (if that is another precision) and the rest.
+    """Split a backbone into what runs in float32 (if that is another precision) and the rest.
 
     Returns:
         The first half, of a normalised crop to its taps and last map; the second, of those, or of the crop where there
@@ -163,5 +163,5 @@ class CompiledEncoder(nn.Module):
         return labels.unflatten(0, values.shape[:2]), weights.unflatten(0, values.shape[:2])
 
     def label(self, values: Tensor) -> Tensor:
-        """Returns the label head alone, `[N, S, F, h, w]`."""
+        """Return the label head alone, `[N, S, F, h, w]`."""
         return self._label(values.flatten(0, 1)[:, None])[0].unflatten(0, values.shape[:2])

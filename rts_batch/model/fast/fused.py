@@ -50,7 +50,7 @@ class FusedConv(nn.Module):
         self.fuses = activation is nn.ReLU and self.weight.dtype != torch.float32 and self.bias is not None
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Returns `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add."""
+        """Return `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add."""
         if self.matrix is not None:
             return self._multiply(x, self.matrix, added)
         if self.padded:

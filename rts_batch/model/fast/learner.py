@@ -25,13 +25,13 @@ from rts_batch.model.learner import MINIMUM_CURVATURE
 
 
 def border(values: Tensor, kernel: int) -> Tensor:
-    """Returns a map on the bordered grid, `[…, h, w]` → `[…, P]`."""
+    """Return a map on the bordered grid, `[…, h, w]` → `[…, P]`."""
     reach = kernel // 2
     return functional.pad(values, (reach, reach, reach, reach)).flatten(-2)
 
 
 def scores_of(features: Tensor, filters: Tensor, width: int) -> Tensor:
-    """Returns T(x), `[n, F, P]`, of features `[n, P, C]` on a grid `width` wide without its border."""
+    """Return T(x), `[n, F, P]`, of features `[n, P, C]` on a grid `width` wide without its border."""
     count, pixels, _ = features.shape
     applied = _Taps(filters.shape[-1], width).apply(features.flatten(0, 1), filters)
     return applied.view(-1, count, pixels).transpose(0, 1)
@@ -48,7 +48,7 @@ def fit(
     reg: Tensor | float,
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    """Takes steepest-descent steps on ½‖ω(T(x) − E)‖² + ½λ²‖filter‖² and returns the filter and the scores under it.
+    """Take steepest-descent steps on ½‖ω(T(x) − E)‖² + ½λ²‖filter‖² and return the filter and the scores under it.
 
     Args:
         filters: where to begin.

@@ -29,7 +29,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fast(network: Network, *, profile: Profile = "exact", engine: Engine | None = None) -> Network:
-    """Returns a copy of a network in eval mode that gives the same outputs up to rounding, faster.
+    """Return a copy of a network in eval mode that gives the same outputs up to rounding, faster.
 
     Identical to the original, but every BatchNorm is folded into the convolution before it, weights lie channels-last,
     which the convolutions' outputs then follow, decoders upsample by matrix products, and convolutions are joined with
@@ -55,7 +55,7 @@ def fast(network: Network, *, profile: Profile = "exact", engine: Engine | None 
 
 
 def set_precision(device: str | torch.device, profile: Profile) -> None:
-    """Sets for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
+    """Set for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
 
     With `bf16` the convolutions that are left in float32 may, but not the learners' matrix products. `exact` does
     without autotuning, which may choose another algorithm in another run.
@@ -67,7 +67,7 @@ def set_precision(device: str | torch.device, profile: Profile) -> None:
 
 
 def _halve(network: nn.Module) -> None:
-    """Puts the convolutions of backbone, features and decoder into bfloat16, in place; buffers stay as they are.
+    """Put the convolutions of backbone, features and decoder into bfloat16, in place; buffers stay as they are.
 
     The decoder's projection stays float32: it draws the mask's outline.
     """
@@ -80,7 +80,7 @@ def _halve(network: nn.Module) -> None:
 
 
 def _cast_between(network: nn.Module) -> None:
-    """Has the parts of a network cast what they are given; to be called once its modules are the final ones."""
+    """Have the parts of a network cast what they are given; to be called once its modules are the final ones."""
     assert isinstance(network, RTS)
     for module in (_rounded(network.feature_extractor)[0], network.decoder):
         module.register_forward_pre_hook(_to_bfloat16)
@@ -110,7 +110,7 @@ def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def fold_batchnorm(network: nn.Module) -> None:
-    """Folds each BatchNorm of stored statistics into the convolution before it, in place.
+    """Fold each BatchNorm of stored statistics into the convolution before it, in place.
 
     Pairs are children that follow one another in a module, as everywhere in this package.
     """
@@ -152,7 +152,7 @@ class FastProjection(Projection):
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes `[B, C, H, W]` bicubically to `size`, align_corners false; the input itself where it fits.
+    """Resize `[B, C, H, W]` bicubically to `size`, align_corners false; the input itself where it fits.
 
     Works on channels-last maps as they lie, and returns such.
     """

@@ -51,7 +51,7 @@ class PackedConv(nn.Module):
         """The input's height and width that the weight is laid out for."""
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Returns `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add.
+        """Return `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add.
 
         After a sum oneDNN knows ReLU as the only activation.
         """
@@ -68,7 +68,7 @@ class PackedConv(nn.Module):
         return convolve.binary(x, channels_last(added), *operands, "add", 1.0, self.activation, self.bounds, "")
 
     def _pack(self, x: Tensor) -> None:
-        """Lays the weight out as oneDNN wants it for this size of input; in any other layout each call would do so."""
+        """Lay the weight out as oneDNN wants it for this size of input; in any other layout each call would do so."""
         plain = self.weight.to_dense() if self.size else self.weight
         weight = plain.contiguous(memory_format=torch.channels_last).to_mkldnn()
         reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
@@ -77,14 +77,14 @@ class PackedConv(nn.Module):
 
 
 def packed(conv: nn.Module, activation: type[nn.Module] | None = None) -> nn.Module:
-    """Returns a convolution with what follows it for the device that its weights are on."""
+    """Return a convolution with what follows it for the device that its weights are on."""
     if next(conv.parameters()).is_cuda:
         return FusedConv(conv, activation)
     return PackedConv(conv, activation)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Returns `[B, C, H, W]` channels-last, with strides that say so even where C is 1; `x` itself where it is."""
+    """Return `[B, C, H, W]` channels-last, with strides that say so even where C is 1; `x` itself where it is."""
     _, channels, height, width = x.shape
     strides = (channels * height * width, 1, channels * width, channels)
     if x.stride() == strides:
@@ -93,7 +93,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def pack(network: nn.Module) -> None:
-    """Replaces the convolutions of a network by packed ones, in place. BatchNorm has to have been folded before."""
+    """Replace the convolutions of a network by packed ones, in place. BatchNorm has to have been folded before."""
     for name, child in list(network.named_children()):
         if type(child) in BLOCKS:
             setattr(network, name, BLOCKS[type(child)](child))
@@ -186,7 +186,7 @@ class PackedRefinement(ResidualRefinement):
 
 
 def _adopt(module: nn.Module, **parts: nn.Module | None) -> None:
-    """Initialises a module with ready parts in place of those that its class would build."""
+    """Initialise a module with ready parts in place of those that its class would build."""
     nn.Module.__init__(module)
     for name, part in parts.items():
         setattr(module, name, part)

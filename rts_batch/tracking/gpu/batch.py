@@ -39,7 +39,7 @@ class Owner(Protocol):
     """Who has a slot."""
 
     def leave(self) -> None:
-        """Takes everything out of the slot, because another target needs it."""
+        """Take everything out of the slot, because another target needs it."""
 
 
 class BatchedNetwork:
@@ -103,7 +103,7 @@ class BatchedNetwork:
 
     @contextlib.contextmanager
     def holding(self, owner: Owner) -> Iterator[Slot]:
-        """Claims a slot for work of its owner: its own, a free one, or that of who has not worked for longest."""
+        """Claim a slot for work of its owner: its own, a free one, or that of who has not worked for longest."""
         with self._meeting:
             self._meeting.wait_for(lambda: self._own(owner) or any(not slot.held for slot in self.slots))
             own = self._own(owner)
@@ -125,7 +125,7 @@ class BatchedNetwork:
 
     @contextlib.contextmanager
     def undisturbed(self, owner: Owner) -> Iterator[None]:
-        """Keeps the owner's slot, if it has one, from being taken meanwhile."""
+        """Keep the owner's slot, if it has one, from being taken meanwhile."""
         with self._meeting:
             slot = self._own(owner)
             outermost = slot is not None and not slot.held
@@ -147,7 +147,7 @@ class BatchedNetwork:
 
     @contextlib.contextmanager
     def results_of(self, slots: Sequence[Slot]) -> Iterator[None]:
-        """Runs the network for slots that are prepared, and for those of other threads that arrive meanwhile.
+        """Run the network for slots that are prepared, and for those of other threads that arrive meanwhile.
 
         It runs when every slot that has an owner is there, or as soon as the device has done the run before: while
         that is at work nobody loses by waiting. Inside the context the slots' results stay as they are.
@@ -179,7 +179,7 @@ class BatchedNetwork:
         return self._done is not None and not self._done.query()
 
     def _run_for_all(self, own: Sequence[Slot]) -> None:
-        """Runs the network for all slots that have arrived; where that fails, the other threads try for themselves."""
+        """Run the network for all slots that have arrived; where that fails, the other threads try for themselves."""
         try:
             self._run_on_device()
         except BaseException:
@@ -232,12 +232,12 @@ class Slot:
         return contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def wait_for_caller(self) -> None:
-        """Has the slot begin later work only after what the current stream has been given."""
+        """Have the slot begin later work only after what the current stream has been given."""
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream())
 
     def catch_up(self) -> None:
-        """Has the current stream begin later work only after what the slot has been given."""
+        """Have the current stream begin later work only after what the slot has been given."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
 
@@ -246,11 +246,11 @@ class Slot:
         return None if self._owner is None else self._owner()
 
     def take(self, owner: Owner) -> None:
-        """Gives the slot away for as long as its owner lives."""
+        """Give the slot away for as long as its owner lives."""
         self._owner = weakref.ref(owner)
 
     def steps_for(self, image_size: tuple[int, int], build: Callable[[], _Steps]) -> _Steps:
-        """Returns the stages for images of a size."""
+        """Return the stages for images of a size."""
         if image_size not in self._steps:
             self._steps[image_size] = build()
             while len(self._steps) > SIZES_KEPT:

@@ -55,7 +55,7 @@ class Stage:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keeps Python from collecting garbage: an old graph that is destroyed during a capture would break it."""
+    """Keep Python from collecting garbage: an old graph that is destroyed during a capture would break it."""
     collects = gc.isenabled()
     gc.disable()
     try:

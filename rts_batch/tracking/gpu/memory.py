@@ -34,7 +34,7 @@ class DeviceMemory:
         """`[1] int64`; `last_slot` is −1 where no sample was inserted yet."""
 
     def load(self, memory: SampleMemory) -> None:
-        """Takes a memory of the host; from then on both share the samples, and `save` hands the rest back."""
+        """Take a memory of the host; from then on both share the samples, and `save` hands the rest back."""
         for name, values in self.slots.items():
             if values is not memory.slots[name]:
                 values.copy_(memory.slots[name])
@@ -49,14 +49,14 @@ class DeviceMemory:
         self.inserted.fill_(memory.inserted)
 
     def save(self, memory: SampleMemory) -> None:
-        """Writes the bookkeeping back into the memory that was loaded."""
+        """Write the bookkeeping back into the memory that was loaded."""
         memory.weights, memory.age = self.weights.to("cpu", copy=True), self.age.to("cpu", copy=True)
         count, last_slot, inserted = self.counters.tolist()
         memory.count, memory.inserted = count, inserted
         memory.last_slot = None if last_slot < 0 else last_slot
 
     def insert(self, sample: Mapping[str, Tensor], gate: Tensor) -> None:
-        """Stores a sample, `[…]` each without the slot axis, and updates all weights where `gate`, `[] bool`."""
+        """Store a sample, `[…]` each without the slot axis, and update all weights where `gate`, `[] bool`."""
         lowest = self.weights.masked_fill(self.protected, torch.inf).argmin(0, keepdim=True)
         slot = torch.where(self.count < self.capacity, self.count, lowest)
         weights = self._updated(slot)

@@ -98,7 +98,7 @@ _PLACES = tuple(place for place in Place if place is not Place.LENGTH)
 
 
 def place_region(position: Tensor, size: Tensor, grid: Grid) -> Placement:
-    """Decides which pixels a crop of `size` around `position` samples, both `[2] float32` in image pixels."""
+    """Decide which pixels a crop of `size` around `position` samples, both `[2] float32` in image pixels."""
     shrink = (size / grid.image).amin().clamp(min=1)
     size = (size / shrink).trunc()
     ratio = (size / grid.crop).amin()
@@ -122,7 +122,7 @@ def place_region(position: Tensor, size: Tensor, grid: Grid) -> Placement:
 
 
 def sample_image(frame: Tensor, placement: Placement, grid: Grid) -> Tensor:
-    """Returns the crop `[3, h, w] float32`, 0…255, of a frame `[H, W, 3] uint8`; edges are repeated."""
+    """Return the crop `[3, h, w] float32`, 0…255, of a frame `[H, W, 3] uint8`; edges are repeated."""
     axis = grid.crop_axis
     count = placement.count[axis]
     low, high, upper = _bilinear(grid.crop_cells, (placement.count / grid.crop)[axis], count)
@@ -143,7 +143,7 @@ def sample_image(frame: Tensor, placement: Placement, grid: Grid) -> Tensor:
 
 
 def mask_places(placement: Placement, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Returns for each row and column of the crop its nearest image pixel, `[h + w] int64`, and whether it exists."""
+    """Return for each row and column of the crop its nearest image pixel, `[h + w] int64`, and whether it exists."""
     axis = grid.crop_axis
     count = placement.count
     nearest = torch.minimum((grid.crop_cells * (count / grid.crop)[axis]).floor(), count[axis] - 1)
@@ -154,14 +154,14 @@ def mask_places(placement: Placement, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def sample_mask(values: Tensor, places: Tensor, inside: Tensor, grid: Grid) -> Tensor:
-    """Returns the crop `[h, w]` of a map `[H, W] float32` at what `mask_places` found; zero outside the image."""
+    """Return the crop `[h, w]` of a map `[H, W] float32` at what `mask_places` found; zero outside the image."""
     rows, columns = grid.split_crop(places)
     rows_inside, columns_inside = grid.split_crop(inside)
     return values[rows[:, None], columns] * (rows_inside[:, None] & columns_inside)
 
 
 def paste_scores(logits: Tensor, placement: Placement, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Returns the scores `[H, W] float32` of crop logits `[h, w]`, and the window y0, x0, y1, x1 that they cover.
+    """Return the scores `[H, W] float32` of crop logits `[h, w]`, and the window y0, x0, y1, x1 that they cover.
 
     −100 outside it. The window is `[4] float32`.
     """
@@ -187,14 +187,14 @@ def paste_scores(logits: Tensor, placement: Placement, grid: Grid) -> tuple[Tens
 
 
 def _bilinear(cells: Tensor, scale: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the two source cells of each cell and the weight of the second, for a resize by 1 / `scale`."""
+    """Return the two source cells of each cell and the weight of the second, for a resize by 1 / `scale`."""
     source = ((cells + 0.5) * scale - 0.5).clamp(min=0)
     low = torch.minimum(source.floor(), lengths - 1)
     return low, torch.minimum(low + 1, lengths - 1), (source - low).clamp(0, 1)
 
 
 def host_region(placement: Placement, crop_size: tuple[int, int]) -> SearchRegion:
-    """Returns what `tracking.region.place_region` would have; reads the placement back."""
+    """Return what `tracking.region.place_region` would have; read the placement back."""
     placement = Placement.unpack(placement.packed().cpu())
     sampled, inside = [], []
     for axis in range(2):
@@ -208,7 +208,7 @@ def host_region(placement: Placement, crop_size: tuple[int, int]) -> SearchRegio
 
 
 def region_places(region: SearchRegion, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Returns what `mask_places` does, of a region of the host, on the grid's device."""
+    """Return what `mask_places` does, of a region of the host, on the grid's device."""
     places, inside = [], []
     for rows, held, length in (
         (region.rows, region.rows_inside, grid.crop_size[0]),

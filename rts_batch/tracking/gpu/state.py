@@ -95,7 +95,7 @@ class DeviceState:
         """The last search region's `mask_places`."""
 
     def load(self, state: TrackerState) -> None:
-        """Takes a state of the host."""
+        """Take a state of the host."""
         for name in (*VECTORS, *NUMBERS, "probabilities"):
             getattr(self, name).copy_(getattr(state, name))
         for name in (*FLAGS, "lost_frames"):
@@ -111,7 +111,7 @@ class DeviceState:
                 own.copy_(value)
 
     def save(self, state: TrackerState) -> None:
-        """Writes this state into one of the host; waits for the device."""
+        """Write this state into one of the host; wait for the device."""
         for name in (*VECTORS, *NUMBERS):
             setattr(state, name, getattr(self, name).to("cpu", copy=True))
         for name in FLAGS:
@@ -124,14 +124,14 @@ class DeviceState:
         state.region = host_region(Placement.unpack(self.placement), self.grid.crop_size)
 
     def keep_region(self, placement: Placement) -> None:
-        """Notes this frame's search region for the next frame."""
+        """Note this frame's search region for the next frame."""
         places, inside = mask_places(placement, self.grid)
         self.placement.copy_(placement.packed())
         self.places.copy_(places)
         self.inside.copy_(inside)
 
     def update_search(self, config: TrackerConfig) -> None:
-        """Sets position, size and scale of the next search region from the last frame's outcome (§6.2)."""
+        """Set position, size and scale of the next search region from the last frame's outcome (§6.2)."""
         no_mask = self.lost_mask | self.mask_too_small
         wider = self.lost_localisation | no_mask if not config.localisation_fallback else self.lost_localisation
         measured, centre, size = extent_of(self.previous, config.moment_threshold)
@@ -161,7 +161,7 @@ class DeviceState:
         return (history * chosen).sum() / chosen.sum()
 
     def follow(self, found: Found, outcome: Outcome, config: TrackerConfig) -> None:
-        """Takes the target's place from the mask, or from the score map where there is no usable mask (§9.2)."""
+        """Take the target's place from the mask, or from the score map where there is no usable mask (§9.2)."""
         by_mask = ~self.lost_mask & ~self.mask_too_small
         by_score = ~by_mask & found.found
         scale = torch.minimum(torch.maximum(found.scale, self.clf_scale_bounds[0]), self.clf_scale_bounds[1])
@@ -195,7 +195,7 @@ class Found:
 
 
 def localise(score_map: Tensor, placement: Placement, grid: Grid, config: TrackerConfig) -> Found:
-    """Finds the highest peak of a score map, `[h, w] float32`; of equal values the smallest column, then row, wins."""
+    """Find the highest peak of a score map, `[h, w] float32`; of equal values the smallest column, then row, wins."""
     rows, columns = score_map.shape
     scores = score_map.t().flatten()
     place = scores.argmax(0, keepdim=True)
@@ -224,7 +224,7 @@ class Outcome:
 
 
 def outcome_of(scores: Tensor, probabilities: Tensor, grid: Grid) -> Outcome:
-    """Measures the mask `scores > 0`, both maps `[H, W] float32`."""
+    """Measure the mask `scores > 0`, both maps `[H, W] float32`."""
     mask = scores > 0
     occupied = torch.cat([mask.any(1), mask.any(0)])
     beyond = float(sum(grid.image_size))

@@ -67,7 +67,7 @@ class SlotSteps:
         self.stages: dict[str, Stage] = {}
 
     def load(self, branches: Branches, state: TrackerState) -> None:
-        """Takes a tracker's state from the host."""
+        """Take a tracker's state from the host."""
         self.slot.catch_up()
         self.frame_number, self.has_previous = state.frame_number, state.region is not None
         self.state.load(state)
@@ -78,7 +78,7 @@ class SlotSteps:
         self.slot.wait_for_caller()
 
     def save(self, branches: Branches, state: TrackerState) -> None:
-        """Writes it back."""
+        """Write it back."""
         self.slot.catch_up()
         state.frame_number = self.frame_number
         if self.has_previous:
@@ -89,7 +89,7 @@ class SlotSteps:
         branches.localisation.filters = self.kappa.clone()
 
     def prepare(self, frame: NDArray[np.uint8], previous: Tensor | None) -> None:
-        """Learns from the last frame and cuts the crop out of the next, `[H, W, 3] uint8`."""
+        """Learn from the last frame and cut the crop out of the next, `[H, W, 3] uint8`."""
         pixels = torch.from_numpy(np.ascontiguousarray(frame))
         if self.network.device.type == "cuda":
             pixels = pixels.pin_memory()
@@ -108,7 +108,7 @@ class SlotSteps:
         self.has_previous = True
 
     def finish(self) -> Reading:
-        """Reads what the network found, and learns to localise from it."""
+        """Read what the network found, and learn to localise from it."""
         with self.slot.issue():
             if self.to_store:
                 self._stage(self._store)()
@@ -149,7 +149,7 @@ class SlotSteps:
         self.segmentation.insert(sample, self.gate)
 
     def _learn_mask(self) -> None:
-        """Trains τ."""
+        """Train τ."""
         memory, width = self.segmentation, self.config.crop_size[1] // 16
         features = memory.slots["features"]
         tau, _ = fit(
@@ -165,7 +165,7 @@ class SlotSteps:
         self.tau.copy_(torch.where(self.gate, tau, self.tau))
 
     def _look(self) -> None:
-        """Sets the next search region and cuts the crop, and the last mask where the network reads it."""
+        """Set the next search region and cut the crop, and the last mask where the network reads it."""
         state = self.state
         state.update_search(self.config)
         placement = self._place()
@@ -192,7 +192,7 @@ class SlotSteps:
             self._learn_place(due)
 
     def _judge(self) -> None:
-        """Pastes the logits, follows the target, and writes down what the host will read and learn from."""
+        """Paste the logits, follow the target, and write down what the host will read and learn from."""
         state, grid, config = self.state, self.grid, self.config
         placement = Placement.unpack(state.placement)
         scores, window = paste_scores(self.logits, placement, grid)

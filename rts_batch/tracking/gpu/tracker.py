@@ -131,13 +131,13 @@ class GpuTracker(Tracker):
 
     @torch.inference_mode()
     def leave(self) -> None:
-        """Takes everything back to the host's objects, so that another target may have the slot."""
+        """Take everything back to the host's objects, so that another target may have the slot."""
         self._leave_device()
         for branch in (self.segmentation, self.localisation):
             branch.memory.slots = {name: values.clone() for name, values in branch.memory.slots.items()}
 
     def enter(self, slot: Slot, frame: NDArray[np.uint8]) -> SlotSteps:
-        """Puts the state into a slot, unless it is there."""
+        """Put the state into a slot, unless it is there."""
         if self._steps is not None:
             check_frame(frame, self._steps.image_size)
             return self._steps
@@ -165,7 +165,7 @@ class GpuTracker(Tracker):
 
 @torch.inference_mode()
 def advance(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor | None]]) -> list[Reading]:
-    """Takes the next frame of trackers of one `BatchedNetwork`, no more of them than it has slots."""
+    """Take the next frame of trackers of one `BatchedNetwork`, no more of them than it has slots."""
     network = _network_of(steps[0][0])
     with contextlib.ExitStack() as holding:
         held = []

@@ -59,7 +59,7 @@ class Batch:
 
     @staticmethod
     def of(clips: Sequence[Clip]) -> Batch:
-        """Stacks clips of the same length, size and number of train frames."""
+        """Stack clips of the same length, size and number of train frames."""
         return Batch(
             torch.stack([clip.images for clip in clips], dim=1),
             torch.stack([clip.masks for clip in clips], dim=1),
@@ -107,7 +107,7 @@ class BatchSource(Protocol):
 
 
 def clip_generator(seed: int, index: int) -> np.random.Generator:
-    """Returns the random generator of the `index`-th clip of a stream."""
+    """Return the random generator of the `index`-th clip of a stream."""
     return np.random.default_rng([seed, index])
 
 

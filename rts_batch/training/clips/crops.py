@@ -30,7 +30,7 @@ class Region:
     """(H, W) of the crop."""
 
     def to_crop(self, box: Box) -> Box:
-        """Returns a box of the picture in crop pixels."""
+        """Return a box of the picture in crop pixels."""
         across, down = self.size[1] / self.width, self.size[0] / self.height
         return (box[0] - self.x) * across, (box[1] - self.y) * down, box[2] * across, box[3] * down
 
@@ -38,7 +38,7 @@ class Region:
 def jitter_box(
     box: Box, rng: np.random.Generator, *, centre: tuple[float, float], scale: float
 ) -> tuple[float, float, float, float]:
-    """Returns the box with its sides and its centre disturbed at random (§3)."""
+    """Return the box with its sides and its centre disturbed at random (§3)."""
     width, height = np.array(box[2:]) * np.exp(scale * rng.standard_normal(2))
     shift = math.sqrt(width * height) * np.array(centre) * (rng.random(2) - 0.5)
     x, y = np.array(box[:2]) + 0.5 * np.array(box[2:]) + shift
@@ -46,7 +46,7 @@ def jitter_box(
 
 
 def place_region(box: Box, picture: tuple[int, int], size: tuple[int, int], *, area_factor: float) -> Region:
-    """Returns the region around `box`, moved inside the picture as far as it fits (mode `inside_major`).
+    """Return the region around `box`, moved inside the picture as far as it fits (mode `inside_major`).
 
     Args:
         box: usually jittered.
@@ -70,14 +70,14 @@ def place_region(box: Box, picture: tuple[int, int], size: tuple[int, int], *, a
 
 
 def _inside(start: int, length: int, limit: int) -> int:
-    """Moves an interval into 0…limit; where it is longer, lets half of what hangs over stand out at the start."""
+    """Move an interval into 0…limit; where it is longer, let half of what hangs over stand out at the start."""
     start += max(0, -start) + min(0, limit - (start + length))
     overhang = (max(0, -start) + max(0, start + length - limit)) // 2
     return -overhang if overhang > 0 else start
 
 
 def cut_out(frame: AnnotatedFrame, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns a region's picture `[H, W, 3]` and mask `[H, W]`, resized to the crop.
+    """Return a region's picture `[H, W, 3]` and mask `[H, W]`, resized to the crop.
 
     Outside the picture its edge is repeated and the mask is zero. Where the region reaches the right or lower edge the
     last column or row of the picture counts as outside, as in the released training.

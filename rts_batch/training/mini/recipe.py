@@ -109,7 +109,7 @@ def mini_sta_objective(model: nn.Module, batch: Batch, settings: TrainSettings, 
 
 
 def drawn_boxes(boxes: Tensor) -> Tensor:
-    """Returns boxes `[N, S, 4]` as people draw them: a little off, half of them too loose or too tight."""
+    """Return boxes `[N, S, 4]` as people draw them: a little off, half of them too loose or too tight."""
     # The trainer seeds torch for every step.
     corner, extent = boxes[..., :2], boxes[..., 2:]
     careless = (torch.rand_like(boxes[..., :1]) < 0.5) * BOX_LOOSENESS
@@ -119,7 +119,7 @@ def drawn_boxes(boxes: Tensor) -> Tensor:
 
 
 def mask_loss(logits: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns Lovász + cross-entropy of `[N, S, H, W]` and both terms.
+    """Return Lovász + cross-entropy of `[N, S, H, W]` and both terms.
 
     The Lovász term sorts all pixels, so it looks at every second one of every second row.
     """
@@ -210,7 +210,7 @@ MINI_STA = dataclasses.replace(
 
 
 def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:
-    """Puts MobileNetV2's ImageNet features into the backbone.
+    """Put MobileNetV2's ImageNet features into the backbone.
 
     Args:
         model: a network with `backbone="mobilenetv2"`.
@@ -231,7 +231,7 @@ def load_imagenet_features(model: RTS | STA, path: str | Path) -> None:
 
 
 def usual_key(key: str) -> str:
-    """Renames a key of the package's MobileNetV2, whose blocks are flat, to the usual nested layout."""
+    """Rename a key of the package's MobileNetV2, whose blocks are flat, to the usual nested layout."""
     match = re.fullmatch(r"features\.(\d+)\.conv\.(\d+)\.(.+)", key)
     if match is None:
         return key
@@ -243,14 +243,14 @@ def usual_key(key: str) -> str:
 
 
 def quieten_score_encoder(model: RTS) -> None:
-    """Scales the output of a fresh H_θ by `QUIET`."""
+    """Scale the output of a fresh H_θ by `QUIET`."""
     with torch.no_grad():
         for parameter in model.clf_encoder.label_pred.parameters():
             parameter.mul_(QUIET)
 
 
 def unfolded_state(model: RTS | STA) -> dict[str, Tensor]:
-    """Returns the state dict with the keys of an ordinary network: each folded bias becomes its BatchNorm's bias."""
+    """Return the state dict with the keys of an ordinary network: each folded bias becomes its BatchNorm's bias."""
     state = dict(model.state_dict())
     fresh = type(model)(model.config)  # type: ignore[arg-type]
     result = {}

@@ -57,7 +57,7 @@ class Follower:
 
     @classmethod
     def start(cls, config: TrackerConfig, mask: Tensor, box: Tensor) -> Follower:
-        """Begins at a true mask, `[H, W]`, whose box is x, y, w, h, a little off."""
+        """Begin at a true mask, `[H, W]`, whose box is x, y, w, h, a little off."""
         x, y, w, h = box.tolist()
         zoom = torch.exp(SCALE_NOISE * torch.randn(()))
         shift = PLACE_NOISE * torch.randn(2) * (w * h) ** 0.5
@@ -67,13 +67,13 @@ class Follower:
         return cls(config, state)
 
     def region(self) -> SearchRegion:
-        """Places the next search region."""
+        """Place the next search region."""
         size = torch.tensor(self.config.crop_size, dtype=torch.float32) * self.state.target_scale
         frame = self.state.probabilities.shape
         return place_region(self.state.position, size, (frame[0], frame[1]), self.config.crop_size)
 
     def see(self, logits: Tensor, scores: Tensor, region: SearchRegion) -> None:
-        """Takes a frame's mask logits `[h, w]` and score map `[h', w']` and decides where to look next."""
+        """Take a frame's mask logits `[h, w]` and score map `[h', w']` and decide where to look next."""
         state, size = self.state, self.state.probabilities.shape
         pasted, window = paste_scores(logits, region, (size[0], size[1]))
         found = localise(scores, region, state.clf_position, state.clf_target_size, self.config)
@@ -89,7 +89,7 @@ class Follower:
         update_search_state(state, state.probabilities, self.config)
 
     def check(self, shown: float, mask: Tensor, box: Tensor) -> None:
-        """Begins the search anew at the truth where too many regions in a row `shown` too little of the target."""
+        """Begin the search anew at the truth where too many regions in a row `shown` too little of the target."""
         self.missed = self.missed + 1 if shown < MISSED else 0
         if self.missed >= PUT_BACK_AFTER and mask.sum() > 2 * self.config.min_mask_area:
             self.state = Follower.start(self.config, mask, box).state
@@ -139,7 +139,7 @@ def run_objective(model: nn.Module, batch: Batch, settings: TrainSettings, worke
 
 
 def presence_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns how far the highest scores are on the wrong side, squared: the mean over `[N, S, h, w]`'s maps.
+    """Return how far the highest scores are on the wrong side, squared: the mean over `[N, S, h, w]`'s maps.
 
     The hinge loss is a mean over all cells, to which one high peak on a look-alike is next to nothing.
     """
@@ -153,7 +153,7 @@ def presence_loss(scores: Tensor, labels: Tensor) -> Tensor:
 def follow(
     model: RTS, batch: Batch, settings: TrainSettings, *, hide_scores: bool, config: TrackerConfig = TRACKER_RTS_MINI
 ) -> Run:
-    """Follows every sequence of a batch of whole frames from its first one."""
+    """Follow every sequence of a batch of whole frames from its first one."""
     sequences, frames = batch.sequences, batch.images.shape[0]
     followers = [Follower.start(config, batch.masks[0, s], batch.boxes[0, s]) for s in range(sequences)]
     features, truth, boxes = look(model, batch, 0, [follower.region() for follower in followers])
@@ -214,7 +214,7 @@ class Learned:
         self.tau: Tensor = model.target_model.learn(features, self._encodings, self._weights, iterations=iterations)[-1]
 
     def update(self, features: Tensor, masks: Tensor) -> None:
-        """Learns from a further frame, given as the first one was."""
+        """Learn from a further frame, given as the first one was."""
         encodings, weights = self._model.label_encoder(masks)
         self._features = torch.cat([self._features, features])
         self._encodings = torch.cat([self._encodings, encodings])
@@ -226,13 +226,13 @@ class Learned:
 
 
 def frame_jaccard(found: Tensor, true: Tensor) -> Tensor:
-    """Returns the Jaccard of two masks, `[H, W] bool`; 1 where both are empty."""
+    """Return the Jaccard of two masks, `[H, W] bool`; 1 where both are empty."""
     union = (found | true).sum()
     return (found & true).sum() / union if union else torch.ones((), device=found.device)
 
 
 def look(model: RTS, batch: Batch, frame: int, regions: list[SearchRegion]) -> tuple[Features, Tensor, Tensor]:
-    """Returns the features, true masks `[1, S, h, w]` and their boxes `[1, S, 4]` of one frame's search regions."""
+    """Return the features, true masks `[1, S, h, w]` and their boxes `[1, S, 4]` of one frame's search regions."""
     crops = torch.cat([sample_image(batch.images[frame, s], region) for s, region in enumerate(regions)])
     truth = torch.stack([sample_mask(batch.masks[frame, s], region) for s, region in enumerate(regions)])
     boxes = torch.tensor([box_of(mask) for mask in truth], device=truth.device)
@@ -240,13 +240,13 @@ def look(model: RTS, batch: Batch, frame: int, regions: list[SearchRegion]) -> t
 
 
 def box_of(mask: Tensor) -> tuple[float, float, float, float]:
-    """Returns the tight box x, y, w, h of a mask `[h, w]`, `ABSENT_BOX` where it is empty."""
+    """Return the tight box x, y, w, h of a mask `[h, w]`, `ABSENT_BOX` where it is empty."""
     tight = tight_box(mask, (0, 0, mask.shape[0], mask.shape[1]))
     return ABSENT_BOX if tight is None else (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
 
 
 def remember(previous: list[Tensor], followers: list[Follower], regions: list[SearchRegion]) -> Tensor:
-    """Returns the previous frame's masks in the search regions, `[1, S, h, w]`; sometimes, and once lost, nothing."""
+    """Return the previous frame's masks in the search regions, `[1, S, h, w]`; sometimes, and once lost, nothing."""
     maps = []
     for values, follower, region in zip(previous, followers, regions, strict=True):
         forgotten = follower.state.lost_mask or float(torch.rand(())) < FORGOTTEN
@@ -256,7 +256,7 @@ def remember(previous: list[Tensor], followers: list[Follower], regions: list[Se
 
 
 def shown_share(mask: Tensor, region: SearchRegion) -> float:
-    """Returns the share of a mask, `[H, W] bool`, that lies in a search region; 1 where there is none."""
+    """Return the share of a mask, `[H, W] bool`, that lies in a search region; 1 where there is none."""
     total = int(mask.sum())
     if not total:
         return 1.0
@@ -266,7 +266,7 @@ def shown_share(mask: Tensor, region: SearchRegion) -> float:
 
 
 def sample_weights(count: int, like: Tensor) -> Tensor:
-    """Returns the weights of the first frame's sample and of the run's own, `[count, 1, 1, 1, 1]`."""
+    """Return the weights of the first frame's sample and of the run's own, `[count, 1, 1, 1, 1]`."""
     weights = like.new_full((count,), OWN_SHARE / max(1, count - 1))
     weights[0] = 1 - OWN_SHARE
     return weights.view(-1, 1, 1, 1, 1)

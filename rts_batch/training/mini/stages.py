@@ -29,7 +29,7 @@ register(MINI_RUNS.objective, run_objective)
 def stages(
     *, seed: int = 0, steps_scale: float = 1.0
 ) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
-    """Returns the settings of the heads, the tracker on crops and on runs, and the box head.
+    """Return the settings of the heads, the tracker on crops and on runs, and the box head.
 
     They have `steps_scale` times the recipe's steps; that on runs has so many times its epochs, so that the same folder
     goes on with a larger scale. Every stage sees clips of its own, and so does every seed.
@@ -42,7 +42,7 @@ def stages(
 
 
 def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
-    """Returns the network of a stage's `best.pt`, on the CPU, with BatchNorm folded."""
+    """Return the network of a stage's `best.pt`, on the CPU, with BatchNorm folded."""
     network = build_network(settings)
     fold_batchnorm(network.feature_extractor)
     network.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
@@ -56,7 +56,7 @@ def _scaled(stage: TrainSettings, steps_scale: float) -> TrainSettings:
 
 
 def folded_states(weights: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Returns the tracker and the box head of a weights file with BatchNorm folded, as a stage starts from them.
+    """Return the tracker and the box head of a weights file with BatchNorm folded, as a stage starts from them.
 
     Raises:
         TrainingError: where it holds no box head, or networks of other shapes.
@@ -74,7 +74,7 @@ def folded_states(weights: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0, start: Path | None = None) -> Path:
-    """Writes the best networks of the stages in `out`, finished or not, as one weights file in float16.
+    """Write the best networks of the stages in `out`, finished or not, as one weights file in float16.
 
     The tracker is that of the last stage that has been evaluated. Without a box head's stage the file has the head that
     `start` has, on the tracker's backbone, or none.
@@ -107,7 +107,7 @@ def export(out: Path, *, seed: int = 0, steps_scale: float = 1.0, start: Path | 
 
 
 def _box_head(settings: TrainSettings, tracker: RTS, folder: Path, start: Path | None) -> STA:
-    """Returns the box head that its stage in `folder` has got to, or else that of `start` on the tracker's backbone."""
+    """Return the box head that its stage in `folder` has got to, or else that of `start` on the tracker's backbone."""
     if (folder / BEST).exists():
         sta = best_network(settings, folder)
     else:
@@ -120,5 +120,5 @@ def _box_head(settings: TrainSettings, tracker: RTS, folder: Path, start: Path |
 
 
 def backbone_of(network: RTS | STA) -> dict[str, Tensor]:
-    """Returns the tensors of a network's backbone under their full names."""
+    """Return the tensors of a network's backbone under their full names."""
     return {key: value for key, value in network.state_dict().items() if key.startswith("feature_extractor.")}

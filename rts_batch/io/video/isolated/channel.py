@@ -58,7 +58,7 @@ class Channel:
         return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
-        """Starts the process unless it runs."""
+        """Start the process unless it runs."""
         if self._process is not None:
             return
         ours, theirs = socket.socketpair()
@@ -82,12 +82,12 @@ class Channel:
         self.starts += 1
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Says something; that the process is gone shows when it is listened to, after its last words."""
+        """Say something; that the process is gone shows when it is listened to, after its last words."""
         with contextlib.suppress(OSError):
             self._line.send(message)
 
     def hear(self, patience: float | None = None) -> dict[str, Any]:
-        """Waits for the next word. Raises Died where the process is gone or hangs, ValueError where it babbles."""
+        """Wait for the next word. Raise Died where the process is gone or hangs, ValueError where what it says is no message."""
         patience = self.limits.silence if patience is None else patience
         try:
             while not self._line.wait(patience):
@@ -108,17 +108,17 @@ class Channel:
         return self._ring[:size]
 
     def serve(self, stored: RangedObject | None) -> None:
-        """Gives the process, where there is one, the bytes of this object when it asks for some."""
+        """Give the process, where there is one, the bytes of this object when it asks for some."""
         if self._process is not None:
             self._contents.offer(stored)
 
     def check_contents(self) -> None:
-        """Raises what has kept this process from serving bytes, if anything has."""
+        """Raise what has kept this process from serving bytes, if anything has."""
         if self._contents.failure is not None:
             raise self._contents.failure
 
     def kill(self) -> str:
-        """Ends the process at once and returns what it said last."""
+        """End the process at once and return what it said last."""
         if self._process is None:
             return ""
         process, self._process = self._process, None
@@ -126,7 +126,7 @@ class Channel:
         return self._bury(process)
 
     def _death(self) -> Died:
-        """Finds out what the process died of."""
+        """Find out what the process died of."""
         assert self._process is not None
         process, self._process = self._process, None
         with contextlib.suppress(subprocess.TimeoutExpired):

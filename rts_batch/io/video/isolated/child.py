@@ -143,14 +143,14 @@ class DecodingChild:
             self._offer()
 
     def _offer(self) -> None:
-        """Tells the owner of the frames that are ready."""
+        """Tell the owner of the frames that are ready."""
         if self._ready:
             self._say({"is": "frames", "frames": [astuple(moment) for moment in self._ready]})
             self._ready = []
             self._last_frames = time.monotonic()
 
     def _take_slot(self) -> None:
-        """Hears what the owner has said, and waits until a slot is free; no frame is under way then."""
+        """Hear what the owner has said, and wait until a slot is free; no frame is under way then."""
         if not self._free:
             self._offer()
         while self._line.wait(0 if self._free else None):
@@ -161,7 +161,7 @@ class DecodingChild:
         self._free -= 1
 
     def _report(self, decoder: str | None) -> None:
-        """Tells the owner that there is progress, or which decoder is about to be used."""
+        """Tell the owner that there is progress, or which decoder is about to be used."""
         if decoder is not None:
             self._say({"is": "trying", "decoder": decoder})
         elif time.monotonic() - self._last_word > 1:
@@ -193,7 +193,7 @@ def main() -> None:
 
 
 def _keep_watch(memory: int) -> None:
-    """Ends the process with its owner, and when it takes more than `memory` bytes beyond what it has now.
+    """End the process with its owner, and when it takes more than `memory` bytes beyond what it has now.
 
     A thread can do that even while a decoder is at work in C. Standard input is a pipe that the owner holds open while
     it lives. Decoders take a failed allocation for a damaged frame, so a limit by the system alone would be silent.

@@ -70,7 +70,7 @@ class Line:
         self._connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> dict[str, Any]:
-        """Waits for the next message.
+        """Wait for the next message.
 
         Raises:
             EOFError, OSError: the other side is gone.

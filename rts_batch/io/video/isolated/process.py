@@ -53,7 +53,7 @@ class DecodingProcess:
         self.close()
 
     def start(self) -> None:
-        """Starts the process unless it runs; `open` does so too, this only saves it the wait."""
+        """Start the process unless it runs; `open` does so too, this only saves it the wait."""
         self._channel.start()
 
     def open(
@@ -64,7 +64,7 @@ class DecodingProcess:
         decoder: DecoderName = "auto",
         threads: int = 1,
     ) -> FrameSource:
-        """Opens a video as `rts_batch.io.video.opening.open_video` does. One video can be open at a time.
+        """Open a video as `rts_batch.io.video.opening.open_video` does. One video can be open at a time.
 
         An object of a store is read through this process, which serves its bytes; PyAV decodes it.
 
@@ -94,7 +94,7 @@ class DecodingProcess:
         return self._open
 
     def close(self) -> None:
-        """Ends the process; `open` would start another."""
+        """End the process; `open` would start another."""
         if self._open is not None:
             self._open.close()
         self._channel.kill()

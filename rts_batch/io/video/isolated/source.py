@@ -53,7 +53,7 @@ class RemoteSource(FrameSource):
         self._under_way = False
 
     def begin(self) -> None:
-        """Has the process open the video."""
+        """Have the process open the video."""
         while not self._under_way:
             try:
                 with self._nonsense():
@@ -129,7 +129,7 @@ class RemoteSource(FrameSource):
 
     @contextlib.contextmanager
     def _nonsense(self) -> Iterator[None]:
-        """Takes a message that cannot be for the end of the process that sent it."""
+        """Take a message that cannot be for the end of the process that sent it."""
         try:
             yield
         except (KeyError, TypeError, ValueError) as error:
@@ -137,7 +137,7 @@ class RemoteSource(FrameSource):
             raise Died(f"sent a message that cannot be ({error!r})") from None
 
     def _recover(self, death: Died) -> None:
-        """Prepares another try from the frame reached, or raises VideoError where there is none."""
+        """Prepare another try from the frame reached, or raise VideoError where there is none."""
         self._under_way = False
         where = "the beginning" if self._next is None else f"frame {self._next}"
         reason = f"{self._trying or 'the decoder'} {death} at {where}"

@@ -94,12 +94,12 @@ def weigh(
 
 @triton.jit
 def keep(values, sample, slot, gate, size, BLOCK: tl.constexpr):
-    """Writes a sample into its slot."""
+    """Write a sample into its slot."""
     if tl.load(gate) != 0:
         at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         tl.store(values + tl.load(slot) * size + at, tl.load(sample + at, mask=at < size), mask=at < size)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **constants: Any) -> None:
-    """Launches a kernel without fused multiply-adds."""
+    """Launch a kernel without fused multiply-adds."""
     kernel[grid](*arguments, num_warps=warps, enable_fp_fusion=False, **constants)

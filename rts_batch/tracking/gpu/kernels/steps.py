@@ -25,7 +25,7 @@ BLOCK = 512
 
 
 def try_launch(device: torch.device) -> None:
-    """Builds and runs a kernel; raises whatever keeps it from that."""
+    """Build and run a kernel; raise whatever keeps it from that."""
     values, sample = torch.zeros(1, device=device), torch.ones(1, device=device)
     slot, gate = torch.zeros(1, dtype=torch.int64, device=device), torch.ones(1, dtype=torch.int8, device=device)
     launch(kernels.keep, (1,), values, sample, slot, gate, 1, BLOCK=1024)

@@ -44,17 +44,17 @@ class SequenceData(Protocol):
         """How many sequences there are."""
 
     def label(self, index: int) -> str:
-        """Names a sequence in messages."""
+        """Name a sequence in messages."""
 
     def visible(self, index: int) -> NDArray[np.bool_]:
-        """Returns for each frame of a sequence whether its target can be used there; raises `TrainingError`."""
+        """Return for each frame of a sequence whether its target can be used there; raise `TrainingError`."""
 
     def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
-        """Reads frames of a sequence, by their place in `visible`; raises `TrainingError`."""
+        """Read frames of a sequence, by their place in `visible`; raise `TrainingError`."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Returns a picture as stored, `[H, W, 3] uint8` RGB."""
+    """Return a picture as stored, `[H, W, 3] uint8` RGB."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise TrainingError(f"{path} {'is no picture that can be read' if path.exists() else 'is missing'}")
@@ -62,7 +62,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask_values(path: Path) -> NDArray[np.uint8]:
-    """Returns the values of a mask picture, `[H, W] uint8`: palette indices, or the first channel."""
+    """Return the values of a mask picture, `[H, W] uint8`: palette indices, or the first channel."""
     try:
         with Image.open(path) as picture:
             values = np.asarray(picture)
@@ -76,7 +76,7 @@ def read_mask_values(path: Path) -> NDArray[np.uint8]:
 
 
 def annotated(image: NDArray[np.uint8], mask: NDArray[Any], box: Box | None, where: object) -> AnnotatedFrame:
-    """Checks that a picture and its mask fit; raises `TrainingError`. Without `box` the mask's tight one is taken."""
+    """Check that a picture and its mask fit; raise `TrainingError`. Without `box` the mask's tight one is taken."""
     if image.shape[:2] != mask.shape:
         sizes = [f"{shape[0]}×{shape[1]}" for shape in (mask.shape, image.shape)]
         raise TrainingError(f"{where}: the mask has {sizes[0]} pixels, the picture {sizes[1]}")
@@ -87,7 +87,7 @@ def annotated(image: NDArray[np.uint8], mask: NDArray[Any], box: Box | None, whe
 
 
 def existing(folder: Path, what: str) -> Path:
-    """Returns `folder` or refuses a data set whose layout lacks it."""
+    """Return `folder` or refuse a data set whose layout lacks it."""
     if not folder.is_dir():
         raise TrainingError(f"{folder} is missing: expected the {what}")
     return folder
@@ -96,7 +96,7 @@ def existing(folder: Path, what: str) -> Path:
 def choose_names(
     found: Iterable[str], *, listed: Path | None, exclude: Iterable[str], where: object
 ) -> tuple[str, ...]:
-    """Returns the sequence names to use: those that a text file lists (all without one), less `exclude`, in order.
+    """Return the sequence names to use: those that a text file lists (all without one), less `exclude`, in order.
 
     Raises:
         TrainingError: the list names a sequence that is not there, or nothing is left.
@@ -126,7 +126,7 @@ class Memory(Generic[Value]):
         self.values: dict[Hashable, Value] = {}
 
     def get(self, key: Hashable, read: Callable[[], Value]) -> Value:
-        """Returns what `read` returned for this key, or asks it now."""
+        """Return what `read` returned for this key, or ask it now."""
         if key not in self.values:
             if len(self.values) >= self.limit:
                 self.values.clear()

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 
 
 def write_box_manifest(data: BoxedFolders, path: str | Path) -> tuple[int, list[str]]:
-    """Writes one row for every usable frame of every sequence.
+    """Write one row for every usable frame of every sequence.
 
     Returns:
         How many rows there are, and what is wrong with the sequences that were left out.

@@ -32,7 +32,7 @@ class BoxedFolders(abc.ABC):
     masks: MaskSource | None
     """None: the annotation can be read, clips cannot."""
     step: int = 1
-    """Every so-manieth frame is used …"""
+    """Every n-th frame is used …"""
     limit: int | None = None
     """… of so many first ones."""
     _tracks: Memory[Track] = field(default_factory=Memory, repr=False)
@@ -60,7 +60,7 @@ class BoxedFolders(abc.ABC):
         return found
 
     def boxes(self, index: int) -> dict[int, Box]:
-        """Returns the boxes of a sequence's usable frames by the frame's index in the video; raises `TrainingError`."""
+        """Return the boxes of a sequence's usable frames by the frame's index in the video; raise `TrainingError`."""
         boxes, visible = self._track(index)
         return {int(place) * self.step: tuple(boxes[place].tolist()) for place in visible.nonzero()[0]}
 
@@ -78,11 +78,11 @@ class BoxedFolders(abc.ABC):
 
     @abc.abstractmethod
     def images(self, sequence: str) -> Path:
-        """Returns the folder of a sequence's frames."""
+        """Return the folder of a sequence's frames."""
 
     @abc.abstractmethod
     def track(self, sequence: str) -> Track:
-        """Reads a sequence's annotation, every frame of it."""
+        """Read a sequence's annotation, every frame of it."""
 
 
 class Got10k(BoxedFolders):
@@ -118,7 +118,7 @@ def got10k(
     exclude: Iterable[str] = (),
     name: str = "got10k",
 ) -> Got10k:
-    """Opens GOT-10k's `train` folder: `<sequence>/{00000001.jpg…, groundtruth.txt, absence.label, cover.label}`.
+    """Open GOT-10k's `train` folder: `<sequence>/{00000001.jpg…, groundtruth.txt, absence.label, cover.label}`.
 
     The paper leaves out GOT-10k_Train_004419 (no masks exist) and all but the 7086 sequences that the VOT challenge
     allows: list them in `sequences`.
@@ -148,7 +148,7 @@ def lasot(
     limit: int = 1000,
     name: str = "lasot",
 ) -> Lasot:
-    """Opens LaSOT: `<class>/<class>-<n>/{img/00000001.jpg…, groundtruth.txt, full_occlusion.txt, out_of_view.txt}`.
+    """Open LaSOT: `<class>/<class>-<n>/{img/00000001.jpg…, groundtruth.txt, full_occlusion.txt, out_of_view.txt}`.
 
     The paper uses every 5th frame of the first 1000 of the 1120 training sequences.
 
@@ -158,7 +158,7 @@ def lasot(
         keep: which rows to use where the masks are a run's.
         sequences: text file with one sequence a line, as LaSOT's `training_set.txt`; default all.
         exclude: sequences to leave out.
-        step: use every so-manieth frame.
+        step: use every `step`-th frame.
         limit: … of so many first ones.
         name: for messages.
     """
@@ -174,7 +174,7 @@ def lasot(
 
 
 def read_numbers(path: Path, *, columns: int, rows: int | None = None) -> NDArray[np.float64]:
-    """Reads numbers separated by commas, blanks or line ends into `[rows, columns]`; raises `TrainingError`."""
+    """Read numbers separated by commas, blanks or line ends into `[rows, columns]`; raise `TrainingError`."""
     try:
         values = np.array(path.read_text().replace(",", " ").split(), dtype=np.float64)
     except (OSError, ValueError) as error:

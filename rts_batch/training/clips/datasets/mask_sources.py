@@ -23,10 +23,10 @@ from rts_batch.training.clips.datasets.runs import MaskFilter, RunMasks
 
 class MaskSource(Protocol):
     def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
-        """Returns for each of a sequence's frames whether it may have a mask worth using; raises `TrainingError`."""
+        """Return for each of a sequence's frames whether it may have a mask worth using; raise `TrainingError`."""
 
     def read(self, sequence: str, places: Sequence[int]) -> list[NDArray[Any]]:
-        """Returns the masks `[H, W]` (true on the target) of frames counted from 0; raises `TrainingError`."""
+        """Return the masks `[H, W]` (true on the target) of frames counted from 0; raise `TrainingError`."""
 
 
 @dataclass(frozen=True)

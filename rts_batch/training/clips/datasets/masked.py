@@ -66,13 +66,13 @@ class MaskedFolders:
 
 
 def count_values(folder: Path) -> NDArray[np.int64]:
-    """Returns how many pixels of each mask of a folder have each value, `[frames, 256]`."""
+    """Return how many pixels of each mask of a folder have each value, `[frames, 256]`."""
     masks = (read_mask_values(folder / f"{name}.png") for name in frame_names(folder))
     return np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])
 
 
 def frame_names(folder: Path) -> list[str]:
-    """Returns the stems of a folder's PNG files in order; raises `TrainingError` where there are none."""
+    """Return the stems of a folder's PNG files in order; raise `TrainingError` where there are none."""
     try:
         names = sorted(entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png"))
     except OSError as error:
@@ -85,7 +85,7 @@ def frame_names(folder: Path) -> list[str]:
 def youtube_vos(
     root: str | Path, *, sequences: str | Path | None = None, exclude: Iterable[str] = (), name: str = "youtube-vos"
 ) -> MaskedFolders:
-    """Opens YouTube-VOS's `train` folder: `JPEGImages`, `Annotations` and `meta.json`, which names the objects.
+    """Open YouTube-VOS's `train` folder: `JPEGImages`, `Annotations` and `meta.json`, which names the objects.
 
     Args:
         root: the folder with these three.
@@ -115,7 +115,7 @@ def davis(
     resolution: str = "480p",
     name: str = "davis",
 ) -> MaskedFolders:
-    """Opens DAVIS: `JPEGImages/<resolution>`, `Annotations/<resolution>`, by default the list of 2017's training.
+    """Open DAVIS: `JPEGImages/<resolution>`, `Annotations/<resolution>`, by default the list of 2017's training.
 
     The objects of a sequence are those of its first mask, as the data set promises.
 

@@ -43,7 +43,7 @@ class MaskFilter:
     minimum_area: int = MINIMUM_VISIBLE_PIXELS + 1
 
     def keeps(self, rows: pa.Table) -> NDArray[np.bool_]:
-        """Returns for each row whether it passes."""
+        """Return for each row whether it passes."""
         kept: NDArray[np.bool_] = rows["area"].to_numpy() >= self.minimum_area
         if self.states is not None:
             states = rows["state"].cast(pa.string()).to_pylist()
@@ -120,7 +120,7 @@ class RunMasks:
         return f"{self.name}: video {target.video_id}, object {target.object_id}"
 
     def find(self, video_id: str) -> int:
-        """Returns the sequence of the first target of a video; raises `TrainingError` where the run has none."""
+        """Return the sequence of the first target of a video; raise `TrainingError` where the run has none."""
         index = self._by_video.get(video_id)
         if index is None:
             raise TrainingError(f"{self.folder} has no finished video {video_id!r}")
@@ -140,7 +140,7 @@ class RunMasks:
         ]
 
     def masks(self, index: int, frames: Sequence[int]) -> list[NDArray[np.bool_]]:
-        """Returns masks `[H, W]` of a target, without filter.
+        """Return masks `[H, W]` of a target, without filter.
 
         Raises:
             TrainingError: a frame has no row, or the masks file cannot be read.
@@ -184,7 +184,7 @@ def _boxes_of(target: Target) -> dict[int, Box]:
 
 
 def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-    """Decodes a video from the first to the last of `frames`. A remote one is fetched for the call.
+    """Decode a video from the first to the last of `frames`. A remote one is fetched for the call.
 
     Raises:
         VideoError, StorageError: it cannot be read.

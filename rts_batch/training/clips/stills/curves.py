@@ -28,5 +28,5 @@ class Curve:
 
     @classmethod
     def swing(cls, rng: np.random.Generator, scale: float, pace: float) -> Curve:
-        """Returns motion to and fro, as of a leg: its extent does not depend on `pace`, how often it swings does."""
+        """Return motion to and fro, as of a leg: its extent does not depend on `pace`, how often it swings does."""
         return cls(0.0, ((float(rng.normal() * scale), float(rng.uniform(1, 5) * pace), float(rng.uniform())),))

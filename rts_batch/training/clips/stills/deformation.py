@@ -35,12 +35,12 @@ class Relief:
     pitch: Curve
 
     def angles(self, t: float) -> tuple[float, float]:
-        """Returns yaw and pitch at time `t` in radians."""
+        """Return yaw and pitch at time `t` in radians."""
         yaw, pitch = (float(np.clip(curve(t), -LARGEST_TURN, LARGEST_TURN)) for curve in (self.yaw, self.pitch))
         return yaw, pitch
 
     def displacement(self, t: float) -> Displacement:
-        """Returns where the turned relief is read, beside the shrinking by cos(yaw) and cos(pitch)."""
+        """Return where the turned relief is read, beside the shrinking by cos(yaw) and cos(pitch)."""
         slope = np.tan(np.array(self.angles(t), np.float32))
         cells = slope * GRID / np.array(self.extent[::-1], np.float32)
         here = np.dstack(np.meshgrid(*[np.arange(GRID, dtype=np.float32)] * 2))
@@ -71,7 +71,7 @@ class Limb:
 
 
 def random_relief(alpha: NDArray[np.uint8], rng: np.random.Generator, pace: float) -> Relief:
-    """Returns a relief over a cut-out's opacity, `[h, w] uint8`, with a random way to turn."""
+    """Return a relief over a cut-out's opacity, `[h, w] uint8`, with a random way to turn."""
     solid = (alpha >= 128).astype(np.uint8)
     distance = cv2.distanceTransform(solid, cv2.DIST_L2, 3)
     depth = float(rng.uniform(0.5, 1.1)) * np.sqrt(distance * max(float(distance.max()), 1.0))
@@ -82,7 +82,7 @@ def random_relief(alpha: NDArray[np.uint8], rng: np.random.Generator, pace: floa
 
 
 def random_limbs(alpha: NDArray[np.uint8], rng: np.random.Generator, pace: float) -> tuple[Limb, ...]:
-    """Returns one to three parts of a cut-out, each everything on one side of a line through a point of it."""
+    """Return one to three parts of a cut-out, each everything on one side of a line through a point of it."""
     height, width = alpha.shape
     inside = np.argwhere(alpha >= 128)
     if not len(inside):
@@ -106,6 +106,6 @@ def random_limbs(alpha: NDArray[np.uint8], rng: np.random.Generator, pace: float
 
 
 def smooth_fields(rng: np.random.Generator, amplitude: float) -> NDArray[np.float32]:
-    """Returns two random smooth displacement fields, `[2, GRID, GRID, 2]`, of about `amplitude` pixels."""
+    """Return two random smooth displacement fields, `[2, GRID, GRID, 2]`, of about `amplitude` pixels."""
     coarse = rng.normal(0, amplitude, (2, 5, 5, 2)).astype(np.float32)
     return np.stack([cv2.resize(field, (GRID, GRID), interpolation=cv2.INTER_CUBIC) for field in coarse])

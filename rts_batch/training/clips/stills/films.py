@@ -38,7 +38,7 @@ class Films:
 
     @classmethod
     def read(cls, indexes: Sequence[str | Path], *, split: Split = "train") -> Films:
-        """Reads the rows of the kind `video` of one index or several; opens no picture."""
+        """Read the rows of the kind `video` of one index or several; open no picture."""
         rows: dict[str, list[tuple[int, Path, Path | None]]] = {}
         for index in map(Path, indexes):
             for row in index_rows(index):
@@ -54,7 +54,7 @@ class Films:
         return cls({name: part for name, part in sequences.items() if part})
 
     def draw(self, rng: np.random.Generator, *, frames: int, step: int = 1, tries: int = 30) -> Take | None:
-        """Returns a random object's take of `frames`, every `step`-th one; None where none is found in `tries`."""
+        """Return a random object's take of `frames`, every `step`-th one; None where none is found in `tries`."""
         names = sorted(name for name, part in self.sequences.items() if part[0][1] is not None)
         while names and (tries := tries - 1) >= 0:
             part = self.sequences[names[int(rng.integers(len(names)))]]
@@ -70,7 +70,7 @@ class Films:
         return None
 
     def background(self, rng: np.random.Generator, *, frames: int, step: int = 1) -> tuple[NDArray[np.uint8], ...]:
-        """Returns frames in a row of any sequence, for use as a background."""
+        """Return frames in a row of any sequence, for use as a background."""
         names = sorted(self.sequences)
         part = self.sequences[names[int(rng.integers(len(names)))]]
         start = int(rng.integers(max(1, len(part) - frames * step)))

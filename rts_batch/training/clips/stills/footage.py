@@ -49,7 +49,7 @@ class Footage:
 
 
 def frame_edge(image: NDArray[np.uint8], pad: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Replaces the edges by replication, as where a search region leaves the frame. `pad`: top, left, bottom, right."""
+    """Replace the edges by replication, as where a search region leaves the frame. `pad`: top, left, bottom, right."""
     top, left, bottom, right = pad[0], pad[1], pad[2], pad[3]
     height, width = image.shape[:2]
     inner = image[top : height - bottom, left : width - right]

@@ -55,7 +55,7 @@ TRAINING = SceneOptions()
 def random_scene(
     stills: Stills, rng: np.random.Generator, options: SceneOptions = TRAINING, films: Films | None = None
 ) -> Scene:
-    """Draws a scene from the stills and, with `films`, from real footage."""
+    """Draw a scene from the stills and, with `films`, from real footage."""
     if films is not None and rng.random() < options.film:
         take = films.draw(rng, frames=FILM_FRAMES, step=int(rng.integers(1, 4)))
         if take is not None:
@@ -77,7 +77,7 @@ def _scene_in_place(
 
 
 def _film_scene(take: Take, stills: Stills, rng: np.random.Generator, options: SceneOptions) -> Scene:
-    """Returns real footage of an object, seen by a camera that moves."""
+    """Return real footage of an object, seen by a camera that moves."""
     film = tuple(np.dstack([image, mask]) for image, mask in zip(take.frames, take.masks, strict=True))
     if rng.random() < 0.5:
         film = film[::-1] if take.masks[-1].any() else film
@@ -112,7 +112,7 @@ def _pasted_scene(
 
 
 def choose_target(picture: Still, rng: np.random.Generator, kind: Kind | None = None) -> NDArray[np.uint8]:
-    """Returns the mask of an instance of `kind`, 0 or 255, larger ones likelier, sometimes with those that it touches.
+    """Return the mask of an instance of `kind`, 0 or 255, larger ones likelier, sometimes with those that it touches.
 
     People who touch a vehicle often are one target with it.
     """
@@ -130,7 +130,7 @@ def choose_target(picture: Still, rng: np.random.Generator, kind: Kind | None = 
 
 
 def _covering(size: tuple[int, int], rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Returns the pose of a picture of `size` (height, width) that fills the frame."""
+    """Return the pose of a picture of `size` (height, width) that fills the frame."""
     fill = max(FRAME[0] / size[0], FRAME[1] / size[1])
     log_scale = float(np.log(fill) + rng.uniform(0, 0.4))
     return FRAME[1] / 2, FRAME[0] / 2, log_scale, float(rng.normal(0, 0.06))
@@ -152,7 +152,7 @@ def _background(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], rng: np.random.Generator, pace: float,
     film: tuple[NDArray[np.uint8], ...] = (),
 ) -> Layer:  # fmt: skip
-    """Returns a picture that fills the frame, with the target's mask in it, if the target is part of it."""
+    """Return a picture that fills the frame, with the target's mask in it, if the target is part of it."""
     in_place = bool(mask.any())
     pose = _covering((image.shape[0], image.shape[1]), rng)
     motion = _motion(pose, rng, travel=40, change=0.8 if in_place else 0.4, pace=pace)
@@ -164,7 +164,7 @@ def _background(
 def _other_background(
     picture: Still, stills: Stills, rng: np.random.Generator, pace: float, films: Films | None
 ) -> Layer:
-    """Returns a background without the target: another picture, the target's own or real footage."""
+    """Return a background without the target: another picture, the target's own or real footage."""
     if films is not None and films.sequences and rng.random() < MOVING_BACKGROUND:
         images = films.background(rng, frames=FILM_FRAMES)
         blank = np.zeros(images[0].shape[:2], np.uint8)
@@ -178,7 +178,7 @@ def _cutout(
     picture: Still, mask: NDArray[np.uint8], place: tuple[float, float], size: float, rng: np.random.Generator,
     pace: float, *, tint: float,
 ) -> Layer:  # fmt: skip
-    """Returns the pixels of `mask` as a layer whose box has `size`² world pixels, at `place` (x, y)."""
+    """Return the pixels of `mask` as a layer whose box has `size`² world pixels, at `place` (x, y)."""
     x, y, w, h = cv2.boundingRect(mask)
     edge = 4
     rows, columns = slice(max(0, y - edge), y + h + edge), slice(max(0, x - edge), x + w + edge)
@@ -209,7 +209,7 @@ def _distractor(
     stills: Stills, picture: Still, target: NDArray[np.uint8], kind: Kind | None, place: tuple[float, float],
     size: float, rng: np.random.Generator, pace: float,
 ) -> Layer:  # fmt: skip
-    """Returns an object that could be taken for the target: itself again, a neighbour, its kind, or another."""
+    """Return an object that could be taken for the target: itself again, a neighbour, its kind, or another."""
     likeness = rng.random()
     if likeness < SAME_OBJECT_DISTRACTOR:
         mask = target
@@ -223,7 +223,7 @@ def _distractor(
 
 
 def _occluder(stills: Stills, rng: np.random.Generator, pace: float) -> Layer:
-    """Returns something that passes in front: an object, or a bar or blob cut from a picture, in fast travel."""
+    """Return something that passes in front: an object, or a bar or blob cut from a picture, in fast travel."""
     picture = stills.draw(rng)
     if rng.random() < 0.5:
         mask = choose_target(picture, rng)

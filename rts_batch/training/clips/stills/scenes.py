@@ -42,7 +42,7 @@ class Motion:
     """The way it leaves, in world pixels."""
 
     def matrix(self, t: float, extent: tuple[int, int], turned: tuple[float, float] = (0.0, 0.0)) -> Matrix:
-        """Returns the map from the layer's picture (of `extent` height, width) to the world.
+        """Return the map from the layer's picture (of `extent` height, width) to the world.
 
         A picture that is `turned` (yaw, pitch in radians) looks narrower.
         """
@@ -94,7 +94,7 @@ class Layer:
     def draw(
         self, t: float, view: Matrix, size: tuple[int, int], *, background: bool = False
     ) -> tuple[NDArray[np.uint8], tuple[slice, slice]] | None:
-        """Returns the layer at time t as RGBA and where it lies in a picture of `size`; None where out of view."""
+        """Return the layer at time t as RGBA and where it lies in a picture of `size`; None where out of view."""
         rgba = self.film[min(int(t * len(self.film)), len(self.film) - 1)] if self.film else self.rgba
         height, width = rgba.shape[:2]
         matrix = view @ self._matrix(t)
@@ -118,7 +118,7 @@ class Layer:
         return np.asarray(drawn, np.uint8), window
 
     def deformation(self, t: float) -> Displacement:
-        """Returns how far from its place each cell of a coarse grid is read at time t."""
+        """Return how far from its place each cell of a coarse grid is read at time t."""
         bend = sum(float(curve(t)) * field for curve, field in zip(self.motion.bend, self.fields, strict=True))
         for limb in self.limbs:
             bend = bend + limb.displacement(t)
@@ -148,7 +148,7 @@ class Scene:
     light: Curve
 
     def render(self, t: float, view: Matrix, size: tuple[int, int]) -> Rendering:
-        """Draws time `t` as seen through `view`, a map from the world to a picture of `size` (height, width)."""
+        """Draw time `t` as seen through `view`, a map from the world to a picture of `size` (height, width)."""
         view = view @ np.array([[1, 0, self.shake[0](t)], [0, 1, self.shake[1](t)], [0, 0, 1.0]])
         drawn = self.layers[0].draw(t, view, size, background=True)
         assert drawn is not None, "a background fills every view"
@@ -174,7 +174,7 @@ class Scene:
 
 
 def view_of(centre: tuple[float, float], scale: float, size: tuple[int, int]) -> Matrix:
-    """Returns the view that puts the world's point `centre` (x, y) in the middle of `size`, `scale` pixels a unit."""
+    """Return the view that puts the world's point `centre` (x, y) in the middle of `size`, `scale` pixels a unit."""
     return np.array(
         [[scale, 0, size[1] / 2 - scale * centre[0]], [0, scale, size[0] / 2 - scale * centre[1]], [0, 0, 1.0]]
     )
@@ -191,7 +191,7 @@ def _transform(matrix: Matrix, points: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _window(matrix: Matrix, extent: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice] | None:
-    """Returns rows and columns of `size` that a picture of `extent` covers, with a margin for bending."""
+    """Return rows and columns of `size` that a picture of `extent` covers, with a margin for bending."""
     corners = _transform(matrix, _corners(extent))
     margin = 4 + 0.12 * np.ptp(corners, axis=0)
     low = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
@@ -202,7 +202,7 @@ def _window(matrix: Matrix, extent: tuple[int, int], size: tuple[int, int]) -> t
 
 
 def _source_grid(inverse: Matrix, rows: slice, columns: slice) -> NDArray[np.float32]:
-    """Returns the picture coordinates (x, y) of every pixel of a window, `[h, w, 2]`."""
+    """Return the picture coordinates (x, y) of every pixel of a window, `[h, w, 2]`."""
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :]
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
     a = inverse.astype(np.float32)

@@ -73,7 +73,7 @@ class Still:
     objects: Objects = Objects()
 
     def targets(self, kind: Kind | None) -> tuple[int, ...]:
-        """Returns the ids to choose a target from: large ones of `kind` where there are any."""
+        """Return the ids to choose a target from: large ones of `kind` where there are any."""
         smallest = MINIMUM_TARGET_SHARE * self.instances.size
         large = tuple(i for i in self.ids if np.count_nonzero(self.instances == i) >= smallest) or self.ids
         return tuple(i for i in large if self.objects.kind(i) == kind) or large
@@ -96,7 +96,7 @@ class Stills:
         return len(self.rows)
 
     def draw(self, rng: np.random.Generator, kind: Kind | None = None) -> Still:
-        """Returns a random usable picture, with an object of `kind` where the index has any.
+        """Return a random usable picture, with an object of `kind` where the index has any.
 
         Raises:
             TrainingError: when every picture of the index is bad.
@@ -117,7 +117,7 @@ class Stills:
         )
 
     def draw_kind(self, rng: np.random.Generator) -> Kind | None:
-        """Returns a kind that the index has, by `KIND_SHARES`; None where it names none."""
+        """Return a kind that the index has, by `KIND_SHARES`; None where it names none."""
         present = [kind for kind in KIND_SHARES if kind in self._of_kind]
         if not present:
             return None
@@ -133,7 +133,7 @@ class Stills:
         return places
 
     def load(self, index: int) -> Still | None:
-        """Returns picture `index`, or None where it is bad (then it is named in the log and in `skipped`)."""
+        """Return picture `index`, or None where it is bad (then it is named in the log and in `skipped`)."""
         if index in self._cache:
             return self._cache[index]
         name, mask_name = self.rows[index]
@@ -154,7 +154,7 @@ class Stills:
 
 
 def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> Still:
-    """Decodes a picture and its instance mask.
+    """Decode a picture and its instance mask.
 
     Raises:
         TrainingError: where a file is missing or unreadable, the sizes differ or no instance is large enough.
@@ -172,7 +172,7 @@ def read_picture(path: Path, mask_path: Path, objects: Objects = Objects()) -> S
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Decodes a picture, `[H, W, 3] uint8` RGB; raises TrainingError."""
+    """Decode a picture, `[H, W, 3] uint8` RGB; raise TrainingError."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise TrainingError(f"{path}: {'not a readable picture' if path.exists() else 'no such file'}")
@@ -180,7 +180,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path | None) -> NDArray[np.uint8]:
-    """Decodes a mask of instance ids, `[H, W] uint8`; raises TrainingError."""
+    """Decode a mask of instance ids, `[H, W] uint8`; raise TrainingError."""
     mask = None if path is None else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise TrainingError(f"{path}: expected an 8-bit mask of one channel")
@@ -190,7 +190,7 @@ def read_mask(path: Path | None) -> NDArray[np.uint8]:
 def read_index(
     index: str | Path | Sequence[str | Path], *, tiers: tuple[str, ...] = ("clean",), split: Split = "train"
 ) -> Stills:
-    """Reads one index or several, keeping the stills of `tiers` that belong to `split`.
+    """Read one index or several, keeping the stills of `tiers` that belong to `split`.
 
     The split hangs on the picture's path alone: about one picture in ten is held out, the same ones for ever.
 
@@ -215,7 +215,7 @@ def read_index(
 
 
 def index_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Yields the rows of an index.
+    """Yield the rows of an index.
 
     Raises:
         TrainingError: where the file or a needed column is missing.
@@ -232,14 +232,14 @@ def index_rows(path: Path) -> Iterator[dict[str, str]]:
 
 @cache
 def objects_of(categories: str, source: str, partial: bool) -> Objects:
-    """Returns what an index's row says of its picture's objects."""
+    """Return what an index's row says of its picture's objects."""
     fallback: Kind = "animal" if source in ANIMAL_SOURCES else "other"
     kinds = tuple(kind_of(name) for name in categories.split(";") if name) or (fallback,)
     return Objects(kinds, partial)
 
 
 def kind_of(category: str) -> Kind:
-    """Returns the kind of a COCO category."""
+    """Return the kind of a COCO category."""
     if category == "person":
         return "person"
     return "vehicle" if category in VEHICLES else "animal" if category in ANIMALS else "other"

@@ -42,7 +42,7 @@ class StillClips:
     frames: int = 4
 
     def __call__(self, rng: np.random.Generator) -> Clip:
-        """Makes one clip; scenes whose first frame shows too little of the target are drawn again."""
+        """Make one clip; scenes whose first frame shows too little of the target are drawn again."""
         while True:
             clip = self._attempt(rng)
             if clip is not None:
@@ -91,7 +91,7 @@ class StillClips:
     def _search_region(
         self, box: tuple[float, float, float, float], search: float, rng: np.random.Generator, *, first: bool
     ) -> Matrix:
-        """Returns the view of the search region around a box, as badly centred and scaled as a tracker's."""
+        """Return the view of the search region around a box, as badly centred and scaled as a tracker's."""
         x, y, w, h = box
         side = float(np.sqrt(max(w * h, 16.0)))
         spread, wide = (0.05, 0.15) if first else (0.15, 0.3)
@@ -105,7 +105,7 @@ class StillClips:
 
 
 def _world_box(scene: Scene, t: float) -> tuple[float, float, float, float] | None:
-    """Returns the box of the target's visible part at time t in the world, from a coarse drawing."""
+    """Return the box of the target's visible part at time t in the world, from a coarse drawing."""
     step, margin = 4, 0.25
     size = (int(FRAME[0] * (1 + 2 * margin)) // step, int(FRAME[1] * (1 + 2 * margin)) // step)
     view = view_of((FRAME[1] / 2, FRAME[0] / 2), 1 / step, size)
@@ -117,13 +117,13 @@ def _world_box(scene: Scene, t: float) -> tuple[float, float, float, float] | No
 
 
 def mask_box(mask: NDArray[np.uint8]) -> tuple[float, float, float, float]:
-    """Returns the tight box x, y, w, h of a mask, `ABSENT_BOX` where it is empty."""
+    """Return the tight box x, y, w, h of a mask, `ABSENT_BOX` where it is empty."""
     x, y, w, h = cv2.boundingRect(mask)
     return (float(x), float(y), float(w), float(h)) if w else ABSENT_BOX
 
 
 def _remembered(target: NDArray[np.uint8], others: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Returns a mask as a tracker may have left it a frame ago: right, ragged, gone or elsewhere."""
+    """Return a mask as a tracker may have left it a frame ago: right, ragged, gone or elsewhere."""
     kind = rng.random()
     if kind < 0.35:
         return np.zeros(target.shape, np.float32)

@@ -54,7 +54,7 @@ class WholeFrameClips:
     options: SceneOptions = RUNS
 
     def __call__(self, rng: np.random.Generator) -> Clip:
-        """Makes one clip; scenes whose first frame shows too little of the target are drawn again."""
+        """Make one clip; scenes whose first frame shows too little of the target are drawn again."""
         while True:
             clip = self._attempt(rng)
             if clip is not None:
@@ -83,14 +83,14 @@ class WholeFrameClips:
 
 
 def camera(size: tuple[int, int]) -> Matrix:
-    """Returns the view that shows the world's frame in a picture of `size` (height, width)."""
+    """Return the view that shows the world's frame in a picture of `size` (height, width)."""
     return view_of((FRAME[1] / 2, FRAME[0] / 2), max(size[0] / FRAME[0], size[1] / FRAME[1]), size)
 
 
 def exposed(
     scene: Scene, t: float, shutter: float, view: Matrix, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns a picture that was exposed from t − shutter/2 to t + shutter/2, and the target's mask at t, 0 or 1."""
+    """Return a picture that was exposed from t − shutter/2 to t + shutter/2, and the target's mask at t, 0 or 1."""
     drawn = scene.render(t, view, size)
     mask = (drawn.target >= SOLID).astype(np.uint8)
     if not shutter:
@@ -117,7 +117,7 @@ class TruthClip:
 
 
 def rendered(scene: Scene, frames: int, size: tuple[int, int] = FRAME) -> TruthClip:
-    """Draws the whole frame of a scene at `frames` instants from t = 0 to 1."""
+    """Draw the whole frame of a scene at `frames` instants from t = 0 to 1."""
     view = camera(size)
     drawn = [scene.render(float(t), view, size) for t in np.linspace(0, 1, frames)]
     return TruthClip(
@@ -138,7 +138,7 @@ def truth_clips(
     size: tuple[int, int] = FRAME,
     smallest_start: int = 400,
 ) -> Iterator[TruthClip]:
-    """Yields `count` clips; those whose target shows fewer than `smallest_start` pixels at first are drawn again."""
+    """Yield `count` clips; those whose target shows fewer than `smallest_start` pixels at first are drawn again."""
     index = 0
     while count:
         scene = random_scene(stills, clip_generator(seed, index), options, films)

@@ -23,7 +23,7 @@ JPEG_QUALITY = 92
 
 
 def write_clips(clips: Iterable[TruthClip], out: Path) -> list[str]:
-    """Writes clips one after the other and returns their names."""
+    """Write clips one after the other and return their names."""
     names = []
     for place, clip in enumerate(clips):
         name = f"clip-{place:03d}"
