@@ -150,7 +150,7 @@ class TrackerConfig(_Config):
     dense_frames: int = 100
     """The models are trained on every frame before this one, counting the first as 1."""
     train_interval: int = 20
-    """… and after it on every frame so many behind the last."""
+    """… and after that on every frame that is so many after the last."""
 
     # Box initialisation
     sta_search_area_scale: float = 4.0

@@ -130,3 +130,11 @@ def test_the_python_of_the_readme_compiles_and_its_imports_exist() -> None:
     for block in re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL):
         compile(block, "README.md", "exec")
         exec("\n".join(line for line in block.splitlines() if line.startswith("from ")), {})
+
+
+def test_the_code_of_the_style_page_is_the_repositorys() -> None:
+    style = (REPOSITORY / "docs" / "development.md").read_text().partition("## Style")[2]
+    quotes = re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```", style, flags=re.DOTALL)
+    assert len(quotes) == style.count("```python") > 4
+    for path, code in quotes:
+        assert code in (REPOSITORY / path).read_text(), f"{path} no longer has this:\n{code}"

@@ -87,7 +87,7 @@ class Channel:
             self._line.send(message)
 
     def hear(self, patience: float | None = None) -> dict[str, Any]:
-        """Wait for the next word. Raise Died where the process is gone or hangs, ValueError where what it says is no message."""
+        """Wait for the next word. Raise Died where the process is gone or hangs, ValueError at what is no message."""
         patience = self.limits.silence if patience is None else patience
         try:
             while not self._line.wait(patience):
