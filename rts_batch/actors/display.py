@@ -14,12 +14,20 @@ LINE_SECONDS = 5.0
 
 
 class Display(Protocol):
-    """Shows a run to somebody. `update` is called often; `note` says one thing that matters."""
+    """Shows a run to somebody. It may be given words before it is entered, and `update` is called often."""
 
     def __enter__(self) -> Display: ...
     def __exit__(self, *_: object) -> None: ...
     def update(self, progress: RunProgress) -> None: ...
-    def note(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Say one thing that matters."""
+
+    def step(self, text: str) -> None:
+        """Say what begins now and may take a while."""
+
+    def detail(self, text: str) -> None:
+        """Say what only who looks for trouble wants to know."""
 
 
 class SilentDisplay:
@@ -37,8 +45,21 @@ class SilentDisplay:
     def note(self, text: str) -> None:
         pass
 
+    def step(self, text: str) -> None:
+        pass
 
-class LineDisplay:
+    def detail(self, text: str) -> None:
+        pass
+
+
+class QuietDisplay(SilentDisplay):
+    """Failures and warnings on standard error, and nothing else."""
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class LineDisplay(QuietDisplay):
     """One line every few seconds: JSON objects on `stream` with `as_json`, else plain words on standard error."""
 
     def __init__(
@@ -55,12 +76,6 @@ class LineDisplay:
         self._clock = clock
         self._last: float | None = None
 
-    def __enter__(self) -> LineDisplay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def update(self, progress: RunProgress) -> None:
         now = self._clock()
         if self._last is not None and now - self._last < self._interval:
@@ -70,21 +85,23 @@ class LineDisplay:
             running = {video.video_id: video.frames for video in progress.running.values()}
             self._print(json.dumps({"event": "status", **progress.to_dict(), "frames_by_video": running}))
         else:
-            finished = progress.done + progress.already_done
+            finished, expected = progress.done + progress.already_done, progress.expected_frames
+            frames = f"{progress.frames} frames" if expected is None else f"{progress.frames} of ~{expected} frames"
             self._print(
                 f"{finished}/{progress.videos} videos done, {progress.failed} failed, {len(progress.running)} running, "
-                f"{progress.frames} frames, {progress.to_dict()['frames_per_second']} frames/s"
+                f"{frames}, {progress.to_dict()['frames_per_second']} frames/s{time_left(progress)}"
             )
 
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+    def step(self, text: str) -> None:
+        if not self._as_json:
+            self._print(text)
 
     def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
 
 class BarDisplay:
-    """A bar for the run and one for every video in flight, on a terminal."""
+    """A bar for the run, of frames as far as their number is known, and one for every video in flight."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -111,12 +128,16 @@ class BarDisplay:
         self._bars.stop()
 
     def update(self, progress: RunProgress) -> None:
-        speed = progress.to_dict()["frames_per_second"]
+        finished = progress.done + progress.already_done + progress.failed
+        speed, expected = progress.to_dict()["frames_per_second"], progress.expected_frames
+        failed = f", {progress.failed} failed" if progress.failed else ""
+        of_videos = "" if expected is None else f", {finished} of {progress.videos} videos"
         self._bars.update(
             self._overall,
-            total=progress.videos,
-            completed=progress.done + progress.already_done + progress.failed,
-            unit=f"videos, {speed} frames/s" + (f", {progress.failed} failed" if progress.failed else ""),
+            description="videos" if expected is None else "frames",
+            total=progress.videos if expected is None else expected,
+            completed=finished if expected is None else progress.frames,
+            unit=f"{speed} frames/s{of_videos}{failed}{time_left(progress)}",
         )
         for key in self._by_key.keys() - progress.running.keys():
             self._bars.remove_task(self._by_key.pop(key))
@@ -129,9 +150,28 @@ class BarDisplay:
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
 
+    def step(self, text: str) -> None:
+        self.note(f"{text} …")
 
-def choose_display(*, as_json: bool, stream: TextIO) -> Display:
+    def detail(self, text: str) -> None:
+        pass
+
+
+def time_left(progress: RunProgress) -> str:
+    """Words for how long a run will probably take yet, after a comma; nothing where that is not known."""
+    left = progress.seconds_left
+    if left is None or left < 1:
+        return ""
+    hours, minutes = divmod(round(left / 60), 60)
+    if left < 90:
+        return f", ~{left:.0f} s left"
+    return f", ~{hours} h {minutes} min left" if hours else f", ~{minutes} min left"
+
+
+def choose_display(*, as_json: bool, stream: TextIO, quiet: bool = False) -> Display:
     """Bars where standard error is a terminal, lines elsewhere; with `as_json` JSON lines on `stream`."""
     if as_json:
         return LineDisplay(stream=stream, as_json=True)
+    if quiet:
+        return QuietDisplay()
     return BarDisplay() if sys.stderr.isatty() else LineDisplay()

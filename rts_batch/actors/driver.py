@@ -52,9 +52,10 @@ class Driver:
     status_due: float = 0.0
 
     def __post_init__(self) -> None:
-        self.progress = RunProgress(videos=self.plan.videos, already_done=self.plan.done)
+        lengths = expected_lengths(self.plan.left)
+        self.progress = RunProgress(videos=self.plan.videos, already_done=self.plan.done, guesses=lengths)
         self.folder = self.prepared.folder
-        self.coordinator = Coordinator(self.plan.left, lengths=expected_lengths(self.plan.left))
+        self.coordinator = Coordinator(self.plan.left, lengths=lengths)
 
     def run(self) -> bool:
         """Run what is left; return whether it was interrupted."""
@@ -73,6 +74,7 @@ class Driver:
             workers = min(self.prepared.workers, len(self.plan.left))
             resources = {name: workers * amount for name, amount in self.settings.resources.items()}
             cpus = workers * self.settings.cpus_per_worker
+            self.display.step("starting Ray" if local else f"connecting to the cluster at {self.settings.address}")
             with ray_session(self.settings.address, folder=scratch, cpus=cpus, resources=resources):
                 return self._run_pool(worker_settings, workers)
 
@@ -129,6 +131,7 @@ class Driver:
     def finished(self, task: VideoTask, event: Finished, earlier: tuple[FailedAttempt, ...]) -> None:
         for text in event.warnings:
             self._warn(f"{task.video_id}: {text}")
+        self.display.detail(f"done: {task.video_id}: {event.frames} frames in {event.seconds:.1f} s")
         if task.key in self.plan.failed_before:
             self._try(lambda: self.folder.forget_failure(task))
         if before := self.plan.replaces.get(task.key):

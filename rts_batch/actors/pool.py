@@ -265,8 +265,9 @@ class Pool:
         failures = self._coordinator.failed(task.key, failure)
         if failures is None:
             self._progress.retries += 1
+            self._display.detail(f"again: {task.video_id}: {failure.message or failure.error} (on {failure.worker})")
             return
-        self._progress.failed += 1
+        self._progress.give_up(task.key)
         self._outcome.given_up(task, failures)
 
     def _free(self, member: Member, key: str) -> VideoTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rts_batch.actors.sizing import choose_size
 from rts_batch.errors import ManifestError
@@ -12,6 +13,7 @@ from rts_batch.manifest.boxes import nested_boxes
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.record import RunRecord, versions
 from rts_batch.runs.settings import RunSettings, Scope
+from rts_batch.weights.publications import DEFAULT_WEIGHTS, NAMES
 from rts_batch.worker.prompts import BOX_NEEDS_STA
 from rts_batch.worker.tracker import TrackerDescription, find_factory
 
@@ -37,19 +39,40 @@ class Prepared:
         return [*self.manifest.warnings, *of_overlap]
 
 
+def finished(manifest: Manifest, folder: RunFolder, settings: RunSettings, scope: Scope) -> RunRecord | None:
+    """The run's record where every video of the manifest is done under these settings, else None.
+
+    It takes the weights by the name that the run has recorded, and reads neither them nor any library for networks.
+    """
+    record = folder.record()
+    if record is None or not _is_asked_for(record, settings):
+        return None
+    keys, done = {task.key for task in manifest.tasks}, folder.done()
+    return record if folder.ours(manifest) <= done <= keys and not folder.failed() else None
+
+
+def _is_asked_for(record: RunRecord, settings: RunSettings) -> bool:
+    recorded = record.settings
+    weights = settings.weights or (DEFAULT_WEIGHTS if settings.tracker == RunSettings.tracker else None)
+    if weights is not None and weights not in NAMES:
+        weights = uris.without_query(str(Path(weights).absolute()) if Path(weights).exists() else weights)
+    return (
+        weights in (None, recorded.get("weights"))
+        and settings.profile in ("auto", record.results.get("profile", "exact"))
+        and all(recorded.get(name) == settings.to_dict()[name] for name in ("tracker", "tracker_options", "overlap"))
+    )
+
+
 def look(
     manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
 ) -> tuple[Prepared, Plan]:
     """Check everything that can be checked, and say what a submission would do. Raise as `submit` does."""
-    prepared = prepare(manifest_uri, out, settings, scope=scope, skip_invalid=skip_invalid)
+    prepared = prepare(read_manifest(manifest_uri, skip_invalid=skip_invalid), out, settings, scope=scope)
     return prepared, prepared.folder.look(prepared.manifest, prepared.record, scope)
 
 
-def prepare(
-    manifest_uri: str, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE, skip_invalid: bool = False
-) -> Prepared:
+def prepare(manifest: Manifest, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE) -> Prepared:
     """Check everything that can be checked without the run's folder being ours. Raise as `submit` does."""
-    manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
     folder = RunFolder(out, scope.shard)
     begun = folder.record()
     if settings.profile == "auto" and begun is not None:

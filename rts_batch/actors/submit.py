@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from rts_batch.actors.display import Display
 from rts_batch.actors.driver import Driver
-from rts_batch.actors.prepare import DEFAULT_SCOPE, Prepared, prepare
+from rts_batch.actors.prepare import DEFAULT_SCOPE, Prepared, finished, prepare
 from rts_batch.actors.summary import Summary
 from rts_batch.io.storage import uris
+from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
+from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings, Scope
 
 
@@ -34,8 +37,16 @@ def submit(
         WeightsError: The weights cannot be used.
         ClusterError: Ray or the device cannot be used.
     """
-    prepared = prepare(manifest_uri, out, settings, scope=scope, skip_invalid=skip_invalid)
-    folder, tracker, manifest = prepared.folder, prepared.tracker, prepared.manifest
+    started = time.monotonic()
+    display.step(f"reading {uris.safe_uri(manifest_uri)}")
+    manifest = read_manifest(manifest_uri, skip_invalid=skip_invalid)
+    folder = RunFolder(out, scope.shard)
+    record = finished(manifest, folder, settings, scope)
+    if record is not None:
+        return _nothing_to_do(manifest, folder, record, time.monotonic() - started)
+    display.step(f"{len(manifest.tasks)} videos; loading the weights")
+    prepared = prepare(manifest, out, settings, scope=scope)
+    folder = prepared.folder
     with Lease(folder.paths.lease, note=display.note) as lease:
         refuse_other_divisions(folder, note=display.note)
         plan = folder.prepare(manifest, prepared.record, scope)
@@ -51,27 +62,53 @@ def submit(
             lease=lease,
         )
         interrupted = driver.run() if plan.left else False
-        summary = Summary(
-            out=folder.uri,
-            weights=uris.safe_uri(tracker.weights),
-            videos=plan.videos,
-            done=plan.done + driver.progress.done,
-            already_done=plan.done,
-            failures=tuple(driver.failures),
-            left_out=manifest.invalid,
-            frames=driver.progress.finished_frames,
-            seconds=driver.progress.seconds if plan.left else 0.0,
-            interrupted=interrupted,
-            step_seconds=driver.progress.step_seconds,
-            states=driver.progress.states,
-            video_seconds=driver.progress.video_seconds,
-            stopped=driver.stopped,
-            warnings=(*warnings, *driver.warnings),
-        )
+        summary = _summary(driver, interrupted, warnings, time.monotonic() - started)
         folder.put_summary(summary.to_dict())
         folder.put_status({**driver.status(), "state": "interrupted" if interrupted else "ended"})
         folder.forget_cancel()
     return summary
+
+
+def _summary(driver: Driver, interrupted: bool, warnings: list[str], seconds: float) -> Summary:
+    """How a submission went, `seconds` long, with the warnings from before it began."""
+    plan, progress = driver.plan, driver.progress
+    return Summary(
+        out=driver.folder.uri,
+        weights=uris.safe_uri(driver.prepared.tracker.weights),
+        videos=plan.videos,
+        done=plan.done + progress.done,
+        already_done=plan.done,
+        failures=tuple(driver.failures),
+        left_out=driver.prepared.manifest.invalid,
+        frames=progress.finished_frames,
+        seconds=progress.seconds if plan.left else 0.0,
+        command_seconds=seconds,
+        interrupted=interrupted,
+        step_seconds=progress.step_seconds,
+        states=progress.states,
+        video_seconds=progress.video_seconds,
+        stopped=driver.stopped,
+        warnings=(*warnings, *driver.warnings),
+    )
+
+
+def _nothing_to_do(manifest: Manifest, folder: RunFolder, record: RunRecord, seconds: float) -> Summary:
+    """The summary of a submission of a run that is finished; the one in its folder stays."""
+    videos = len(folder.ours(manifest))
+    return Summary(
+        out=folder.uri,
+        weights=uris.safe_uri(str(record.settings.get("weights"))),
+        videos=videos,
+        done=videos,
+        already_done=videos,
+        failures=(),
+        left_out=manifest.invalid,
+        frames=0,
+        seconds=0.0,
+        command_seconds=seconds,
+        interrupted=False,
+        warnings=manifest.warnings,
+    )
 
 
 def refuse_other_divisions(folder: RunFolder, *, note: Callable[[str], None] = lambda text: None) -> None:

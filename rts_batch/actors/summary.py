@@ -43,6 +43,8 @@ class Summary:
     """The whole of it."""
     states: Mapping[str, int] = field(default_factory=dict)
     """Rows in each state, of the videos finished now."""
+    command_seconds: float = 0.0
+    """From the reading of the manifest to the end; `seconds` counts from the first worker that was asked for."""
     stopped: bool = False
     """Too many videos failed (`Scope.max_failures`), so nothing more was handed out."""
 
@@ -74,6 +76,7 @@ class Summary:
             "not_started": self.videos - self.done - len(self.failures),
             "frames": self.frames,
             "seconds": round(self.seconds, 2),
+            "command_seconds": round(self.command_seconds, 2),
             "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2),
             "states": dict(self.states),
             "doubted": None if self.doubted is None else round(self.doubted, 4),

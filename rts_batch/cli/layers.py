@@ -27,7 +27,7 @@ PREFIX: Final = "RTS_BATCH_"
 FILE_VARIABLE: Final = f"{PREFIX}SETTINGS"
 OF_ONE_SUBMISSION: Final = frozenset(
     {"manifest", "out", "redo_changed", "shard", "limit", "detach", "dry_run", "as_json", "tracker", "help"}
-    | {"settings_file", "show_settings"}
+    | {"settings_file", "show_settings", "quiet", "verbose"}
 )
 """Parameters of `submit` that say what it does now, not how runs are done: no layer but the command line has them."""
 

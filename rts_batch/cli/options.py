@@ -57,3 +57,7 @@ OtherDeviceOption = Annotated[DeviceName | None, typer.Option(help="Another devi
 OtherAddressOption = Annotated[str | None, typer.Option(help="Another Ray than the run began with.")]
 TrackerOption = Annotated[str, typer.Option(hidden=True)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but failures, warnings and errors.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more, and write it all into log.txt in the run's folder.")
+]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rts_batch.cli.output import print_json
+from rts_batch.errors import RtsBatchError
 from rts_batch.runs.settings import RunSettings, Scope
 
 if TYPE_CHECKING:
@@ -35,27 +36,44 @@ class Submission:
     scope: Scope
     skip_invalid: bool = False
     as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
     def run(self, *, again: list[str]) -> None:
         """Does it, prints how it went and ends with that exit code; `again` is the command that goes on with it."""
-        from rts_batch.actors.display import choose_display
-        from rts_batch.actors.submit import submit
-
-        summary = submit(
-            self.manifest,
-            self.out,
-            self.settings,
-            display=choose_display(as_json=self.as_json, stream=sys.stdout),
-            scope=self.scope,
-            skip_invalid=self.skip_invalid,
-        )
+        summary = self._submit()
         if self.as_json:
             print_json("summary", summary.to_dict())
         else:
-            _print_summary(summary, self.scope)
+            if not self.quiet:
+                _print_summary(summary, self.scope)
             if summary.interrupted:
                 print(f"interrupted; to go on: {shlex.join(['rts-batch', *again])}", file=sys.stderr)
         raise typer.Exit(summary.exit_code)
+
+    def _submit(self) -> Summary:
+        from rts_batch.actors.display import choose_display
+        from rts_batch.actors.log import LoggedDisplay
+        from rts_batch.actors.submit import submit
+        from rts_batch.runs.folder import RunFolder
+
+        folder = RunFolder(self.out, self.scope.shard)
+        shown = choose_display(as_json=self.as_json, stream=sys.stdout, quiet=self.quiet)
+        display = LoggedDisplay(shown, folder.paths.log, details=not self.quiet) if self.verbose else shown
+        try:
+            return submit(
+                self.manifest,
+                self.out,
+                self.settings,
+                display=display,
+                scope=self.scope,
+                skip_invalid=self.skip_invalid,
+            )
+        except RtsBatchError as error:
+            if isinstance(display, LoggedDisplay) and folder.record() is not None:
+                display.add(f"error: {error}")
+                display.write()
+            raise
 
     def detach(self) -> None:
         """Has the cluster do it as a job."""
@@ -74,10 +92,10 @@ class Submission:
     def show_plan(self, *, warn: bool = True) -> None:
         """Says what would be done, and writes and starts nothing."""
         from rts_batch.actors.prepare import look
-        from rts_batch.manifest.lengths import expected_lengths
+        from rts_batch.worker.lengths import read_lengths
 
         prepared, plan = look(self.manifest, self.out, self.settings, scope=self.scope, skip_invalid=self.skip_invalid)
-        lengths = expected_lengths(plan.left)
+        lengths = read_lengths(plan.left)
         frames, unknown = sum(lengths.values()), sum(not length for length in lengths.values())
         targets = sum(len(task.targets) for task in plan.left)
         warnings = [*prepared.warnings, *(plan.warnings if warn else ())]
@@ -115,6 +133,7 @@ class Submission:
         """
         words = [f"--out={self.out}", *_settings_words(self.settings), *scope_words(self.scope)]
         words += ["--skip-invalid"] * self.skip_invalid + ["--json"] * self.as_json
+        words += ["--quiet"] * self.quiet + ["--verbose"] * self.verbose
         return [*words, "--", self.manifest]
 
     def elsewhere(self) -> Submission:
@@ -164,7 +183,10 @@ def _print_summary(summary: Summary, scope: Scope) -> None:
     left = f", {content['not_started']} left" if content["not_started"] else ""
     print(f"videos   {summary.done} of {summary.videos} done{already}, {len(summary.failures)} failed{left}")
     if summary.frames:
-        print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s")
+        whole = f" ({summary.command_seconds:.1f} s with starting and ending)"
+        print(f"frames   {summary.frames} in {summary.seconds:.1f} s, {content['frames_per_second']} frames/s{whole}")
+    elif summary.already_done and summary.already_done == summary.videos:
+        print("nothing  was left to do")
     if content["efficiency"]:
         rest = [(step, seconds) for step, seconds in summary.step_seconds.items() if step != "track"]
         shares = ", ".join(f"{step} {seconds / summary.video_seconds:.0%}" for step, seconds in rest)

@@ -23,11 +23,13 @@ from rts_batch.cli.options import (
     OtherDeviceOption,
     OutOption,
     OverlapOption,
+    QuietOption,
     RedoChangedOption,
     RunArgument,
     ShardOption,
     SkipInvalidOption,
     TrackerOption,
+    VerboseOption,
     WeightsOption,
     WorkersOption,
 )
@@ -106,6 +108,8 @@ def submit(
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Say what every setting is and where it came from; start nothing.")
     ] = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
     tracker: TrackerOption = RunSettings.tracker,
 ) -> None:
@@ -142,7 +146,9 @@ def submit(
         address=address,
     )
     scope = _scope(shard, limit, on_error, max_failures, redo_changed=redo_changed)
-    submission = Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json)
+    submission = Submission(
+        manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json, quiet=quiet, verbose=verbose
+    )
     if dry_run:
         submission.show_plan()
     elif detach:
@@ -184,12 +190,14 @@ def resume(
     on_error: OnErrorOption = "continue",
     max_failures: MaxFailuresOption = None,
     address: OtherAddressOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a run, with the manifest and the settings in its folder."""
     scope = _scope(shard, limit, on_error, max_failures)
     changed = {"workers": workers, "lanes": lanes, "device": device, "address": address}
-    begun = _begun(run, scope, changed, as_json)
+    begun = dataclasses.replace(_begun(run, scope, changed), as_json=as_json, quiet=quiet, verbose=verbose)
     again = ["resume", run, *scope_words(scope)]
     if not corrections:
         begun.run(again=again)
@@ -206,16 +214,19 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="The videos that failed; required.")] = False,
     workers: WorkersOption = None,
     address: OtherAddressOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Try the videos again that a run gave up, and no others."""
     if not failed:
         raise UsageError("say what to try again: --failed; to go on with everything that is left, use resume")
     changed = {"workers": workers, "address": address}
-    _begun(run, Scope(only_failed=True), changed, as_json).run(again=["retry", run, "--failed"])
+    begun = _begun(run, Scope(only_failed=True), changed)
+    dataclasses.replace(begun, as_json=as_json, quiet=quiet, verbose=verbose).run(again=["retry", run, "--failed"])
 
 
-def _begun(run: str, scope: Scope, changed: dict[str, Any], as_json: bool) -> Submission:
+def _begun(run: str, scope: Scope, changed: dict[str, Any]) -> Submission:
     """The submission that goes on with a run's folder; `changed` are settings that replace the recorded ones."""
     from rts_batch.runs.folder import RunFolder
 
@@ -225,7 +236,7 @@ def _begun(run: str, scope: Scope, changed: dict[str, Any], as_json: bool) -> Su
         raise RunFolderError(f"{folder.uri} is not a run's folder that says how it was begun; use submit")
     given = {name: value for name, value in changed.items() if value is not None}
     settings = dataclasses.replace(RunSettings.from_dict(record.settings), **given)
-    return Submission(folder.paths.manifest, folder.uri, settings, scope, as_json=as_json)
+    return Submission(folder.paths.manifest, folder.uri, settings, scope)
 
 
 def _scope(

@@ -93,8 +93,8 @@ class RowFilter:
         doubted &= states != "prompt"
         if self.states is not None:
             doubted |= ~np.isin(states, list(self.states))
-        known_absent = (states == "lost") & np.isnan(table["score"].to_numpy())
-        return doubted & ~known_absent
+        known_absent: NDArray[np.bool_] = (states == "lost") & np.isnan(table["score"].to_numpy())
+        return np.logical_and(doubted, ~known_absent)
 
 
 def _reaches(value: float | None, least: float) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 from rts_batch.io.storage import uris
 from rts_batch.manifest.task import VideoTask
 
-__all__ = ["expected_lengths"]
+__all__ = ["expected_lengths", "frames_of_task"]
 
 MOST_LOOKED_AT: Final = 20_000
 """Videos without a given length beyond which none is looked at."""
@@ -41,4 +41,9 @@ def _expected_length(task: VideoTask) -> int:
                 length = path.stat().st_size // BYTES_PER_FRAME
         except OSError:
             length = 0
+    return frames_of_task(task, length)
+
+
+def frames_of_task(task: VideoTask, length: int) -> int:
+    """How many frames of a video of so many a task covers."""
     return max(0, min(length, task.end if task.end is not None else length) - task.start)

@@ -124,6 +124,10 @@ class RunFolder:
         files.delete(self.paths.cancel)
         return plan
 
+    def ours(self, manifest: Manifest) -> set[str]:
+        """Keys of the manifest's videos that are in this shard."""
+        return {task.key for task in manifest.tasks if self._is_ours(task)}
+
     def _is_ours(self, task: VideoTask) -> bool:
         """By the digest, so that a growing manifest moves no video to another shard."""
         return self.shard is None or int(task.digest, 16) % self.shard.count == self.shard.index - 1

@@ -12,10 +12,11 @@
     status.json             how far the present submission, or the last one, has come
     summary.json            the last submission's result
     cancel.json             asks the present submission to stop
+    log.txt                 what submissions with `--verbose` said, line by line
     replaced.json           keys of rows that have changed since → the keys that their videos have now
     corrections.csv         rows that correct labels, to be tracked again; see `rts_batch.runs.corrections`
 
-A submission of one shard has `lease-<i>-of-<n>.json`, `status-…`, `summary-…` and `cancel-…` of its own.
+A submission of one shard has `lease-<i>-of-<n>.json`, `status-…`, `summary-…`, `cancel-…` and `log-….txt` of its own.
 
 `<key>` is `VideoTask.key`, which covers every manifest field of the video. A listing of `masks/` alone says what is
 left; everything else is for people. A folder that `rts-batch compact` wrote has masks files of many videos, and in
@@ -131,8 +132,12 @@ class RunPaths:
     def corrections(self) -> str:
         return self._join("corrections.csv")
 
-    def _of_submission(self, name: str) -> str:
-        return self._join(f"{name}-{self.shard}.json" if self.shard else f"{name}.json")
+    @property
+    def log(self) -> str:
+        return self._of_submission("log", "txt")
+
+    def _of_submission(self, name: str, suffix: str = "json") -> str:
+        return self._join(f"{name}-{self.shard}.{suffix}" if self.shard else f"{name}.{suffix}")
 
     def _join(self, *parts: str) -> str:
         return uris.join(self.uri, *parts)

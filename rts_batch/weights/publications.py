@@ -15,7 +15,7 @@ from typing import Final
 
 from rts_batch.errors import WeightsError
 
-__all__ = ["BUILT_IN", "NAMES", "PUBLISHED", "Publication", "cache_folder", "cached"]
+__all__ = ["BUILT_IN", "DATA", "DEFAULT_WEIGHTS", "NAMES", "PUBLISHED", "Publication", "cache_folder", "cached"]
 
 CACHE_VARIABLE: Final = "RTS_BATCH_CACHE"
 
@@ -63,6 +63,12 @@ PUBLISHED: Final[Mapping[str, Publication]] = MappingProxyType(
 
 BUILT_IN: Final = ("rts-mini", "rts-mini-untrained")
 """Weights that come with the package."""
+
+DATA: Final = Path(__file__).parent / "data"
+"""Weights files that the package brings along."""
+
+DEFAULT_WEIGHTS: Final = "rts-mini" if (DATA / "rts-mini.safetensors").is_file() else "rts-mini-untrained"
+"""The trained small network where this release brings it."""
 
 NAMES: Final = (*BUILT_IN, *PUBLISHED)
 """What stands for weights wherever a file of them may; any other word is a path or a URI."""

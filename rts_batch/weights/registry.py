@@ -17,7 +17,7 @@ from rts_batch.model.sta import STA
 from rts_batch.weights.file import StaWeights, Weights, is_weights_file, load_weights_file, make_weights, save_weights
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.official import OfficialNetwork, load_checkpoint
-from rts_batch.weights.publications import BUILT_IN, NAMES, PUBLISHED, cached
+from rts_batch.weights.publications import BUILT_IN, DATA, NAMES, PUBLISHED, cached
 from rts_batch.weights.untrained import untrained_state
 
 __all__ = [
@@ -33,9 +33,6 @@ __all__ = [
     "make_weights",
     "save_weights",
 ]
-
-DATA: Final = Path(__file__).parent / "data"
-"""Weights files that the package brings along."""
 
 _OFFICIAL_LICENCE: Final = "not stated in the file; its authors' terms apply"
 

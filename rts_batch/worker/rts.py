@@ -19,8 +19,8 @@ from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.weights.inference import fast_networks
-from rts_batch.weights.publications import NAMES
-from rts_batch.weights.registry import DATA, Weights, default_quality, load_weights
+from rts_batch.weights.publications import DEFAULT_WEIGHTS, NAMES
+from rts_batch.weights.registry import Weights, default_quality, load_weights
 from rts_batch.worker.tracker import TrackerDescription
 
 PREFERRED_THREADS: Final = {"mobilenetv2": 1, "resnet50": 4}
@@ -45,7 +45,7 @@ class RtsFactory:
             WeightsError: The weights cannot be used.
             ClusterError: The device is not there.
         """
-        name = settings.weights or _default_weights()
+        name = settings.weights or DEFAULT_WEIGHTS
         device = _choose_device(settings)
         profile = _choose_profile(settings, device)
         if profile == "tf32" and device == "cpu":
@@ -118,11 +118,6 @@ class RtsTracker:
         if state is not None:
             scene.restore(state)
         return scene
-
-
-def _default_weights() -> str:
-    """The trained small network where this release brings it."""
-    return "rts-mini" if (DATA / "rts-mini.safetensors").is_file() else "rts-mini-untrained"
 
 
 def _is_untrained(weights: Weights) -> bool:

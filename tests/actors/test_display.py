@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from rts_batch.actors.display import BarDisplay, LineDisplay
+from rts_batch.actors.display import BarDisplay, LineDisplay, QuietDisplay, choose_display, time_left
 from rts_batch.actors.progress import RunProgress, VideoProgress
 
 
@@ -59,3 +59,33 @@ def test_bars_follow_the_videos_in_flight(progress: RunProgress, capsys: pytest.
         assert len(display._bars.tasks) == 1
         display.note("[not markup]")
     assert "[not markup]" in capsys.readouterr().err
+
+
+def test_the_main_bar_is_of_frames_where_their_number_is_known(progress: RunProgress) -> None:
+    progress = RunProgress(videos=5, guesses={"a": 20, "b": 20}, running={"a": VideoProgress("one", 10, 40)})
+    progress.started -= 30
+    with BarDisplay() as display:
+        display.update(progress)
+        main = display._bars.tasks[0]
+        # The one video that is open is twice as long as it was thought to be, so the other probably is, too.
+        assert (main.description, main.completed, main.total) == ("frames", 10, 80)
+        assert "0 of 5 videos" in main.fields["unit"]
+        assert main.fields["unit"].endswith(" min left")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.5, ""), (80, ", ~80 s left"), (600, ", ~10 min left")])
+def test_the_time_that_is_left(seconds: float, words: str) -> None:
+    progress = RunProgress(videos=2, guesses={"a": 10, "b": 10}, running={"a": VideoProgress("one", 10, 10)})
+    progress.started -= seconds
+    assert time_left(progress) == words
+    assert time_left(RunProgress(videos=2)) == ""
+
+
+def test_quiet_says_what_matters(progress: RunProgress, capsys: pytest.CaptureFixture[str]) -> None:
+    display = choose_display(as_json=False, stream=io.StringIO(), quiet=True)
+    assert isinstance(display, QuietDisplay)
+    with display:
+        display.step("reading")
+        display.update(progress)
+        display.note("failed: one")
+    assert capsys.readouterr() == ("", "failed: one\n")

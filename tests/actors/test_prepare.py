@@ -8,6 +8,7 @@ import pytest
 
 from rts_batch.actors.prepare import DEFAULT_SCOPE, prepare
 from rts_batch.config import Overlap
+from rts_batch.manifest import read_manifest
 from rts_batch.runs.settings import RunSettings
 from tests.support.running import write_manifest
 
@@ -15,12 +16,12 @@ from tests.support.running import write_manifest
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "a.mp4", "box": "1,1,9,9"}])
     out = str(tmp_path / "run")
-    new = prepare(str(manifest), out, RunSettings())
+    new = prepare(read_manifest(str(manifest)), out, RunSettings())
     assert new.record.results["profile"] in ("exact", "bf16"), "auto is settled by the machine"
     other = "bf16" if new.record.results["profile"] == "exact" else "exact"
-    begun = prepare(str(manifest), out, RunSettings(profile=other))
+    begun = prepare(read_manifest(str(manifest)), out, RunSettings(profile=other))
     begun.folder.prepare(begun.manifest, begun.record, DEFAULT_SCOPE)
-    assert prepare(str(manifest), out, RunSettings()).record.results["profile"] == other
+    assert prepare(read_manifest(str(manifest)), out, RunSettings()).record.results["profile"] == other
 
 
 @pytest.mark.parametrize("overlap", ["merge", "allow"])
@@ -28,7 +29,7 @@ def test_what_becomes_of_overlaps_is_recorded(tmp_path: Path, overlap: Overlap) 
     rows = [{"video": "a.mp4", "object_id": key, "box": box} for key, box in ((1, [0, 0, 90, 90]), (2, [9, 9, 20, 20]))]
     manifest = write_manifest(tmp_path / "m.jsonl", rows)
     settings = RunSettings(overlap=overlap, tracker="tests.support.stub_tracker:Stub")
-    prepared = prepare(str(manifest), str(tmp_path / "run"), settings)
+    prepared = prepare(read_manifest(str(manifest)), str(tmp_path / "run"), settings)
     assert prepared.record.results["overlap"] == prepared.record.settings["overlap"] == overlap
     assert prepared.tracker.overlap == overlap
     assert len(prepared.warnings) == (overlap == "merge"), "that one box lies in the other"

@@ -82,7 +82,7 @@ SCOPES = st.builds(
 )
 
 
-@given(st.builds(Submission, TEXT, TEXT, settings(), SCOPES, st.booleans(), st.booleans()))
+@given(st.builds(Submission, TEXT, TEXT, settings(), SCOPES, *[st.booleans()] * 4))
 def test_a_submission_survives_its_words(submission: Submission) -> None:
     assert parsed(submission.words()) == submission
 

@@ -111,9 +111,18 @@ def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(video
     assert run("submit", manifest, "--out", out, *STUB).code == 0
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done(out)}
 
-    started = time.monotonic()
+    kept = (out / "summary.json").read_bytes()
+    script = (
+        "import sys; from rts_batch.cli.app import app\n"
+        f"try: app(['submit', {str(manifest)!r}, '--out', {str(out)!r}, '--json', *{STUB}])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "sys.exit(str({'torch', 'ray'} & set(sys.modules) or ''))"
+    )
+    outcome = finish(start(program=("-c", script)))
+    assert outcome.err.strip() == "", "a run with nothing to do imports neither PyTorch nor Ray"
+    assert (out / "summary.json").read_bytes() == kept
+    assert "nothing  was left to do" in run("submit", manifest, "--out", out, *STUB).out
     outcome = run("submit", manifest, "--out", out, "--json", *STUB)
-    assert time.monotonic() - started < 5, "a run with nothing to do must not start Ray"
     assert (outcome.code, outcome.summary["already_done"], outcome.summary["frames"]) == (0, 2, 0)
 
     write_manifest(manifest, rows(videos, 3))
@@ -125,6 +134,29 @@ def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(video
     outcome = run("submit", manifest, "--out", out, *STUB)
     assert outcome.code == 11
     assert "masks of 1 video(s) that this manifest does not have" in outcome.err
+
+
+def test_other_settings_of_a_finished_run_are_still_refused(undisturbed: Path) -> None:
+    for options in (["--overlap", "allow"], ["--rules", "paper"]):
+        outcome = run("submit", undisturbed.parent / "manifest.jsonl", "--out", undisturbed, *options, *STUB)
+        assert outcome.code == 11, outcome.out
+
+
+def test_quiet_and_verbose(videos: Path, tmp_path: Path) -> None:
+    given = [{"video": str(videos / name), "box": BOX} for name in ("0.mp4", "text.mp4")]
+    manifest = write_manifest(tmp_path / "manifest.jsonl", given)
+    verbose = run("submit", manifest, "--out", tmp_path / "run", "--verbose", *STUB)
+    assert verbose.code == 3
+    log = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    for words in ("reading ", "loading the weights", "starting Ray", "done: ", "failed: "):
+        assert sum(words in line for line in log) == 1, words
+        assert words in verbose.err
+    quiet = run("retry", tmp_path / "run", "--failed", "--quiet", "--verbose")
+    assert quiet.out == ""
+    assert all(line.startswith(("failed: ", "warning: ")) for line in quiet.err.splitlines())
+    more = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    assert more[: len(log)] == log
+    assert len(more) > len(log)
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(undisturbed: Path, videos: Path) -> None:
