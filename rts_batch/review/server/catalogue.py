@@ -42,6 +42,7 @@ class _Known:
     masks: VideoMasks
     row: Row | None = None
     problem: str | None = None
+    numbers: Numbers | None = None
     times: dict[int, float | None] | None = None
     """Of its frames, in seconds."""
 
@@ -97,12 +98,14 @@ class Catalogue:
         """
         with self._lock:
             known = self._of(video_id)
+            if known.numbers is not None:
+                return known.numbers
             video = known.masks
             tracks = list(read_tracks(video))
             height, width = video.size
             first = min(self._times(known), default=0)
             last = max(self._times(known), default=-1)
-            return {
+            known.numbers = {
                 "video_id": video_id,
                 "width": width,
                 "height": height,
@@ -114,6 +117,7 @@ class Catalogue:
                 "targets": [_target(track) for track in tracks],
                 "worst": _worst(video, tracks),
             }
+            return known.numbers
 
     def masks(self, video_id: str, first: int, count: int) -> dict[int, list[list[Any]]]:
         """Return object id, counts of the COCO RLE, state and quality of the targets on some frames, by frame."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -34,6 +35,9 @@ AHEAD: Final = 32
 
 BACK: Final = 16
 """Frames that are read at once when somebody steps backward."""
+
+THREADS: Final = max(1, min(4, (os.cpu_count() or 1) // 2))
+"""Of the decoder: somebody is waiting."""
 
 VIDEOS: Final = 3
 """Videos of a store that are kept on disk."""
@@ -170,7 +174,7 @@ class FrameReader:
         self._leave()
         place = self._locate(video)
         wanted = FrameRange(index, start_time=place.time_of(index) if index else None)
-        source = self._process.open(self._bring(video, place.uri), wanted)
+        source = self._process.open(self._bring(video, place.uri), wanted, threads=THREADS)
         found = source.info.height, source.info.width
         if place.size not in (None, (0, 0), found):
             source.close()

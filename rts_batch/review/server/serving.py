@@ -6,12 +6,13 @@ import contextlib
 import secrets
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Callable
 
 import uvicorn
 
-from rts_batch.errors import SettingsError
+from rts_batch.errors import RtsBatchError, SettingsError
 from rts_batch.review.server.app import Desk, build_app
 from rts_batch.review.server.box_head import BoxHead, MaskOfBox
 from rts_batch.review.server.catalogue import Catalogue
@@ -56,6 +57,7 @@ def serve_run(
             redo=redo,
         )
         desk.box_head.start()
+        threading.Thread(target=_warm, args=(desk,), name="first video", daemon=True).start()
         port, token = listening.getsockname()[1], secrets.token_urlsafe(TOKEN_BYTES)
         address = f"http://127.0.0.1:{port}/{token}/"
         announce(address)
@@ -76,6 +78,13 @@ def serve_run(
         finally:
             redo.close()
             desk.box_head.close()
+
+
+def _warm(desk: Desk) -> None:
+    """Read the first picture before the browser asks for it."""
+    first = desk.catalogue.listing()[0]["video_id"]
+    with contextlib.suppress(RtsBatchError):  # the page says what is wrong
+        desk.frames.jpeg(first, desk.catalogue.numbers(first)["first"])
 
 
 def _listen(port: int) -> socket.socket:

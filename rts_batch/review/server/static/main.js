@@ -11,6 +11,7 @@ import { Video } from "./video.js";
 
 const MODES = ["fill", "outline", "off"];
 const AHEAD = 6;
+const BEHIND = 12; // a video is decoded forward, so that going back needs more time
 const POLL = 1000;
 
 const state = {
@@ -86,9 +87,20 @@ async function show(frame) {
   trouble(problem ? problem.reason.message : null);
   takeMasks(counts.status === "fulfilled" ? counts.value : new Map());
   stage.box.dataset.frame = String(frame); // what can be seen now
-  for (let ahead = 1; ahead <= AHEAD; ahead++) {
-    const next = frame + ahead * state.step;
-    if (next >= video.first && next < video.end) video.picture(next).catch(() => {});
+  prefetch(turn);
+}
+
+/** Asks for the frames that come next, one after another, for as long as nobody goes elsewhere. */
+async function prefetch(turn) {
+  const { video, frame, step } = state;
+  for (let ahead = 1; ahead <= (step > 0 ? AHEAD : BEHIND); ahead++) {
+    const next = frame + ahead * step;
+    if (next < video.first || next >= video.end || turn !== state.turn) return;
+    try {
+      await video.picture(next);
+    } catch {
+      return; // it is said where the frame is shown
+    }
   }
 }
 

@@ -76,28 +76,27 @@ export class Stage {
   paint(masks, mode) {
     const { width, height } = this.size;
     const context = this.layer.getContext("2d");
-    if (mode === "off" || !masks.length) {
-      context.clearRect(0, 0, width, height);
-      return;
-    }
-    const image = context.createImageData(width, height);
+    context.clearRect(0, 0, width, height);
+    const around = mode === "off" ? null : bounds(masks, width, height);
+    if (!around) return;
+    const image = context.createImageData(around.right - around.left, around.bottom - around.top);
     const pixels = new Uint32Array(image.data.buffer);
     for (const { mask, colour, strong } of masks) {
       const [r, g, b] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
       const solid = ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
       const fill = (((strong ? 120 : 85) << 24) | (b << 16) | (g << 8) | r) >>> 0;
-      for (let y = 0, at = 0; y < height; y++) {
-        for (let x = 0; x < width; x++, at++) {
+      for (let y = around.top, to = 0; y < around.bottom; y++) {
+        for (let x = around.left, at = y * width + x; x < around.right; x++, at++, to++) {
           if (!mask[at]) continue;
           const edge =
             x === 0 || y === 0 || x === width - 1 || y === height - 1 ||
             !mask[at - 1] || !mask[at + 1] || !mask[at - width] || !mask[at + width];
-          if (edge) pixels[at] = solid;
-          else if (mode === "fill") pixels[at] = fill;
+          if (edge) pixels[to] = solid;
+          else if (mode === "fill") pixels[to] = fill;
         }
       }
     }
-    context.putImageData(image, 0, 0);
+    context.putImageData(image, around.left, around.top);
   }
 
   draw() {
@@ -116,4 +115,21 @@ export class Stage {
     context.drawImage(this.layer, 0, 0);
     this.marks(context, view.scale);
   }
+}
+
+/** The part of the frame in which there are masks; null where there are none. */
+function bounds(masks, width, height) {
+  let [left, right, top, bottom] = [width, 0, height, 0];
+  for (const { mask } of masks) {
+    for (let y = 0; y < height; y++) {
+      const first = mask.subarray(y * width, (y + 1) * width).indexOf(1);
+      if (first < 0) continue;
+      const last = mask.subarray(y * width, (y + 1) * width).lastIndexOf(1);
+      left = Math.min(left, first);
+      right = Math.max(right, last + 1);
+      top = Math.min(top, y);
+      bottom = Math.max(bottom, y + 1);
+    }
+  }
+  return right ? { left, right, top, bottom } : null;
 }

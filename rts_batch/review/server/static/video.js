@@ -3,7 +3,8 @@
 import * as api from "./api.js";
 import { decode } from "./rle.js";
 
-const FRAMES = 48;
+const FRAMES = [14, 48];
+const PICTURE_BYTES = 256 * 2 ** 20;
 const MASKS_AT_ONCE = 32;
 const MASK_FRAMES = 320;
 
@@ -53,7 +54,8 @@ export class Video {
       areas: unpack(target.areas, Int32Array),
       states: unpack(target.states, Uint8Array),
     }));
-    this.pictures = new Recent(FRAMES);
+    const fitting = PICTURE_BYTES / (4 * this.width * this.height);
+    this.pictures = new Recent(Math.round(Math.min(FRAMES[1], Math.max(FRAMES[0], fitting))));
     this.rows = new Recent(Math.ceil(MASK_FRAMES / MASKS_AT_ONCE));
   }
 
