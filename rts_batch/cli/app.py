@@ -25,7 +25,7 @@ from rts_batch.cli.importing import (
 )
 from rts_batch.cli.output import telling_errors
 from rts_batch.cli.read import compact, show
-from rts_batch.cli.review import review
+from rts_batch.cli.review import mark, review
 from rts_batch.cli.status import cancel, status
 from rts_batch.cli.submit import plan, resume, retry, submit
 from rts_batch.cli.train import train, train_boxes, train_export
@@ -62,6 +62,7 @@ app = _group(
         "verify": verify,
         "show": show,
         "review": review,
+        "mark": mark,
         "export": export,
         "compact": compact,
         "train": train,

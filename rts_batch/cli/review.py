@@ -1,21 +1,25 @@
-"""`rts-batch review`: a report of a run to look at, videos with the masks on them, and a page to put masks right."""
+"""`rts-batch review` and `mark`: a report of a run, videos with its masks, and a page to mark and mend."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rts_batch.cli.options import JsonOption, MasksArgument
+from rts_batch.cli.options import JsonOption, MasksArgument, WeightsOption
 from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
-    from rts_batch.review.server.box_head import MaskOfBox
+    from rts_batch.review.server.model import Model
+    from rts_batch.review.server.serving import Serving
 
-# The command imports pyarrow, OpenCV and jinja2 itself: `rts-batch --help` shall not wait for them.
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Of the page. [default: a free one]")]
+NoOpenOption = Annotated[bool, typer.Option("--no-open", help="Only print the page's address.")]
+
+# The commands import pyarrow, OpenCV and jinja2 itself: `rts-batch --help` shall not wait for them.
 
 
 def review(
@@ -35,8 +39,8 @@ def review(
     ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Only the overlay videos.")] = False,
     serve: Annotated[bool, typer.Option("--serve", help="Open a page to look at labels and to correct them.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of that page. [default: a free one]")] = 0,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Only print the page's address.")] = False,
+    port: PortOption = 0,
+    no_open: NoOpenOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write an HTML report of a run: what asks for a look; overlay videos; or serve a page to correct labels."""
@@ -66,25 +70,58 @@ def review(
         raise typer.Exit(EXIT_SOME_FAILED if summary.overlays or summary.report else EXIT_FAILED)
 
 
+def mark(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEOS...", help="Videos or folders, paths or URIs.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="The manifest, a CSV; one that exists is gone on with.")],
+    category: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A category to choose from; may be given several times.")
+    ] = None,
+    weights: WeightsOption = None,
+    port: PortOption = 0,
+    no_open: NoOpenOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Open a page to mark targets on videos, and write them into a manifest."""
+    if not out.lower().endswith(".csv"):
+        raise UsageError(f"-o {out}: the page writes a CSV; give a name that ends in .csv")
+
+    def load() -> Model:
+        from rts_batch.api.tracking import load as load_weights
+
+        return load_weights(weights or "rts-mini")
+
+    serving = _serving(load, port, open_browser=not no_open, as_json=as_json)
+    from rts_batch.review.server.serving import serve_marking
+
+    serve_marking(videos, out, serving, categories=category or ())
+
+
 def _serve(run: str, port: int, *, open_browser: bool, as_json: bool) -> None:
+    serving = _serving(lambda: _model_of(run), port, open_browser=open_browser, as_json=as_json)
+    from rts_batch.review.server.serving import serve_run
+
+    serve_run(run, serving)
+
+
+def _serving(load: Callable[[], Model], port: int, *, open_browser: bool, as_json: bool) -> Serving:
     try:
-        from rts_batch.review.server.serving import serve_run
+        from rts_batch.review.server.serving import Serving
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
-        raise UsageError("--serve needs the extra review: pip install 'rts-batch[review]'") from None
+        raise UsageError("the page needs the extra review: pip install 'rts-batch[review]'") from None
 
     def announce(address: str) -> None:
         if as_json:
             print_json("serving", {"address": address})
         else:
-            print(f"review   {address}\n         for this machine only; Ctrl+C ends it", flush=True)
+            print(f"page     {address}\n         for this machine only; Ctrl+C ends it", flush=True)
 
-    serve_run(run, port=port, load=lambda: _mask_of_box(run), announce=announce, open_browser=open_browser)
+    return Serving(port=port, load=load, announce=announce, open_browser=open_browser)
 
 
-def _mask_of_box(run: str) -> MaskOfBox:
-    """The box head of the weights that the run was made with, on this machine."""
+def _model_of(run: str) -> Model:
+    """The weights that the run was made with, on this machine."""
     from rts_batch.api.tracking import load
     from rts_batch.runs.folder import RunFolder
     from rts_batch.runs.settings import RunSettings
@@ -92,7 +129,7 @@ def _mask_of_box(run: str) -> MaskOfBox:
     record = RunFolder(run).record()
     settings = RunSettings.from_dict(record.settings if record is not None else {})
     known = settings.tracker == RunSettings.tracker  # another one has weights of another kind
-    return load((settings.weights if known else None) or "rts-mini", profile=settings.profile).mask_of
+    return load((settings.weights if known else None) or "rts-mini", profile=settings.profile, overlap=settings.overlap)
 
 
 def _watch(things: Iterable[Any], name: str) -> Iterable[Any]:

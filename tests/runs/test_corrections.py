@@ -15,8 +15,9 @@ from rts_batch.errors import ManifestError, RunBusyError, RunFolderError, StaleE
 from rts_batch.io.storage import files
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.masks import encode_rle
-from rts_batch.runs.corrections import CorrectionsBook, Row, merged_manifest, write_rows
+from rts_batch.runs.corrections import CorrectionsBook, merged_manifest
 from rts_batch.runs.lease import Lease
+from rts_batch.runs.rows_file import Row, write_rows
 
 
 def rle(value: int = 1) -> str:

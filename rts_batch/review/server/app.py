@@ -8,7 +8,7 @@ from http import HTTPStatus
 from importlib import resources
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,14 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rts_batch.errors import ManifestError, RtsBatchError, RunBusyError, RunFolderError, StaleError
-from rts_batch.masks import encode_rle
-from rts_batch.review.server.box_head import BoxHead
-from rts_batch.review.server.catalogue import Catalogue
-from rts_batch.review.server.changes import Change, Spot, frame_of, removed_places, rows_of
+from rts_batch.masks import decode_rle, encode_rle
+from rts_batch.review.server.changes import frame_of, removed_places, rows_of
 from rts_batch.review.server.frames import FrameReader
 from rts_batch.review.server.guard import Guard
+from rts_batch.review.server.model import LazyModel
 from rts_batch.review.server.redo import Redo
-from rts_batch.runs.corrections import Corrections, CorrectionsBook
+from rts_batch.review.server.requests import Ahead, BoxOnFrame, Frame, Masks, Save
+from rts_batch.review.server.subject import Subject
+from rts_batch.runs.rows_file import RowsFile, SavedRows
 
 __all__ = ["Desk", "build_app"]
 
@@ -33,6 +34,9 @@ TYPES: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css",
 FRAME_SECONDS: Final = 600
 """How long a browser may keep a frame."""
 
+LOOK_AHEAD: Final = 16
+"""Frames that are tracked to see what a prompt is worth, the prompt's own among them."""
+
 BUSY: Final = 423
 """`Locked`."""
 
@@ -41,41 +45,14 @@ BUSY: Final = 423
 class Desk:
     """What the page works with."""
 
-    catalogue: Catalogue
+    subject: Subject
     frames: FrameReader
-    book: CorrectionsBook
-    box_head: BoxHead
-    redo: Redo
-
-
-class Save(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    version: str
-    changes: list[Change] = Field(default=[], max_length=10_000)
-    removed: list[Spot] = Field(default=[], max_length=10_000)
-
-
-class BoxOnFrame(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    video_id: str
-    frame: int = Field(ge=0)
-    box: tuple[float, float, float, float]
-
-
-class Masks(BaseModel):
-    id: str
-    first: int = Field(ge=0)
-    count: int = Field(default=1, ge=1)
-
-
-class Frame(BaseModel):
-    id: str
-    index: int = Field(ge=0)
-
-
-Body = TypeVar("Body", bound=BaseModel)
+    book: RowsFile
+    model: LazyModel
+    redo: Redo | None = None
+    """None where nothing has been tracked yet."""
+    categories: tuple[str, ...] = ()
+    """That are offered."""
 
 
 def build_app(desk: Desk, *, token: str, port: int) -> Guard:
@@ -97,6 +74,7 @@ def build_app(desk: Desk, *, token: str, port: int) -> Guard:
     }
     posts: dict[str, Callable[[bytes], Any]] = {
         "box": answers.box,
+        "ahead": answers.ahead,
         "corrections": answers.save,
         "redo": answers.begin,
         "stop": answers.stop,
@@ -120,19 +98,21 @@ class _Answers:
 
     def run(self, _: Request) -> Any:
         return {
-            "title": self._desk.catalogue.title,
+            "kind": self._desk.subject.kind,
+            "categories": self._desk.categories,
+            "title": self._desk.subject.title,
             "locked": self._locked(),
-            "videos": self._desk.catalogue.listing(),
-            "redo": self._desk.redo.state(),
+            "videos": self._desk.subject.listing(),
+            "redo": self._redone(),
             "pending": self._pending(),
         }
 
     def video(self, request: Request) -> Any:
-        return self._desk.catalogue.numbers(request.query_params.get("id", ""))
+        return self._desk.subject.numbers(request.query_params.get("id", ""))
 
     def masks(self, request: Request) -> Any:
         wanted = Masks.model_validate(dict(request.query_params))
-        return self._desk.catalogue.masks(wanted.id, wanted.first, wanted.count)
+        return self._desk.subject.masks(wanted.id, wanted.first, wanted.count)
 
     def frame(self, request: Request) -> Response:
         wanted = Frame.model_validate(dict(request.query_params))
@@ -142,41 +122,62 @@ class _Answers:
     def box(self, body: bytes) -> Any:
         wanted = BoxOnFrame.model_validate_json(body)
         image = self._desk.frames.image(wanted.video_id, wanted.frame)
-        mask = self._desk.box_head.mask_of(image, wanted.box)
+        mask = self._desk.model.mask_of(image, wanted.box)
         return {"counts": encode_rle(mask).decode(), "area": int(mask.sum())}
+
+    def ahead(self, body: bytes) -> Any:
+        """The targets on the next frames, tracked from what is marked on this one; nothing is kept."""
+        wanted = Ahead.model_validate_json(body)
+        height, width = self._desk.subject.size(wanted.video_id)
+        masks = {one.object_id: decode_rle(one.counts.encode(), height, width) for one in wanted.marked}
+        if empty := [object_id for object_id, mask in masks.items() if not mask.any()]:
+            raise ManifestError(f"object {empty[0]}: its mask is empty")
+        images = self._desk.frames.images(wanted.video_id, wanted.frame, LOOK_AHEAD)
+        return {
+            wanted.frame + place: [
+                [object_id, encode_rle(target.mask).decode(), target.state, target.quality]
+                for object_id, target in targets.items()
+            ]
+            for place, targets in enumerate(self._desk.model.look_ahead(images, masks))
+        }
 
     def corrections(self, _: Request) -> Any:
         return self._shown(self._desk.book.read())
 
     def save(self, body: bytes) -> Any:
         wanted = Save.model_validate_json(body)
-        book, catalogue = self._desk.book, self._desk.catalogue
-        rows = rows_of(wanted.changes, catalogue, book)
-        removed = removed_places(wanted.removed, book.read().rows, catalogue)
+        book, subject = self._desk.book, self._desk.subject
+        rows = rows_of(wanted.changes, subject, book)
+        removed = removed_places(wanted.removed, book.read().rows, subject)
         return self._shown(book.save(wanted.version, rows, removed))
 
     def redo(self, _: Request) -> Any:
-        state = self._desk.redo.state()
+        state = self._redone()
         if state["state"] in ("done", "failed"):
-            self._desk.catalogue.refresh()
+            self._desk.subject.refresh()
         return {**state, "locked": self._locked(), "pending": self._pending()}
 
     def begin(self, _: bytes) -> Any:
         self._desk.book.refuse_if_busy()
         if not self._desk.book.read().rows:
             raise ManifestError("there are no corrections; save some first")
+        if self._desk.redo is None:
+            raise ManifestError("nothing has been tracked yet: submit the manifest")
         self._desk.redo.start()
-        return self._desk.redo.state()
+        return self._redone()
 
     def stop(self, _: bytes) -> Any:
-        self._desk.redo.stop()
-        return self._desk.redo.state()
+        if self._desk.redo is not None:
+            self._desk.redo.stop()
+        return self._redone()
+
+    def _redone(self) -> dict[str, Any]:
+        return {"state": "idle"} if self._desk.redo is None else self._desk.redo.state()
 
     def _locked(self) -> str | None:
         """Why nothing can be saved now."""
         try:
             self._desk.book.refuse_if_busy()
-            self._desk.book.require_manifest()
         except RunFolderError as error:
             return str(error)
         return None
@@ -187,19 +188,20 @@ class _Answers:
         except RtsBatchError:
             return 0
 
-    def _shown(self, found: Corrections) -> dict[str, Any]:
-        catalogue = self._desk.catalogue
+    def _shown(self, found: SavedRows) -> dict[str, Any]:
+        subject = self._desk.subject
         rows = [
             {
                 "video_id": row["video_id"],
                 "object_id": row["object_id"],
-                "frame": frame_of(row, catalogue),
+                "frame": frame_of(row, subject),
                 "absent": row.get("prompt_kind") == "absent",
                 "mask": row.get("mask"),
+                "box": None if row.get("x") is None else [row.get(name) for name in "xywh"],
                 "category": row.get("category"),
             }
             for row in found.rows
-            if catalogue.has(row["video_id"])
+            if subject.has(row["video_id"])
         ]
         return {"version": found.version, "rows": rows, "pending": self._pending()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,8 @@ class Catalogue:
         self._lock = threading.RLock()
         self._known: dict[str, _Known] = {}
         self.refresh()
+
+    kind: Literal["run"] = "run"
 
     @property
     def title(self) -> str:

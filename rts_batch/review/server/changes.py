@@ -6,41 +6,18 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from rts_batch.errors import ManifestError
+from rts_batch.manifest.columns import COLUMNS
 from rts_batch.manifest.marks import parse_mask
-from rts_batch.review.server.catalogue import Catalogue
-from rts_batch.runs.corrections import CorrectionsBook, Place, Row, place_of, written_time
+from rts_batch.review.server.requests import Change, Spot
+from rts_batch.review.server.subject import Subject
+from rts_batch.runs.corrections import written_time
+from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, place_of
 
-__all__ = ["Change", "Spot", "removed_places", "rows_of"]
-
-
-class Spot(BaseModel):
-    """A target on a frame."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    video_id: str
-    object_id: int = Field(ge=1)
-    frame: int = Field(ge=0)
+__all__ = ["frame_of", "removed_places", "rows_of"]
 
 
-class Change(BaseModel):
-    """What is said of a target: its mask on a frame, that it is absent from there on, or only its category."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    video_id: str
-    object_id: int = Field(ge=1)
-    frame: int | None = Field(default=None, ge=0)
-    counts: str | None = None
-    """Of the COCO RLE of its mask."""
-    absent: bool = False
-    category: str | None = Field(default=None, max_length=200)
-
-
-def rows_of(changes: Iterable[Change], catalogue: Catalogue, book: CorrectionsBook) -> list[Row]:
+def rows_of(changes: Iterable[Change], subject: Subject, book: RowsFile) -> list[Row]:
     """Return a row for each change.
 
     Raises:
@@ -48,30 +25,42 @@ def rows_of(changes: Iterable[Change], catalogue: Catalogue, book: CorrectionsBo
         ResultsError: a video that the run does not have.
     """
     recorded: dict[str, list[Row]] = {}
+    saved = book.read().rows
     rows = []
     for change in changes:
+        same = [row for row in saved if row["video_id"] == change.video_id]
         if change.video_id not in recorded:
-            recorded[change.video_id] = book.rows_of(change.video_id)
-        rows.append(_row(change, catalogue, recorded[change.video_id]))
+            recorded[change.video_id] = [*book.rows_of(change.video_id), *same]
+        rows.append(_alike(change, same, subject) | _said(change, subject, recorded[change.video_id]))
     return rows
 
 
-def removed_places(spots: Iterable[Spot], rows: Iterable[Row], catalogue: Catalogue) -> list[Place]:
+def removed_places(spots: Iterable[Spot], rows: Iterable[Row], subject: Subject) -> list[Place]:
     """Return which of these rows are about the targets on these frames."""
     wanted = {(spot.video_id, spot.object_id, spot.frame) for spot in spots}
-    return [place_of(row) for row in rows if (row["video_id"], row["object_id"], frame_of(row, catalogue)) in wanted]
+    return [place_of(row) for row in rows if (row["video_id"], row["object_id"], frame_of(row, subject)) in wanted]
 
 
-def frame_of(row: Row, catalogue: Catalogue) -> int | None:
+def frame_of(row: Row, subject: Subject) -> int | None:
     """The frame that a row is about, also where it gives a time."""
     frame: int | None = row.get("frame")
-    return catalogue.frame_at(row["video_id"], row["time"]) if frame is None and row.get("time") is not None else frame
+    return subject.frame_at(row["video_id"], row["time"]) if frame is None and row.get("time") is not None else frame
 
 
-def _row(change: Change, catalogue: Catalogue, recorded: list[Row]) -> Row:
+def _alike(change: Change, same: list[Row], subject: Subject) -> Row:
+    """What a row must have in common with those of its video, and of its target, in the same file."""
+    source = subject.source(change.video_id)
+    row: Row = {"video": source.uri}
+    if same:
+        row = {name: same[0].get(name) for name in OF_A_VIDEO}
+    if target := [row for row in same if row["object_id"] == change.object_id]:
+        row |= {name: value for name, value in target[0].items() if name not in COLUMNS}
+    return row
+
+
+def _said(change: Change, subject: Subject, recorded: list[Row]) -> Row:
     where = f"video {change.video_id!r}, object {change.object_id}"
     row: Row = {
-        "video": catalogue.source(change.video_id).uri,
         "video_id": change.video_id,
         "object_id": change.object_id,
         "frame": change.frame,
@@ -79,15 +68,15 @@ def _row(change: Change, catalogue: Catalogue, recorded: list[Row]) -> Row:
     }
     if change.frame is None:
         return row | _first_prompt(recorded, change.object_id, where)
-    if catalogue.is_prompt(change.video_id, change.object_id, change.frame):
-        time = catalogue.time_of(change.video_id, change.frame)
+    if subject.is_prompt(change.video_id, change.object_id, change.frame):
+        time = subject.time_of(change.video_id, change.frame)
         row["time"] = written_time(recorded, change.object_id, change.frame, time)
         row["frame"] = change.frame if row["time"] is None else None
     if change.absent:
         return row | {"prompt_kind": "absent"}
     if change.counts is None:
         raise ManifestError(f"{where}, frame {change.frame}: neither a mask nor absent")
-    height, width = catalogue.size(change.video_id)
+    height, width = subject.size(change.video_id)
     try:
         return row | {"mask": parse_mask(json.dumps({"size": [height, width], "counts": change.counts}))}
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -132,6 +133,13 @@ class FrameReader:
                 found = self._images.get((video, index))
         assert isinstance(found, np.ndarray)
         return found
+
+    def images(self, video: str, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield frames one after another, fewer where the video ends, with the errors of `image`."""
+        yield self.image(video, first)
+        with contextlib.suppress(VideoError):
+            for index in range(first + 1, first + count):
+                yield self.image(video, index)
 
     def info(self, video: str) -> VideoInfo:
         """Return what the file says of itself, with the errors of `image`."""

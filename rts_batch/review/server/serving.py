@@ -8,60 +8,89 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import uvicorn
 
 from rts_batch.errors import RtsBatchError, SettingsError
+from rts_batch.io.storage import uris
 from rts_batch.review.server.app import Desk, build_app
-from rts_batch.review.server.box_head import BoxHead, MaskOfBox
 from rts_batch.review.server.catalogue import Catalogue
 from rts_batch.review.server.frames import FrameReader
+from rts_batch.review.server.model import LazyModel, Model
+from rts_batch.review.server.new_videos import NewVideos, find_videos
 from rts_batch.review.server.redo import Redo
 from rts_batch.runs.corrections import CorrectionsBook
+from rts_batch.runs.rows_file import RowsFile
 
-__all__ = ["serve_run"]
+__all__ = ["Serving", "serve_marking", "serve_run"]
 
 TOKEN_BYTES = 16
 
 
-def serve_run(
-    run_folder: str,
-    *,
-    port: int = 0,
-    load: Callable[[], MaskOfBox],
-    announce: Callable[[str], None],
-    open_browser: bool = True,
-) -> None:
-    """Serve the page of a run until it is interrupted.
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """How a page is served."""
 
-    Args:
-        run_folder: path or URI.
-        port: 0 takes one that is free.
-        load: loads the network that makes masks of boxes.
-        announce: is told the address.
-        open_browser: open it in the user's browser.
+    port: int = 0
+    """0 takes one that is free."""
+    load: Callable[[], Model]
+    """Loads the network."""
+    announce: Callable[[str], None]
+    """Is told the address."""
+    open_browser: bool = True
+
+
+def serve_run(run_folder: str, serving: Serving) -> None:
+    """Serve the page of a run, path or URI, until it is interrupted.
 
     Raises:
         ResultsError: the run has no finished video.
         SettingsError: the port is taken.
     """
     catalogue = Catalogue(run_folder)
-    redo = Redo(run_folder, [sys.executable, "-m", "rts_batch"])
-    with contextlib.closing(_listen(port)) as listening, FrameReader(catalogue.source) as frames:
-        desk = Desk(
-            catalogue=catalogue,
-            frames=frames,
-            book=CorrectionsBook(run_folder),
-            box_head=BoxHead(load),
-            redo=redo,
+    with (
+        FrameReader(catalogue.source) as frames,
+        contextlib.closing(LazyModel(serving.load)) as model,
+        contextlib.closing(Redo(run_folder, [sys.executable, "-m", "rts_batch"])) as redo,
+    ):
+        _serve(
+            Desk(subject=catalogue, frames=frames, book=CorrectionsBook(run_folder), model=model, redo=redo), serving
         )
-        desk.box_head.start()
+
+
+def serve_marking(videos: Sequence[str], manifest: str, serving: Serving, *, categories: Sequence[str] = ()) -> None:
+    """Serve a page to mark targets on videos, which are saved in a manifest, until it is interrupted.
+
+    Args:
+        videos: paths and URIs of videos and of folders.
+        manifest: a CSV, path or URI, which may exist: what it says stays.
+        serving: how.
+        categories: that are offered.
+
+    Raises:
+        StorageError, UsageError: there are no such videos.
+        ManifestError: the manifest cannot be read.
+        SettingsError: the port is taken.
+    """
+    book = RowsFile(uris.absolute(manifest))
+    saved = book.read().rows
+    subject = NewVideos(find_videos(videos), saved, uris.folder_of(book.uri))
+    known = dict.fromkeys([*categories, *(row["category"] for row in saved if row["category"])])
+    with FrameReader(subject.source) as frames, contextlib.closing(LazyModel(serving.load)) as model:
+        subject.reader = frames
+        _serve(Desk(subject=subject, frames=frames, book=book, model=model, categories=tuple(known)), serving)
+
+
+def _serve(desk: Desk, serving: Serving) -> None:
+    with contextlib.closing(_listen(serving.port)) as listening:
+        desk.model.start()
         threading.Thread(target=_warm, args=(desk,), name="first video", daemon=True).start()
         port, token = listening.getsockname()[1], secrets.token_urlsafe(TOKEN_BYTES)
         address = f"http://127.0.0.1:{port}/{token}/"
-        announce(address)
-        if open_browser:
+        serving.announce(address)
+        if serving.open_browser:
             webbrowser.open(address)
         config = uvicorn.Config(
             build_app(desk, token=token, port=port),
@@ -71,20 +100,15 @@ def serve_run(
             server_header=False,
             timeout_graceful_shutdown=2,
         )
-        try:
+        with contextlib.suppress(KeyboardInterrupt):  # the usual end
             uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:
-            pass  # the usual end
-        finally:
-            redo.close()
-            desk.box_head.close()
 
 
 def _warm(desk: Desk) -> None:
     """Read the first picture before the browser asks for it."""
-    first = desk.catalogue.listing()[0]["video_id"]
+    first = desk.subject.listing()[0]["video_id"]
     with contextlib.suppress(RtsBatchError):  # the page says what is wrong
-        desk.frames.jpeg(first, desk.catalogue.numbers(first)["first"])
+        desk.frames.jpeg(first, desk.subject.numbers(first)["first"])
 
 
 def _listen(port: int) -> socket.socket:

@@ -29,7 +29,10 @@ const readOnly = () => state.locked !== null || state.redo === "running";
 async function loadRun() {
   const run = await api.get("run");
   state.videos = run.videos;
-  document.title = `Review of ${run.title}`;
+  state.kind = run.kind;
+  state.categories = run.categories;
+  document.body.dataset.kind = run.kind;
+  document.title = run.kind === "run" ? `Review of ${run.title}` : run.title;
   $("title").textContent = run.title;
   state.locked = run.locked;
   state.pending = run.pending;
@@ -56,7 +59,9 @@ async function openVideo(id, frame = null) {
     const more = [...drafts.all.filter((draft) => draft.video_id === id), ...rowsHere(id)];
     for (const { object_id } of more) while (object_id > Math.max(0, ...known)) known.add(video.addTarget().object_id);
     for (const { object_id, category } of more) if (category && known.has(object_id)) video.target(object_id).category = category;
+    if (!video.targets.length && !readOnly()) video.addTarget(onlyCategory());
     state.video = timeline.video = video;
+    state.ahead = null;
     state.worst = -1;
     state.selected = video.targets[0]?.object_id ?? null;
     stage.picture = null;
@@ -68,6 +73,9 @@ async function openVideo(id, frame = null) {
   }
   listVideos(state.videos, state.video?.video_id, openVideo);
 }
+
+/** What a new target is called where there is no choice. */
+const onlyCategory = () => (state.categories.length === 1 ? state.categories[0] : null);
 
 const rowsHere = (id = state.video?.video_id) => state.corrections.rows.filter((row) => row.video_id === id);
 
@@ -112,14 +120,26 @@ function takeMasks(counts) {
   for (const row of rowsHere()) {
     if (row.frame !== frame) continue;
     if (row.absent) state.masks.delete(row.object_id);
+    else if (row.box) state.masks.set(row.object_id, filled(row.box, video));
     else if (row.mask?.startsWith("{")) state.masks.set(row.object_id, video.decode(JSON.parse(row.mask).counts));
   }
+  for (const [id, code] of state.ahead?.get(frame) ?? []) state.masks.set(id, video.decode(code));
   for (const draft of drafts.of(video.video_id, frame)) {
     if (draft.absent) state.masks.delete(draft.object_id);
     else state.masks.set(draft.object_id, video.decode(draft.counts));
   }
   paint();
   showLists();
+}
+
+/** A box as a mask, where a row has no more. */
+function filled([x, y, w, h], { width, height }) {
+  const mask = new Uint8Array(width * height);
+  const [left, right] = [Math.max(0, Math.round(x)), Math.min(width, Math.round(x + w))];
+  for (let row = Math.max(0, Math.round(y)); row < Math.min(height, Math.round(y + h)); row++) {
+    mask.fill(1, row * width + left, row * width + right);
+  }
+  return mask;
 }
 
 function paint(changed = null) {
@@ -146,12 +166,15 @@ function showPlace() {
 function showLists() {
   const { video } = state;
   if (!video) return;
-  listTargets(video.targets, {
+  listTargets(video.targets, state.categories, {
     selected: state.selected, readOnly: readOnly(), choose, rename,
     value: (target) => {
       const here = video.at(target, state.frame);
       if (drafts.get(video.video_id, target.object_id, state.frame)) return "changed, not saved";
-      if (!here) return "no row on this frame";
+      if (!here) {
+        if (state.masks.has(target.object_id)) return state.ahead?.has(state.frame) ? "tracked, to try" : "marked";
+        return state.kind === "mark" ? "not marked on this frame" : "no row on this frame";
+      }
       return `${here.state}${here.quality === null ? "" : `, ${target.measure} ${here.quality.toFixed(2)}`}, ${here.area} pixels`;
     },
   });
@@ -280,6 +303,7 @@ function draft(values) {
   const { video, frame, selected } = state;
   const category = video.target(selected).category;
   drafts.put({ video_id: video.video_id, object_id: selected, frame, category, ...values });
+  state.ahead = null;
   refresh();
 }
 
@@ -327,7 +351,8 @@ function rename(target, category) {
   if (readOnly() || category === (target.category ?? "")) return;
   target.category = category || null;
   const { video } = state;
-  if (target.frames.length) drafts.put({ video_id: video.video_id, object_id: target.object_id, frame: null, category });
+  const saved = rowsHere().some((row) => row.object_id === target.object_id);
+  if (target.frames.length || saved) drafts.put({ video_id: video.video_id, object_id: target.object_id, frame: null, category });
   for (const one of drafts.all) {
     if (one.video_id === video.video_id && one.object_id === target.object_id) drafts.put({ ...one, category });
   }
@@ -348,7 +373,7 @@ async function saveDrafts() {
   try {
     takeCorrections(await save(api, state.corrections, all));
     drafts.saved(all);
-    say(`saved; ${state.pending} to be tracked again`);
+    say(state.kind === "mark" ? "saved" : `saved; ${state.pending} to be tracked again`);
   } catch (error) {
     if (error.corrections) takeCorrections(error.corrections);
     if (error.status === 423) state.locked = error.message;
@@ -362,12 +387,34 @@ async function remove(row) {
   const spot = { video_id: row.video_id, object_id: row.object_id, frame: row.frame };
   try {
     takeCorrections(await api.post("corrections", { version: state.corrections.version, removed: [spot] }));
-    say("removed; where it has been tracked already, the run's own manifest keeps it");
+    say(state.kind === "mark" ? "removed" : "removed; where it has been tracked already, the run's own manifest keeps it");
   } catch (error) {
     say(error.message, true);
     if (error.status === 409) await loadCorrections();
   }
   refresh();
+}
+
+/** Shows the next frames as they are tracked from what is marked on this one; nothing is kept of it. */
+async function lookAhead() {
+  const { video, frame } = state;
+  const { width, height } = video;
+  const marked = [...state.masks].map(([object_id, mask]) => ({ object_id, counts: encode(mask, height, width) }));
+  if (!marked.length) {
+    say("nothing is marked on this frame", true);
+    return;
+  }
+  stop();
+  say("tracking the next frames …");
+  try {
+    const found = await api.post("ahead", { video_id: video.video_id, frame, marked });
+    if (video !== state.video) return;
+    state.ahead = new Map(Object.entries(found).map(([at, rows]) => [Number(at), rows]));
+    say(`the next ${state.ahead.size - 1} frames as they are tracked from here; → or space shows them`);
+    refresh();
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 /** Drops what is not saved on this frame. */
@@ -443,6 +490,7 @@ const KEYS = [
   ["m", "masks filled, as outlines, off", { m: () => setMode(MODES[(MODES.indexOf(state.mode) + 1) % MODES.length]) }],
   ["+  −  0", "larger, smaller, fit", { "+": () => stage.zoom(1.25), "=": () => stage.zoom(1.25), "-": () => stage.zoom(0.8), 0: () => stage.fit() }],
   ...TOOLS.map((tool) => [tool.key, tool.title.replace(/ \(.\)$/, ""), { [tool.key]: () => setTool(tool.name) }]),
+  ["v", "look ahead: track the next frames from here, to try", { v: lookAhead }],
   ["a", "the target is absent from this frame on", { a: absent }],
   ["x", "drop what is not saved on this frame", { x: dropDraft }],
   ["z", "undo", { z: undo }],
@@ -491,6 +539,7 @@ function build() {
   $("tools").append(
     ...TOOLS.map((tool) => button(tool.label, tool.title, () => setTool(tool.name), { tool: tool.name, ...(tool.edits ? { edits: "" } : {}) })),
     button("Absent", "The target is not to be seen from this frame on (a)", absent, { edits: "" }),
+    button("Look ahead", "Track the next frames from this one, to try (v)", lookAhead),
     element("label", {}, "brush", brush),
     element("span", { className: "gap" }),
     ...MODES.map((mode) => button(mode === "off" ? "no masks" : mode, "How masks are shown (m)", () => setMode(mode), { mode })),
@@ -504,7 +553,7 @@ function build() {
   const clicks = {
     first: () => show(state.video.first), back: () => show(state.frame - 1), forth: () => show(state.frame + 1), play,
     worst: () => goWorst(1), undo, save: saveDrafts, "redo-start": startRedo, "redo-stop": () => api.post("stop"),
-    "new-target": () => choose(state.video.addTarget().object_id),
+    "new-target": () => choose(state.video.addTarget(onlyCategory()).object_id),
   };
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
   document.addEventListener("keydown", press);

@@ -12,6 +12,7 @@ const percent = (share) => `${(100 * share).toFixed(share && share < 0.1 ? 1 : 0
 
 export function describeVideo(video) {
   if (video.problem) return video.problem;
+  if (video.about) return video.about;
   const quality = video.quality === null ? "" : `mean ${video.measure} ${video.quality.toFixed(2)}, `;
   const parts = [`${quality}${video.frames} frames`];
   if (video.lost) parts.push(`${percent(video.lost)} lost`);
@@ -38,7 +39,7 @@ export function listVideos(videos, current, choose) {
   pick.onchange = () => choose(pick.value);
 }
 
-export function listTargets(targets, { selected, readOnly, choose, rename, value }) {
+export function listTargets(targets, categories, { selected, readOnly, choose, rename, value }) {
   $("targets").replaceChildren(
     ...targets.map((target, place) => {
       const swatch = element("i");
@@ -55,14 +56,14 @@ export function listTargets(targets, { selected, readOnly, choose, rename, value
       return item;
     }),
   );
-  const known = new Set(targets.map((target) => target.category).filter(Boolean));
+  const known = new Set([...categories, ...targets.map((target) => target.category).filter(Boolean)]);
   $("categories").replaceChildren(...[...known].map((category) => element("option", { value: category })));
 }
 
 export function listSaved(rows, { readOnly, go, remove }) {
   $("saved").replaceChildren(
     ...rows.map((row) => {
-      const what = row.absent ? "absent" : row.mask ? "mask" : "category";
+      const what = row.absent ? "absent" : row.mask ? "mask" : row.box ? "box" : "category";
       const link = element("button", { type: "button" }, `frame ${row.frame}, object ${row.object_id}: ${what}`);
       link.addEventListener("click", () => go(row.frame));
       const bin = element("button", { type: "button", title: "Remove", ariaLabel: `Remove frame ${row.frame}`, disabled: readOnly }, "✕");

@@ -67,7 +67,14 @@ export class Timeline {
     if (!video) return;
     const style = getComputedStyle(document.documentElement);
     const ink = (name) => style.getPropertyValue(name).trim();
-    const shown = video.targets.slice(0, 12);
+    const shown = video.targets.filter((target) => target.frames.length).slice(0, 12);
+    if (!shown.length) {
+      this.drawAxis(height - AXIS, ink);
+      for (const frame of this.saved) this.drawDiamond(frame, height / 2 - 10, ink("--good"));
+      for (const frame of this.drafts) this.drawDiamond(frame, height / 2 - 10, ink("--accent"));
+      this.drawCursor(height - AXIS, ink);
+      return;
+    }
     const strips = shown.length * (STRIP + 1);
     const left = height - TOP - AXIS - strips - 10;
     const quality = { top: TOP, bottom: TOP + left * 0.62 };
@@ -91,11 +98,16 @@ export class Timeline {
     this.drawAxis(area.bottom + strips + 6, ink);
     for (const frame of this.saved) this.drawDiamond(frame, quality.bottom + 4, ink("--good"));
     for (const frame of this.drafts) this.drawDiamond(frame, quality.bottom + 4, ink("--accent"));
+    this.drawCursor(area.bottom + strips + 6, ink);
+  }
+
+  drawCursor(bottom, ink) {
+    const { context } = this;
     context.strokeStyle = ink("--ink");
     context.lineWidth = 1.5;
     context.beginPath();
     context.moveTo(this.x(this.frame), 4);
-    context.lineTo(this.x(this.frame), area.bottom + strips + 6);
+    context.lineTo(this.x(this.frame), bottom);
     context.stroke();
   }
 
@@ -214,7 +226,7 @@ export class Timeline {
     context.fillStyle = ink("--soft");
     context.textAlign = "left";
     context.fillText("frame", 2, y + 2);
-    context.fillText("time", 2, y + 14);
+    if (video.time(video.first) !== null) context.fillText("time", 2, y + 14);
   }
 
   drawDiamond(frame, y, colour) {

@@ -64,11 +64,11 @@ export class Video {
   }
 
   /** Adds a target that the run does not know yet. */
-  addTarget() {
+  addTarget(category = null) {
     const last = Math.max(0, ...this.targets.map((target) => target.object_id));
     const target = {
       object_id: last + 1,
-      category: null,
+      category,
       measure: "quality",
       colour: COLOURS[this.targets.length % COLOURS.length],
       frames: new Int32Array(),

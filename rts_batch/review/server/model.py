@@ -1,0 +1,94 @@
+"""The network, loaded while the page is already being looked at: masks of boxes, and a look ahead from a prompt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import RtsBatchError, WeightsError
+from rts_batch.masks import Box, Marking, TrackedFrame
+
+__all__ = ["LazyModel", "Model", "Scene"]
+
+
+class Scene(Protocol):
+    """The targets of one video, tracked frame by frame."""
+
+    def step(
+        self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None, /
+    ) -> Mapping[int, TrackedFrame]: ...
+
+
+class Model(Protocol):
+    """Weights in memory; `rts_batch.load` makes one."""
+
+    def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]: ...
+
+    def open(self, targets: int = 1) -> Scene: ...
+
+
+class LazyModel:
+    """Loads in a thread of its own from `start` on; whoever asks sooner waits for that.
+
+    Args:
+        load: returns the model.
+    """
+
+    def __init__(self, load: Callable[[], Model]) -> None:
+        self._load = load
+        self._thread = threading.Thread(target=self._run, name="weights", daemon=True)
+        self._lock = threading.Lock()
+        self._model: Model | None = None
+        self._error = "the weights were not loaded"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait until nothing is being loaded: the libraries' threads must not outlive the interpreter."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
+        """Return the mask [H, W] of what a box marks on a frame [H, W, 3] RGB.
+
+        Raises:
+            WeightsError: the weights cannot be used.
+            PromptError: the box lies outside the frame, or the weights make no masks of boxes.
+        """
+        with self._lock:
+            return self._loaded().mask_of(image, box)
+
+    def look_ahead(
+        self, images: Iterable[NDArray[np.uint8]], masks: Mapping[int, NDArray[np.bool_]]
+    ) -> Iterator[Mapping[int, TrackedFrame]]:
+        """Yield the targets on each of some frames, of which the first is marked with these masks by object id.
+
+        Raises:
+            WeightsError: the weights cannot be used.
+        """
+        with self._lock:
+            scene = self._loaded().open(len(masks))
+            prompts = {object_id: Marking(mask=mask) for object_id, mask in masks.items()}
+            for image in images:
+                yield scene.step(image, prompts)
+                prompts = {}
+
+    def _loaded(self) -> Model:
+        self._thread.join()
+        if self._model is None:
+            raise WeightsError(self._error)
+        return self._model
+
+    def _run(self) -> None:
+        try:
+            self._model = self._load()
+        except RtsBatchError as error:
+            self._error = str(error)
+        except Exception as error:
+            self._error = f"the weights cannot be loaded ({error!r})"
+            raise

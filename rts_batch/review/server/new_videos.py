@@ -1,0 +1,127 @@
+"""Videos whose targets are to be marked for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from rts_batch.errors import ResultsError, StorageError, UsageError
+from rts_batch.io.storage import files, uris
+from rts_batch.io.video.frames import VideoInfo
+from rts_batch.review.server.frames import FrameReader, Source
+from rts_batch.runs.rows_file import Row
+
+__all__ = ["VIDEOS", "NewVideos", "find_videos"]
+
+VIDEOS: Final = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp",
+    ".ogv", ".mxf", ".y4m", ".gif", ".zip", ".tar", ".tgz",
+)  # fmt: skip
+"""Endings of the files that are taken for videos in a folder; a file that is named itself may have any."""
+
+PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
+
+
+def find_videos(given: Sequence[str]) -> list[str]:
+    """Return the videos that paths and URIs mean: files as they are, the videos in folders, folders of pictures.
+
+    Raises:
+        StorageError: one is not there.
+        UsageError: a folder that holds neither videos nor pictures.
+    """
+    found: list[str] = []
+    for uri in map(uris.absolute, given):
+        if not files.exists(uri):
+            raise StorageError(f"{uris.safe_uri(uri)} does not exist")
+        filesystem, path = files.open_filesystem(uri)
+        if not filesystem.isdir(path):
+            found.append(uri)
+            continue
+        names = files.list_names(uri)
+        inside = [uris.join(uri, name) for name in names if name.lower().endswith(VIDEOS)]
+        if not inside and any(name.lower().endswith(PICTURES) for name in names):
+            inside = [uri]
+        if not inside:
+            raise UsageError(f"{uris.safe_uri(uri)} holds neither videos nor pictures; name the videos themselves")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+class NewVideos:
+    """See `subject.Subject`. `reader` has to be set before a video is looked at.
+
+    Args:
+        videos: paths and URIs.
+        saved: rows that mark some of them already; their names stay.
+        folder: what relative paths in `saved` are relative to.
+    """
+
+    kind: Literal["mark"] = "mark"
+
+    def __init__(self, videos: Sequence[str], saved: Sequence[Row] = (), folder: str = "") -> None:
+        named = {uris.resolve(row["video"], folder): row["video_id"] for row in saved}
+        self._uris: dict[str, str] = {}
+        for uri in videos:
+            name = named.get(uri) or PurePosixPath(urlsplit(uri).path if uris.scheme_of(uri) else uri).stem
+            self._uris[uri if name in self._uris or name == "" else name] = uri
+        self._infos: dict[str, VideoInfo] = {}
+        self.reader: FrameReader | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{len(self._uris)} videos to mark" if len(self._uris) != 1 else "1 video to mark"
+
+    def refresh(self) -> None:
+        pass
+
+    def listing(self) -> list[dict[str, Any]]:
+        return [{"video_id": name, "about": uris.safe_uri(uri), "problem": None} for name, uri in self._uris.items()]
+
+    def has(self, video_id: str) -> bool:
+        return video_id in self._uris
+
+    def numbers(self, video_id: str) -> dict[str, Any]:
+        info = self._info(video_id)
+        length = info.frames or round((info.duration or 0.0) * (info.fps or 0.0)) or 1
+        return {
+            "video_id": video_id,
+            "width": info.width,
+            "height": info.height,
+            "first": 0,
+            "end": length,
+            "fps": info.fps,
+            "times": [],
+            "threshold": None,
+            "targets": [],
+            "worst": [],
+        }
+
+    def masks(self, video_id: str, first: int, count: int) -> dict[int, list[list[Any]]]:
+        return {}
+
+    def source(self, video_id: str) -> Source:
+        if video_id not in self._uris:
+            raise ResultsError(f"{video_id!r} is not one of the videos to be marked")
+        return Source(self._uris[video_id], None, lambda frame: None)
+
+    def size(self, video_id: str) -> tuple[int, int]:
+        info = self._info(video_id)
+        return info.height, info.width
+
+    def time_of(self, video_id: str, frame: int) -> float | None:
+        return None
+
+    def frame_at(self, video_id: str, time: float) -> int | None:
+        fps = self._info(video_id).fps
+        return None if fps is None else round((time - (self._info(video_id).first_time or 0.0)) * fps)
+
+    def is_prompt(self, video_id: str, object_id: int, frame: int) -> bool:
+        return False
+
+    def _info(self, video_id: str) -> VideoInfo:
+        if video_id not in self._infos:
+            assert self.reader is not None
+            self._infos[video_id] = self.reader.info(video_id)
+        return self._infos[video_id]

@@ -1,0 +1,73 @@
+"""What the page asks and sends, checked."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Ahead", "BoxOnFrame", "Change", "Frame", "Marked", "Masks", "Save", "Spot"]
+
+
+class Spot(BaseModel):
+    """A target on a frame."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    object_id: int = Field(ge=1)
+    frame: int = Field(ge=0)
+
+
+class Change(BaseModel):
+    """What is said of a target: its mask on a frame, that it is absent from there on, or only its category."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    object_id: int = Field(ge=1)
+    frame: int | None = Field(default=None, ge=0)
+    counts: str | None = None
+    """Of the COCO RLE of its mask."""
+    absent: bool = False
+    category: str | None = Field(default=None, max_length=200)
+
+
+class Save(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: str
+    changes: list[Change] = Field(default=[], max_length=10_000)
+    removed: list[Spot] = Field(default=[], max_length=10_000)
+
+
+class BoxOnFrame(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    frame: int = Field(ge=0)
+    box: tuple[float, float, float, float]
+
+
+class Marked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    object_id: int = Field(ge=1)
+    counts: str
+
+
+class Ahead(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    frame: int = Field(ge=0)
+    marked: list[Marked] = Field(min_length=1, max_length=50)
+
+
+class Masks(BaseModel):
+    id: str
+    first: int = Field(ge=0)
+    count: int = Field(default=1, ge=1)
+
+
+class Frame(BaseModel):
+    id: str
+    index: int = Field(ge=0)

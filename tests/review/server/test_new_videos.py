@@ -1,0 +1,126 @@
+"""First prompts on new videos: what is found, marked, looked ahead at and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from rts_batch.errors import StorageError, UsageError
+from rts_batch.manifest import read_manifest
+from rts_batch.masks import decode_rle, encode_rle
+from rts_batch.review.server.new_videos import find_videos
+from tests.support.review_desk import marking_page
+from tests.support.videos import make_images, make_video
+
+
+def counts(left: int = 10) -> str:
+    mask = np.zeros((120, 160), bool)
+    mask[10:30, left : left + 20] = True
+    return encode_rle(mask).decode()
+
+
+def marked(video_id: str, frame: int = 0, object_id: int = 1, **others: object) -> dict[str, object]:
+    return {"video_id": video_id, "object_id": object_id, "frame": frame, "counts": counts(), **others}
+
+
+def test_files_folders_pictures_and_stores_are_found(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for name in ("b.mp4", "a.MOV", "notes.txt", "c.webm"):
+        (tmp_path / "clips" / name).write_bytes(b"x")
+    make_images(tmp_path / "frames", 3)
+    (tmp_path / "strange.bin").write_bytes(b"x")
+    with fsspec.open("memory://marks/one.mp4", "wb") as file:
+        file.write(b"x")
+    clips = str(tmp_path / "clips")
+    assert find_videos([clips]) == [f"{clips}/a.MOV", f"{clips}/b.mp4", f"{clips}/c.webm"]
+    rest = [f"{clips}/c.webm", str(tmp_path / "frames"), str(tmp_path / "strange.bin"), "memory://marks"]
+    assert find_videos([clips, *rest])[3:] == [rest[1], rest[2], "memory://marks/one.mp4"]
+    with pytest.raises(StorageError, match="does not exist"):
+        find_videos([str(tmp_path / "nothing.mp4")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="neither videos nor pictures"):
+        find_videos([str(tmp_path / "empty")])
+
+
+def test_what_is_marked_is_a_manifest(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_video(tmp_path / f"{name}.mp4", 12)
+    manifest = tmp_path / "out" / "manifest.csv"
+    with marking_page([str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")], manifest, categories=("dog",)) as page:
+        run = page.get("run").json()
+        assert (run["kind"], run["locked"], run["categories"]) == ("mark", None, ["dog"])
+        assert [video["video_id"] for video in run["videos"]] == ["a", "b"]
+        numbers = page.get("video", id="a").json()
+        assert (numbers["width"], numbers["height"], numbers["end"], numbers["targets"]) == (160, 120, 12, [])
+        assert page.get("frame", id="b", index=7).headers["content-type"] == "image/jpeg"
+        changes = [
+            marked("a", category="dog"),
+            marked("a", 5, 2),
+            marked("b", 3),
+            marked("b", 9, absent=True, counts=None),
+        ]
+        saved = page.post("corrections", {"version": "none", "changes": changes})
+        assert saved.status_code == 200, saved.text
+        assert saved.json()["pending"] == 0
+        renamed = {"video_id": "b", "object_id": 1, "category": "cat"}
+        assert page.post("corrections", {"version": saved.json()["version"], "changes": [renamed]}).status_code == 200
+        assert page.post("redo").status_code == 422
+    a, b = read_manifest(str(manifest)).tasks
+    assert (a.uri, b.uri) == (str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"))
+    assert [(target.object_id, target.category, target.prompts[0].frame) for target in a.targets] == [
+        (1, "dog", 0),
+        (2, None, 5),
+    ]
+    assert [(prompt.frame, prompt.kind) for prompt in b.targets[0].prompts] == [(3, "correct"), (9, "absent")]
+    assert b.targets[0].category == "cat"
+
+
+def test_a_manifest_that_is_there_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    make_video(tmp_path / "clips" / "a.mp4", 6)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('video,video_id,box,site\nclips/a.mp4,first,"1,2,30,40",north\nother.mp4,o,"1,2,3,4",south\n')
+    with marking_page([str(tmp_path / "clips")], manifest) as page:
+        (video,) = page.get("run").json()["videos"]
+        assert video["video_id"] == "first", "as the manifest calls it"
+        (row,) = page.get("corrections").json()["rows"]
+        assert row["box"] == [1, 2, 30, 40]
+        version = page.get("corrections").json()["version"]
+        sent = [marked("first", 4, 2), marked("first", 5)]
+        assert page.post("corrections", {"version": version, "changes": sent}).status_code == 200
+    first, other = read_manifest(str(manifest)).tasks
+    assert [target.object_id for target in first.targets] == [1, 2]
+    assert first.uri == str(tmp_path / "clips" / "a.mp4")
+    assert (other.targets[0].prompts[0].box, dict(other.targets[0].extras)) == ((1, 2, 3, 4), {"site": "south"})
+
+
+def test_two_videos_of_one_name_are_two(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        make_video(tmp_path / folder / "a.mp4", 3)
+    with marking_page([str(tmp_path / "x"), str(tmp_path / "y")], tmp_path / "m.csv") as page:
+        names = [video["video_id"] for video in page.get("run").json()["videos"]]
+        changes = [marked(name) for name in names]
+        assert page.post("corrections", {"version": "none", "changes": changes}).status_code == 200
+    assert len(read_manifest(str(tmp_path / "m.csv")).tasks) == 2
+
+
+def test_looking_ahead_tracks_from_what_is_marked_and_keeps_nothing(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 12)
+    with marking_page([str(tmp_path / "a.mp4")], tmp_path / "m.csv") as page:
+        sent = {"video_id": "a", "frame": 4, "marked": [{"object_id": 3, "counts": counts()}]}
+        answer = page.post("ahead", sent)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert list(found) == [str(frame) for frame in range(4, 12)], "to the video's end"
+        ((object_id, code, state, quality),) = found["6"]
+        assert (object_id, state, quality) == (3, "tracked", 0.5)
+        assert np.flatnonzero(decode_rle(code.encode(), 120, 160).any(axis=0))[0] == 12, "moved by two pixels"
+        assert page.post("ahead", {**sent, "marked": [{"object_id": 1, "counts": "rubbish"}]}).status_code == 422
+        assert page.post("ahead", {**sent, "marked": []}).status_code == 400
+    assert not (tmp_path / "m.csv").exists()
+    assert json.loads(answer.text)
