@@ -41,7 +41,7 @@ def write_archive(benchmark: str, root: Path, run: str, output: str) -> int:
         raise UsageError(f"{chosen.title} takes no archive; archives are for trackingnet and youtubevos2019")
     predictions = Predictions(run)
     sequences = chosen.sequences(root.resolve())
-    if missing := sorted({one.name for one in sequences} - predictions.video_ids):
+    if missing := sorted({sequence.name for sequence in sequences} - predictions.video_ids):
         raise ResultsError(
             f"{run} lacks {len(missing)} of the {len(sequences)} sequences of {chosen.title}: "
             f"{', '.join(missing[:5])}; the server takes complete archives only, finish the run"

@@ -83,26 +83,26 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Ben
     chosen = find_benchmark(benchmark)
     predictions = Predictions(run)
     everything: Sequence[BoxSequence | MaskSequence | VotSequence] = chosen.sequences(root.resolve())
-    missing = tuple(one.name for one in everything if not _videos(one) <= predictions.video_ids)
+    missing = tuple(sequence.name for sequence in everything if not _videos(sequence) <= predictions.video_ids)
     if missing and (not partial or len(missing) == len(everything)):
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise ResultsError(
             f"{run} lacks {len(missing)} of the {len(everything)} sequences of {chosen.title}: {names}; finish the run"
             + ("" if len(missing) == len(everything) else ", or score what there is with --partial")
         )
-    finished = [one for one in everything if one.name not in missing]
+    finished = [sequence for sequence in everything if sequence.name not in missing]
     curves: Mapping[str, PlotLine] = {}
     if isinstance(chosen, BoxBenchmark):
-        boxes = [one for one in finished if isinstance(one, BoxSequence)]
+        boxes = [sequence for sequence in finished if isinstance(sequence, BoxSequence)]
         if chosen.protocol is None:
             measures, sequences = _score_got10k(boxes, predictions)
         else:
             measures, sequences, curves = _score_boxes(boxes, predictions, chosen.protocol)
     elif isinstance(chosen, VotBenchmark):
-        runs = [one for one in finished if isinstance(one, VotSequence)]
+        runs = [sequence for sequence in finished if isinstance(sequence, VotSequence)]
         measures, sequences, curves = _score_vot(runs, predictions)
     else:
-        masks = [one for one in finished if isinstance(one, MaskSequence)]
+        masks = [sequence for sequence in finished if isinstance(sequence, MaskSequence)]
         measures, sequences = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
     # The paper's values for masks say nothing about a run from boxes.
     comparable = isinstance(chosen, BoxBenchmark) or predictions.init != "box"
@@ -137,7 +137,7 @@ def _score_boxes(
     lines = {
         "success": PlotLine(tuple(OVERLAP_THRESHOLDS.tolist()), tuple(total.success.tolist())),
         "precision": PlotLine(pixels, tuple(total.precision.tolist())),
-        "normalised_precision": PlotLine(tuple(one / 100 for one in pixels), tuple(total.normalised.tolist())),
+        "normalised_precision": PlotLine(tuple(pixel / 100 for pixel in pixels), tuple(total.normalised.tolist())),
     }
     return total.scores(protocol), {name: one.scores(protocol) for name, one in curves.items()}, lines
 
@@ -254,7 +254,7 @@ def _frames_that_count(sequence: MaskSequence, target: MaskObject, *, skip_last:
 
 def _youtubevos_measures(objects: Mapping[str, Mapping[str, float]], is_seen: Mapping[str, bool] | None) -> Scores:
     """Means over objects; G, the mean of J and F over seen and unseen categories, needs both kinds."""
-    measures = {name: float(np.mean([one[name] for one in objects.values()])) for name in ("j", "f")}
+    measures = {name: float(np.mean([scores[name] for scores in objects.values()])) for name in ("j", "f")}
     if is_seen is None or len(set(is_seen.values())) < 2:
         return measures
     for group, wanted in (("seen", True), ("unseen", False)):

@@ -44,7 +44,7 @@ def to_markdown(report: BenchmarkScores, *, sequences: bool = True) -> str:
     """
     lines = [f"# {_cell(report.title)}", "", f"- run: `{report.run}`"]
     if report.weights:
-        lines.append(f"- weights: {', '.join(f'`{one}`' for one in report.weights)}")
+        lines.append(f"- weights: {', '.join(f'`{fingerprint}`' for fingerprint in report.weights)}")
     if report.init:
         lines.append(f"- each target given by a {report.init}")
     lines.append("")
@@ -72,7 +72,7 @@ def to_markdown(report: BenchmarkScores, *, sequences: bool = True) -> str:
         ]
         ordered = sorted(report.sequences.items(), key=lambda item: (item[1][columns[-1]], item[0]))
         for name, values in ordered:
-            lines.append(f"| {_cell(name)} | " + " | ".join(f"{100 * values[one]:.1f}" for one in columns) + " |")
+            lines.append(f"| {_cell(name)} | " + " | ".join(f"{100 * values[column]:.1f}" for column in columns) + " |")
     return "\n".join(lines) + "\n"
 
 

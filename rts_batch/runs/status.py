@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pyarrow.compute as pc
@@ -57,10 +57,7 @@ class RunStatus:
             "failed": self.failed,
             "left": self.videos - self.done - self.failed,
             "running": self.is_running,
-            "submissions": [
-                {"shard": one.shard, "holder": one.holder, "process": one.process, "status": one.status}
-                for one in self.submissions
-            ],
+            "submissions": [asdict(submission) for submission in self.submissions],
         }
 
 

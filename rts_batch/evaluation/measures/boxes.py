@@ -158,9 +158,9 @@ def box_curves(boxes: Boxes, truth: Boxes, absent: NDArray[np.bool_], protocol: 
 def mean_curves(curves: Sequence[BoxCurves]) -> BoxCurves:
     """The mean over sequences, which all weigh the same."""
     return BoxCurves(
-        success=np.mean([one.success for one in curves], axis=0),
-        precision=np.mean([one.precision for one in curves], axis=0),
-        normalised=np.mean([one.normalised for one in curves], axis=0),
+        success=np.mean([curve.success for curve in curves], axis=0),
+        precision=np.mean([curve.precision for curve in curves], axis=0),
+        normalised=np.mean([curve.normalised for curve in curves], axis=0),
     )
 
 

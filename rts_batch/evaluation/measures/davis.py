@@ -104,7 +104,7 @@ def davis_scores(objects: Mapping[str, ObjectScores]) -> DavisScores:
 
 def _mean(statistics: Sequence[MeasureStatistics]) -> MeasureStatistics:
     return MeasureStatistics(
-        mean=float(np.mean([one.mean for one in statistics])),
-        recall=float(np.mean([one.recall for one in statistics])),
-        decay=float(np.mean([one.decay for one in statistics])),
+        mean=float(np.mean([measured.mean for measured in statistics])),
+        recall=float(np.mean([measured.recall for measured in statistics])),
+        decay=float(np.mean([measured.decay for measured in statistics])),
     )

@@ -98,7 +98,7 @@ class GpuTracker(Tracker):
         """`Tracker.step_apart`, as many at once as their network has slots."""
         slots = len(_network_of(trackers[0]).slots)
         if len(trackers) <= slots:
-            return [Pending(reading.frame) for reading in advance([(one, frame, None) for one in trackers])]
+            return [Pending(reading.frame) for reading in advance([(tracker, frame, None) for tracker in trackers])]
         found: list[Pending] = []
         for begin in range(0, len(trackers), slots):
             found += GpuTracker.step_apart(trackers[begin : begin + slots], frame)

@@ -197,7 +197,7 @@ def read_index(
     Raises:
         TrainingError: where a file or a needed column is missing, or nothing is left.
     """
-    paths = [Path(index)] if isinstance(index, (str, Path)) else [Path(one) for one in index]
+    paths = [Path(index)] if isinstance(index, (str, Path)) else [Path(path) for path in index]
     rows: list[tuple[str, str]] = []
     objects: list[Objects] = []
     for path in paths:
