@@ -34,9 +34,9 @@ PARALLEL := -n logical --maxprocesses 4 --dist loadgroup
 test: lint chromium
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
-# For the daily loop: no Ray, no browser, no training, no network that runs for long.
+# For the daily loop: no Ray, no browser, no training, no network that runs for long, nothing else that takes seconds.
 check: lint
-	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks)" $(PARALLEL)
+	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(PARALLEL)
 
 # Afterwards the tests of storage once more, against SeaweedFS in the place of moto.
 test-slow: $(INSTALLED)

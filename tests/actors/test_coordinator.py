@@ -185,6 +185,7 @@ def test_an_idle_worker_takes_a_reserved_video_over_and_a_lost_one_gives_it_back
     assert coordinator.take("two") == task("b", 2)
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_videos_cost_little() -> None:
     coordinator = Coordinator([task(str(number), number % 977) for number in range(100_000)])
     lengths = []

@@ -13,6 +13,7 @@ from rts_batch.runs.settings import RunSettings
 from tests.support.running import write_manifest
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "a.mp4", "box": "1,1,9,9"}])
     out = str(tmp_path / "run")

@@ -16,6 +16,8 @@ from rts_batch.masks import Marking
 from tests.support.places import REPOSITORY
 from tests.support.videos import make_video
 
+pytestmark = pytest.mark.networks
+
 BOX = (60.0, 40.0, 40.0, 40.0)
 
 

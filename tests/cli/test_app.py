@@ -29,6 +29,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert "weights" in outcome.stdout
 
 
+@pytest.mark.long
 def test_help_starts_as_fast_as_python_allows() -> None:
     def seconds(*command: str) -> float:
         started = time.perf_counter()

@@ -59,6 +59,7 @@ def test_settings_out_of_range(tmp_path: Path, options: list[str], code: int, me
         (["--weights", "rts-mini-untrained", "--address", "auto"], 10, "--device auto looks at this machine"),
     ],
 )
+@pytest.mark.long
 def test_weights_are_looked_at_before_anything_starts(
     tmp_path: Path, options: list[str], code: int, message: str
 ) -> None:

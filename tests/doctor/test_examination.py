@@ -14,6 +14,8 @@ from rts_batch.doctor.examination import examine
 from rts_batch.doctor.finding import Finding
 from tests.support.running import Outcome, finish, start
 
+pytestmark = pytest.mark.long
+
 
 def about(outcome: Outcome) -> dict[str, dict[str, Any]]:
     return {event["about"]: event for event in outcome.events() if event["event"] == "finding"}

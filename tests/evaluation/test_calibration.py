@@ -52,6 +52,7 @@ def write(tmp_path: Path, weights: Weights, quality: QualityMap, frames: int = F
     return root, str(run)
 
 
+@pytest.mark.long
 def test_the_estimates_become_what_the_masks_are_worth(tmp_path: Path, weights: Weights) -> None:
     before = weights.quality
     assert before is not None
@@ -69,6 +70,7 @@ def test_the_estimates_become_what_the_masks_are_worth(tmp_path: Path, weights: 
         calibrated(after, "davis2016", root, run)
 
 
+@pytest.mark.long
 def test_few_masks_and_other_weights_are_refused(tmp_path: Path, weights: Weights, quality: QualityMap) -> None:
     assert weights.quality is not None
     root, run = write(tmp_path, weights, weights.quality, frames=20)

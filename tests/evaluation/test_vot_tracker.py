@@ -33,6 +33,7 @@ TOOLKIT = ("vot-toolkit==0.7.4", "attributee==0.1.9")
 """The last release whose multi-start experiment works; it needs an older attributee than pip would choose."""
 
 
+@pytest.mark.long
 def test_the_tracker_answers_over_trax_as_it_does_by_itself(tmp_path: Path) -> None:
     trax = pytest.importorskip("trax", reason="pip install vot-trax")
     from trax.client import Client

@@ -136,6 +136,7 @@ def test_a_video_that_has_changed_is_noticed(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_three_hundred_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_masks, "ROWS_IN_MEMORY", 500)
     masks = np.zeros((4, 300, 30, 40), bool)
@@ -194,6 +195,7 @@ def test_polygons_hold_holes_and_parts(shape: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["coco", "burst"])
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_rows(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_masks, "ROWS_IN_MEMORY", 500)
     row = row_of(np.eye(20, dtype=bool), 0, score=0.5, confidence=0.5)

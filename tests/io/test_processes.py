@@ -102,6 +102,7 @@ def test_videos_are_decoded_without_the_users_files(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["-m", "rts_batch.cli"], ["-mrts_batch.cli"], ["-m", "rts_batch.cli.__main__"]])
+@pytest.mark.long
 def test_the_command_does_not_look_into_the_current_folder(folder: Path, words: list[str]) -> None:
     done = validate(folder, *words, PYTHONPATH=str(REPOSITORY))
     assert users_folder.imported(folder) == []
@@ -120,6 +121,7 @@ def validate(folder: Path, *words: str, **environment: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.long
 def test_an_empty_entry_of_pythonpath_is_not_the_current_folder_to_the_command(tmp_path: Path) -> None:
     """What Python itself imports before the command begins is out of its reach; the usual victims are not."""
     folder = users_folder.fill(tmp_path / "user", names=("random", "queue", "secrets", "tempfile", "rich", "click"))

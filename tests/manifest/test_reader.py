@@ -714,6 +714,7 @@ def test_a_manifest_that_is_missing_is_a_storage_error(tmp_path: Path) -> None:
 # Size
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:
     rng = random.Random(0)
     lines = [
@@ -772,6 +773,7 @@ def test_any_bytes_give_a_manifest_or_our_error(tmp_path: Path, content: bytes, 
 
 @fuzz
 @given(table=st.lists(st.lists(cells, min_size=4, max_size=4), max_size=6), header=st.permutations(list(COLUMNS)))
+@pytest.mark.long
 def test_any_cells_give_a_manifest_or_our_error(tmp_path: Path, table: list[list[str]], header: list[str]) -> None:
     frame = pd.DataFrame(table, columns=header[:4])
     content = frame.to_csv(index=False).encode("utf-8", "replace")
@@ -780,6 +782,7 @@ def test_any_cells_give_a_manifest_or_our_error(tmp_path: Path, table: list[list
 
 @fuzz
 @given(content=st.lists(rows, max_size=5))
+@pytest.mark.long
 def test_any_objects_give_a_manifest_or_our_error(tmp_path: Path, content: list[dict[str, Any]]) -> None:
     good = {"video": "a.mp4", "box": [1, 2, 3, 4], "object_id": 77}
     text = "\n".join(json.dumps(row) for row in [good, *content])

@@ -83,6 +83,7 @@ def seconds_to_take(folder: RunFolder) -> float:
         return time.monotonic() - begun
 
 
+@pytest.mark.long
 def test_a_silent_lease_elsewhere_is_waited_for_and_said_so(folder: RunFolder) -> None:
     files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
     notes: list[str] = []

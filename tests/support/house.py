@@ -47,7 +47,7 @@ class Module:
             elif isinstance(node, ast.ImportFrom):
                 assert not node.level, f"{self.name}: relative import; write the whole name"
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Call) and node.args and ast.unparse(node.func).endswith("import_module"):
+            elif isinstance(node, ast.Call) and node.args and called(node) == "import_module":
                 target = node.args[0]
                 if isinstance(target, ast.Constant) and isinstance(target.value, str):
                     found.add(target.value)
@@ -66,6 +66,11 @@ def read_modules(folder: Path = REPOSITORY / PACKAGE) -> list[Module]:
 def within(name: str, folders: Iterable[str]) -> bool:
     """Whether a dotted name is one of these or below one."""
     return any(name == folder or name.startswith(f"{folder}.") for folder in folders)
+
+
+def called(call: ast.Call) -> str:
+    """The last name of what is called, `b` of `a.b()`."""
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
 
 
 def inner_imports(modules: Sequence[Module]) -> dict[str, set[str]]:
@@ -180,7 +185,7 @@ def _joined(tree: ast.AST) -> Iterator[object]:
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             parts: Sequence[ast.expr | None] = [node.left, node.right]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("join", "joinpath"):
+        elif isinstance(node, ast.Call) and called(node) in ("join", "joinpath"):
             parts = node.args
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             parts = [node.value]

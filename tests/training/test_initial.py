@@ -105,6 +105,7 @@ def test_converted_state_dicts(tmp_path: Path, prefix: str) -> None:
     assert_same_maps(model, backbone)
 
 
+@pytest.mark.long
 def test_incomplete_and_wrong_backbones_are_named(tmp_path: Path) -> None:
     blobs = blobs_of(affine_backbone())
     missing = {name: value for name, value in blobs.items() if name != "res4_3_branch2b_bn_s"}
@@ -152,6 +153,7 @@ def without_localisation(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.long
 def test_an_lwl_checkpoint_leaves_the_localisation_branch_fresh(tmp_path: Path, legacy: bool) -> None:
     torch.manual_seed(1)
     lwl, model = RTS(SMALL), RTS(SMALL)

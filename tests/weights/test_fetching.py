@@ -70,6 +70,7 @@ def test_from_drive_into_the_cache_and_by_name_from_then_on(cache: Path, drive: 
     assert len(drive.asked) == asked
 
 
+@pytest.mark.long
 def test_a_mirror_does_as_well(cache: Path, official: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTS_BATCH_PRIVATE_HTTP", "allow")
     with safe_open(get(RTS50, Folder(drive.address)), "pt") as file:
@@ -92,6 +93,7 @@ def test_another_name_is_refused() -> None:
     assert "rts50" in answer.stderr
 
 
+@pytest.mark.long
 def test_what_is_there_stays_when_fetching_fails(cache: Path, official: Path, drive: Drive, tmp_path: Path) -> None:
     cached("rts50").parent.mkdir(parents=True)
     cached("rts50").write_bytes(b"before")

@@ -376,6 +376,7 @@ def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["weights", *map(str, arguments)])
 
 
+@pytest.mark.long
 def test_import_joins_both_official_files(official: Path, tmp_path: Path) -> None:
     output = tmp_path / "rts50.safetensors"
     result = invoke("import", official / "rts50.pth", "--sta", official / "sta.pth.tar", "-o", output)

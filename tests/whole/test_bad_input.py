@@ -116,6 +116,7 @@ def test_a_manifest_from_windows_is_read(tmp_path: Path) -> None:
     assert (outcome.exit_code, outcome.stdout) == (0, f"{path}: 2 videos, 2 targets\n")
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_rows_are_validated_in_seconds(tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
     lines = [f'videos/{number}.mp4,"{number % 500},20,30,40",{number % 90},cat,{number}' for number in range(100_000)]

@@ -37,6 +37,8 @@ from tests.support.running import write_manifest
 from tests.support.videos import make_images, make_video
 from tests.support.workers import TRACKER, Workers
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import users_folder
 from tests.support.running import REPOSITORY, STUB
 from tests.support.videos import make_video
+
+pytestmark = pytest.mark.long
 
 USERS_PROGRAM = """
 import sys

@@ -102,6 +102,7 @@ def change_damage(path: Path, **damage: Any) -> None:
     ("factory", "manifest"),
     [(STUB, "one.jsonl"), (STUB, "two.jsonl"), (STUB, "both.jsonl"), (RunSettings.tracker, "both.jsonl")],
 )
+@pytest.mark.long
 def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
     videos: Path, tmp_path: Path, factory: str, manifest: str
 ) -> None:

@@ -163,6 +163,7 @@ class Steps:
         return max(sum(min(span) <= begin <= max(span) for span in spans.values()) for begin, *_ in spans.values())
 
 
+@pytest.mark.long
 def test_videos_side_by_side_have_the_masks_of_videos_one_by_one(
     process: WorkerProcess, shared_process: dict[str, Any], clips: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_videos_side_by_side_have_the_masks_of_videos_one_by_one(
     assert len({thread for _, _, thread, _ in steps.lines}) == LANES
 
 
+@pytest.mark.long
 def test_the_real_tracker_does_not_mix_videos_up(clips: Path, tmp_path: Path) -> None:
     rows = [
         {
@@ -312,6 +314,7 @@ def test_lanes_that_all_fall_silent_are_all_suspected(process: WorkerProcess, cl
     assert not process.alive
 
 
+@pytest.mark.long
 def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
     process: WorkerProcess, shared_process: dict[str, Any], clips: Path, tmp_path: Path
 ) -> None:

@@ -311,6 +311,7 @@ def cut(size: tuple[int, int] = (480, 240)) -> list[tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("single", [True, False])
+@pytest.mark.long
 def test_a_correction_finds_a_target_that_was_lost(trained: Any, single: bool) -> None:
     model, config, sta = trained
     corrected, alone = (Scene(model, config, sta=sta, single=single) for _ in range(2))

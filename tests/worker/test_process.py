@@ -99,6 +99,7 @@ def last_of(events: Iterator[Event]) -> Event:
         ("hang_at", "NoProgressError", "no progress for 4 s in phase track"),
     ],
 )
+@pytest.mark.long
 def test_evidence_against_the_video(
     process: WorkerProcess, make_task: Callable[..., VideoTask], knob: str, error: str, said: str
 ) -> None:

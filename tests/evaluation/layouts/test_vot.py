@@ -86,6 +86,7 @@ def write_vot_run(run: Path) -> None:
             write_plain_masks(run, f"{sequence}_{anchor:08d}", {1: masks}, {1: first})
 
 
+@pytest.mark.long
 def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_vot_run(run)

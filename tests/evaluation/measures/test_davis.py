@@ -88,6 +88,7 @@ def test_made_masks_score_as_the_definitions_say() -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.long
 def test_real_masks_score_as_the_definitions_say(change: str) -> None:
     folder = shared_folder("data/davis-dev") / "Annotations" / "480p"
     scores, expected = [], []

@@ -136,6 +136,7 @@ def test_the_file_holds_what_was_added_sorted_by_object_and_frame(tmp_path: Path
 
 @pytest.mark.parametrize("spool", [5_000, 60_000, 1 << 30])
 @pytest.mark.parametrize("order", ["alternating", "one after another", "shuffled"])
+@pytest.mark.long
 def test_the_same_rows_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spool: int, order: str
 ) -> None:
@@ -171,6 +172,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     """160 MB of codes go through, of which only the spool's share may stay in memory."""
     codes = random.Random(0).randbytes(1 << 16)

@@ -121,6 +121,7 @@ def contents(folder: str) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("where", ["file", "folder"])
+@pytest.mark.long
 def test_every_operation_takes_a_name_as_it_is(
     folder: str, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def check_every_operation(folder: str, name: str, decoy: str, tail: list[str], h
     assert contents(folder) == before
 
 
+@pytest.mark.long
 def test_whatever_reads_or_writes_takes_a_name_as_it_is(folder: str, tmp_path: Path, small_parts: None) -> None:
     """Parallel parts, ranges, tables and folders that appear at once."""
     sink = io.BytesIO()

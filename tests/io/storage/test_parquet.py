@@ -59,6 +59,7 @@ def threads_begun(read: str, *arguments: str) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.long
 def test_nothing_of_python_is_left_with_other_threads(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(written())
     assert threads_begun("read_parquet(open(sys.argv[1], 'rb').read())", str(tmp_path / "a.parquet")) == 0
@@ -75,6 +76,7 @@ def test_nothing_of_python_is_left_with_other_threads(tmp_path: Path) -> None:
         "read_masks(sys.argv[1]).table(object_ids=[1])",
     ],
 )
+@pytest.mark.long
 def test_scoring_training_and_tables_read_masks_in_the_same_way(tmp_path: Path, read: str) -> None:
     folder = write_run(tmp_path / "run")
     imports = (

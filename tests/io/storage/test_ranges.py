@@ -222,6 +222,7 @@ def test_ranges_that_fail_are_read_again(
     assert len(failed) == -(-stored.size // BLOCK)
 
 
+@pytest.mark.long
 def test_a_slow_store_is_no_hang(clip: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = RangedObject(put(clip))
     Meddling(monkeypatch, 3, lambda: time.sleep(2.5))
@@ -251,6 +252,7 @@ def test_a_streamed_video_may_be_left_early(process: DecodingProcess, clip: Path
 
 
 @pytest.mark.parametrize("header", ["front", "end"])
+@pytest.mark.long
 def test_the_first_frame_needs_little_of_the_object(
     s3: str,
     s3_server: str,
@@ -294,6 +296,7 @@ def test_small_videos_are_copied_and_large_ones_stay(
 
 
 @pytest.mark.parametrize("size", [1000, 50_000], ids=["in one piece", "in parts"])
+@pytest.mark.long
 def test_a_copy_is_asked_about_once_before_and_once_after(
     s3: str,
     s3_server: str,

@@ -69,6 +69,7 @@ def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, en
     )
 
 
+@pytest.mark.long
 def test_archives_that_are_no_video_are_named(tmp_path: Path) -> None:
     for name in ("a.zip", "a.tar", "a.tgz"):
         (tmp_path / name).write_bytes(b"no archive" * 100)

@@ -22,6 +22,8 @@ from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import synthetic_frame
 from tests.support.trackers import SMALL
 
+pytestmark = pytest.mark.networks
+
 FRAMES = [synthetic_frame(96, 128, index) for index in range(10)]
 
 

@@ -266,6 +266,7 @@ def one_clip(rng: np.random.Generator) -> Clip:
     return Clip(torch.full((1, 3, 4, 4), value), torch.zeros(1, 4, 4), torch.zeros(1, 4), train_frames=1)
 
 
+@pytest.mark.long
 def test_loaders_import_nothing_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = users_folder.fill(tmp_path / "user")
     monkeypatch.chdir(folder)

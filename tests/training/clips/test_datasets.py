@@ -399,6 +399,7 @@ def test_data_sets_are_drawn_by_weight() -> None:
     assert 560 < drawn.count(0) < 640
 
 
+@pytest.mark.long
 def test_clips_of_every_layout(tmp_path: Path) -> None:
     """From files to batches, all data sets of the paper side by side in one stream with a loader process."""
     masks = write_mask_pictures(tmp_path / "masks", "GOT-10k_Train_000001")

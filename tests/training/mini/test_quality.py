@@ -26,6 +26,7 @@ def runs(count: int, seed: int) -> Runs:
     return Runs(np.arange(count) // 20, signals, box, area, area, nothing, nothing, present, iou)
 
 
+@pytest.mark.long
 def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
     seen, other = runs(1500, 0), runs(600, 1)
     quality = fit_map(seen.inputs(), seen.iou, origin="a test")
@@ -40,6 +41,7 @@ def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
     assert dataclasses.replace(quality, threshold=0.5).fingerprint != quality.fingerprint
 
 
+@pytest.mark.long
 def test_equal_runs_make_equal_maps() -> None:
     inputs = runs(200, 0).inputs()
     iou = runs(200, 0).iou

@@ -143,6 +143,7 @@ def memory_of(process: DecodingProcess) -> int:
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.long
 def test_a_slow_consumer_keeps_the_decoder_waiting(tmp_path: Path, decoder: DecoderName) -> None:
     frames, size = 160, (640, 360)
     frame_bytes = size[0] * size[1] * 3
@@ -242,6 +243,7 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+@pytest.mark.long
 def test_a_crash_is_an_error_that_names_the_frame(process: DecodingProcess, clip: Path, number: int) -> None:
     with pytest.raises(VideoError, match=rf"a\.mp4: pyav died of {signal.Signals(number).name} .*at frame \d+"):
         read_with_trouble(process, clip, number, "pyav")
@@ -250,6 +252,7 @@ def test_a_crash_is_an_error_that_names_the_frame(process: DecodingProcess, clip
     assert process.starts == 2
 
 
+@pytest.mark.long
 def test_pyav_goes_on_where_decord_crashed(process: DecodingProcess, clip: Path) -> None:
     (warning,) = read_with_trouble(process, clip, signal.SIGSEGV, "auto")
     assert "decord died of SIGSEGV" in warning
@@ -262,11 +265,13 @@ def test_a_forced_decord_that_crashes_is_an_error(process: DecodingProcess, clip
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.long
 def test_a_process_killed_from_outside_is_replaced(process: DecodingProcess, clip: Path, decoder: DecoderName) -> None:
     (warning,) = read_with_trouble(process, clip, signal.SIGKILL, decoder)
     assert "was killed at frame" in warning
 
 
+@pytest.mark.long
 def test_a_process_killed_again_and_again_is_an_error(clip: Path) -> None:
     def read(process: DecodingProcess) -> None:
         with process.open(clip, decoder="pyav") as source:
@@ -281,6 +286,7 @@ def test_a_process_killed_again_and_again_is_an_error(clip: Path) -> None:
         assert process.starts == 2
 
 
+@pytest.mark.long
 def test_a_hang_is_an_error_that_names_the_frame(clip: Path) -> None:
     limits = DecodingLimits(ring_frames=2, silence=1.0)
     with DecodingProcess(limits) as process:
@@ -295,6 +301,7 @@ def _read_all(process: DecodingProcess, path: Path) -> list[Frame]:
         return list(source)
 
 
+@pytest.mark.long
 def test_too_much_memory_is_an_error(tmp_path: Path) -> None:
     make_video(tmp_path / "large.mp4", 12, size=(3072, 2048))
     with DecodingProcess(DecodingLimits(memory=16 << 20)) as process:
@@ -304,6 +311,7 @@ def test_too_much_memory_is_an_error(tmp_path: Path) -> None:
         assert len(_read_all(process, tmp_path / "small.mp4")) == 3
 
 
+@pytest.mark.long
 def test_a_slow_tracker_is_no_hang(clip: Path) -> None:
     # On a busy machine the process alone takes half a second to start.
     with DecodingProcess(DecodingLimits(ring_frames=2, silence=2.0)) as process, process.open(clip) as source:
@@ -334,6 +342,7 @@ def test_the_process_loads_neither_torch_nor_ray() -> None:
     assert answer.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_the_process_ends_with_a_killed_owner(clip: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time; from rts_batch.io.video.isolated.process import DecodingProcess; "

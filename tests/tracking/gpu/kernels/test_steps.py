@@ -22,6 +22,8 @@ from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import synthetic_frame
 from tests.support.trackers import SMALL
 
+pytestmark = pytest.mark.networks
+
 CASES = {
     # Frame 3 loses the target.
     "lost and found": replace(SMALL, not_found_threshold=0.35, localisation_memory_size=7, memory_size=22),
