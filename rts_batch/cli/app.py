@@ -26,6 +26,7 @@ from rts_batch.cli.importing import (
 from rts_batch.cli.output import telling_errors
 from rts_batch.cli.read import compact, show
 from rts_batch.cli.review import mark, review
+from rts_batch.cli.sections import SectionedCommand, SectionedGroup
 from rts_batch.cli.status import cancel, status
 from rts_batch.cli.submit import plan, resume, retry, submit
 from rts_batch.cli.train import train, train_boxes, train_export
@@ -33,69 +34,77 @@ from rts_batch.cli.weights import get, import_, inspect
 from rts_batch.version import __version__
 
 
-def _group(help: str, commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
+def _group(
+    help: str, sections: Mapping[str, Mapping[str, Callable[..., None]]], *, completion: bool = False
+) -> typer.Typer:
+    """A group of commands by name, in sections by title."""
     group = typer.Typer(
         help=help,
+        cls=SectionedGroup,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},  # a group's commands take them from it
     )
-    for name, command in commands.items():
-        group.command(name)(telling_errors(command))
+    for title, commands in sections.items():
+        for name, command in commands.items():
+            group.command(name, cls=SectionedCommand, rich_help_panel=title)(telling_errors(command))
     return group
 
 
-app = _group(
-    "Masks of marked objects through thousands of videos: the RTS tracker as a batch pipeline on Ray.",
-    {
-        "submit": submit,
-        "plan": plan,
-        "status": status,
-        "cancel": cancel,
-        "resume": resume,
-        "retry": retry,
-        "validate": validate,
-        "doctor": doctor,
-        "probe": probe,
-        "verify": verify,
-        "show": show,
-        "review": review,
-        "mark": mark,
-        "export": export,
-        "compact": compact,
-        "train": train,
-        "train-export": train_export,
-        "train-boxes": train_boxes,
-    },
-)
-app.add_typer(
-    _group("Fetch, import and inspect networks' weights.", {"get": get, "import": import_, "inspect": inspect}),
-    name="weights",
-)
-app.add_typer(
-    _group(
-        "The benchmarks: make the manifest of one, score a run on it, fit the quality to it.",
-        {"prepare": prepare, "score": score, "calibrate": calibrate},
-    ),
-    name="evaluate",
-)
+RUNNING, AROUND, RESULTS, NETWORKS = "Running", "Before and after a run", "Results", "Networks"
 
+app = _group(
+    "Masks of marked objects through thousands of videos: the RTS tracker on Ray.",
+    {
+        RUNNING: {
+            "submit": submit,
+            "plan": plan,
+            "status": status,
+            "cancel": cancel,
+            "resume": resume,
+            "retry": retry,
+        },
+        AROUND: {"mark": mark, "doctor": doctor, "validate": validate, "probe": probe, "verify": verify},
+        RESULTS: {"show": show, "review": review, "export": export, "compact": compact},
+        NETWORKS: {"train": train, "train-export": train_export, "train-boxes": train_boxes},
+    },
+    completion=True,
+)
 app.add_typer(
     _group(
         "A manifest from other tools' annotations.",
         {
-            "from-coco": from_coco,
-            "from-yolo": from_yolo,
-            "from-cvat": from_cvat,
-            "from-label-studio": from_label_studio,
-            "from-masks": from_masks,
-            "from-detections": from_detections,
-            "from-fiftyone": from_fiftyone,
+            "Commands": {
+                "from-coco": from_coco,
+                "from-yolo": from_yolo,
+                "from-cvat": from_cvat,
+                "from-label-studio": from_label_studio,
+                "from-masks": from_masks,
+                "from-detections": from_detections,
+                "from-fiftyone": from_fiftyone,
+            }
         },
     ),
     name="manifest",
+    rich_help_panel=AROUND,
+)
+app.add_typer(
+    _group(
+        "Fetch, import and inspect networks' weights.",
+        {"Commands": {"get": get, "import": import_, "inspect": inspect}},
+    ),
+    name="weights",
+    rich_help_panel=NETWORKS,
+)
+app.add_typer(
+    _group(
+        "The benchmarks: make the manifest of one, score a run on it, fit the quality to it.",
+        {"Commands": {"prepare": prepare, "score": score, "calibrate": calibrate}},
+    ),
+    name="evaluate",
+    rich_help_panel=NETWORKS,
 )
 
 

@@ -10,6 +10,10 @@ import typer
 from rts_batch.cli.layers import Setting, SettingsFileOption, check_layers
 from rts_batch.cli.layers import settings as settings_of
 from rts_batch.cli.options import (
+    SAID,
+    TRACKING,
+    VIDEOS,
+    WORKERS,
     AddressOption,
     CorrectionsOption,
     JsonOption,
@@ -47,51 +51,90 @@ def submit(
     out: OutOption,
     weights: WeightsOption = None,
     workers: WorkersOption = None,
-    min_workers: Annotated[int, typer.Option(min=1, help="Workers kept as long as any video waits.")] = 1,
+    min_workers: Annotated[
+        int, typer.Option(min=1, help="Workers kept as long as any video waits.", rich_help_panel=WORKERS)
+    ] = 1,
     threads_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each worker. [default: what suits the network]")
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads of each worker. [default: what suits the network]", rich_help_panel=WORKERS
+        ),
     ] = None,
     lanes: LanesOption = None,
-    device: Annotated[DeviceName, typer.Option(help="auto takes a GPU where there is one.")] = "auto",
-    gpus_per_worker: Annotated[float, typer.Option(help="0.25 puts four workers on a GPU.")] = 1.0,
-    cpus_per_worker: Annotated[float, typer.Option(help="CPUs that Ray sets aside for each worker.")] = 1.0,
+    device: Annotated[
+        DeviceName, typer.Option(help="auto takes a GPU where there is one.", rich_help_panel=WORKERS)
+    ] = "auto",
+    gpus_per_worker: Annotated[
+        float, typer.Option(help="0.25 puts four workers on a GPU.", rich_help_panel=WORKERS)
+    ] = 1.0,
+    cpus_per_worker: Annotated[
+        float, typer.Option(help="CPUs that Ray sets aside for each worker.", rich_help_panel=WORKERS)
+    ] = 1.0,
     resource: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of each worker; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=AMOUNT", help="Custom resource of each worker; repeatable.", rich_help_panel=WORKERS
+        ),
     ] = None,
     stall_timeout: Annotated[
-        float, typer.Option(help="Seconds without a further frame after which a video counts as hung.")
+        float,
+        typer.Option(
+            help="Seconds without a further frame after which a video counts as hung.", rich_help_panel=WORKERS
+        ),
     ] = 600.0,
     checkpoint_every: Annotated[
-        float, typer.Option(help="Seconds of work on one video between two checkpoints of it; 0 writes none.")
+        float,
+        typer.Option(
+            help="Seconds of work on one video between two checkpoints of it; 0 writes none.", rich_help_panel=WORKERS
+        ),
     ] = 300.0,
     profile: Annotated[
         ProfileChoice,
         typer.Option(
             help="Precision: float32, TensorFloat-32 (CUDA only), bfloat16 but for the learners; auto: bfloat16 where "
-            "the device has units for it."
+            "the device has units for it.",
+            rich_help_panel=TRACKING,
         ),
     ] = "auto",
     overlap: OverlapOption = "merge",
-    decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.")] = "auto",
+    decoder: Annotated[DecoderName, typer.Option(help="Who decodes the videos.", rich_help_panel=VIDEOS)] = "auto",
     spool_quota: Annotated[
         float | None,
-        typer.Option(help="GiB of disk for the videos that each worker copies from a store; larger ones are streamed."),
+        typer.Option(
+            help="GiB of disk for the videos that each worker copies from a store; larger ones are streamed.",
+            rich_help_panel=VIDEOS,
+        ),
     ] = None,
     strict_video: Annotated[
-        bool, typer.Option("--strict-video", help="Give up videos with missing, corrupt or concealed frames.")
+        bool,
+        typer.Option(
+            "--strict-video", help="Give up videos with missing, corrupt or concealed frames.", rich_help_panel=VIDEOS
+        ),
     ] = False,
     rules: Annotated[
         Rules | None,
-        typer.Option(help="The released tracker's memory and gating rules, or the paper's. [default: code]"),
+        typer.Option(
+            help="The released tracker's memory and gating rules, or the paper's. [default: code]",
+            rich_help_panel=TRACKING,
+        ),
     ] = None,
     not_found_threshold: Annotated[
-        float | None, typer.Option(help="t_sc: the score below which the target counts as not found. [default: 0.3]")
+        float | None,
+        typer.Option(
+            help="t_sc: the score below which the target counts as not found. [default: 0.3]", rich_help_panel=TRACKING
+        ),
     ] = None,
     no_localisation_conditioning: Annotated[
-        bool, typer.Option("--no-localisation-conditioning", help="The decoder sees no localisation scores (Table 1).")
+        bool,
+        typer.Option(
+            "--no-localisation-conditioning",
+            help="The decoder sees no localisation scores (Table 1).",
+            rich_help_panel=TRACKING,
+        ),
     ] = False,
     no_localisation_fallback: Annotated[
-        bool, typer.Option("--no-localisation-fallback", help="A lost mask stays lost (Table 2).")
+        bool,
+        typer.Option("--no-localisation-fallback", help="A lost mask stays lost (Table 2).", rich_help_panel=TRACKING),
     ] = False,
     skip_invalid: SkipInvalidOption = False,
     redo_changed: RedoChangedOption = False,
@@ -101,12 +144,22 @@ def submit(
     max_failures: MaxFailuresOption = None,
     address: AddressOption = "local",
     detach: Annotated[
-        bool, typer.Option("--detach", help="Have the cluster run it as a job, and say how to follow it.")
+        bool,
+        typer.Option(
+            "--detach", help="Have the cluster run it as a job, and say how to follow it.", rich_help_panel=WORKERS
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and start nothing.", rich_help_panel=SAID)
+    ] = False,
     settings_file: SettingsFileOption = None,
     show_settings: Annotated[
-        bool, typer.Option("--show-settings", help="Say what every setting is and where it came from; start nothing.")
+        bool,
+        typer.Option(
+            "--show-settings",
+            help="Say what every setting is and where it came from; start nothing.",
+            rich_help_panel=SAID,
+        ),
     ] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,

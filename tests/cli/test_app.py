@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner
 
 import rts_batch
 from rts_batch.cli.app import app
+from tests.support import help_texts
 from tests.support.places import REPOSITORY
+from tests.support.running import finish, start
 
 
 def test_help_needs_no_heavy_import() -> None:
@@ -76,6 +80,35 @@ def test_the_help_fits_one_screen_and_h_is_short_for_it() -> None:
     lines = outcomes[0].output.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
+
+
+def test_every_help_is_the_one_that_was_agreed_on() -> None:
+    pinned = re.search(r"^typer==(\S+)$", (REPOSITORY / "constraints.txt").read_text(), flags=re.MULTILINE)
+    assert pinned is not None
+    if metadata.version("typer") != pinned[1]:
+        pytest.skip("another typer than the pinned one words its part of the help in another way")
+    expected = help_texts.FILE.read_text(encoding="utf-8").split("\n$ ")
+    now = help_texts.help_texts().split("\n$ ")
+    for one, other in zip(now, expected, strict=False):
+        assert one == other, "if it is meant: python -m tests.support.help_texts, and commit the file with its change"
+    assert len(now) == len(expected), "python -m tests.support.help_texts"
+
+
+def test_the_help_of_a_command_is_in_sections() -> None:
+    answer = CliRunner().invoke(app, ["submit", "--help"], env={"COLUMNS": "80"})
+    sections = [line for line in answer.output.splitlines() if re.fullmatch(r"[A-Z][\w ]+:", line)]
+    assert sections[:2] == ["Arguments:", "Options:"]
+    assert {"Tracking:", "Workers:", "Videos:", "How much of it:", "What is said:"} <= set(sections)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("rts-batch sub", {"submit"}), ("rts-batch weights im", {"import"}), ("rts-batch submit --devi", {"--device"})],
+)
+def test_a_shell_completes(line: str, found: set[str]) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_RTS_BATCH_COMPLETE": "complete_bash"}
+    outcome = finish(start(program=("-c", "from rts_batch.cli.app import main; main()"), **words))
+    assert set(outcome.out.split()) == found
 
 
 def test_python_dash_m_is_the_command() -> None:
