@@ -25,10 +25,11 @@ from rts_batch.cli.importing import (
 )
 from rts_batch.cli.output import telling_errors
 from rts_batch.cli.read import compact, show
+from rts_batch.cli.resume import resume, retry
 from rts_batch.cli.review import mark, review
 from rts_batch.cli.sections import SectionedCommand, SectionedGroup
 from rts_batch.cli.status import cancel, status
-from rts_batch.cli.submit import plan, resume, retry, submit
+from rts_batch.cli.submit import plan, submit
 from rts_batch.cli.train import train, train_boxes, train_export
 from rts_batch.cli.weights import get, import_, inspect
 from rts_batch.version import __version__

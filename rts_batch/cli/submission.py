@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rts_batch.cli.options import OnError
 from rts_batch.cli.output import print_json
 from rts_batch.errors import RtsBatchError
-from rts_batch.runs.settings import RunSettings, Scope
+from rts_batch.runs.settings import RunSettings, Scope, Shard
 
 if TYPE_CHECKING:
     from rts_batch.actors.summary import Summary
 
-__all__ = ["Submission", "scope_words"]
+__all__ = ["Submission", "chosen_scope", "scope_words"]
 
 SWITCHED_OFF = {
     "localisation_conditioning": "--no-localisation-conditioning",
@@ -146,6 +147,19 @@ class Submission:
             weights = str(Path(weights).absolute())
         settings = replace(self.settings, weights=weights, address=RunSettings.address)
         return replace(self, manifest=absolute(self.manifest), out=absolute(self.out), settings=settings)
+
+
+def chosen_scope(
+    shard: str | None,
+    limit: int | None,
+    on_error: OnError = "continue",
+    max_failures: int | None = None,
+    *,
+    redo_changed: bool = False,
+) -> Scope:
+    """Return the scope that options choose."""
+    most = 1 if on_error == "stop" else max_failures
+    return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most, redo_changed=redo_changed)
 
 
 def scope_words(scope: Scope) -> list[str]:

@@ -1,9 +1,8 @@
-"""`rts-batch submit`, `plan`, `resume` and `retry`: running what a manifest says."""
+"""`rts-batch submit` and `plan`: running what a manifest says."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,21 +14,16 @@ from rts_batch.cli.options import (
     VIDEOS,
     WORKERS,
     AddressOption,
-    CorrectionsOption,
     JsonOption,
     LanesOption,
     LimitOption,
     ManifestArgument,
     MaxFailuresOption,
-    OnError,
     OnErrorOption,
-    OtherAddressOption,
-    OtherDeviceOption,
     OutOption,
     OverlapOption,
     QuietOption,
     RedoChangedOption,
-    RunArgument,
     ShardOption,
     SkipInvalidOption,
     TrackerOption,
@@ -38,11 +32,11 @@ from rts_batch.cli.options import (
     WorkersOption,
 )
 from rts_batch.cli.output import print_json
-from rts_batch.cli.submission import Submission, scope_words
+from rts_batch.cli.submission import Submission, chosen_scope
 from rts_batch.config import ProfileChoice, Rules
-from rts_batch.errors import RunFolderError, UsageError
+from rts_batch.errors import UsageError
 from rts_batch.io.video.limits import DecoderName
-from rts_batch.runs.settings import DeviceName, RunSettings, Scope, Shard
+from rts_batch.runs.settings import DeviceName, RunSettings
 
 
 def submit(
@@ -198,7 +192,7 @@ def submit(
         checkpoint_every=checkpoint_every,
         address=address,
     )
-    scope = _scope(shard, limit, on_error, max_failures, redo_changed=redo_changed)
+    scope = chosen_scope(shard, limit, on_error, max_failures, redo_changed=redo_changed)
     submission = Submission(
         manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json, quiet=quiet, verbose=verbose
     )
@@ -228,80 +222,8 @@ def plan(
     check_layers(ctx)
     # The device is not the run's own, so what it would warn of is not meant.
     settings = RunSettings(weights=weights, overlap=overlap, tracker=tracker, device="cpu")
-    scope = _scope(shard, limit, redo_changed=redo_changed)
+    scope = chosen_scope(shard, limit, redo_changed=redo_changed)
     Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
-
-
-def resume(
-    run: RunArgument,
-    corrections: CorrectionsOption = False,
-    workers: WorkersOption = None,
-    lanes: LanesOption = None,
-    device: OtherDeviceOption = None,
-    shard: ShardOption = None,
-    limit: LimitOption = None,
-    on_error: OnErrorOption = "continue",
-    max_failures: MaxFailuresOption = None,
-    address: OtherAddressOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Go on with a run, with the manifest and the settings in its folder."""
-    scope = _scope(shard, limit, on_error, max_failures)
-    changed = {"workers": workers, "lanes": lanes, "device": device, "address": address}
-    begun = dataclasses.replace(_begun(run, scope, changed), as_json=as_json, quiet=quiet, verbose=verbose)
-    again = ["resume", run, *scope_words(scope)]
-    if not corrections:
-        begun.run(again=again)
-        return
-    from rts_batch.runs.corrections import merged_manifest
-
-    with merged_manifest(run) as manifest:
-        redone = dataclasses.replace(begun, manifest=manifest, scope=dataclasses.replace(scope, redo_changed=True))
-        redone.run(again=[*again, "--corrections"])
-
-
-def retry(
-    run: RunArgument,
-    failed: Annotated[bool, typer.Option("--failed", help="The videos that failed; required.")] = False,
-    workers: WorkersOption = None,
-    address: OtherAddressOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Try the videos again that a run gave up, and no others."""
-    if not failed:
-        raise UsageError("say what to try again: --failed; to go on with everything that is left, use resume")
-    changed = {"workers": workers, "address": address}
-    begun = _begun(run, Scope(only_failed=True), changed)
-    dataclasses.replace(begun, as_json=as_json, quiet=quiet, verbose=verbose).run(again=["retry", run, "--failed"])
-
-
-def _begun(run: str, scope: Scope, changed: dict[str, Any]) -> Submission:
-    """The submission that goes on with a run's folder; `changed` are settings that replace the recorded ones."""
-    from rts_batch.runs.folder import RunFolder
-
-    folder = RunFolder(run)
-    record = folder.record()
-    if record is None or not record.settings:
-        raise RunFolderError(f"{folder.uri} is not a run's folder that says how it was begun; use submit")
-    given = {name: value for name, value in changed.items() if value is not None}
-    settings = dataclasses.replace(RunSettings.from_dict(record.settings), **given)
-    return Submission(folder.paths.manifest, folder.uri, settings, scope)
-
-
-def _scope(
-    shard: str | None,
-    limit: int | None,
-    on_error: OnError = "continue",
-    max_failures: int | None = None,
-    *,
-    redo_changed: bool = False,
-) -> Scope:
-    most = 1 if on_error == "stop" else max_failures
-    return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most, redo_changed=redo_changed)
 
 
 def _show(settings: list[Setting], *, as_json: bool) -> None:

@@ -64,7 +64,7 @@ LONG_FUNCTIONS = {
     "rts_batch.cli.submit.submit: lines",
     "rts_batch.cli.submit.submit: parameters",
     "rts_batch.cli.submit.plan: parameters",
-    "rts_batch.cli.submit.resume: parameters",
+    "rts_batch.cli.resume.resume: parameters",
     "rts_batch.cli.review.review: parameters",
     "rts_batch.cli.export.export: lines",
     "rts_batch.cli.export.export: parameters",

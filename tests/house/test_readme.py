@@ -47,7 +47,11 @@ def commands(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_shown_exists_with_its_options(document: Path) -> None:
     for _, *words in commands(document.read_text()):
-        names = tuple(words[: 2 if words[0] in ("weights", "evaluate", "manifest") else 1])
+        names = (
+            ()
+            if words[0].startswith("-")
+            else tuple(words[: 2 if words[0] in ("weights", "evaluate", "manifest") else 1])
+        )
         options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert options <= COMMANDS[names], f"{document.name}: rts-batch {' '.join(words)}"
 
