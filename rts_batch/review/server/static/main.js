@@ -497,7 +497,10 @@ const KEYS = [
   ["s", "save", { s: saveDrafts }],
   ["t", "track the corrected videos again", { t: startRedo }],
   ["[  ]", "smaller, larger brush", { "[": () => setRadius(pointer.radius * 0.8), "]": () => setRadius(pointer.radius * 1.25) }],
-  ["Enter  Esc", "close, leave the polygon", { Enter: () => pointer.close(), Escape: () => pointer.cancel() }],
+  ["Enter  Backspace  r", "the polygon is added, cut out, the whole mask", {
+    Enter: () => pointer.close("add"), Backspace: () => pointer.close("cut"), r: () => pointer.close("replace"),
+  }],
+  ["Esc", "leave the polygon or box", { Escape: () => pointer.cancel() }],
   ["?", "this list", { "?": () => $("help").showModal() }],
 ];
 const ACTIONS = Object.assign({}, ...KEYS.map(([, , actions]) => actions));

@@ -5,7 +5,7 @@ export const TOOLS = [
   { name: "box", key: "b", label: "Box", title: "Draw a box; the network makes a mask of it (b)", edits: true },
   { name: "paint", key: "d", label: "Brush", title: "Paint the mask (d)", edits: true },
   { name: "erase", key: "e", label: "Eraser", title: "Erase from the mask (e)", edits: true },
-  { name: "polygon", key: "g", label: "Polygon", title: "Click corners, close with Enter or a double click (g)", edits: true },
+  { name: "polygon", key: "g", label: "Polygon", title: "Click corners; Enter or a double click adds what is inside, Backspace cuts it out, r makes it the whole mask (g)", edits: true },
 ];
 
 export class Pointer {
@@ -121,18 +121,19 @@ export class Pointer {
     this.desk.preview(mask);
   }
 
-  /** Closes the polygon: what is inside belongs to the mask. */
-  close() {
+  /** Closes the polygon: what is inside is added to the mask, cut out of it, or is all of it. */
+  close(how = "add") {
     if (this.tool !== "polygon" || this.corners.length < 3) return false;
     const mask = this.desk.begin();
     if (!mask) return false;
+    if (how === "replace") mask.fill(0);
     const { width, height } = this.stage.size;
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d");
     this.trace(context);
     context.fill();
     const { data } = context.getImageData(0, 0, width, height);
-    for (let at = 0; at < mask.length; at++) if (data[4 * at + 3] > 127) mask[at] = 1;
+    for (let at = 0; at < mask.length; at++) if (data[4 * at + 3] > 127) mask[at] = how === "cut" ? 0 : 1;
     this.corners = [];
     this.desk.commit(mask);
     return true;
