@@ -67,7 +67,7 @@ class RunProgress:
             self.step_seconds[step] = self.step_seconds.get(step, 0.0) + seconds
 
     def give_up(self, key: str) -> None:
-        """Counts a video that has failed for good."""
+        """Count a video that has failed for good."""
         self.failed += 1
         self._settle(key)
 

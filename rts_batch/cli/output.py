@@ -16,7 +16,7 @@ __all__ = ["print_json", "print_left_out", "printable", "telling_errors"]
 
 
 def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Makes a command turn the package's own errors into a message and an exit code; with `as_json`, also into JSON.
+    """Make a command turn the package's own errors into a message and an exit code; with `as_json`, also into JSON.
 
     Any other exception is a bug and keeps its trace.
     """
@@ -38,12 +38,12 @@ def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_json(event: str, content: Mapping[str, Any]) -> None:
-    """Prints one JSON object on a line of standard output."""
+    """Print one JSON object on a line of standard output."""
     print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
 
 
 def print_left_out(left_out: Iterable[str], warnings: Iterable[str]) -> None:
-    """Prints what a command has left out, a line each, and its warnings, which are messages and no data."""
+    """Print what a command has left out, a line each, and its warnings, which are messages and no data."""
     for problem in left_out:
         print(f"left out {problem}")
     for warning in warnings:

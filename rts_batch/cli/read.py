@@ -136,7 +136,7 @@ def _print_states(statistics: Statistics) -> None:
 
 
 def _print_columns(lines: Sequence[Sequence[str]]) -> None:
-    """Prints a table: words to the left, numbers to the right. Nothing is cut off, as it may be piped."""
+    """Print a table: words to the left, numbers to the right. Nothing is cut off, as it may be piped."""
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     numeric = [all(value[:1].isdigit() or value in ("", "-") for value in column[1:]) for column in columns]

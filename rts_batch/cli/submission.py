@@ -41,7 +41,7 @@ class Submission:
     verbose: bool = False
 
     def run(self, *, again: list[str]) -> None:
-        """Does it, prints how it went and ends with that exit code; `again` is the command that goes on with it."""
+        """Do it, print how it went and end with that exit code; `again` is the command that goes on with it."""
         summary = self._submit()
         if self.as_json:
             print_json("summary", summary.to_dict())
@@ -77,7 +77,7 @@ class Submission:
             raise
 
     def detach(self) -> None:
-        """Has the cluster do it as a job."""
+        """Have the cluster do it as a job."""
         from rts_batch.actors.job import submit_job
 
         address, out = self.settings.address, shlex.quote(self.out)
@@ -91,7 +91,7 @@ class Submission:
         print(f"stop     rts-batch cancel {out}")
 
     def show_plan(self, *, warn: bool = True) -> None:
-        """Says what would be done, and writes and starts nothing."""
+        """Say what would be done, and write and start nothing."""
         from rts_batch.actors.prepare import look
         from rts_batch.worker.lengths import read_lengths
 

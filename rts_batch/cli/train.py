@@ -101,7 +101,7 @@ def _device(name: str) -> str:
 
 @contextmanager
 def _stopping(minutes: float | None) -> Iterator[tuple[Callable[[], bool], Callable[[], bool]]]:
-    """Yields whether to stop, after some minutes or the first Ctrl-C, and whether it was Ctrl-C."""
+    """Yield whether to stop, after some minutes or the first Ctrl-C, and whether it was Ctrl-C."""
     pressed = threading.Event()
     end = None if minutes is None else time.monotonic() + 60 * minutes
 

@@ -251,7 +251,7 @@ class ExportFormat(abc.ABC):
 
     @abc.abstractmethod
     def add(self, video: ExportVideo) -> Written:
-        """Writes one video.
+        """Write one video.
 
         Raises:
             ResultsError: a damaged mask.
@@ -259,7 +259,7 @@ class ExportFormat(abc.ABC):
         """
 
     def close(self) -> None:  # noqa: B027
-        """Completes the files that all videos share."""
+        """Complete the files that all videos share."""
 
     def number(self, video: ExportVideo, target: Target) -> int:
         return self.categories.number(video.category(target))

@@ -48,7 +48,7 @@ class Catalogue:
 
     @classmethod
     def of(cls, masks: Masks) -> Catalogue:
-        """Raises ResultsError where the manifest or, without one, a masks file cannot be read."""
+        """Raise ResultsError where the manifest or, without one, a masks file cannot be read."""
         rows = masks.sources.targets()
         if rows is None:
             rows = [(v.video_id, t.object_id, t.category) for v in masks for t in v.targets.values()]
@@ -124,7 +124,7 @@ def _fold(name: str) -> str:
 
 
 def write_names(folder: Path, catalogue: Catalogue, videos: Sequence[VideoMasks]) -> None:
-    """Writes the table of the names that an export uses."""
+    """Write the table of the names that an export uses."""
     with (folder / NAMES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "video_id", "video"])

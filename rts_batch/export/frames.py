@@ -17,7 +17,7 @@ JPEG_QUALITY = 95
 
 
 def write_frames(source: FrameSource, images: Sequence[tuple[int, str]], folder: Path, video: VideoMasks) -> int:
-    """Writes frames to their places in the folder and returns how many images that were.
+    """Write frames to their places in the folder and return how many images that were.
 
     Args:
         source: opened at the first of these frames.

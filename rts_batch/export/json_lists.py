@@ -39,11 +39,11 @@ class JsonLists:
             spool.close()
 
     def append(self, name: str, value: Any) -> int:
-        """Adds an item to a list and returns how many it has now."""
+        """Add an item to a list and return how many it has now."""
         return self.append_text(name, [dumps(value)])
 
     def append_text(self, name: str, chunks: Iterable[str]) -> int:
-        """Adds an item that is JSON already, in pieces."""
+        """Add an item that is JSON already, in pieces."""
         spool = self._spools[name]
         if self._lengths[name]:
             spool.write(",\n")
@@ -55,7 +55,7 @@ class JsonLists:
         return self._lengths[name]
 
     def close(self, others: Mapping[str, Any] | None = None) -> None:
-        """Joins the lists and the values of `others` into the file."""
+        """Join the lists and the values of `others` into the file."""
         with self.path.open("w", encoding="utf-8") as out:
             out.write("{")
             for name, value in (others or {}).items():

@@ -84,7 +84,7 @@ def export_run(
     classes: Mapping[str, int] | None = None,
     split: Sequence[float] | None = None,
 ) -> ExportSummary:
-    """Writes the masks of a run, or of a compacted folder, in another format.
+    """Write the masks of a run, or of a compacted folder, in another format.
 
     Args:
         run_folder: path or URI.
@@ -148,7 +148,7 @@ def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Se
 
 
 def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSources, summary: ExportSummary) -> bool:
-    """Returns whether the video could be opened."""
+    """Return whether the video could be opened."""
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
         try:
             # Before the labels are written, so that none speaks of a video that is not there.

@@ -83,7 +83,7 @@ class Columns:
 
 
 def check_columns(raw: RawRows, uri: str) -> Columns:
-    """Checks names and values of all columns.
+    """Check names and values of all columns.
 
     Raises:
         ManifestError: a column is missing, or has a name that cannot be used.

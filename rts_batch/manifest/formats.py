@@ -70,7 +70,7 @@ class RawRows:
 
 
 def read_rows(data: bytes, uri: str) -> RawRows:
-    """Reads a manifest's bytes; the name's ending or, failing that, the content says which format it is.
+    """Read a manifest's bytes; the name's ending or, failing that, the content says which format it is.
 
     Raises:
         ManifestError: the file as a whole cannot be read, or its columns' names cannot be used.

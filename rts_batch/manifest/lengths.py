@@ -18,7 +18,7 @@ BYTES_PER_FRAME: Final = 8192
 
 
 def expected_lengths(tasks: Iterable[VideoTask]) -> dict[str, int]:
-    """Guesses every video's number of frames, for the order and the progress bar only.
+    """Guess every video's number of frames, for the order and the progress bar only.
 
     The manifest's `frames` is taken where it is given, else the size of a local file or folder, unless those are so
     many that looking at each would take long.

@@ -25,7 +25,7 @@ POLYGON: Final = (
 
 
 def parse_box(value: Any) -> Box:
-    """Reads "x,y,w,h", a JSON list of that, or a list."""
+    """Read "x,y,w,h", a JSON list of that, or a list."""
     if isinstance(value, str):
         bracketed = value[:1] + value[-1:] in ("[]", "()")
         value = (value[1:-1] if bracketed else value).split(",")

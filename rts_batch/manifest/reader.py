@@ -34,7 +34,7 @@ _PROMPT_FIELDS: Final = ("frame", "time", "x", "y", "w", "h", "mask", "prompt_ki
 
 
 def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
-    """Reads and checks a manifest.
+    """Read and check a manifest.
 
     Args:
         uri: a path or URI of CSV, JSON lines or Parquet. Relative paths in it belong to its own folder.
@@ -106,7 +106,7 @@ class _Checks:
         self.known = columns.known
 
     def run(self) -> None:
-        """Adds what it finds to the columns' problems."""
+        """Add what it finds to the columns' problems."""
         known = self.known
         first_of_video: dict[str, int] = {}
         first_of_target: dict[tuple[str, int], int] = {}
@@ -261,7 +261,7 @@ def _paused_garbage_collection() -> Iterator[None]:
 
 
 def _read(uri: str) -> bytes:
-    """Returns the file's bytes, or says what a manifest is where a video, a folder or a pattern was given."""
+    """Return the file's bytes, or say what a manifest is where a video, a folder or a pattern was given."""
     path = uris.local_path(uri)
     if path is not None and path.is_dir():
         raise ManifestError(f"{uri} is a folder, not a manifest; {_NEXT_STEP.format(path / 'video.mp4')}")

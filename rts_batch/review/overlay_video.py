@@ -31,7 +31,7 @@ USUAL_RATE: Final = Fraction(25)
 
 
 def write_overlay_video(video: VideoMasks, uri: str, sources: VideoSources) -> int:
-    """Writes an H.264 mp4 of the frames that any target covers, with the masks on them; returns how many those are.
+    """Write an H.264 mp4 of the frames that any target covers, with the masks on them; return how many those are.
 
     Presentation times are those of the video. Odd sides are made even by repeating the last row or column, so that no
     pixel moves. One frame is in memory at a time.

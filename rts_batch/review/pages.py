@@ -134,7 +134,7 @@ class Page:
 
 
 def make_row(video: VideoMasks) -> Row:
-    """Reads a video's numbers, not its masks.
+    """Read a video's numbers, not its masks.
 
     Raises:
         ResultsError: a damaged masks file.
@@ -161,7 +161,7 @@ def make_row(video: VideoMasks) -> Row:
 def make_page(
     video: VideoMasks, row: Row, sources: VideoSources, report: Mapping[str, Any], *, key_frames: int, pictures: bool
 ) -> Page:
-    """Reads a video once more, chooses its key frames and paints them.
+    """Read a video once more, choose its key frames and paint them.
 
     Args:
         pictures: whether there is room for pictures.

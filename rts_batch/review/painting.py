@@ -46,7 +46,7 @@ def describe(row: Row) -> str:
 
 
 def paint(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> None:
-    """Tints the mask's pixels of `image` [H, W, 3] RGB in place and draws its outline."""
+    """Tint the mask's pixels of `image` [H, W, 3] RGB in place and draw its outline."""
     flat: Any = mask.view(np.uint8)
     x, y, w, h = cv2.boundingRect(flat)
     if w == 0:
@@ -58,7 +58,7 @@ def paint(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> 
 
 
 def paint_rows(image: NDArray[np.uint8], rows: Sequence[Row], colours: Mapping[int, Colour]) -> None:
-    """Draws all targets of one frame onto its picture, in place.
+    """Draw all targets of one frame onto its picture, in place.
 
     Args:
         image: [H, W, 3] RGB, contiguous; it may be smaller than the frame that the rows are of.
@@ -86,7 +86,7 @@ def paint_rows(image: NDArray[np.uint8], rows: Sequence[Row], colours: Mapping[i
 
 
 def paint_caption(image: NDArray[np.uint8], text: str) -> None:
-    """Writes ASCII text into the lower left corner."""
+    """Write ASCII text into the lower left corner."""
     _paint_text(image, text, (0, image.shape[0]), (255, 255, 255))
 
 
@@ -100,7 +100,7 @@ def _fitted(mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> NDArray[np.boo
 
 
 def _paint_box(image: NDArray[np.uint8], row: Row, colour: Colour) -> tuple[int, int]:
-    """Draws the box, thinly where the tracker was not sure, and returns its upper left corner."""
+    """Draw the box, thinly where the tracker was not sure, and return its upper left corner."""
     assert row.box is not None
     across, down = image.shape[1] / row.width, image.shape[0] / row.height
     x, y, w, h = row.box
@@ -121,7 +121,7 @@ def _line_height(image: NDArray[np.uint8]) -> int:
 
 
 def _paint_text(image: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: Colour) -> None:
-    """Writes black text on a patch of colour with this lower left corner, within the picture, if it has room."""
+    """Write black text on a patch of colour with this lower left corner, within the picture, if it has room."""
     height, width = image.shape[:2]
     scale = _scale(image)
     (w, _), _ = cv2.getTextSize(text, _FONT, scale, 1)

@@ -50,7 +50,7 @@ class Pictures:
 
 
 def paint_pictures(video: VideoMasks, indices: Collection[int], sources: VideoSources) -> Pictures:
-    """Paints some frames of a video. Where the video is not at hand the masks are painted on plain grey.
+    """Paint some frames of a video. Where the video is not at hand the masks are painted on plain grey.
 
     Raises:
         ResultsError: a damaged mask.

@@ -77,7 +77,7 @@ def review_run(
     report: bool = True,
     watch: Watch = lambda things, _: things,
 ) -> ReviewSummary:
-    """Writes `report.html`, and an overlay video of each chosen video into `overlays/`.
+    """Write `report.html`, and an overlay video of each chosen video into `overlays/`.
 
     Args:
         run_folder: a run's folder or a compacted one, path or URI.
@@ -168,7 +168,7 @@ class _Content:
         self._overlays = set(files.list_names(uris.join(out, "overlays")))
 
     def _read_rows(self, masks: Masks, pages: int) -> None:
-        """Finds the rows that the table shows, those first that most ask for a look, and the videos that get a page."""
+        """Find the rows that the table shows, those first that most ask for a look, and the videos that get a page."""
         rows: list[tuple[tuple[float, float], int, Row]] = []
         videos: list[tuple[tuple[float, float], int, VideoMasks]] = []
         for place, video in enumerate(self._watch(masks, "videos")):
@@ -251,7 +251,7 @@ class _Content:
 
 
 def _keep(heap: list[Any], entry: tuple[Any, ...], limit: int) -> None:
-    """Keeps the greatest entries."""
+    """Keep the greatest entries."""
     if len(heap) < limit:
         heapq.heappush(heap, entry)
     elif heap:

@@ -76,7 +76,7 @@ class VideoTrack:
         """Of all targets together, in pixels."""
 
     def add(self, track: Track) -> None:
-        """Raises ResultsError where a frame has no row, or several."""
+        """Raise ResultsError where a frame has no row, or several."""
         target = track.target
         if not np.array_equal(track.frames, np.arange(target.first_frame, target.first_frame + target.rows)):
             raise ResultsError(

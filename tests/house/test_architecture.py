@@ -116,6 +116,10 @@ def test_functions_are_short() -> None:
     assert set(house.long_functions(MODULES)) == LONG_FUNCTIONS
 
 
+def test_docstrings_say_what_to_do() -> None:
+    assert house.told_docstrings(MODULES) == []
+
+
 def test_a_test_lies_where_its_module_does() -> None:
     assert house.lost_tests(TEST_FILES, MODULES, NOT_A_MODULES_TEST) == []
 
@@ -248,6 +252,11 @@ def test_what_has_grown_is_found() -> None:
     module = Module("rts_batch.x", source)
     assert house.long_functions([module]) == ["rts_batch.x.long: lines", "rts_batch.x.wide: parameters"]
     assert house.long_modules([module, Module("rts_batch.y", "\n" * 300)]) == ["rts_batch.x"]
+
+
+def test_a_docstring_that_tells_is_found() -> None:
+    source = 'def f():\n    "Returns it."\ndef g():\n    "Return it."\ndef h():\n    "The mask."\ndef i(): ...'
+    assert house.told_docstrings([Module("rts_batch.x", source)]) == ["rts_batch.x.f: Returns"]
 
 
 def test_a_lost_test_is_found() -> None:

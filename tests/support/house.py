@@ -223,6 +223,23 @@ def long_functions(modules: Iterable[Module]) -> list[str]:
     return found
 
 
+TOLD_OF = re.compile(
+    r"(Returns|Raises|Yields|Reads|Writes|Takes|Gives|Puts|Opens|Closes|Makes|Builds|Loads|Finds|Adds|Removes|Checks|Waits"
+    r"|Has|Does|Says|Tells|Asks|Keeps|Decodes|Learns) "
+)
+
+
+def told_docstrings(modules: Iterable[Module]) -> list[str]:
+    """Functions whose docstring tells of them ("Returns …") instead of saying what to do ("Return …")."""
+    return [
+        f"{module.name}.{node.name}: {text.split()[0]}"
+        for module in modules
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and TOLD_OF.match(text := ast.get_docstring(node) or "")
+    ]
+
+
 def lost_tests(tests: Iterable[str], modules: Iterable[Module], rooms: Sequence[str]) -> list[str]:
     """Test files whose path, relative to `tests`, is of no module: a/test_b.py tests rts_batch/a/b.py.
 
