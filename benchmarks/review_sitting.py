@@ -1,8 +1,9 @@
 """A sitting at the page of `rts-batch review --serve`, scripted: the worst places of a run corrected, tracked again.
 
-A headless Chromium goes to the worst place of one video after another by key and draws the truth's box there. Where the network's mask of it is poor, as a labeller would see, it clicks a polygon around the target instead. Then it
-saves and has the videos tracked again. Printed are the seconds of the page's work and of the tracking, and the mean
-IoU of each video before and after.
+A headless Chromium goes to the worst place of one video after another by key and draws the truth's box there. Where the
+network's mask of it is poor, as a labeller would see, it clicks a polygon around the target instead. Then it saves and
+has the videos tracked again. Printed are the seconds of the page's work and of the tracking, and the mean IoU of each
+video before and after.
 
     python -m benchmarks.review_sitting DAVIS RUN --places 5
 
