@@ -728,6 +728,7 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:
     assert time.process_time() - begin < 20  # 3 s on a core of its own
 
 
+@pytest.mark.long
 def test_problems_of_a_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:
     uri = save(tmp_path, "video,box,frame\n" + 'a,"1,2,3",-1\n' * 100_000)
     begin = time.process_time()

@@ -81,6 +81,7 @@ def test_a_search_that_misses_its_target_begins_anew() -> None:
     assert follower.state.lost_mask
 
 
+@pytest.mark.training
 def test_a_step_trains_every_part() -> None:
     network = build_model(load_weights("rts-mini"))
     for parameter in network.parameters():
