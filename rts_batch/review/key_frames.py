@@ -87,7 +87,7 @@ class KeyFrames:
                 self._take(chosen, index, f"first of object {ids[0]}" + (" and others" if len(ids) > 1 else ""))
         self._take(chosen, self._last, "last")
         for frame in np.linspace(first, self._last, self.count + 1)[1:-1].round().astype(int).tolist():
-            self._take(chosen, frame, "between", fill=True)
+            self._take(chosen, frame, "evenly spaced", fill=True)
         return sorted(chosen.values(), key=lambda one: one.index)
 
     def _take(self, chosen: dict[int, KeyFrame], frame: int, reason: str, *, fill: bool = False) -> None:

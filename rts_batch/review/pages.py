@@ -15,6 +15,7 @@ from rts_batch.errors import ResultsError
 from rts_batch.io.storage import uris
 from rts_batch.manifest.task import task_digest, task_key
 from rts_batch.masks import STATES
+from rts_batch.review.axis import Tick, ticks
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures
@@ -97,6 +98,12 @@ class TargetPanel:
     largest_area: int
     mark_line: str
     area_line: str
+    first: int
+    last: int
+    """First and last frame."""
+    mark_top: float
+    """What the top of the first chart stands for; the second one's is `largest_area`."""
+    ticks: tuple[Tick, ...]
     strip: Strip
     stretches: tuple[tuple[str, int, int], ...]
     """State, first and last frame."""
@@ -174,7 +181,7 @@ def make_page(
     worst: list[tuple[float, int, TargetPanel]] = []
     for place, track in enumerate(read_tracks(video)):
         chosen.add(track)
-        entry = (float(track.severity.mean()), -place, _panel(track, colours[track.target.object_id]))
+        entry = (float(track.severity.mean()), -place, _panel(track, colours[track.target.object_id], video.fps))
         if len(worst) < TARGETS_SHOWN:
             heapq.heappush(worst, entry)
         else:
@@ -217,13 +224,14 @@ def overlay_name(video: VideoMasks) -> str:
     return f"{key}.mp4"
 
 
-def _panel(track: Track, colour: int) -> TargetPanel:
+def _panel(track: Track, colour: int, fps: float | None) -> TargetPanel:
     areas = shrink(track.areas, POINTS[LINE], np.maximum)
     edges = [0, *(np.flatnonzero(np.diff(track.states)) + 1).tolist(), len(track.states)]
     stretches = [
         (STATES[track.states[start]], int(track.frames[start]), int(track.frames[stop - 1]))
         for start, stop in itertools.pairwise(edges[: STRETCHES_SHOWN + 1])
     ]
+    first, last = (int(track.frames[place]) if len(track.frames) else 0 for place in (0, -1))
     return TargetPanel(
         object_id=track.target.object_id,
         colour=colour,
@@ -233,6 +241,10 @@ def _panel(track: Track, colour: int) -> TargetPanel:
         largest_area=int(track.areas.max(initial=0)),
         mark_line=_mark_line(track.marks, LINE),
         area_line=draw_line(areas, top=float(areas.max(initial=0)), width=LINE[0], height=LINE[1]),
+        first=first,
+        last=last,
+        mark_top=_top(track.marks),
+        ticks=ticks(first, last, fps),
         strip=draw_strip(shrink(SEVERITY[track.states], POINTS[LINE], np.maximum), width=LINE[0], height=12),
         stretches=tuple(stretches),
         more_stretches=max(0, len(edges) - 1 - STRETCHES_SHOWN),
@@ -241,6 +253,8 @@ def _panel(track: Track, colour: int) -> TargetPanel:
 
 def _mark_line(marks: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]) -> str:
     values = shrink(marks, POINTS[size], np.fmin)
-    known = values[~np.isnan(values)]
-    top = max(1.0, float(known.max(initial=0)))
-    return draw_line(values, top=top, width=size[0], height=size[1])
+    return draw_line(values, top=_top(marks), width=size[0], height=size[1])
+
+
+def _top(marks: np.ndarray[Any, np.dtype[np.float32]]) -> float:
+    return max(1.0, float(marks[~np.isnan(marks)].max(initial=0)))

@@ -25,6 +25,9 @@ COLOURS: Final[tuple[Colour, ...]] = (
 )
 """RGB by target, in the order of object ids; they repeat."""
 
+TINT: Final = 0.35
+"""Share of the colour within a mask: what is judged must be seen through it."""
+
 LABELLED: Final = 20
 """Targets up to which each has its label; of more, on one picture, only the numbers can be read."""
 
@@ -52,7 +55,7 @@ def paint(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour) -> 
     if w == 0:
         return
     part, inside = image[y : y + h, x : x + w], mask[y : y + h, x : x + w]
-    part[inside] = part[inside] // 2 + np.array(colour, np.uint8) // 2
+    part[inside] = np.round(part[inside] * np.float32(1 - TINT) + np.array(colour, np.float32) * np.float32(TINT))
     contours, _ = cv2.findContours(flat, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, contours, -1, colour, max(1, image.shape[1] // 400))
 
@@ -113,7 +116,7 @@ def _paint_box(image: NDArray[np.uint8], row: Row, colour: Colour) -> tuple[int,
 
 def _scale(image: NDArray[np.uint8]) -> float:
     height: int = image.shape[0]
-    return min(1.2, max(0.42, height / 1000))
+    return min(1.2, max(0.5, height / 1000))
 
 
 def _line_height(image: NDArray[np.uint8]) -> int:

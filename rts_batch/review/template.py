@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import resources
@@ -30,6 +31,17 @@ LIST_SHOWN: Final = 100
 """Entries of each list of warnings and the like."""
 
 
+REPORT_WORDS: Final = (
+    ("decoder", "Decoded by", ""),
+    ("worker", "Worker", ""),
+    ("attempt", "Attempt", ""),
+    ("started", "Began", ""),
+    ("seconds", "Took", " s"),
+    ("frames_per_second", "Speed", " frames/s"),
+)
+"""What a video's page tells of its report: the report's name, ours, and the unit."""
+
+
 def write_html(path: Path, content: Mapping[str, Any]) -> None:
     """Write the report with this content of a run, piece by piece."""
     style, script = _asset("report.css"), _asset("report.js")
@@ -45,6 +57,7 @@ def write_html(path: Path, content: Mapping[str, Any]) -> None:
         "states": STATES,
         "list_shown": LIST_SHOWN,
         "rows_at_once": ROWS_AT_ONCE,
+        "report_words": REPORT_WORDS,
     }
     _template().stream({**fixed, **content}).dump(str(path), encoding="utf-8")
 
@@ -58,9 +71,20 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["decimals"] = lambda value, places=2: "–" if value is None else f"{value:.{places}f}"
+    environment.filters["plain"] = lambda name: name.replace("_", " ").replace(".", " › ")
+    environment.filters["shown"] = _shown
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     environment.filters["grouped"] = lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     return environment.get_template("report.html")
+
+
+def _shown(value: Any) -> str:
+    """A value of a video's report for people: numbers with few digits, times without their fractions."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, str) and (match := re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(\+00:00|Z)$", value)):
+        return f"{match[1]} {match[2]} UTC"
+    return str(value)
 
 
 def _asset(name: str) -> str:

@@ -163,7 +163,7 @@ def test_the_policy_lets_nothing_else_run(browser: Browser, report: Path) -> Non
 
 def test_sorting_by_click(browser: Browser, report: Path) -> None:
     browser.open(report.as_uri())
-    assert column(browser, "№") == [str(number) for number in range(1, 17)]
+    assert column(browser, "Rank") == [str(number) for number in range(1, 17)]
     click = """
         const heads = Array.from(document.querySelectorAll('#table thead button'));
         heads.find(button => button.textContent.trim() === arguments[0]).click();
@@ -249,6 +249,28 @@ def test_a_page_and_the_way_back(browser: Browser, report: Path) -> None:
     browser.until("return document.title.startsWith('Review of ')")
     assert visible(browser, ".overview")
     assert browser.run("return document.activeElement.textContent") == "clip 3"
+
+
+def test_charts_say_where_and_how_much_and_pictures_grow(browser: Browser, report: Path) -> None:
+    browser.open(report.as_uri() + "#v1")
+    assert browser.texts(".page:target .axis text:not(.time)")[:2] == ["0", "5"]
+    assert browser.texts(".page:target .axis .time")[:2] == ["0:00.00", "0:00.20"]
+    shown = len(browser.texts(".page:target figure"))
+    assert browser.run("return document.querySelectorAll('.page:target .panel:first-child .mark').length") == 2 * shown
+    browser.run("""
+        const chart = document.querySelector('.page:target svg[data-top]');
+        const box = chart.getBoundingClientRect();
+        const place = {bubbles: true, clientX: box.left + box.width, clientY: box.top + 5};
+        chart.dispatchEvent(new PointerEvent('pointermove', place));
+    """)
+    (told, *_) = browser.texts(".page:target .hover")
+    assert told.startswith("frame 11 · 0.44 s · score about 0.10 · area about 0 px"), told
+    browser.run("document.querySelector('.page:target figure button').click()")
+    height = "return document.querySelector(arguments[0]).getBoundingClientRect().height"
+    assert browser.run(height, "#large img") > 1.5 * browser.run(height, ".page:target figure img")
+    browser.run("document.querySelector('#large').click()")
+    assert not browser.run("return document.querySelector('#large').open")
+    assert browser.console() == []
 
 
 def test_no_page_is_wider_than_a_narrow_window(browser: Browser, report: Path) -> None:

@@ -247,7 +247,7 @@ def _key_places(tracks: list[Track]) -> list[dict[str, Any]]:
         chosen.add(track)
         for frame, mark in zip(track.frames.tolist(), track.marks.tolist(), strict=True):
             lowest[frame] = min(lowest.get(frame, 1.0), 1.0 if np.isnan(mark) else mark)
-    fillers = {"first", "last", "between"}
+    fillers = {"first", "last", "evenly spaced"}
     places = [place for place in chosen.choose() if not set(place.reasons) <= fillers]
     places.sort(key=lambda place: (lowest.get(place.index, 1.0), place.index))
     return [{"frame": place.index, "object_id": None, "reasons": place.reasons} for place in places]

@@ -83,5 +83,54 @@ if (table) {
   });
   show(0);
 }
+// What a chart shows where the pointer is: the frame, its time, and the values that are drawn there.
+function values(svg) {
+  const points = svg.querySelector("path").getAttribute("d").matchAll(/[ML]([-\d.e+]+) ([-\d.e+]+)/g);
+  return Array.from(points, (point) => [Number(point[1]), Number(point[2])]);
+}
+
+function tell(panel, event) {
+  const svg = event.target.closest("svg[data-top]");
+  const line = panel.querySelector(".hover");
+  if (!svg) {
+    line.textContent = "";
+    return;
+  }
+  const bounds = svg.getBoundingClientRect();
+  const share = Math.min(1, Math.max(0, (event.clientX - bounds.left) / bounds.width));
+  const { first, last, fps } = panel.dataset;
+  const frame = Math.round(Number(first) + share * (last - first));
+  const told = [`frame ${frame}`];
+  if (fps) told.push(`${(frame / fps).toFixed(2)} s`);
+  for (const chart of panel.querySelectorAll("svg[data-top]")) {
+    const { width, height } = chart.viewBox.baseVal;
+    const points = values(chart);
+    if (!points.length) continue;
+    const near = points.reduce((best, point) => (Math.abs(point[0] - share * width) < Math.abs(best[0] - share * width) ? point : best));
+    const value = (Number(chart.dataset.top) * (height - 1 - near[1])) / (height - 2);
+    const name = chart.previousElementSibling.textContent;
+    told.push(name === "area" ? `area about ${Math.round(value)} px` : `${name} about ${value.toFixed(2)}`);
+  }
+  line.textContent = told.join(" · ");
+}
+
+for (const panel of document.querySelectorAll(".panel")) {
+  panel.addEventListener("pointermove", (event) => tell(panel, event));
+  panel.addEventListener("pointerleave", () => { panel.querySelector(".hover").textContent = ""; });
+}
+
+// A click enlarges a picture, another one, or Escape, closes it.
+const large = document.getElementById("large");
+for (const button of document.querySelectorAll("figure button")) {
+  button.addEventListener("click", () => {
+    const picture = button.querySelector("img").cloneNode();
+    const caption = document.createElement("p");
+    caption.textContent = picture.alt;
+    large.replaceChildren(picture, caption);
+    large.showModal();
+  });
+}
+large.addEventListener("click", () => large.close());
+
 window.addEventListener("hashchange", follow);
 if (location.hash) follow();
