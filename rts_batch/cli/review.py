@@ -117,7 +117,7 @@ def _serving(load: Callable[[], Model], port: int, *, open_browser: bool, as_jso
         else:
             print(f"page     {address}\n         for this machine only; Ctrl+C ends it", flush=True)
 
-    return Serving(port=port, load=load, announce=announce, open_browser=open_browser)
+    return Serving(port=port, load=load, announce=announce, open_browser=open_browser, watch=_watch)
 
 
 def _model_of(run: str) -> Model:

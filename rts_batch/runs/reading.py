@@ -47,14 +47,16 @@ class Masks:
     def __iter__(self) -> Iterator[VideoMasks]:
         return self.videos()
 
-    def videos(self, video_ids: Collection[str] | None = None) -> Iterator[VideoMasks]:
-        """The finished videos in order of their files, all of them or some.
+    def videos(
+        self, video_ids: Collection[str] | None = None, *, files: Collection[str] | None = None
+    ) -> Iterator[VideoMasks]:
+        """The finished videos in order of their files, all of them or some; of `files`, where they are given, alone.
 
         Raises:
             ResultsError: a file that is no masks file, or, after the last video, an id that the run does not have.
         """
         left = None if video_ids is None else set(video_ids)
-        for uri in self.files:
+        for uri in self.files if files is None else [uri for uri in self.files if uri in files]:
             file = MasksFile(uri)
             try:
                 for entry in video_entries(file, self._paths.index(uri)):

@@ -97,6 +97,7 @@ class _Answers:
         self._desk = desk
 
     def run(self, _: Request) -> Any:
+        self._desk.subject.refresh()
         return {
             "kind": self._desk.subject.kind,
             "categories": self._desk.categories,
@@ -152,10 +153,7 @@ class _Answers:
         return self._shown(book.save(wanted.version, rows, removed))
 
     def redo(self, _: Request) -> Any:
-        state = self._redone()
-        if state["state"] in ("done", "failed"):
-            self._desk.subject.refresh()
-        return {**state, "locked": self._locked(), "pending": self._pending()}
+        return {**self._redone(), "locked": self._locked(), "pending": self._pending()}
 
     def begin(self, _: bytes) -> Any:
         self._desk.book.refuse_if_busy()

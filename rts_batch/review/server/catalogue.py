@@ -15,6 +15,7 @@ from rts_batch.io.storage import uris
 from rts_batch.masks import STATES
 from rts_batch.review.key_frames import KeyFrames
 from rts_batch.review.pages import Row, make_row
+from rts_batch.review.report import Watch
 from rts_batch.review.server.frames import Source
 from rts_batch.review.tracks import Track, read_tracks
 from rts_batch.review.worst import worst_frames
@@ -48,10 +49,16 @@ class _Known:
 
 
 class Catalogue:
-    """The finished videos of a run, for several threads."""
+    """The finished videos of a run, for several threads.
 
-    def __init__(self, run_folder: str) -> None:
+    Args:
+        run_folder: path or URI.
+        watch: shows how far reading them has come.
+    """
+
+    def __init__(self, run_folder: str, watch: Watch = lambda things, _: things) -> None:
         self.folder = run_folder
+        self._watch = watch
         self._lock = threading.RLock()
         self._known: dict[str, _Known] = {}
         self.refresh()
@@ -69,13 +76,15 @@ class Catalogue:
             ResultsError: no video is finished, or a file is no masks file.
         """
         with self._lock:
-            before = {known.masks.file + video_id: known for video_id, known in self._known.items()}
-            found: dict[str, _Known] = {}
-            for masks in Masks(self.folder):
-                found[masks.video_id] = before.get(masks.file + masks.video_id) or _look(masks)
-            for video_id, known in self._known.items():
-                if found.get(video_id) is not known:
+            run = Masks(self.folder)
+            there = set(run.files)
+            found = {name: known for name, known in self._known.items() if known.masks.file in there}
+            new = there - {known.masks.file for known in found.values()}
+            for known in self._known.values():
+                if known.masks.file not in there:
                     known.masks.close()
+            for masks in self._watch(run.videos(files=new), "videos"):
+                found[masks.video_id] = _look(masks)
             self._known = found
 
     def has(self, video_id: str) -> bool:

@@ -15,6 +15,7 @@ import uvicorn
 
 from rts_batch.errors import RtsBatchError, SettingsError
 from rts_batch.io.storage import uris
+from rts_batch.review.report import Watch
 from rts_batch.review.server.app import Desk, build_app
 from rts_batch.review.server.catalogue import Catalogue
 from rts_batch.review.server.frames import FrameReader
@@ -40,6 +41,8 @@ class Serving:
     announce: Callable[[str], None]
     """Is told the address."""
     open_browser: bool = True
+    watch: Watch = lambda things, _: things
+    """Shows how far reading a run has come."""
 
 
 def serve_run(run_folder: str, serving: Serving) -> None:
@@ -49,7 +52,7 @@ def serve_run(run_folder: str, serving: Serving) -> None:
         ResultsError: the run has no finished video.
         SettingsError: the port is taken.
     """
-    catalogue = Catalogue(run_folder)
+    catalogue = Catalogue(run_folder, serving.watch)
     with (
         FrameReader(catalogue.source) as frames,
         contextlib.closing(LazyModel(serving.load)) as model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from rts_batch.masks import decode_rle, encode_rle
 from rts_batch.runs.corrections import merged_manifest
 from rts_batch.runs.lease import Lease
 from tests.support.review_desk import disc_video, page_of, review_page
+from tests.support.run_folders import write_run
 from tests.support.videos import make_video
 
 
@@ -181,6 +183,18 @@ def test_a_damaged_masks_file_costs_its_video_and_no_other(tmp_path: Path) -> No
         assert not listed["good"]["problem"]
         assert page.get("video", id="bad").status_code == 422
         assert page.get("video", id="good").status_code == 200
+
+
+def test_what_another_process_finishes_or_tracks_again_is_seen(tmp_path: Path) -> None:
+    one, two = disc_video(tmp_path, "one"), disc_video(tmp_path, "two")
+    with page_of(tmp_path, one) as page:
+        assert len(page.get("run").json()["videos"]) == 1
+        assert page.get("video", id="one").json()["targets"][0]["category"] == "disc"
+        (old,) = (tmp_path / "run" / "masks").iterdir()
+        write_run(tmp_path / "run", [replace(one, categories={1: "coin", 2: None}), two])
+        old.unlink()
+        assert [video["video_id"] for video in page.get("run").json()["videos"]] == ["one", "two"]
+        assert page.get("video", id="one").json()["targets"][0]["category"] == "coin"
 
 
 def test_a_folder_without_a_manifest_is_to_be_looked_at_only(tmp_path: Path) -> None:
