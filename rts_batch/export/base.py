@@ -123,6 +123,11 @@ class Categories:
     def items(self) -> list[tuple[int, str]]:
         return sorted((number, name) for name, number in self._ids.items())
 
+    def by_number(self) -> list[str]:
+        """Names in the order of their numbers from 1 on, for formats that count lines; one stands in for each gap."""
+        names = dict(self.items())
+        return [names.get(number, f"class_{number}") for number in range(1, max(names, default=0) + 1)]
+
     def to_json(self) -> list[dict[str, object]]:
         return [{"id": number, "name": name, "supercategory": NO_CATEGORY} for number, name in self.items()]
 

@@ -18,8 +18,12 @@ from rts_batch.export.formats.boxes import Got10k, Lasot
 from rts_batch.export.formats.burst import Burst
 from rts_batch.export.formats.coco import Coco
 from rts_batch.export.formats.cvat import Cvat
+from rts_batch.export.formats.datumaro import Datumaro
 from rts_batch.export.formats.fiftyone import FiftyOne
 from rts_batch.export.formats.label_maps import DavisPng, MotsPng
+from rts_batch.export.formats.label_studio import LabelStudio
+from rts_batch.export.formats.labelme import LabelMe
+from rts_batch.export.formats.mot import Mot
 from rts_batch.export.formats.mots_txt import MotsTxt
 from rts_batch.export.formats.sav import SaV
 from rts_batch.export.formats.yolo import YoloSeg
@@ -48,6 +52,10 @@ FORMATS: Final[Mapping[ExportName, type[ExportFormat]]] = MappingProxyType(
         "got10k": Got10k,
         "burst": Burst,
         "fiftyone": FiftyOne,
+        "mot": Mot,
+        "labelme": LabelMe,
+        "label-studio": LabelStudio,
+        "datumaro": Datumaro,
     }
 )
 """Where a new format is entered; its name is in `rts_batch.export.names`."""

@@ -100,7 +100,10 @@ def pieces(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if path.suffix == ".json" and isinstance(content := json.loads(path.read_text("utf-8")), dict):
+        content = json.loads(path.read_text("utf-8")) if path.suffix == ".json" else None
+        if isinstance(content, list):
+            found |= {f"{name} {json.dumps(item, sort_keys=True)}": True for item in content}
+        elif isinstance(content, dict):
             for key, value in content.items():
                 items = value if isinstance(value, list) else [value]
                 found |= {f"{name} {key} {json.dumps(item, sort_keys=True)}": True for item in items}

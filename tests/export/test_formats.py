@@ -28,6 +28,7 @@ from rts_batch.export.formats.label_maps import VOID
 from rts_batch.export.names import ExportName
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
+from rts_batch.manifest.importers.label_studio import brush_values
 from rts_batch.masks import State, decode_rle
 from rts_batch.runs.compaction import compact
 from tests.support.run_folders import Video, moving_squares, row_of, write_run
@@ -221,6 +222,45 @@ def read_fiftyone(folder: Path) -> Found:
     return found
 
 
+def read_labelme(folder: Path) -> Found:
+    found = {}
+    for path in folder.glob("*/*.json"):
+        data = json.loads(path.read_text())
+        assert data["imagePath"] == f"{path.stem}.jpg"
+        for shape in data["shapes"]:
+            (left, top), (right, bottom) = shape["points"]
+            part = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_UNCHANGED)
+            mask = np.zeros((data["imageHeight"], data["imageWidth"]), bool)
+            mask[top : bottom + 1, left : right + 1] = part > 0
+            found[NAMES[path.parent.name], shape["group_id"], int(path.stem)] = mask
+    return found
+
+
+def read_label_studio(folder: Path) -> Found:
+    found = {}
+    for task in json.loads((folder / "tasks.json").read_text()):
+        prefix, name, frame = task["data"]["image"].rsplit("/", 2)
+        assert prefix == "/data/local-files/?d=images"
+        for region in task["annotations"][0]["result"]:
+            height, width = region["original_height"], region["original_width"]
+            values = brush_values(bytes(region["value"]["rle"]), 4 * height * width).reshape(height, width, 4)
+            assert (values == values[..., :1]).all()
+            found[NAMES[name], region["meta"]["track_id"], int(frame.removesuffix(".jpg"))] = values[..., 3] > 0
+    labels = ElementTree.parse(folder / "labels.xml").getroot().iter("Label")
+    assert [label.get("value") for label in labels] == ["ant", "cat & <dog>", "object"]
+    return found
+
+
+def read_datumaro(folder: Path) -> Found:
+    data = json.loads((folder / "annotations" / "default.json").read_text())
+    assert [label["name"] for label in data["categories"]["label"]["labels"]] == ["ant", "cat & <dog>", "object"]
+    return {
+        (item["attr"]["video_id"], mask["attributes"]["object_id"], item["attr"]["frame"]): decode(mask["rle"])
+        for item in data["items"]
+        for mask in item["annotations"]
+    }
+
+
 READERS: dict[str, Callable[[Path], Found]] = {
     "coco": read_coco,
     "ytvis": read_ytvis,
@@ -231,6 +271,9 @@ READERS: dict[str, Callable[[Path], Found]] = {
     "cvat": read_cvat,
     "burst": read_burst,
     "fiftyone": read_fiftyone,
+    "labelme": read_labelme,
+    "label-studio": read_label_studio,
+    "datumaro": read_datumaro,
 }
 LOSSLESS = sorted(READERS)
 
@@ -314,6 +357,27 @@ def test_yolo_polygons_fill_to_the_masks(run: Path, videos: list[Video], tmp_pat
     assert not expected
     assert parts > 0
     assert exact == len(found) - parts
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_mot_boxes_come_back_and_each_line_names_its_class(
+    every: int, run: Path, videos: list[Video], tmp_path: Path
+) -> None:
+    export_run(str(run), str(tmp_path / "out"), "mot", row_filter=RowFilter(every=every))
+    found = {}
+    for folder in (path for path in (tmp_path / "out").iterdir() if path.is_dir()):
+        (video,) = [video for video in videos if video.video_id == NAMES[folder.name]]
+        labels = (folder / "gt" / "labels.txt").read_text().splitlines()
+        info = configparser.ConfigParser()
+        info.read(folder / "seqinfo.ini")
+        assert info["Sequence"]["seqlength"] == str(len(range(0, FRAMES, every)))
+        for line in (folder / "gt" / "gt.txt").read_text().splitlines():
+            frame, number, *box, taken, kind, seen = map(float, line.split(","))
+            key = sorted(video.categories)[int(number) - 1]
+            assert (taken, labels[int(kind) - 1], seen) == (1, video.categories[key] or "object", 1)
+            found[video.video_id, key, (int(frame) - 1) * every] = box
+    expected = truth(videos, every=every)
+    assert {key: list(cv2.boundingRect(mask.astype(np.uint8))) for key, mask in expected.items()} == found
 
 
 @pytest.mark.parametrize("name", ["lasot", "got10k"])

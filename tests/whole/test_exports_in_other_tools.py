@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -170,6 +171,47 @@ def test_datumaro_reads_coco(run: Path, videos: list[Video], tmp_path: Path) -> 
         assert set(found) == set(expected)
         for name, mask in expected.items():
             assert np.array_equal(found[name], mask), name
+
+
+@pytest.mark.slow
+def test_datumaro_reads_its_own_format(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "environment", "datumaro==1.13.12")
+    export_run(str(run), str(tmp_path / "out"), "datumaro", extract_frames=True)
+    program = [python, "-c", _DATUMARO_COCO.replace('"coco"', '"datumaro"'), tmp_path / "out", tmp_path / "masks.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {f"{video_id}/{frame:06d}/{kind}": mask for (kind, video_id, frame), mask in shown(videos).items()}
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert np.array_equal(found[name], mask), name
+
+
+_DATUMARO_MOT = """
+import json, sys
+import datumaro
+found = {}
+for folder in sys.argv[2:]:
+    data = datumaro.Dataset.import_from(folder, "mot_seq")
+    names = [category.name for category in data.categories()[datumaro.AnnotationType.label]]
+    for item in data:
+        for box in item.annotations:
+            found[f"{folder}/{item.id}/{names[box.label]}"] = box.get_bbox()
+json.dump(found, open(sys.argv[1], "w"))
+"""
+
+
+@pytest.mark.slow
+def test_datumaro_reads_mot(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "environment", "datumaro==1.13.12")
+    export_run(str(run), str(tmp_path / "out"), "mot", extract_frames=True)
+    folders = [str(tmp_path / "out" / video.video_id) for video in videos]
+    program = [python, "-c", _DATUMARO_MOT, tmp_path / "boxes.json", *folders]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {
+        f"{tmp_path / 'out' / video_id}/{frame + 1}/{kind}": list(cv2.boundingRect(mask.astype(np.uint8)))
+        for (kind, video_id, frame), mask in shown(videos).items()
+    }
+    assert json.loads((tmp_path / "boxes.json").read_text()) == expected
 
 
 @pytest.mark.slow

@@ -72,6 +72,7 @@ CASES: list[tuple[ExportName, str, str]] = [
     ("cvat", "from-cvat", ""),
     ("fiftyone", "from-fiftyone", ""),
     ("mots-png", "from-masks", ""),
+    ("label-studio", "from-label-studio", "tasks.json"),
 ]
 
 
