@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rts_batch import read_masks
+from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle, encode_rle
 from rts_batch.runs.corrections import CorrectionsBook
 from rts_batch.runs.lease import Lease
@@ -37,9 +38,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of the page of a run, served by the real command, which ends well when it is interrupted."""
-    process = start("review", folder, "--serve", "--no-open", "--json")
+def served(*words: object) -> Iterator[str]:
+    """The address of the page that the real command serves, which ends well when it is interrupted."""
+    process = start(*words, "--no-open", "--json")
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["address"]
@@ -87,7 +88,7 @@ def test_the_worst_frame_is_found_corrected_and_tracked_again(browser: Browser, 
     assert run("submit", write_manifest(tmp_path / "a.jsonl", rows), "--out", out, *STUB).code == 0
     before = list(read_masks(str(out)).video("a").rows())
 
-    with served(out) as address:
+    with served("review", out, "--serve") as address:
         open_page(browser, address)
         browser.press("w")
         browser.until("return /worst place 1/.test(document.querySelector('#status').textContent)")
@@ -128,7 +129,7 @@ def test_brush_absent_undo_a_reload_and_a_second_tab(browser: Browser, tmp_path:
 
     write_run(tmp_path / "run", [disc_video(tmp_path, "one", lost=range(10, 20)), disc_video(tmp_path, "two")])
     book = CorrectionsBook(str(tmp_path / "run"))
-    with served(tmp_path / "run") as address:
+    with served("review", tmp_path / "run", "--serve") as address:
         assert status_of(address.rstrip("/")[:-1] + "/") == 403
         assert status_of(address) == 200
         open_page(browser, address)
@@ -169,7 +170,7 @@ def test_the_pages_run_length_code_is_ours(browser: Browser, tmp_path: Path) -> 
     random = np.random.default_rng(0)
     masks = [random.random((37, 23)) < share for share in (0.0, 0.02, 0.5, 0.98, 1.0)]
     masks += [np.kron(random.random((5, 7)) < 0.5, np.ones((40, 60))) > 0]
-    with served(tmp_path / "run") as address:
+    with served("review", tmp_path / "run", "--serve") as address:
         open_page(browser, address)
         for mask in masks:
             counts = encode_rle(mask).decode()
@@ -187,9 +188,37 @@ def test_the_pages_run_length_code_is_ours(browser: Browser, tmp_path: Path) -> 
 def test_a_run_under_way_and_a_video_that_is_gone(browser: Browser, tmp_path: Path) -> None:
     write_run(tmp_path / "run", [disc_video(tmp_path, "one", 6)])
     (tmp_path / "one.mp4").unlink()
-    with served(tmp_path / "run") as address, Lease(CorrectionsBook(str(tmp_path / "run")).paths.lease):
+    with (
+        served("review", tmp_path / "run", "--serve") as address,
+        Lease(CorrectionsBook(str(tmp_path / "run")).paths.lease),
+    ):
         open_page(browser, address)
         assert "Read-only" in browser.texts("#lock")[0]
         assert "one.mp4" in browser.texts("#trouble")[0]
         browser.press("b", "a", "s")
         assert browser.texts("#drafts") == ["nothing"]
+
+
+def test_new_videos_are_marked_looked_ahead_at_and_tracked(browser: Browser, tmp_path: Path) -> None:
+    truth = make_video(tmp_path / "clips.mp4", 20, discs=[Disc(colour=(200, 40, 40), radius=0.2)])
+    manifest = tmp_path / "manifest.csv"
+    with served("mark", tmp_path, "-o", manifest, "--category", "disc") as address:
+        open_page(browser, address)
+        ys, xs = np.nonzero(truth[0, 0])
+        browser.press("b")
+        draw_box(browser, xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1)
+        browser.until("return /a mask of \\d+ pixels/.test(document.querySelector('#status').textContent)")
+        browser.press("v")
+        browser.until("return /the next 15 frames/.test(document.querySelector('#status').textContent)")
+        assert not manifest.exists()
+        browser.press("s")
+        browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
+        assert browser.texts("#saved li button:first-child") == ["frame 0, object 1: mask"]
+        assert browser.console() == []
+    assert run("validate", manifest, "--deep").code == 0
+    (task,) = read_manifest(str(manifest)).tasks
+    assert (task.video_id, task.targets[0].category) == ("clips", "disc")
+    prompt = task.targets[0].prompts[0].mask_rle
+    assert prompt is not None
+    found = decode_rle(prompt["counts"].encode(), *prompt["size"])
+    assert (found & truth[0, 0]).sum() / (found | truth[0, 0]).sum() > 0.5

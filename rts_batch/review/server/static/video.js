@@ -64,10 +64,9 @@ export class Video {
   }
 
   /** Adds a target that the run does not know yet. */
-  addTarget(category = null) {
-    const last = Math.max(0, ...this.targets.map((target) => target.object_id));
+  addTarget(category = null, object_id = 1 + Math.max(0, ...this.targets.map((target) => target.object_id))) {
     const target = {
-      object_id: last + 1,
+      object_id,
       category,
       measure: "quality",
       colour: COLOURS[this.targets.length % COLOURS.length],
