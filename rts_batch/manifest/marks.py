@@ -8,6 +8,7 @@ import re
 from typing import Any, Final
 
 import numpy as np
+from pycocotools import mask as coco
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.storage import uris
@@ -20,8 +21,11 @@ _POLYGON: Final = re.compile(r"[\[(][-+\[\](){}\d.,e\s]+[\])]|\[\s*\{.*\}\s*\]|(
 """A list of numbers or of objects, in JSON or as Python prints it, and well-known text."""
 
 POLYGON: Final = (
-    "a list of points, a polygon perhaps, is no mask: make an RLE of it, with pycocotools.mask.frPyObjects, or an image"
+    'a list of points, a polygon perhaps, has no size: write {"size": [height, width], "polygons": [[x, y, x, y, …]]}'
 )
+
+FARTHEST: Final = 100_000.0
+"""Pixels from the picture's corner; filling a polygon takes memory for each pixel of its outline."""
 
 
 def parse_box(value: Any) -> Box:
@@ -51,7 +55,7 @@ def check_uri(value: str) -> str:
 
 
 def parse_mask(value: Any) -> str:
-    """Return a path or URI as it is, an RLE as canonical JSON."""
+    """Return a path or URI as it is, an RLE or filled polygons as canonical JSON of an RLE."""
     if isinstance(value, str) and not value.startswith("{"):
         if _POLYGON.fullmatch(value):
             raise ValueError(POLYGON)
@@ -62,10 +66,13 @@ def parse_mask(value: Any) -> str:
         rle = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
         raise ValueError(not_json(value, error)) from None
-    if not isinstance(rle, dict) or set(rle) != {"size", "counts"}:
-        raise ValueError("an RLE has exactly the keys size and counts")
+    if not isinstance(rle, dict) or set(rle) not in ({"size", "counts"}, {"size", "polygons"}):
+        raise ValueError("an RLE has exactly the keys size and counts, polygons have size and polygons")
     height, width = _parse_size(rle["size"])
-    code = _parse_counts(rle["counts"], height, width)
+    if "polygons" in rle:
+        code = _fill(rle["polygons"], height, width)
+    else:
+        code = _parse_counts(rle["counts"], height, width)
     try:
         runs = parse_rle(code, height, width)
     except ResultsError as error:
@@ -97,6 +104,26 @@ def _parse_counts(counts: Any, height: int, width: int) -> bytes:
     if not counts or sum(counts) != height * width:
         raise ValueError("its counts do not add up to its size")
     return compress_runs(np.array(counts, np.int64), height, width)
+
+
+def _fill(polygons: Any, height: int, width: int) -> bytes:
+    """Fill polygons as pycocotools does, and unite them; return compressed counts."""
+    flat = isinstance(polygons, list) and polygons and not isinstance(polygons[0], list)
+    outlines = [polygons] if flat else polygons
+    if not isinstance(outlines, list) or not all(_is_outline(outline) for outline in outlines) or not outlines:
+        raise ValueError("each of its polygons must be [x, y, x, y, …] with three points or more, in pixels")
+    merged = coco.merge(coco.frPyObjects([list(map(float, outline)) for outline in outlines], height, width))
+    code: bytes = merged["counts"]
+    return code
+
+
+def _is_outline(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) >= 6
+        and len(value) % 2 == 0
+        and all(type(number) in (int, float) and abs(number) <= FARTHEST for number in value)
+    )
 
 
 def _is_whole(value: Any) -> bool:

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
 from rts_batch.errors import ManifestError, StorageError
 from rts_batch.io.results.schema import RESULT_COLUMNS
@@ -498,12 +500,20 @@ def test_a_wrong_cell_is_named(tmp_path: Path, name: str, value: str) -> None:
 
 
 MASKS_MISWRITTEN: list[tuple[Any, str]] = [
-    ("[[20, 40, 56, 40, 56, 76, 20, 76]]", "a list of points, a polygon perhaps, is no mask"),
+    ("[[20, 40, 56, 40, 56, 76, 20, 76]]", "a list of points, a polygon perhaps, has no size"),
     ("[(20.5, 40), (56, 4e1), (56, 76)]", "a polygon perhaps"),
     ("((20, 40), (56, 40), (56, 76))", "a polygon perhaps"),
     ('[{"x": 20, "y": 40}, {"x": 56, "y": 40}]', "a polygon perhaps"),
     ("POLYGON ((20 40, 56 40, 56 76, 20 40))", "a polygon perhaps"),
-    ([[20, 40, 56, 40, 56, 76]], "pycocotools.mask.frPyObjects"),
+    ([[20, 40, 56, 40, 56, 76]], 'write {"size": [height, width], "polygons": [[x, y, x, y, …]]}'),
+    ({"size": [90, 90], "polygons": [[20, 40, 56, 40]]}, "three points or more"),
+    ({"size": [90, 90], "polygons": [[20, 40, 56, 40, 56]]}, "three points or more"),
+    ({"size": [90, 90], "polygons": [[[20, 40], [56, 40], [56, 76]]]}, "[x, y, x, y, …]"),
+    ({"size": [90, 90], "polygons": [["20", 40, 56, 40, 56, 76]]}, "in pixels"),
+    ({"size": [90, 90], "polygons": [[20, 40, 1e12, 40, 56, 76]]}, "in pixels"),
+    ({"size": [90, 90], "polygons": []}, "in pixels"),
+    ({"size": [90, 90], "polygons": [[200, 200, 220, 200, 220, 220]]}, "the mask is empty"),
+    ({"polygons": [[20, 40, 56, 40, 56, 76]]}, "polygons have size and polygons"),
     ("{'size': [4, 5], 'counts': '52305'}", "not JSON but what Python prints of a value: write it with json.dumps"),
     ("{'size': [4, 5], 'counts': b'52305'}", ".decode() them first"),
     ({"size": [4, 5], "counts": "b'52305'"}, "its counts are what Python prints of bytes: .decode() them"),
@@ -518,6 +528,21 @@ def test_a_mask_written_in_another_way_is_told_what_it_is(tmp_path: Path, mask: 
     (problem,) = problems(tmp_path, json.dumps({"video": "a.mp4", "mask": mask}), "m.jsonl")
     assert problem.startswith("line 1, column mask: ")
     assert message in problem
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_polygons_are_filled_as_pycocotools_fills_them(tmp_path: Path, ending: str, flat: bool) -> None:
+    first, second = [20.5, 40, 56, 40, 56, 76.25], [2, 2, 12, 2, 12, 9, 2, 9]
+    mask = json.dumps({"size": [90, 80], "polygons": first if flat else [first, second]})
+    row = {"video": "a.mp4", "mask": mask}
+    content = pd.DataFrame([row]).to_csv(index=False) if ending == "csv" else json.dumps(row)
+    (prompt,) = read(tmp_path, content, f"m.{ending}").tasks[0].targets[0].prompts
+    assert prompt.mask_rle is not None
+    found = decode_rle(prompt.mask_rle["counts"].encode(), *prompt.mask_rle["size"])
+    outlines = coco_mask.frPyObjects([first] if flat else [first, second], 90, 80)
+    assert np.array_equal(found, coco_mask.decode(coco_mask.merge(outlines)).astype(bool))
+    assert found.sum() > 500
 
 
 @pytest.mark.parametrize("name", ["[1,2].png", "(3, 4) take.png", "[12]/mask.png", "polygon(1).png"])
