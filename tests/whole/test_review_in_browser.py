@@ -188,15 +188,16 @@ def test_the_pages_run_length_code_is_ours(browser: Browser, tmp_path: Path) -> 
 def test_a_run_under_way_and_a_video_that_is_gone(browser: Browser, tmp_path: Path) -> None:
     write_run(tmp_path / "run", [disc_video(tmp_path, "one", 6)])
     (tmp_path / "one.mp4").unlink()
-    with (
-        served("review", tmp_path / "run", "--serve") as address,
-        Lease(CorrectionsBook(str(tmp_path / "run")).paths.lease),
-    ):
-        open_page(browser, address)
-        assert "Read-only" in browser.texts("#lock")[0]
-        assert "one.mp4" in browser.texts("#trouble")[0]
-        browser.press("b", "a", "s")
-        assert browser.texts("#drafts") == ["nothing"]
+    with served("review", tmp_path / "run", "--serve") as address:
+        with Lease(CorrectionsBook(str(tmp_path / "run")).paths.lease):
+            open_page(browser, address)
+            assert "Read-only" in browser.texts("#lock")[0]
+            assert "one.mp4" in browser.texts("#trouble")[0]
+            browser.press("b", "a", "s")
+            assert browser.texts("#drafts") == ["nothing"]
+        browser.until("return document.querySelector('#lock').hidden")
+        browser.press("a")
+        browser.until("return document.querySelector('#drafts').textContent === '1 change'")
 
 
 def test_new_videos_are_marked_looked_ahead_at_and_tracked(browser: Browser, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import { readOnly, state, takeCorrections } from "./state.js";
 import { openVideo, showLists } from "./view.js";
 
 const POLL = 1000;
+const LOCKED_POLL = 5000;
+let waiting = null;
 
 export async function loadRun() {
   const run = await api.get("run");
@@ -20,6 +22,13 @@ export async function loadRun() {
   state.pending = run.pending;
   takeCorrections(await api.get("corrections"));
   showRedo(run.redo);
+  // Somebody else is at work on the run: look again until it may be changed.
+  if (run.locked && run.redo.state !== "running") {
+    waiting ??= setTimeout(() => {
+      waiting = null;
+      loadRun().then(() => (state.locked ? showLists() : reload()), () => {});
+    }, LOCKED_POLL);
+  }
 }
 
 export async function startRedo() {
