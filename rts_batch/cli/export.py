@@ -13,7 +13,7 @@ from rts_batch.export.names import ExportName
 
 if TYPE_CHECKING:
     from rts_batch.export.base import RowFilter
-    from rts_batch.export.run import ExportSummary
+    from rts_batch.export.run import Exported
 
 FramesMode = Literal["reference", "extract"]
 
@@ -64,7 +64,7 @@ def export(
         every=every,
         objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
     )
-    summary = export_run(
+    exported = export_run(
         run,
         out,
         format,
@@ -74,23 +74,23 @@ def export(
         split=None if split is None else parse_split(split),
     )
     if as_json:
-        print_json("summary", {"format": format, **summary.to_dict()})
+        print_json("summary", {"format": format, **exported.to_dict()})
     else:
-        _print_summary(summary, images=frames == "extract", filter=row_filter)
-    if summary.left_out:
-        raise typer.Exit(EXIT_SOME_FAILED if summary.videos else EXIT_FAILED)
+        _print_exported(exported, images=frames == "extract", filter=row_filter)
+    if exported.left_out:
+        raise typer.Exit(EXIT_SOME_FAILED if exported.videos else EXIT_FAILED)
 
 
-def _print_summary(summary: ExportSummary, *, images: bool, filter: RowFilter) -> None:
-    written = f", {summary.images} images" if images else ""
-    print(f"{summary.out}: {summary.masks} masks of {summary.targets} targets in {summary.videos} videos{written}")
-    if summary.doubted:
+def _print_exported(exported: Exported, *, images: bool, filter: RowFilter) -> None:
+    written = f", {exported.images} images" if images else ""
+    print(f"{exported.out}: {exported.masks} masks of {exported.targets} targets in {exported.videos} videos{written}")
+    if exported.doubted:
         without = " without --min-score, --min-confidence and --min-quality" if filter.minima else ""
         print(
-            f"left out {summary.doubted} rows that are uncertain, lost or below what was asked for; they are not "
+            f"left out {exported.doubted} rows that are uncertain, lost or below what was asked for; they are not "
             f"background. To take them: --states all{without}"
         )
-    print_left_out(summary.left_out, summary.warnings)
+    print_left_out(exported.left_out, exported.warnings)
 
 
 def _listed(text: str) -> list[str]:

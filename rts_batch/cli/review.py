@@ -51,23 +51,23 @@ def review(
         raise UsageError("--no-report leaves nothing to do; choose videos with --overlay VIDEO")
     from rts_batch.review.report import review_run
 
-    summary = review_run(
+    reviewed = review_run(
         run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=_watch
     )
     if as_json:
-        print_json("summary", summary.to_dict())
+        print_json("summary", reviewed.to_dict())
     else:
-        for uri in summary.overlays:
+        for uri in reviewed.overlays:
             print(f"overlay  {uri}")
-        if summary.report:
-            print(f"report   {summary.report}")
+        if reviewed.report:
+            print(f"report   {reviewed.report}")
             print(
-                f"         {summary.videos} videos, {summary.pages} with a page, {summary.pictures} key frames, "
-                f"{summary.bytes / 1e6:.1f} MB"
+                f"         {reviewed.videos} videos, {reviewed.pages} with a page, {reviewed.pictures} key frames, "
+                f"{reviewed.bytes / 1e6:.1f} MB"
             )
-        print_left_out(summary.left_out, summary.warnings)
-    if summary.left_out:
-        raise typer.Exit(EXIT_SOME_FAILED if summary.overlays or summary.report else EXIT_FAILED)
+        print_left_out(reviewed.left_out, reviewed.warnings)
+    if reviewed.left_out:
+        raise typer.Exit(EXIT_SOME_FAILED if reviewed.overlays or reviewed.report else EXIT_FAILED)
 
 
 def mark(

@@ -36,7 +36,7 @@ from rts_batch.runs.reading import read_masks
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["FORMATS", "ExportSummary", "export_run"]
+__all__ = ["FORMATS", "Exported", "export_run"]
 
 FORMATS: Final[Mapping[ExportName, type[ExportFormat]]] = MappingProxyType(
     {
@@ -62,7 +62,7 @@ FORMATS: Final[Mapping[ExportName, type[ExportFormat]]] = MappingProxyType(
 
 
 @dataclass
-class ExportSummary:
+class Exported:
     """What an export holds."""
 
     out: str
@@ -91,7 +91,7 @@ def export_run(
     extract_frames: bool = False,
     classes: Mapping[str, int] | None = None,
     split: Sequence[float] | None = None,
-) -> ExportSummary:
+) -> Exported:
     """Write the masks of a run, or of a compacted folder, in another format.
 
     Args:
@@ -119,9 +119,9 @@ def export_run(
     if split is not None and not kind.has_parts:
         raise UsageError(f"{format} does not divide videos; those that do: {_names(lambda other: other.has_parts)}")
     masks = read_masks(run_folder)
-    summary = ExportSummary(out)
+    exported = Exported(out)
     catalogue = Catalogue.of(masks)
-    exported: list[VideoMasks] = []
+    named: list[VideoMasks] = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(staged_folder(out))
         export = kind(folder, Categories(catalogue.categories, classes))
@@ -132,30 +132,30 @@ def export_run(
             if not chosen.targets:
                 continue
             if not extract_frames:
-                _add(export, chosen, summary)
-            elif not _add_with_frames(export, chosen, masks.sources, summary):
+                _add(export, chosen, exported)
+            elif not _add_with_frames(export, chosen, masks.sources, exported):
                 continue
-            exported.append(video)
+            named.append(video)
         export.close()
-        write_names(folder, catalogue, exported)
-    summary.warnings.extend(export.warnings)
-    return summary
+        write_names(folder, catalogue, named)
+    exported.warnings.extend(export.warnings)
+    return exported
 
 
 def _names(able: Callable[[type[ExportFormat]], bool]) -> str:
     return ", ".join(name for name, kind in FORMATS.items() if able(kind))
 
 
-def _add(export: ExportFormat, video: ExportVideo, summary: ExportSummary) -> Sequence[tuple[int, str]]:
+def _add(export: ExportFormat, video: ExportVideo, exported: Exported) -> Sequence[tuple[int, str]]:
     written = export.add(video)
-    summary.videos += 1
-    summary.targets += len(video.targets)
-    summary.masks += written.masks
-    summary.doubted += video.doubted_rows
+    exported.videos += 1
+    exported.targets += len(video.targets)
+    exported.masks += written.masks
+    exported.doubted += video.doubted_rows
     return written.images
 
 
-def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSources, summary: ExportSummary) -> bool:
+def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSources, exported: Exported) -> bool:
     """Return whether the video could be opened."""
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
         try:
@@ -163,13 +163,13 @@ def _add_with_frames(export: ExportFormat, video: ExportVideo, sources: VideoSou
             path = sources.fetch(video.masks.video_id, scratch)
             _open(path).close()
         except (VideoError, StorageError) as error:
-            summary.left_out.append(f"video {video.masks.video_id!r}: {error}")
+            exported.left_out.append(f"video {video.masks.video_id!r}: {error}")
             return False
-        images = _add(export, video, summary)
+        images = _add(export, video, exported)
         if images:
             start, end = min(images)[0], max(images)[0] + 1
             with _open(path, start, end) as source:
-                summary.images += write_frames(source, images, export.folder, video.masks)
+                exported.images += write_frames(source, images, export.folder, video.masks)
     return True
 
 

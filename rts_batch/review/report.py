@@ -33,7 +33,7 @@ from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["KEY_FRAMES", "PAGES", "ReviewSummary", "Watch", "review_run"]
+__all__ = ["KEY_FRAMES", "PAGES", "Reviewed", "Watch", "review_run"]
 
 PAGES: Final = 100
 KEY_FRAMES: Final = 6
@@ -49,7 +49,7 @@ Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass
-class ReviewSummary:
+class Reviewed:
     """What a review has written."""
 
     report: str | None = None
@@ -76,7 +76,7 @@ def review_run(
     overlays: Iterable[str] = (),
     report: bool = True,
     watch: Watch = lambda things, _: things,
-) -> ReviewSummary:
+) -> Reviewed:
     """Write `report.html`, and an overlay video of each chosen video into `overlays/`.
 
     Args:
@@ -92,7 +92,7 @@ def review_run(
         StorageError: the run cannot be read, or `out` not written.
     """
     out = out or run_folder
-    summary = ReviewSummary()
+    reviewed = Reviewed()
     masks = _masks(run_folder)
     sources = VideoSources(run_folder) if masks is None else masks.sources  # the manifest is read once
     wanted = list(dict.fromkeys(overlays))
@@ -100,17 +100,17 @@ def review_run(
         raise ResultsError(f"{run_folder} has no finished video {wanted[0]!r}: it has none yet")
     if wanted and masks is not None:
         for video in watch(masks.videos(wanted), "overlay videos"):
-            _write_overlay(video, out, sources, summary)
+            _write_overlay(video, out, sources, reviewed)
     if report:
-        content = _Content(run_folder, out, sources, masks, summary, pages, key_frames, watch)
+        content = _Content(run_folder, out, sources, masks, reviewed, pages, key_frames, watch)
         uri = uris.join(out, "report.html")
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
             path = Path(scratch) / "report.html"
             write_html(path, content.context())
-            summary.bytes = path.stat().st_size
+            reviewed.bytes = path.stat().st_size
             files.put_file(path, uri)
-        summary.report = uri
-    return summary
+        reviewed.report = uri
+    return reviewed
 
 
 def _masks(run_folder: str) -> Masks | None:
@@ -124,14 +124,14 @@ def _masks(run_folder: str) -> Masks | None:
         raise
 
 
-def _write_overlay(video: VideoMasks, out: str, sources: VideoSources, summary: ReviewSummary) -> None:
+def _write_overlay(video: VideoMasks, out: str, sources: VideoSources, reviewed: Reviewed) -> None:
     uri = uris.join(out, "overlays", overlay_name(video))
     try:
         write_overlay_video(video, uri, sources)
     except RtsBatchError as error:
-        summary.left_out.append(f"overlay of {video.video_id!r}: {error}")
+        reviewed.left_out.append(f"overlay of {video.video_id!r}: {error}")
     else:
-        summary.overlays.append(uri)
+        reviewed.overlays.append(uri)
 
 
 class _Content:
@@ -143,14 +143,14 @@ class _Content:
         out: str,
         sources: VideoSources,
         masks: Masks | None,
-        summary: ReviewSummary,
+        reviewed: Reviewed,
         pages: int,
         key_frames: int,
         watch: Watch,
     ) -> None:
         self._paths = RunPaths(run_folder)
         self._sources = sources
-        self._summary = summary
+        self._reviewed = reviewed
         self._key_frames = key_frames
         self._watch = watch
         self._total = Statistics()
@@ -174,7 +174,7 @@ class _Content:
         for place, video in enumerate(self._watch(masks, "videos")):
             row = make_row(video)
             self._total.merge(row.statistics)
-            self._summary.videos += 1
+            self._reviewed.videos += 1
             self._targets += row.targets
             self._frames += row.frames
             if row.key:
@@ -201,9 +201,9 @@ class _Content:
             "measure": "quality" if self._total.qualities else "score",
             "shares": Shares.of(self._total),
             "videos": videos,
-            "done": self._summary.videos,
+            "done": self._reviewed.videos,
             "failed": failed,
-            "not_started": None if videos is None else max(0, videos - self._summary.videos - failed),
+            "not_started": None if videos is None else max(0, videos - self._reviewed.videos - failed),
             "targets": self._targets,
             "frames": self._frames,
             "weights": last.get("weights"),
@@ -243,11 +243,11 @@ class _Content:
             page.overlay = f"overlays/{name}" if name in self._overlays else None
             page.before = self._paged[place - 1] if place else None
             page.after = self._paged[place + 1] if place + 1 < len(self._paged) else None
-            self._summary.pages += 1
-            self._summary.pictures += len(page.pictures)
+            self._reviewed.pages += 1
+            self._reviewed.pictures += len(page.pictures)
             yield page
         if unseen:
-            self._summary.warnings.append(f"{unseen} videos could not be shown as they are; their pages say why")
+            self._reviewed.warnings.append(f"{unseen} videos could not be shown as they are; their pages say why")
 
 
 def _keep(heap: list[Any], entry: tuple[Any, ...], limit: int) -> None:

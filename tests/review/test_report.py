@@ -25,7 +25,7 @@ from rts_batch.masks import STATES
 from rts_batch.review import report
 from rts_batch.review.key_frames import APART, KeyFrames
 from rts_batch.review.painting import COLOURS, TINT
-from rts_batch.review.report import ReviewSummary, review_run
+from rts_batch.review.report import Reviewed, review_run
 from rts_batch.review.tracks import Track, draw_line, read_tracks, shrink
 from rts_batch.runs.compaction import compact
 from rts_batch.runs.reading import read_masks
@@ -98,8 +98,8 @@ def test_an_overlay_video_begins_with_the_first_mask_and_keeps_the_times(tmp_pat
     path = tmp_path / "clip.mkv"
     masks = make_video(path, len(times), times=times)
     write_run(tmp_path / "run", [Video("clip", str(path), masks.astype(bool), {1: None}, first={1: 1})])
-    summary = review_run(str(tmp_path / "run"), str(tmp_path / "out"), overlays=["clip"], report=False)
-    images, shown, _ = decoded(Path(summary.overlays[0]))
+    reviewed = review_run(str(tmp_path / "run"), str(tmp_path / "out"), overlays=["clip"], report=False)
+    images, shown, _ = decoded(Path(reviewed.overlays[0]))
     assert len(images) == 5
     np.testing.assert_allclose(np.subtract(shown, shown[0]), np.subtract(times[1:], times[1]), atol=0.002)
 
@@ -107,8 +107,8 @@ def test_an_overlay_video_begins_with_the_first_mask_and_keeps_the_times(tmp_pat
 def test_odd_sides_become_even_and_no_pixel_moves(tmp_path: Path) -> None:
     masks = make_images(tmp_path / "images", 3, size=(161, 121))
     write_run(tmp_path / "run", [Video("images", str(tmp_path / "images"), masks.astype(bool), {7: None})])
-    summary = review_run(str(tmp_path / "run"), overlays=["images"], report=False)
-    images, times, _ = decoded(Path(summary.overlays[0]))
+    reviewed = review_run(str(tmp_path / "run"), overlays=["images"], report=False)
+    images, times, _ = decoded(Path(reviewed.overlays[0]))
     assert [image.shape for image in images] == [(122, 162, 3)] * 3
     np.testing.assert_allclose(times, [0, 0.04, 0.08], atol=0.001)
 
@@ -151,11 +151,11 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     run, _ = disc_run(tmp_path, frames=30)
     code, out, _ = review(run, "--key-frames", "4", "--json")
     assert code == 0
-    summary = json.loads(out)
-    assert summary["event"] == "summary"
-    assert (summary["videos"], summary["pages"], summary["pictures"]) == (1, 1, 4)
+    reviewed = json.loads(out)
+    assert reviewed["event"] == "summary"
+    assert (reviewed["videos"], reviewed["pages"], reviewed["pictures"]) == (1, 1, 4)
     page = (run / "report.html").read_text()
-    assert len(page.encode()) == summary["bytes"]
+    assert len(page.encode()) == reviewed["bytes"]
     assert page.count("data:image/webp;base64,") == 4
     found = video_statistics(read_masks(str(run)).video("clip")).statistics
     assert f">{found.rows}<" in page.replace("Of ", ">").replace(" rows", "<")
@@ -225,13 +225,13 @@ def test_three_hundred_objects_and_empty_masks(tmp_path: Path) -> None:
     crowd = empty_clip(tmp_path, masks, "crowd")
     nothing = empty_clip(tmp_path, np.zeros((5, 1, 40, 60), bool), "nothing")
     write_run(tmp_path / "run", [crowd, nothing])
-    summary = review_run(str(tmp_path / "run"), overlays=["crowd", "nothing"])
-    assert not summary.left_out
-    assert [len(decoded(Path(path))[0]) for path in summary.overlays] == [6, 5]
+    reviewed = review_run(str(tmp_path / "run"), overlays=["crowd", "nothing"])
+    assert not reviewed.left_out
+    assert [len(decoded(Path(path))[0]) for path in reviewed.overlays] == [6, 5]
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count('<article class="panel"') == 24 + 1
     assert "The 24 of 300 that are worst off." in page
-    assert summary.bytes < 1_000_000
+    assert reviewed.bytes < 1_000_000
 
 
 def test_the_videos_that_most_ask_for_a_look_come_first_and_the_size_is_bounded(
@@ -244,23 +244,23 @@ def test_the_videos_that_most_ask_for_a_look_come_first_and_the_size_is_bounded(
         videos.append(empty_clip(tmp_path, masks, f"v{number}"))
     write_run(tmp_path / "run", videos)
 
-    def links(summary: ReviewSummary) -> Sequence[str]:
-        assert summary.report is not None
-        return re.findall(r'<th scope="row" class="id"><[^>]*>(v\d)', Path(summary.report).read_text())
+    def links(reviewed: Reviewed) -> Sequence[str]:
+        assert reviewed.report is not None
+        return re.findall(r'<th scope="row" class="id"><[^>]*>(v\d)', Path(reviewed.report).read_text())
 
-    summary = review_run(str(tmp_path / "run"), pages=3, key_frames=2)
+    reviewed = review_run(str(tmp_path / "run"), pages=3, key_frames=2)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert links(summary) == [f"v{number}" for number in range(7, -1, -1)]
-    assert (summary.videos, summary.pages, summary.pictures) == (8, 3, 6)
+    assert links(reviewed) == [f"v{number}" for number in range(7, -1, -1)]
+    assert (reviewed.videos, reviewed.pages, reviewed.pictures) == (8, 3, 6)
     assert re.findall(r'<a href="#v(\d)" title="v\d">v(\d)</a>', page) == [("1", "7"), ("2", "6"), ("3", "5")]
 
     monkeypatch.setattr(report, "ROWS_SHOWN", 4)
     monkeypatch.setattr(report, "PICTURE_BUDGET", 1)
-    summary = review_run(str(tmp_path / "run"), key_frames=2)
+    reviewed = review_run(str(tmp_path / "run"), key_frames=2)
     page = (tmp_path / "run" / "report.html").read_text()
-    assert links(summary) == ["v7", "v6", "v5", "v4"]
+    assert links(reviewed) == ["v7", "v6", "v5", "v4"]
     assert "Listed are 4 of 8" in page
-    assert summary.pictures == 2
+    assert reviewed.pictures == 2
     assert page.count("have used up the report") == 3
 
 
@@ -285,18 +285,18 @@ def test_a_relative_path_belongs_to_the_manifest_of_the_run(tmp_path: Path) -> N
 def test_a_compacted_folder_and_a_bucket(tmp_path: Path) -> None:
     run, _ = disc_run(tmp_path)
     compact(str(run), str(tmp_path / "compacted"))
-    summary = review_run(str(tmp_path / "compacted"), overlays=["clip"])
-    assert (summary.pictures, len(summary.overlays)) == (4, 1)
+    reviewed = review_run(str(tmp_path / "compacted"), overlays=["clip"])
+    assert (reviewed.pictures, len(reviewed.overlays)) == (4, 1)
     assert "Masks shown on grey" not in (tmp_path / "compacted" / "report.html").read_text()
 
     memory = fsspec.filesystem("memory")
     memory.put(f"{run}/", "/reviewed/run/", recursive=True)
     memory.put_file(str(tmp_path / "clip.mp4"), "/reviewed/clip.mp4")
     (run / "manifest.parquet").unlink()
-    summary = review_run("memory://reviewed/run", overlays=["clip"])
-    assert summary.report == "memory://reviewed/run/report.html"
+    reviewed = review_run("memory://reviewed/run", overlays=["clip"])
+    assert reviewed.report == "memory://reviewed/run/report.html"
     assert memory.exists("/reviewed/run/report.html")
-    assert memory.exists(f"/reviewed/run/{summary.overlays[0].split('/run/')[1]}")
+    assert memory.exists(f"/reviewed/run/{reviewed.overlays[0].split('/run/')[1]}")
 
 
 def test_a_damaged_mask_is_named_on_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
