@@ -68,6 +68,9 @@ def _said(change: Change, subject: Subject, recorded: list[Row]) -> Row:
     }
     if change.frame is None:
         return row | _first_prompt(recorded, change.object_id, where)
+    end = subject.numbers(change.video_id)["end"]
+    if subject.kind == "run" and change.frame >= end:  # of new videos the length is only announced
+        raise ManifestError(f"{where}: frame {change.frame} is not in the video, whose last one is {end - 1}")
     if subject.is_prompt(change.video_id, change.object_id, change.frame):
         time = subject.time_of(change.video_id, change.frame)
         row["time"] = written_time(recorded, change.object_id, change.frame, time)
