@@ -214,6 +214,34 @@ def test_datumaro_reads_mot(run: Path, videos: list[Video], tmp_path: Path) -> N
     assert json.loads((tmp_path / "boxes.json").read_text()) == expected
 
 
+_LABEL_STUDIO = """
+import json, sys
+import numpy
+from label_studio_sdk.converter.brush import decode_rle
+masks = {}
+for task in json.load(open(sys.argv[1])):
+    name = task["data"]["image"].removeprefix("/data/local-files/?d=images/").removesuffix(".jpg")
+    for region in task["annotations"][0]["result"]:
+        height, width = region["original_height"], region["original_width"]
+        alpha = decode_rle(region["value"]["rle"]).reshape(height, width, 4)[..., 3]
+        masks[f"{name}/{region['value']['brushlabels'][0]}"] = alpha
+numpy.savez(sys.argv[2], **masks)
+"""
+
+
+@pytest.mark.slow
+def test_label_studios_converter_reads_its_brushes(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "environment", "label-studio-sdk==2.1.2")
+    export_run(str(run), str(tmp_path / "out"), "label-studio")
+    program = [python, "-c", _LABEL_STUDIO, tmp_path / "out" / "tasks.json", tmp_path / "masks.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    expected = {f"{video_id}/{frame:06d}/{kind}": mask for (kind, video_id, frame), mask in shown(videos).items()}
+    with np.load(tmp_path / "masks.npz") as found:
+        assert set(found) == set(expected)
+        for name, mask in expected.items():
+            assert np.array_equal(found[name] > 0, mask), name
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # a gigabyte to install
 def test_fiftyone_reads_its_folder(run: Path, videos: list[Video], tmp_path: Path) -> None:
