@@ -31,8 +31,7 @@ def stages(
 ) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
     """Return the settings of the heads, the tracker on crops and on runs, and the box head.
 
-    They have `steps_scale` times the recipe's steps; that on runs has so many times its epochs, so that the same folder
-    goes on with a larger scale. Every stage sees clips of its own, and so does every seed.
+    They have `steps_scale` times the recipe's steps. Every stage sees clips of its own, and so does every seed.
     """
     heads, mini, runs, box = (
         dataclasses.replace(_scaled(stage, steps_scale), seed=1000 * seed + place)
@@ -51,7 +50,8 @@ def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:
 
 def _scaled(stage: TrainSettings, steps_scale: float) -> TrainSettings:
     if stage.epochs > 1:
-        return dataclasses.replace(stage, epochs=max(1, round(steps_scale * stage.epochs)))
+        steps = tuple(round(steps_scale * epoch) for epoch in stage.step_epochs)
+        return dataclasses.replace(stage, epochs=max(1, round(steps_scale * stage.epochs)), step_epochs=steps)
     return dataclasses.replace(stage, iterations_per_epoch=max(1, round(steps_scale * stage.iterations_per_epoch)))
 
 
