@@ -98,14 +98,20 @@ class _Part:
         self._index = Path(paths.index(path.name))
         for file in (path, self._index):
             file.parent.mkdir(exist_ok=True)
-        self._schema = first.schema
+        self._schema, self._quality = first.schema, first.quality
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
-        self._writer = masks_writer(path, self._schema, {"layout": LAYOUT})
+        metadata = {"layout": LAYOUT}
+        if self._quality is not None:
+            metadata["quality"] = json.dumps(self._quality, sort_keys=True, ensure_ascii=False)
+        self._writer = masks_writer(path, self._schema, metadata)
 
     def holds(self, video: VideoMasks) -> bool:
-        """Whether the video has the columns of this file; those carried from a manifest may change as it grows."""
-        return bool(video.schema.equals(self._schema))
+        """Whether the video has the columns of this file, and its estimates come from the same map.
+
+        Columns that are carried from a manifest may change as it grows.
+        """
+        return bool(video.schema.equals(self._schema)) and video.quality == self._quality
 
     def add(self, video: VideoMasks) -> None:
         entry = asdict(video.entry)

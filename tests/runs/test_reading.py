@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 import rts_batch
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError
+from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.runs import video_masks
 from rts_batch.runs.compaction import compact
 from tests.support.places import REPOSITORY
-from tests.support.run_folders import Video, moving_squares, write_masks, write_run
+from tests.support.run_folders import Video, moving_squares, row_of, write_masks, write_run
 
 READING = REPOSITORY / "docs" / "reading.md"
 
@@ -177,6 +178,18 @@ def test_show_lists_the_stretches_of_a_videos_targets(run: Path) -> None:
     targets = [json.loads(line) for line in command("show", run, "clips/a.mp4", "--json").splitlines()]
     assert [target["rows"] for target in targets] == [30, 26, 21]
     assert "no finished video" in command("show", run, "clips/z.mp4", code=1)
+
+
+def test_compact_keeps_how_the_quality_was_estimated(tmp_path: Path) -> None:
+    maps = {"a": {"map": "1", "threshold": 0.3}, "b": {"map": "1", "threshold": 0.3}, "c": {"map": "2"}, "d": None}
+    (tmp_path / "run" / "masks").mkdir(parents=True)
+    for name, about in maps.items():
+        path = tmp_path / "run" / "masks" / f"{name}.parquet"
+        with ResultsWriter(path, targets={1: {}}, task={"video_id": name}) as writer:
+            writer.add(row_of(np.ones((4, 4), bool), 0, "tracked", video_id=name, quality=0.5))
+            writer.close(frames=1, quality=about)
+    assert compact(str(tmp_path / "run"), str(tmp_path / "few")).files == 3, "a file is of one map"
+    assert {video.video_id: video.quality for video in rts_batch.read_masks(str(tmp_path / "few"))} == maps
 
 
 def test_compact_leaves_the_run_alone_and_keeps_every_row(run: Path, tmp_path: Path) -> None:
