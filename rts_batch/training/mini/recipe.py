@@ -205,7 +205,7 @@ MINI_STA = dataclasses.replace(
     learning_rates={"": 1.5e-3, "feature_extractor": 0.0},
     schedule="cosine",
     batch=6,
-    iterations_per_epoch=1200,
+    iterations_per_epoch=1800,
     evaluate_every=200,
 )
 """The box head, on the tracker's backbone, so that both networks share one."""

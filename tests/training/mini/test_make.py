@@ -59,7 +59,7 @@ def test_four_stages_make_one_weights_file(tmp_path: Path) -> None:
         mini_stages.export(out)
 
     heads, mini, along, box = mini_stages.stages(seed=3, steps_scale=1 / 1000)
-    assert [stage.iterations_per_epoch for stage in (heads, mini, along, box)] == [1, 2, 1, 1]
+    assert [stage.iterations_per_epoch for stage in (heads, mini, along, box)] == [1, 2, 1, 2]
     path = make_mini.make_mini([stills], out, seed=3, steps_scale=1 / 1000, loaders=0)
     weights = load_weights(path)
     assert (weights.config, weights.sta.config) == (RTS_MINI, STA_MINI)
@@ -122,5 +122,5 @@ def test_the_box_head_meets_loose_and_tight_boxes() -> None:
 def test_every_seed_and_stage_draws_its_own() -> None:
     stages = [stage for seed in range(3) for stage in mini_stages.stages(seed=seed)]
     assert len({stage.seed for stage in stages}) == len(stages)
-    assert [stage.total_iterations for stage in stages[:4]] == [500, 2400, 1800, 1200]
-    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=2)] == [1000, 4800, 3600, 2400]
+    assert [stage.total_iterations for stage in stages[:4]] == [500, 2400, 3050, 1800]
+    assert [stage.total_iterations for stage in mini_stages.stages(steps_scale=2)] == [1000, 4800, 6100, 3600]
