@@ -57,44 +57,36 @@ def worst_frames(videos: Iterable[VideoMasks], count: int) -> list[WorstFrame]:
     for video in videos:
         for track in read_tracks(video):
             judged = judged or not np.isnan(track.qualities).all()
-            for found in _chosen(video.video_id, track):
-                if len(best) == count:
-                    if found <= best[0]:
-                        break  # the next ones of this target would mend still less
-                    heapq.heapreplace(best, found)
-                elif count:
-                    heapq.heappush(best, found)
+            for stretch in _stretches(track):
+                for found in _chosen(video.video_id, track, stretch):
+                    if len(best) < count:
+                        heapq.heappush(best, found)
+                    elif not best or found <= best[0]:
+                        break  # the next ones of this stretch would mend still less
+                    else:
+                        heapq.heapreplace(best, found)
     if not judged:
         raise ResultsError("no row of this run has a quality: an earlier version or another tracker made it")
     return sorted(best, reverse=True)
 
 
-def _chosen(video_id: str, track: Track) -> Iterator[WorstFrame]:
-    """Yield a target's frames, each mending most beside those before it."""
-    known = ~np.isnan(track.qualities)
-    missing = np.where(known, 1.0 - track.qualities, 0.0).astype(np.float64)
-    stretches = list(_stretches(track))
-    gains = np.zeros(len(missing))
-    for stretch in stretches:
-        gains[stretch] = _gains(missing[stretch])
-    while (gain := gains.max(initial=0.0)) > 0.0:
-        place = int(gains.argmax())
+def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]:
+    """Yield the frames of one stretch, each mending most beside those before it."""
+    places = range(len(track.frames))[stretch]
+    missing = 1.0 - track.qualities[stretch].astype(np.float64)
+    while (gains := _gains(missing)).max() > 0.0:
+        first = int(gains.argmax())
+        place = places[first]
         yield WorstFrame(
-            gain=round(float(gain), 4),
+            gain=round(float(gains[first]), 4),
             video_id=video_id,
             object_id=track.target.object_id,
             frame=int(track.frames[place]),
             quality=float(track.qualities[place]),
             state=STATES[track.states[place]],
         )
-        stretch = next(one for one in stretches if place in range(len(missing))[one])
-        order = range(len(missing))[stretch]
-        after = order.index(place)
-        part = missing[stretch]
-        mended = part[after : after + len(_SHARES)]
-        mended -= np.minimum(mended, part[after]) * _SHARES[: len(mended)]
-        missing[stretch] = part
-        gains[stretch] = _gains(part)
+        mended = missing[first : first + len(_SHARES)]
+        mended -= np.minimum(mended, missing[first]) * _SHARES[: len(mended)]
 
 
 def _stretches(track: Track) -> Iterator[slice]:

@@ -69,13 +69,18 @@ class RunPaths:
 
     def finished(self) -> list[str]:
         """Keys of the videos whose masks are in place; masks of rows that have changed only until the new ones are."""
-        keys = self._keys(MASKS, ".parquet")
-        replaced, there = self.replaced_by(), set(keys)
-        return [key for key in keys if replaced.get(key) not in there]
+        return self._masks()[0]
 
     def outdated(self) -> list[str]:
         """Keys of masks that are there beside those that replace them, and count no longer."""
-        return sorted(set(self._keys(MASKS, ".parquet")) - set(self.finished())) if self.replaced_by() else []
+        return self._masks()[1]
+
+    def _masks(self) -> tuple[list[str], list[str]]:
+        """Keys of the masks that are there: those that count, and those that are outdated."""
+        keys = self._keys(MASKS, ".parquet")
+        replaced, there = self.replaced_by(), set(keys)
+        outdated = {key for key in keys if replaced.get(key) in there}
+        return [key for key in keys if key not in outdated], sorted(outdated)
 
     def replaced_by(self) -> dict[str, str]:
         """For the keys of rows that have changed, the keys that their videos have now."""
