@@ -11,6 +11,7 @@ corrected by any of the three choices, so that no choice is paid for the frames 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -104,27 +105,18 @@ def corrected(sequences: Sequence[MaskSequence], manifest: Path, run: Path, fold
     """Mark frames with their true masks in a copy of the run and track what that changes again."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(run, folder / "run", dirs_exist_ok=True)
-    header, *rows = manifest.read_text().splitlines()
-    names = header.split(",")
     by_name = {sequence.name: sequence for sequence in sequences}
-    told = [json.loads(line) for line in as_lines(names, rows)]
+    with manifest.open(newline="", encoding="utf-8") as file:
+        told = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
     first = {row["video_id"]: row for row in told}
     for name, frame in sorted(frames):
         mask = truth(by_name[name], frame)
         rle = {"size": list(mask.shape), "counts": encode_rle(mask).decode()}
-        bare = {key: value for key, value in first[name].items() if key in ("video", "video_id", "object_id")}
+        bare = {key: value for key, value in first[name].items() if key not in ("frame", "box", "mask")}
         told.append({**bare, "frame": frame, "mask": rle})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
     submit(folder / "manifest.jsonl", folder / "run", "--redo-changed")
     return folder / "run"
-
-
-def as_lines(names: Sequence[str], rows: Sequence[str]) -> list[str]:
-    import csv
-
-    return [
-        json.dumps({key: value for key, value in zip(names, row, strict=True) if value}) for row in csv.reader(rows)
-    ]
 
 
 def submit(manifest: Path, run: Path, *options: str) -> None:
