@@ -21,7 +21,7 @@ from rts_batch.masks import STATES
 from rts_batch.review.tracks import Track, read_tracks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["REACH", "WorstFrame", "worst_frames"]
+__all__ = ["REACH", "WorstFrame", "choose_worst", "worst_frames"]
 
 REACH: Final = 30
 """Frames after which a correction is expected to mend 1/e of what it mended at first: about a second."""
@@ -52,19 +52,27 @@ def worst_frames(videos: Iterable[VideoMasks], count: int) -> list[WorstFrame]:
     Raises:
         ResultsError: no row has a quality, or a file is damaged.
     """
+    return choose_worst(((video.video_id, track) for video in videos for track in read_tracks(video)), count)
+
+
+def choose_worst(tracks: Iterable[tuple[str, Track]], count: int) -> list[WorstFrame]:
+    """Choose as `worst_frames` among tracks that have been read, each with the video_id that it is of.
+
+    Raises:
+        ResultsError: no row has a quality.
+    """
     best: list[WorstFrame] = []
     judged = False
-    for video in videos:
-        for track in read_tracks(video):
-            judged = judged or not np.isnan(track.qualities).all()
-            for stretch in _stretches(track):
-                for found in _chosen(video.video_id, track, stretch):
-                    if len(best) < count:
-                        heapq.heappush(best, found)
-                    elif not best or found <= best[0]:
-                        break  # the next ones of this stretch would mend still less
-                    else:
-                        heapq.heapreplace(best, found)
+    for video_id, track in tracks:
+        judged = judged or not np.isnan(track.qualities).all()
+        for stretch in _stretches(track):
+            for found in _chosen(video_id, track, stretch):
+                if len(best) < count:
+                    heapq.heappush(best, found)
+                elif not best or found <= best[0]:
+                    break  # the next ones of this stretch would mend still less
+                else:
+                    heapq.heapreplace(best, found)
     if not judged:
         raise ResultsError("no row of this run has a quality: an earlier version or another tracker made it")
     return sorted(best, reverse=True)

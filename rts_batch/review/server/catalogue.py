@@ -18,7 +18,7 @@ from rts_batch.review.pages import Row, make_row
 from rts_batch.review.report import Watch
 from rts_batch.review.server.frames import Source
 from rts_batch.review.tracks import Track, read_tracks
-from rts_batch.review.worst import worst_frames
+from rts_batch.review.worst import choose_worst
 from rts_batch.runs.reading import Masks
 from rts_batch.runs.video_masks import VideoMasks
 
@@ -126,7 +126,7 @@ class Catalogue:
                 "times": [self._times(known).get(frame) for frame in range(first, last + 1)],
                 "threshold": (video.quality or {}).get("threshold"),
                 "targets": [_target(track) for track in tracks],
-                "worst": _worst(video, tracks),
+                "worst": _worst(video_id, tracks),
             }
             return known.numbers
 
@@ -232,10 +232,10 @@ def _packed(values: NDArray[Any]) -> str:
     return base64.b64encode(values.tobytes()).decode()
 
 
-def _worst(video: VideoMasks, tracks: list[Track]) -> list[dict[str, Any]]:
+def _worst(video_id: str, tracks: list[Track]) -> list[dict[str, Any]]:
     """Places worth a look: those first whose correction mends most, as far as the run estimates quality."""
     try:
-        found = [one for one in worst_frames([video], WORST) if one.gain >= WORTH]
+        found = [one for one in choose_worst(((video_id, track) for track in tracks), WORST) if one.gain >= WORTH]
     except ResultsError:  # no row has a quality
         return _key_places(tracks)
     return [
