@@ -45,7 +45,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     sequences = davis_sequences(options.davis.resolve(), year=2016)
     document: dict[str, Any] = {
-        "command": "python -m benchmarks.review_budget DAVIS_FOLDER WORK_FOLDER --out OUT",
+        "command": f"python -m benchmarks.review_budget DAVIS WORK --out OUT --init {' '.join(options.init)}",
         "fingerprint": load_weights("rts-mini").fingerprint,
         "data": f"{options.davis.name}, {len(sequences)} sequences",
         "conditions": f"CPU ({torch.backends.cpu.get_cpu_capability()}), one worker of one thread, exact",
