@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rts_batch.config import RTS50, ModelConfig, StaConfig
 from rts_batch.errors import WeightsError
@@ -20,6 +21,7 @@ from rts_batch.weights.pickled import brief
 __all__ = [
     "Layout",
     "Shapes",
+    "Unfilled",
     "check_layout",
     "check_values",
     "conform",
@@ -44,9 +46,33 @@ def network_layout(config: ModelConfig | StaConfig) -> Layout:
         raise WeightsError(f"no network can be built from the configuration: {str(error)[:200]}") from None
 
 
+class Unfilled(TorchFunctionMode):
+    """Build networks without drawing their first weights, which a state dict replaces.
+
+    It saves a worker's start more than that: on the meta device a draw makes PyTorch load its compiler.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func in _DRAWS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
+_DRAWS: Final = (
+    Tensor.normal_,
+    Tensor.uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+)
+
+
 @lru_cache(maxsize=8)
 def _layout(config: ModelConfig | StaConfig) -> Layout:
-    with torch.device("meta"):  # shapes only, no memory
+    with torch.device("meta"), Unfilled():  # shapes only, no memory
         network = RTS(config) if isinstance(config, ModelConfig) else STA(config)
     return {key: (tuple(value.shape), value.dtype) for key, value in network.state_dict().items()}
 

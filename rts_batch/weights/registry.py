@@ -15,7 +15,7 @@ from rts_batch.errors import WeightsError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.weights.file import StaWeights, Weights, is_weights_file, load_weights_file, make_weights, save_weights
-from rts_batch.weights.layout import network_layout
+from rts_batch.weights.layout import Unfilled, network_layout
 from rts_batch.weights.official import OfficialNetwork, load_checkpoint
 from rts_batch.weights.publications import BUILT_IN, DATA, NAMES, PUBLISHED, cached
 from rts_batch.weights.untrained import untrained_state
@@ -81,7 +81,8 @@ def import_weights(source: str | Path, *, sta: str | Path | None = None, licence
 
 def build_model(weights: Weights, device: str | torch.device = "cpu") -> RTS:
     """Return the tracker's network with `weights`: eval mode, no gradients."""
-    model = RTS(weights.config)
+    with Unfilled():
+        model = RTS(weights.config)
     model.load_state_dict(weights.state)
     return model.requires_grad_(False).to(device)
 
@@ -90,7 +91,8 @@ def build_sta(weights: Weights, device: str | torch.device = "cpu") -> STA | Non
     """Return the box-to-mask network: eval mode, no gradients; None where the weights have none."""
     if weights.sta is None:
         return None
-    sta = STA(weights.sta.config)
+    with Unfilled():
+        sta = STA(weights.sta.config)
     sta.load_state_dict(weights.sta.state)
     return sta.requires_grad_(False).to(device)
 
