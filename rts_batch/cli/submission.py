@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import typer
 
 from rts_batch.cli.options import OnError
 from rts_batch.cli.output import print_json
-from rts_batch.errors import RtsBatchError
+from rts_batch.errors import RtsBatchError, SettingsError
 from rts_batch.runs.settings import RunSettings, Scope, Shard
 
 if TYPE_CHECKING:
@@ -162,6 +163,14 @@ def chosen_scope(
     return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most, redo_changed=redo_changed)
 
 
+def sides(text: str) -> tuple[int, int]:
+    """Return height and width of a `HEIGHTxWIDTH`."""
+    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
+    if match is None:
+        raise SettingsError(f"--crop-size {text!r}: expected height and width in pixels, 240x416 for example")
+    return int(match[1]), int(match[2])
+
+
 def scope_words(scope: Scope) -> list[str]:
     """The options that choose a part of a manifest."""
     shard = None if scope.shard is None else f"{scope.shard.index}/{scope.shard.count}"
@@ -186,6 +195,7 @@ def _settings_words(settings: RunSettings) -> Iterator[str]:
 
 def _word(name: str, value: Any) -> str:
     option = f"--{name.replace('_', '-')}"
+    value = "x".join(map(str, value)) if isinstance(value, list) else value
     return option if value is True else f"{option}={value}"
 
 

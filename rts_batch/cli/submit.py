@@ -32,7 +32,7 @@ from rts_batch.cli.options import (
     WorkersOption,
 )
 from rts_batch.cli.output import print_json
-from rts_batch.cli.submission import Submission, chosen_scope
+from rts_batch.cli.submission import Submission, chosen_scope, sides
 from rts_batch.config import ProfileChoice, Rules
 from rts_batch.errors import UsageError
 from rts_batch.io.video.limits import DecoderName
@@ -118,6 +118,14 @@ def submit(
             help="t_sc: the score below which the target counts as not found. [default: 0.3]", rich_help_panel=TRACKING
         ),
     ] = None,
+    crop_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help="Pixels of the search region that the network sees; fewer are faster. [default: the weights']",
+            rich_help_panel=TRACKING,
+        ),
+    ] = None,
     no_localisation_conditioning: Annotated[
         bool,
         typer.Option(
@@ -168,6 +176,7 @@ def submit(
     options = {
         "rules": rules,
         "not_found_threshold": not_found_threshold,
+        "crop_size": None if crop_size is None else list(sides(crop_size)),
         "localisation_conditioning": False if no_localisation_conditioning else None,
         "localisation_fallback": False if no_localisation_fallback else None,
     }

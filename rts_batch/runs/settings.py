@@ -83,7 +83,10 @@ class RunSettings:
 
     def tracker_config(self, default: TrackerConfig) -> TrackerConfig:
         """The weights' own tracker configuration with this run's options put in."""
-        return dataclasses.replace(default, **self.tracker_options)
+        options = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in self.tracker_options.items()
+        }
+        return dataclasses.replace(default, **options)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

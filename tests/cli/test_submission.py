@@ -49,6 +49,7 @@ def settings(draw: st.DrawFn) -> RunSettings:
             optional={
                 "rules": st.sampled_from(["code", "paper"]),
                 "not_found_threshold": st.floats(0, 10),
+                "crop_size": st.lists(st.integers(2, 99).map(lambda n: 16 * n), min_size=2, max_size=2),
                 "localisation_conditioning": st.just(False),
                 "localisation_fallback": st.just(False),
             },

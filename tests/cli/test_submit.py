@@ -40,6 +40,7 @@ MANIFEST = 'video,box\na.mp4,"1,2,3,4"\n'
     [
         (["--not-found-threshold", "-1"], 10, "not_found_threshold is -1"),
         (["--gpus-per-worker", "1.5"], 10, "GPUs per worker is 1.5"),
+        (["--crop-size", "240"], 10, "--crop-size '240': expected height and width in pixels"),
         (["--tracker", "no.such:Thing"], 10, "cannot be imported"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from rts_batch.config import TrackerConfig
 from rts_batch.errors import SettingsError
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings, Shard
@@ -24,6 +25,9 @@ def test_a_shard_that_makes_no_sense(text: str) -> None:
 
 
 def test_settings_survive_the_folder() -> None:
-    settings = RunSettings(workers=3, resources={"spot": 0.5}, tracker_options={"rules": "paper"}, stall_timeout=9)
+    settings = RunSettings(
+        workers=3, resources={"spot": 0.5}, tracker_options={"crop_size": [240, 416]}, stall_timeout=9
+    )
     written = json.loads(RunRecord(results={}, environment={}, settings=settings.to_dict()).to_json())["settings"]
     assert RunSettings.from_dict(written | {"of_a_later_version": 1}) == settings
+    assert settings.tracker_config(TrackerConfig()).crop_size == (240, 416)
