@@ -83,9 +83,8 @@ class RunSettings:
 
     def tracker_config(self, default: TrackerConfig) -> TrackerConfig:
         """The weights' own tracker configuration with this run's options put in."""
-        options = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in self.tracker_options.items()
-        }
+        given = self.tracker_options.items()
+        options: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given}
         return dataclasses.replace(default, **options)
 
     def to_dict(self) -> dict[str, Any]:
