@@ -60,6 +60,7 @@ def test_probe_of_what_is_no_video(folder: Path, name: str) -> None:
     assert name in answer.stderr
 
 
+@pytest.mark.long
 def test_deep_validation_finds_what_the_rows_do_not_say(folder: Path, tmp_path: Path) -> None:
     rows = [
         {"video": "a.mp4", "video_id": "good", "box": BOX, "frame": 11},
@@ -92,6 +93,7 @@ def test_deep_validation_finds_what_the_rows_do_not_say(folder: Path, tmp_path: 
     assert (answer.exit_code, answer.stdout) == (0, f"{good}: 1 videos, 1 targets\n")
 
 
+@pytest.mark.long
 def test_validation_says_what_boxes_probably_are(folder: Path, tmp_path: Path) -> None:
     """Corners as a whole manifest of them looks: with the frames it is sure, without them it is a question."""
     corners = [[20, 30, 60, 70], [100, 50, 150, 110], [30.5, 40, 70, 90], [90, 60, 130, 100]]

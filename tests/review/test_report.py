@@ -147,6 +147,7 @@ def test_an_unknown_video_and_nothing_to_do_are_refused(tmp_path: Path) -> None:
 # ---- the report
 
 
+@pytest.mark.long
 def test_the_report_of_a_run(tmp_path: Path) -> None:
     run, _ = disc_run(tmp_path, frames=30)
     code, out, _ = review(run, "--key-frames", "4", "--json")
@@ -264,6 +265,7 @@ def test_the_videos_that_most_ask_for_a_look_come_first_and_the_size_is_bounded(
     assert page.count("have used up the report") == 3
 
 
+@pytest.mark.long
 def test_without_key_frames_no_video_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = disc_run(tmp_path)
     monkeypatch.setattr("rts_batch.runs.sources.open_video", None)

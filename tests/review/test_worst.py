@@ -72,6 +72,7 @@ def test_a_run_without_estimates_says_so(tmp_path: Path) -> None:
         chosen(tmp_path, 3)
 
 
+@pytest.mark.long
 def test_the_command_lists_them(tmp_path: Path) -> None:
     write_video(tmp_path, "a", [None, 0.9, 0.4, 0.4])
     outcome = run("show", tmp_path, "--worst", "1")

@@ -96,6 +96,7 @@ def run(opened: Scene, targets: tuple[int, ...] = (1,)) -> list[dict[int, Any]]:
     return [dict(opened.step(image, first if place == 0 else None)) for place, (image, _) in enumerate(FRAMES)]
 
 
+@pytest.mark.long
 def test_prompts_have_no_estimate_and_all_else_has(model: Any) -> None:
     quality = default_quality()
     assert quality is not None
@@ -116,6 +117,7 @@ def test_a_mask_below_the_threshold_is_uncertain_and_nothing_else_changes(model:
         np.testing.assert_array_equal(one[1].mask, other[1].mask)
 
 
+@pytest.mark.long
 def test_the_tracker_of_gpus_measures_the_same(model: Any) -> None:
     tracker = partial(GpuTracker, network=BatchedNetwork(model, SMALL))
     quality = default_quality()
@@ -137,6 +139,7 @@ def test_a_scene_gone_on_with_elsewhere_estimates_the_same(model: Any) -> None:
         assert opened.step(image)[1].quality == other.step(image)[1].quality is not None
 
 
+@pytest.mark.long
 def test_a_prompt_begins_the_history_anew(model: Any) -> None:
     quality = default_quality()
     corrected, fresh = scene(model, quality), scene(model, quality)

@@ -85,6 +85,7 @@ def assert_same_maps(model: RTS, backbone: ResNet50) -> None:
         torch.testing.assert_close(ours[layer], values, rtol=1e-5, atol=1e-5 * float(values.abs().max()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", [None, 2, 4])
 def test_detectron_blobs(tmp_path: Path, protocol: int | None) -> None:
     backbone = affine_backbone()
@@ -171,12 +172,14 @@ def test_an_lwl_checkpoint_leaves_the_localisation_branch_fresh(tmp_path: Path, 
         assert torch.equal(value, source[key]), key
 
 
+@pytest.mark.long
 def test_the_lwl_checkpoint_has_480_of_rts50_s_497_tensors() -> None:
     with torch.device("meta"):
         state = RTS(RTS50).state_dict()
     assert (len(state), len(without_localisation(state))) == (497, 480)
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     path = save_official(tmp_path / "rts.pth", dict(RTS(SMALL).state_dict()), options=RTS_OPTIONS)
     with pytest.raises(WeightsError, match="more keys are at fault"):
@@ -187,6 +190,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         load_network(RTS(SMALL), save_official(tmp_path / "part.pth", state, options=RTS_OPTIONS))
 
 
+@pytest.mark.long
 def test_best_and_state_files_of_a_run_are_networks_too(tmp_path: Path) -> None:
     torch.manual_seed(2)
     ours, model = RTS(SMALL), RTS(SMALL)

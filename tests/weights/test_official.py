@@ -527,6 +527,7 @@ def test_nested_tuples_cost_no_time(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "deep",
     [b"N" + b"\x85" * 200_000, b"N" + b")R" * 200_000, b"]" * 200_000 + b"a" * 199_999, b"N" + b"\x85Q" * 200_000],

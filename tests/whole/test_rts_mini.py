@@ -172,6 +172,7 @@ def test_the_shipped_weights_load_and_are_small() -> None:
     assert (DATA / "rts-mini.safetensors").stat().st_size <= 12_000_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("start", "least"), [("mask", 0.5), ("box", 0.5)])
 def test_the_shipped_weights_track(davis_folder: Path, start: str, least: float) -> None:
     """Every third frame of a sequence's first thirty, so that it is quick: far above what luck would give."""

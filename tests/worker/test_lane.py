@@ -226,6 +226,7 @@ def test_a_video_leaves_no_scene_behind(clips: Path, tmp_path: Path, knobs: dict
     assert [scene() for scene in scenes] == [None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("knob", "kind"), [("segfault_at", "suspected"), ("kill_at", "killed")])
 def test_the_end_of_the_process_is_the_end_of_all_in_hand(
     process: WorkerProcess, clips: Path, tmp_path: Path, knob: str, kind: str
@@ -238,6 +239,7 @@ def test_the_end_of_the_process_is_the_end_of_all_in_hand(
     assert not process.alive
 
 
+@pytest.mark.long
 def test_a_lanes_own_exception_is_its_own_and_what_breaks_after_it_only_suspected(
     process: WorkerProcess, clips: Path, tmp_path: Path
 ) -> None:

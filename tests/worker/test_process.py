@@ -130,6 +130,7 @@ def test_a_kill_from_outside_does_not_speak_against_the_video(
     assert (last.kind, last.error) == ("killed", number.name)
 
 
+@pytest.mark.long
 def test_a_process_that_is_asked_to_leave_stops_after_the_frame_in_hand(
     process: WorkerProcess, make_task: Callable[..., VideoTask]
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_process_that_is_lost_while_it_starts_is_started_again(
     actor._process.close()
 
 
+@pytest.mark.long
 def test_a_process_in_which_something_broke_is_not_used_again(
     tmp_path: Path, make_task: Callable[..., VideoTask]
 ) -> None:
@@ -206,6 +208,7 @@ def test_a_process_in_which_something_broke_is_not_used_again(
     assert names[0] != names[1] == names[2]
 
 
+@pytest.mark.long
 def test_lanes_go_on_while_the_next_video_is_on_its_way(
     video: Path, tmp_path: Path, make_task: Callable[..., VideoTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +249,7 @@ time.sleep(99)
 """
 
 
+@pytest.mark.long
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     parent = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)

@@ -30,6 +30,7 @@ def part(engine: Engine, *, scale: float = 1.0) -> tuple[nn.Module, Compiled]:
     return conv, Compiled("both", Part(both, conv), engine)
 
 
+@pytest.mark.long
 def test_results_are_the_modules_and_stay_the_callers() -> None:
     conv, compiled = part(Engine())
     first, second = torch.randn(1, 3, 16, 24), torch.randn(2, 3, 20, 12)

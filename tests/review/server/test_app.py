@@ -188,6 +188,7 @@ def test_a_damaged_masks_file_costs_its_video_and_no_other(tmp_path: Path) -> No
         assert page.get("video", id="good").status_code == 200
 
 
+@pytest.mark.long
 def test_what_another_process_finishes_or_tracks_again_is_seen(tmp_path: Path) -> None:
     one, two = disc_video(tmp_path, "one"), disc_video(tmp_path, "two")
     with page_of(tmp_path, one) as page:

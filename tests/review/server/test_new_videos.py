@@ -46,6 +46,7 @@ def test_files_folders_pictures_and_stores_are_found(tmp_path: Path) -> None:
         find_videos([str(tmp_path / "empty")])
 
 
+@pytest.mark.long
 def test_what_is_marked_is_a_manifest(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_video(tmp_path / f"{name}.mp4", 12)
@@ -109,6 +110,7 @@ def test_two_videos_of_one_name_are_two(tmp_path: Path) -> None:
     assert len(read_manifest(str(tmp_path / "m.csv")).tasks) == 2
 
 
+@pytest.mark.long
 def test_looking_ahead_tracks_from_what_is_marked_and_keeps_nothing(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", 12)
     with marking_page([str(tmp_path / "a.mp4")], tmp_path / "m.csv") as page:

@@ -322,6 +322,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 # ---- size -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_index_of_a_hundred_thousand_entries_opens_in_seconds(tmp_path: Path) -> None:
     """Opening reads no picture and no annotation, so it takes no longer than the list of names."""
     (tmp_path / "JPEGImages").mkdir()
@@ -350,6 +351,7 @@ def first_batches(stream: ClipStream, count: int, *, start: int = 0) -> list[Bat
     return [next(batches) for _ in range(count)]
 
 
+@pytest.mark.long
 def test_the_stream_is_the_same_with_any_number_of_loaders_and_from_any_start() -> None:
     alone = first_batches(ClipStream(Numbers(), batch=4, seed=5), 3)
     loaded = first_batches(ClipStream(Numbers(), batch=4, seed=5, loaders=1), 3)

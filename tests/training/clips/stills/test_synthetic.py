@@ -34,6 +34,7 @@ def test_a_clip_depends_on_its_generator_alone(index: Path) -> None:
     assert not torch.equal(first.images, other.images)
 
 
+@pytest.mark.long
 def test_clips_are_the_same_from_loader_processes(index: Path) -> None:
     stills = read_index(index)
     here = next(ClipStream(StillClips(stills, crop_size=(96, 160)), batch=2, seed=1).batches(1))

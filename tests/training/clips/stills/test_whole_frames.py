@@ -81,6 +81,7 @@ def test_a_long_clip_shows_its_target_leave_and_return(index: Path) -> None:
         assert not (clip.masks & clip.others).any()
 
 
+@pytest.mark.long
 def test_clips_are_written_as_davis_reads_them(index: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rts_batch.training.clips.stills.write_clips", tmp_path / "out", index]
     subprocess.run([*map(str, command), "--count", "2", "--frames", "5", "--scenes", "hard"], check=True)
