@@ -228,12 +228,12 @@ RTS_MINI = ModelConfig(
     upsampling="bilinear",
     previous_mask=True,
 )
-"""A small network for CPUs: MobileNetV2, crops of 240×416."""
+"""A small network for CPUs: MobileNetV2, crops of 320×560."""
 
 
 TRACKER_RTS50 = TrackerConfig()
 TRACKER_RTS_MINI = TrackerConfig(
-    crop_size=(240, 416),
+    crop_size=(320, 560),
     search_area_scale=3.0,
     moment_threshold=0.5,
     learning_rate=0.05,

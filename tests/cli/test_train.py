@@ -317,4 +317,4 @@ def test_tracking_settings_follow_the_training() -> None:
     assert tracker_config(SETTINGS).localisation_conditioning
     assert not tracker_config(beside).localisation_conditioning
     mini = dataclasses.replace(SETTINGS, model=RTS_MINI)
-    assert tracker_config(mini).crop_size == (240, 416)
+    assert tracker_config(mini).crop_size == (320, 560)

@@ -43,6 +43,8 @@ from rts_batch.training.mini.recipe import (
     MINI_HEADS,
     MINI_RUNS,
     MINI_STA,
+    MINI_WIDE,
+    SMALL_REGION,
     load_imagenet_features,
     quieten_score_encoder,
 )
@@ -51,6 +53,8 @@ from rts_batch.training.objectives import build_network
 from rts_batch.training.settings import TrainSettings
 
 SMALL_CROP = (192, 336)
+ON_RUNS = (MINI_RUNS.name, MINI_WIDE.name)
+"""The stages that follow whole frames."""
 FRAMES = 3
 """Of a clip: one to learn from and two to be judged by."""
 VALIDATION_SEED = 10_000
@@ -103,7 +107,7 @@ def train_stage(
     trainer = Trainer(initial_network(settings, features, start, device=device), settings, device=device)
     source = training_clips(settings, indexes, loaders=loaders)
     held_out = clip_maker(settings, indexes, split="held-out")
-    count = RUN_VALIDATION_BATCHES if settings.name == MINI_RUNS.name else VALIDATION_BATCHES
+    count = RUN_VALIDATION_BATCHES if settings.name in ON_RUNS else VALIDATION_BATCHES
     stream = ClipStream(held_out, batch=settings.batch, seed=VALIDATION_SEED).batches(0)
     batches = [batch.to(device) for batch in islice(stream, count)]
     evaluate = partial(evaluate_batches, settings=settings, batches=batches)
@@ -145,13 +149,15 @@ def clip_maker(settings: TrainSettings, indexes: Sequence[Path], *, split: Split
     The box head's clips have one frame. The first stage's crops are small, but not those that it is judged by.
     """
     stills = read_index(indexes, split=split)
-    if settings.name == MINI_RUNS.name:
+    if settings.name in ON_RUNS:
         return WholeFrameClips(stills, Films.read(indexes, split=split))
     tracker = TRACKER_RTS_MINI
     small = settings.name == MINI_HEADS.name and split == "train"
-    crop_size = SMALL_CROP if small else tracker.crop_size
+    crop_size = SMALL_CROP if small else SMALL_REGION
     if settings.name == MINI_STA.name:
-        return StillClips(stills, crop_size=crop_size, search_area_scale=tracker.sta_search_area_scale, frames=1)
+        return StillClips(
+            stills, crop_size=tracker.crop_size, search_area_scale=tracker.sta_search_area_scale, frames=1
+        )
     return StillClips(stills, crop_size=crop_size, search_area_scale=tracker.search_area_scale, frames=FRAMES)
 
 
@@ -168,9 +174,9 @@ def make_mini(
 ) -> Path:
     """Run all stages, or go on until `stop`, and write `rts-mini.safetensors` into `out`; return its path.
 
-    With `start`, a weights file, its tracker goes on with the third stage and its box head with the fourth.
+    With `start`, a weights file, its tracker goes on with the third stage and its box head with the last.
     """
-    heads, mini, runs, box = stages(seed=seed, steps_scale=steps_scale)
+    heads, mini, runs, wide, box = stages(seed=seed, steps_scale=steps_scale)
     stage = partial(train_stage, indexes=indexes, device=device, loaders=loaders, stop=stop)
     head: dict[str, Tensor] = {}
     crops: Mapping[str, Tensor] | None
@@ -182,7 +188,8 @@ def make_mini(
     else:
         features = None
         crops, head = folded_states(start)
-    tracker = stage(runs, features=features, folder=out / runs.name, start=crops) if crops else None
+    followed = stage(runs, features=features, folder=out / runs.name, start=crops) if crops else None
+    tracker = followed and stage(wide, features=features, folder=out / wide.name, start=followed.state_dict())
     if tracker is not None:
         stage(box, features=features, folder=out / box.name, start={**head, **backbone_of(tracker)})
     return export(out, seed=seed, steps_scale=steps_scale, start=start)

@@ -35,6 +35,9 @@ TRACKED = 0.5
 QUIET = 0.1
 """Factor on the last layer of H_θ at the start, where it else drowns the mask encoding tenfold."""
 
+SMALL_REGION = (240, 416)
+"""Search regions (H, W) of the stages before the last of the tracker: the tracker's own take 1.6 times the time."""
+
 BOX_NOISE = 0.02
 """Deviation of the sides of the boxes that the box head is trained with, relative to their size."""
 BOX_LOOSENESS = 0.15
@@ -196,6 +199,16 @@ MINI_RUNS = dataclasses.replace(
 
 The rate stays until the held-out J rises no more, and falls twice at the end, which is worth 0.01 to 0.02 of it.
 """
+
+MINI_WIDE = dataclasses.replace(
+    MINI_RUNS,
+    name="mini-wide",
+    objective="mini-wide",
+    step_epochs=(35, 45),
+    epochs=51,
+    evaluate_every=125,
+)
+"""The fourth stage: the same on search regions of the tracker's own size, and on smaller ones in between."""
 
 MINI_STA = dataclasses.replace(
     MINI_HEADS,

@@ -8,7 +8,7 @@ from the gradient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -26,10 +26,13 @@ from rts_batch.training.clips.batches import ABSENT_BOX, Batch
 from rts_batch.training.distributed import Workers
 from rts_batch.training.forward import score_labels_in
 from rts_batch.training.losses import localisation_loss, mask_jaccard, peak_accuracy
-from rts_batch.training.mini.recipe import SCORES_HIDDEN, mask_loss
+from rts_batch.training.mini.recipe import SCORES_HIDDEN, SMALL_REGION, mask_loss
 from rts_batch.training.objectives import Loss
 from rts_batch.training.settings import TrainSettings
 
+SMALL_TRACKER = replace(TRACKER_RTS_MINI, crop_size=SMALL_REGION)
+SMALL_SHARE = 0.25
+"""Share of the steps on the tracker's own search regions that take small ones, so that users may do so too."""
 OWN_SHARE = 0.4
 """Weight of the run's own samples together, beside the first frame's; a tracker's ends at 1 − 0.6."""
 UPDATE_STEPS = 2
@@ -115,8 +118,20 @@ class Run:
 
 
 def run_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
+    """Follow with small search regions; see `_objective`."""
+    return _objective(model, batch, settings, SMALL_TRACKER)
+
+
+def wide_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
+    """Follow with the tracker's own search regions, and in training sometimes with small ones; see `_objective`."""
+    small = torch.is_grad_enabled() and float(torch.rand(())) < SMALL_SHARE
+    return _objective(model, batch, settings, SMALL_TRACKER if small else TRACKER_RTS_MINI)
+
+
+def _objective(model: nn.Module, batch: Batch, settings: TrainSettings, config: TrackerConfig) -> Loss:
     """Lovász and cross-entropy of the masks, the paper's localisation loss, and `presence_loss`."""
-    run = follow(cast(RTS, model), batch, settings, hide_scores=float(torch.rand(())) < SCORES_HIDDEN)
+    hide_scores = float(torch.rand(())) < SCORES_HIDDEN
+    run = follow(cast(RTS, model), batch, settings, hide_scores=hide_scores, config=config)
     total, parts = mask_loss(run.logits, run.masks)
     localisation = localisation_loss(run.scores, run.labels)
     presence = presence_loss(run.scores[-1], run.labels)

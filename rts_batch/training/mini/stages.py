@@ -13,8 +13,15 @@ from rts_batch.errors import TrainingError
 from rts_batch.model.fast.networks import fold_batchnorm
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_RUNS, MINI_STA, unfolded_state
-from rts_batch.training.mini.runs import run_objective
+from rts_batch.training.mini.recipe import (
+    MINI,
+    MINI_HEADS,
+    MINI_RUNS,
+    MINI_STA,
+    MINI_WIDE,
+    unfolded_state,
+)
+from rts_batch.training.mini.runs import run_objective, wide_objective
 from rts_batch.training.objectives import build_network, register
 from rts_batch.training.settings import TrainSettings
 from rts_batch.weights.registry import StaWeights, load_weights, make_weights, save_weights
@@ -24,20 +31,21 @@ PROVENANCE = "rts-batch `make train-mini`: ImageNet MobileNetV2, COCO 2017, Open
 LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, footage and masks CC BY 4.0: see the card"
 
 register(MINI_RUNS.objective, run_objective)
+register(MINI_WIDE.objective, wide_objective)
 
 
 def stages(
     *, seed: int = 0, steps_scale: float = 1.0
-) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
-    """Return the settings of the heads, the tracker on crops and on runs, and the box head.
+) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
+    """Return the settings of the heads, the tracker on crops, on runs and on wide runs, and the box head.
 
     They have `steps_scale` times the recipe's steps. Every stage sees clips of its own, and so does every seed.
     """
-    heads, mini, runs, box = (
+    heads, mini, runs, wide, box = (
         dataclasses.replace(_scaled(stage, steps_scale), seed=1000 * seed + place)
-        for place, stage in enumerate((MINI_HEADS, MINI, MINI_RUNS, MINI_STA))
+        for place, stage in enumerate((MINI_HEADS, MINI, MINI_RUNS, MINI_WIDE, MINI_STA))
     )
-    return heads, mini, runs, box
+    return heads, mini, runs, wide, box
 
 
 def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:

@@ -14,6 +14,7 @@ from rts_batch.training.clips.batches import Batch, Clip
 from rts_batch.training.distributed import Workers
 from rts_batch.training.mini import runs
 from rts_batch.training.mini.recipe import MINI_RUNS
+from rts_batch.training.objectives import Objective
 from rts_batch.weights.registry import build_model, load_weights
 
 SMALL = dataclasses.replace(TRACKER_RTS_MINI, crop_size=(96, 160))
@@ -82,12 +83,13 @@ def test_a_search_that_misses_its_target_begins_anew() -> None:
 
 
 @pytest.mark.training
-def test_a_step_trains_every_part() -> None:
+@pytest.mark.parametrize("objective", [runs.run_objective, runs.wide_objective])
+def test_a_step_trains_every_part(objective: Objective) -> None:
     network = build_model(load_weights("rts-mini"))
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     batch = Batch.of([clip(centres=[100, 104, 108]), clip(centres=[150, None, 150])]).to("cpu")
-    loss = runs.run_objective(network, batch, MINI_RUNS, Workers())
+    loss = objective(network, batch, MINI_RUNS, Workers())
     loss.total.backward()
     for name in (
         "classifier.filter_initializer.filter_conv.weight",
