@@ -62,7 +62,7 @@ def export(
         min_quality=min_quality,
         states=None if states == "all" else frozenset(cast("list[State]", _listed(states))),
         every=every,
-        objects=None if objects is None else frozenset(map(_object_id, _listed(objects))),
+        objects=None if objects is None else frozenset(map(_target, _listed(objects))),
     )
     exported = export_run(
         run,
@@ -97,8 +97,9 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _object_id(text: str) -> int:
+def _target(text: str) -> int | str:
+    """A number, or a name as manifests have them."""
     try:
-        return int(text)
+        return text if text[:1].isalpha() else int(text)
     except ValueError:
-        raise UsageError(f"--objects: {text!r} is not an object id; give whole numbers, as 1,2") from None
+        raise UsageError(f"--objects: {text!r} is not an object id; give whole numbers or names, as 1,2") from None

@@ -95,7 +95,7 @@ def _show_video(run: str, video: str, as_json: bool) -> None:
             print_json("target", target.to_dict())
             continue
         for place, (state, first, last) in enumerate(target.stretches):
-            name = [str(target.object_id), printable(target.category or "")] if place == 0 else ["", ""]
+            name = [printable(target.label), printable(target.category or "")] if place == 0 else ["", ""]
             lines.append([*name, f"{first}–{last}" if last > first else str(first), state, str(last - first + 1)])
     if as_json:
         return
@@ -115,7 +115,7 @@ def _show_worst(run: str, video: str | None, count: int, as_json: bool) -> None:
     for found in worst_frames(masks if video is None else [masks.video(video)], count):
         if as_json:
             print_json("frame", asdict(found))
-        name, place = printable(found.video_id), [str(found.object_id), str(found.frame)]
+        name, place = printable(found.video_id), [printable(found.label), str(found.frame)]
         lines.append([name, *place, found.state, _decimals(found.quality), f"{found.gain:.1f}"])
     if not as_json:
         _print_columns(lines)

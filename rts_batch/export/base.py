@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import UsageError
 from rts_batch.export.catalogue import Catalogue
 from rts_batch.io.results.schema import Row
+from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.masks import STATES, State
 from rts_batch.runs.video_masks import Target, VideoMasks
 
@@ -57,7 +58,8 @@ class RowFilter:
     states: frozenset[State] | None = None
     every: int = 1
     """Frames whose index is a multiple of this."""
-    objects: frozenset[int] | None = None
+    objects: frozenset[int | str] | None = None
+    """Numbers and names of targets."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -164,7 +166,9 @@ class ExportVideo:
     @cached_property
     def targets(self) -> tuple[Target, ...]:
         wanted = self.filter.objects
-        return tuple(t for t in self.masks.targets.values() if wanted is None or t.object_id in wanted)
+        return tuple(
+            t for t in self.masks.targets.values() if wanted is None or t.object_id in wanted or t.name in wanted
+        )
 
     @cached_property
     def doubted_rows(self) -> int:
@@ -209,6 +213,15 @@ class ExportVideo:
 
     def written(self) -> Written:
         return Written(self.keep_images)
+
+    @cached_property
+    def target_names(self) -> Mapping[int, str]:
+        """Of the targets that the manifest names."""
+        return {target.object_id: target.name for target in self.targets if target.name is not None}
+
+    def named(self, object_id: int) -> dict[str, str]:
+        """Return what an annotation says of its target's name; nothing where it has none."""
+        return {OBJECT_NAME: self.target_names[object_id]} if object_id in self.target_names else {}
 
     def category(self, target: Target) -> str:
         return target.category or NO_CATEGORY

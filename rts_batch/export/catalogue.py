@@ -17,10 +17,13 @@ from rts_batch.io.storage import uris
 from rts_batch.runs.reading import Masks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["NAMES", "Catalogue", "file_names", "write_names"]
+__all__ = ["NAMES", "TARGETS", "Catalogue", "file_names", "write_names"]
 
 NAMES: Final = "names.csv"
 """The file beside every export that says which video each name is."""
+
+TARGETS: Final = "targets.csv"
+"""The file beside an export that says which number each named target has."""
 
 NAME_CHARACTERS: Final = 100
 NAME_BYTES: Final = 160
@@ -124,10 +127,18 @@ def _fold(name: str) -> str:
 
 
 def write_names(folder: Path, catalogue: Catalogue, videos: Sequence[VideoMasks]) -> None:
-    """Write the table of the names that an export uses."""
+    """Write the table of the names that an export uses and, where targets have names, that of their numbers."""
     with (folder / NAMES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "video_id", "video"])
         for video in videos:
             uri = video.uri
             writer.writerow([catalogue.name(video.video_id), video.video_id, uri and uris.safe_uri(uri)])
+    targets = [(video.video_id, target) for video in videos for target in video.targets.values() if target.name]
+    if targets:
+        with (folder / TARGETS).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "video_id", "object_id", "number", "object_name"])
+            for video_id, target in targets:
+                number = catalogue.target(video_id, target.object_id)
+                writer.writerow([catalogue.name(video_id), video_id, target.object_id, number, target.name])

@@ -16,10 +16,11 @@ from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.io.storage import uris
 from rts_batch.manifest.formats import Problem, RawRows
 from rts_batch.manifest.marks import check_uri, parse_box, parse_mask
+from rts_batch.manifest.target_names import OBJECT_NAME, number_names, parse_object_id
 from rts_batch.manifest.task import Direction, PromptKind
 from rts_batch.masks import Box
 
-__all__ = ["CLASS_NAMES", "COLUMNS", "Columns", "check_columns"]
+__all__ = ["CLASS_NAMES", "COLUMNS", "Columns", "check_columns", "number_targets"]
 
 _MOST = 2**31 - 1
 _Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=8192)]
@@ -40,7 +41,13 @@ COLUMNS: Final[dict[str, _Column]] = {
     "video": _Column(Annotated[_Text, AfterValidator(check_uri)], pa.string(), "a path or URI of a video"),
     "video_id": _Column(_Text, pa.string(), "a name without control characters"),
     "object_id": _Column(
-        Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "an object id: write a whole number from 1 on"
+        Annotated[
+            Annotated[int, Field(ge=1, le=_MOST)] | Annotated[str, Field(pattern=r"^[^\W\d_]")],
+            Field(union_mode="left_to_right"),
+            BeforeValidator(parse_object_id),
+        ],
+        pa.int32(),
+        "an object id: write a whole number from 1 on, or a name that begins with a letter",
     ),
     "frame": _Column(
         Annotated[int, Field(ge=0, le=_MOST)], pa.int32(), "a frame index: write a whole number, 0 for the first frame"
@@ -99,6 +106,24 @@ def check_columns(raw: RawRows, uri: str) -> Columns:
         if name not in COLUMNS:
             checked.extra_types[name], checked.extras[name] = _check_extra(name, values, raw, checked)
     return checked
+
+
+def number_targets(columns: Columns, uri: str) -> list[str | None]:
+    """Give numbers to the targets that have names, carry the names, and return each row's.
+
+    Raises:
+        ManifestError: a column of the manifest's own is where the names would go.
+    """
+    known = columns.known
+    known["object_id"], names = number_names(known["video_id"], known["object_id"])
+    if any(names):
+        if OBJECT_NAME in columns.extras:
+            raise ManifestError(
+                f"{uri}: the names in object_id are carried as {OBJECT_NAME!r}, and there is a column of that name; "
+                "rename or remove it"
+            )
+        columns.extra_types[OBJECT_NAME], columns.extras[OBJECT_NAME] = "string", list(names)
+    return names
 
 
 _MEANT: Final = {

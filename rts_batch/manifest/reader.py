@@ -14,7 +14,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.io.results.schema import EXTRA_TYPES
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.boxes import doubts, is_impossible
-from rts_batch.manifest.columns import CLASS_NAMES, COLUMNS, Columns, check_columns
+from rts_batch.manifest.columns import CLASS_NAMES, COLUMNS, Columns, check_columns, number_targets
 from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
 from rts_batch.manifest.marks import rle_of
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
@@ -48,7 +48,8 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
         raw = read_rows(_read(uri), uri)
         columns = check_columns(raw, uri)
         _fill_defaults(columns)
-        _Checks(raw, columns).run()
+        named = number_targets(columns, uri)
+        _Checks(raw, columns, named).run()
         problems = tuple(problem.text for problem in sorted([*raw.problems, *columns.problems]))
         if problems and not skip_invalid:
             wrong = len(columns.bad) + len(raw.problems)
@@ -100,7 +101,9 @@ def _fill_defaults(columns: Columns) -> None:
 class _Checks:
     """What is wrong within single rows, and between rows."""
 
-    def __init__(self, raw: RawRows, columns: Columns) -> None:
+    def __init__(self, raw: RawRows, columns: Columns, named: Sequence[str | None]) -> None:
+        self.named = named
+        """The names of the rows' targets; None for those that are numbered."""
         self.raw = raw
         self.columns = columns
         self.known = columns.known
@@ -114,10 +117,11 @@ class _Checks:
         names = ("video_id", "object_id", "frame", "time")
         tracked = ["correct" if kind == "absent" else kind for kind in known["prompt_kind"]]
         marked: set[tuple[str, int]] = set()
+        first_of_image: dict[tuple[str, str], int] = {}
         for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
             if row in self.columns.bad:
                 continue
-            found = [*self._mark(row), *self._span(row)]
+            found = [*self._mark(row), *self._span(row), *self._shared(row, first_of_image)]
             first = first_of_video.setdefault(prompt[0], row)
             if first != row:
                 found += self._differing(
@@ -137,7 +141,8 @@ class _Checks:
                 marked.add(prompt[:2])
         for row, target in enumerate(zip(known["video_id"], known["object_id"], strict=True)):
             if row not in self.columns.bad and target not in marked:
-                self._add(row, f"object {target[1]} is only said to be absent; mark it on the frame where it is seen")
+                who = f"object {self.named[row] or target[1]}"
+                self._add(row, f"{who} is only said to be absent; mark it on the frame where it is seen")
 
     def _add(self, row: int, *texts: str) -> None:
         for text in texts:
@@ -163,6 +168,19 @@ class _Checks:
                     f"the box {x:g},{y:g},{w:g},{h:g} is smaller than a pixel; a box is x,y,w,h in pixels: multiply "
                     "fractions by the frame's width and height"
                 )
+
+    def _shared(self, row: int, first_of_image: dict[tuple[str, str], int]) -> Iterator[str]:
+        """An image of several targets numbers them; a name says nothing about which it is."""
+        known = self.known
+        mask = known["mask"][row]
+        if mask is None or rle_of(mask) is not None:
+            return
+        first = first_of_image.setdefault((known["video_id"][row], mask), row)
+        if known["object_id"][first] != known["object_id"][row] and (self.named[row] or self.named[first]):
+            yield (
+                f"the same mask image as another target's on {self._place(first)}, whose values number the targets; "
+                "give object_id as these numbers, or each target an image of its own"
+            )
 
     def _span(self, row: int) -> Iterator[str]:
         known = self.known

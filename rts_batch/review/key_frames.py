@@ -58,7 +58,7 @@ class KeyFrames:
     def add(self, track: Track) -> None:
         if not len(track.frames) or self.count < 1:
             return
-        who = f"object {track.target.object_id}: " if self.several else ""
+        who = f"object {track.target.label}: " if self.several else ""
         self._firsts.setdefault(int(track.frames[0]), []).append(track.target.object_id)
         self._last = max(self._last, int(track.frames[-1]))
         found: dict[_Kind, Iterator[_Candidate]] = {

@@ -90,6 +90,7 @@ class Row:
 @dataclass(frozen=True)
 class TargetPanel:
     object_id: int
+    label: str
     colour: int
     """Place in the palette."""
     category: str | None
@@ -234,6 +235,7 @@ def _panel(track: Track, colour: int, fps: float | None) -> TargetPanel:
     first, last = (int(track.frames[place]) if len(track.frames) else 0 for place in (0, -1))
     return TargetPanel(
         object_id=track.target.object_id,
+        label=track.target.label,
         colour=colour,
         category=track.target.category,
         statistics=track.statistics,

@@ -44,6 +44,12 @@ class WorstFrame:
     frame: int
     quality: float
     state: str
+    object_name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The target's name or, without one, its number."""
+        return str(self.object_id) if self.object_name is None else self.object_name
 
 
 def worst_frames(videos: Iterable[VideoMasks], count: int) -> list[WorstFrame]:
@@ -92,6 +98,7 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
             frame=int(track.frames[place]),
             quality=float(track.qualities[place]),
             state=STATES[track.states[place]],
+            object_name=track.target.name,
         )
         mended = missing[first : first + len(_SHARES)]
         mended -= np.minimum(mended, missing[first]) * _SHARES[: len(mended)]

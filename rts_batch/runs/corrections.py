@@ -19,6 +19,7 @@ from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.manifest.columns import COLUMNS
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.manifest.marks import rle_of
+from rts_batch.manifest.target_names import OBJECT_NAME, Numbers
 from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RunPaths, shards_among
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, categories_of, place_of, target_of
@@ -63,6 +64,21 @@ class CorrectionsBook(RowsFile):
         """Return the rows of the run's own manifest about one video; see `RowsFile.rows_of`."""
         recorded = self.recorded()
         return list(recorded.filter(pc.equal(recorded["video_id"], video_id)).to_pylist())
+
+    def numbers(self) -> Numbers:
+        """Return the numbers that the run's manifest has given to the names of its targets.
+
+        Raises:
+            ManifestError: its targets have no names.
+        """
+        recorded = self.recorded()
+        if OBJECT_NAME not in recorded.schema.names:
+            raise ManifestError(f"{self.uri}: the run's targets have numbers and no names; write these as object_id")
+        found: dict[str | None, dict[str, int]] = {}
+        for row in recorded.select(["video_id", "object_id", OBJECT_NAME]).to_pylist():
+            name = row[OBJECT_NAME] or str(row["object_id"])  # no name begins with a digit; its number is taken
+            found.setdefault(row["video_id"], {})[name] = row["object_id"]
+        return found
 
     def pending(self) -> list[Place]:
         """Return what the run's own manifest does not say yet."""
@@ -119,7 +135,7 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str) -> pa.Table:
         if mask is not None and rle_of(mask) is None:
             mask = uris.resolve(mask, folder)
         kept[place_of(row)] = {
-            **{name: target.get(name) for name in extras},
+            **{name: target.get(name, row.get(name) if name == OBJECT_NAME else None) for name in extras},
             **{name: video[name] for name in OF_A_VIDEO},
             **{name: row.get(name) for name in _OF_A_PROMPT},
             **{name: row[name] for name in ("video_id", "object_id")},

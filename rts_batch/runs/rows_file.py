@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from rts_batch.errors import ManifestError, StaleError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.columns import check_columns
 from rts_batch.manifest.formats import read_rows
+from rts_batch.manifest.target_names import OBJECT_NAME, Numbers, number_names
 from rts_batch.runs.lease import only_one_here
 
 __all__ = [
@@ -70,7 +71,7 @@ class RowsFile:
         if not files.exists(self.uri):
             return SavedRows("none", ())
         data = files.read_bytes(self.uri)
-        return SavedRows(hashlib.sha256(data).hexdigest()[:16], tuple(_rows(data, self.uri)))
+        return SavedRows(hashlib.sha256(data).hexdigest()[:16], tuple(_rows(data, self.uri, self.numbers)))
 
     def save(self, version: str, rows: Sequence[Row], removed: Sequence[Place] = ()) -> SavedRows:
         """Put rows in the place of those about the same prompts, take some away, and return what is there then.
@@ -101,12 +102,16 @@ class RowsFile:
                 files.delete(uri)
                 return self.read()
             data = write_rows(sorted(found, key=_order))
-            list(_rows(data, uri))  # what cannot be read again is not written
+            list(_rows(data, uri, self.numbers))  # what cannot be read again is not written
             files.put_bytes(uri, data)
             return self.read()
 
     def refuse_if_busy(self) -> None:
         """Raise RunBusyError where nothing may be saved now."""
+
+    def numbers(self) -> Numbers:
+        """Return the numbers that names of targets stand for elsewhere."""
+        return {}
 
     def rows_of(self, video_id: str) -> list[Row]:
         """Return what is said of a video beside what is saved here."""
@@ -145,17 +150,22 @@ def write_rows(rows: Sequence[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def _rows(data: bytes, uri: str) -> Iterator[Row]:
+def _rows(data: bytes, uri: str, numbers: Callable[[], Numbers]) -> Iterator[Row]:
     raw = read_rows(data, uri)
     columns = check_columns(raw, uri)
     if problems := [problem.text for problem in sorted([*raw.problems, *columns.problems])]:
         raise ManifestError(f"{uri}: {len(problems)} values cannot be used; correct them", problems)
-    table = {**columns.known, **columns.extras}
+    known = columns.known
+    videos = [name or uris.without_query(video) for name, video in zip(known["video_id"], known["video"], strict=True)]
+    known["object_id"], names = number_names(videos, [number or 1 for number in known["object_id"]], numbers)
+    table = {**known, **columns.extras}
+    if any(names):
+        carried = table.get(OBJECT_NAME, [None] * len(names))
+        table[OBJECT_NAME] = [name or other for name, other in zip(names, carried, strict=True)]
     for values in zip(*table.values(), strict=True):
         row = dict(zip(table, values, strict=True))
         if (box := row.pop("box")) is not None:
             row |= dict(zip("xywh", box, strict=True))
-        row["object_id"] = row["object_id"] or 1
         row["video_id"] = row["video_id"] or uris.without_query(row["video"])
         if row["frame"] is None and row["time"] is None:
             row["frame"] = row["start"] or 0

@@ -97,14 +97,20 @@ class VideoStatistics:
 @dataclass
 class TargetStatistics:
     object_id: int
+    name: str | None
     category: str | None
     stretches: list[tuple[str, int, int]]
     """State, first and last frame of each stretch of frames in one state."""
     statistics: Statistics
 
+    @property
+    def label(self) -> str:
+        """The name or, without one, the number."""
+        return str(self.object_id) if self.name is None else self.name
+
     def to_dict(self) -> dict[str, Any]:
         stretches = [{"state": state, "first": first, "last": last} for state, first, last in self.stretches]
-        about = {"object_id": self.object_id, "category": self.category, "stretches": stretches}
+        about = {"object_id": self.object_id, "name": self.name, "category": self.category, "stretches": stretches}
         return {**about, **self.statistics.to_dict()}
 
 
@@ -129,4 +135,4 @@ def target_statistics(video: VideoMasks) -> Iterator[TargetStatistics]:
                     stretches[-1] = (state, stretches[-1][1], frame)
                 else:
                     stretches.append((state, frame, frame))
-        yield TargetStatistics(target.object_id, target.category, stretches, statistics)
+        yield TargetStatistics(target.object_id, target.name, target.category, stretches, statistics)

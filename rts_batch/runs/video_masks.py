@@ -6,7 +6,7 @@ import heapq
 import itertools
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, Final
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.file import MasksFile, VideoEntry
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row
+from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.runs.sources import VideoSources
 
 __all__ = ["FrameMasks", "Target", "VideoMasks"]
@@ -35,6 +36,13 @@ class Target:
     first_frame: int
     first_row: int
     rows: int
+    name: str | None = None
+    """Where the manifest names its targets; see `label`."""
+
+    @property
+    def label(self) -> str:
+        """The name or, without one, the number."""
+        return str(self.object_id) if self.name is None else self.name
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,8 @@ class VideoMasks:
         """
         found: dict[int, Target] = {}
         row = 0
-        for table in self.tables(["object_id", "frame", "category"]):
+        named = [OBJECT_NAME] if OBJECT_NAME in self.schema.names else []
+        for table in self.tables(["object_id", "frame", "category", *named]):
             ids = table["object_id"].to_numpy()
             starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 1))
             for start, stop in itertools.pairwise([*starts.tolist(), len(ids)]):
@@ -114,14 +123,13 @@ class VideoMasks:
                 known = found.get(object_id)
                 if known is None:
                     category, frame = (table[name][start].as_py() for name in ("category", "frame"))
-                    known = Target(object_id, category, frame, row + start, 0)
+                    name = table[OBJECT_NAME][start].as_py() if named else None
+                    known = Target(object_id, category, frame, row + start, 0, None if name is None else str(name))
                 elif known.first_row + known.rows != row + start:
                     raise ResultsError(
                         f"{self.file}: the rows of object {object_id} are not together; it was rewritten"
                     )
-                found[object_id] = Target(
-                    object_id, known.category, known.first_frame, known.first_row, known.rows + stop - start
-                )
+                found[object_id] = replace(known, rows=known.rows + stop - start)
             row += len(ids)
         return found
 

@@ -90,7 +90,7 @@ def test_wrong_options_are_explained(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'voc' is no export format; there are coco, ytvis"):
         export_run(str(run), str(tmp_path / "out"), "voc")  # type: ignore[arg-type]
     assert "none of prompt, tracked" in command(run, "--format", "coco", *out, "--states", "found", code=2)
-    assert "'x' is not an object id" in command(run, "--format", "coco", *out, "--objects", "1,x", code=2)
+    assert "'-x' is not an object id" in command(run, "--format", "coco", *out, "--objects", "1,-x", code=2)
     assert "those that do: coco" in command(run, "--format", "cvat", *out, "--frames", "extract", code=2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
@@ -246,3 +246,29 @@ def test_a_million_rows_stay_in_bounded_memory(tmp_path: Path) -> None:
         masks, peaks[rows] = map(int, subprocess.check_output(command, text=True).split())
         assert masks == rows
     assert peaks[1_000_000] < peaks[50_000] + 64_000, f"KiB: {peaks}"
+
+
+NAMED = {"coco": "annotations/*.json", "ytvis": "*.json", "datumaro": "annotations/*.json", "cvat": "*.xml"}
+NAMED |= {"labelme": "a/*.json", "label-studio": "tasks.json", "fiftyone": "labels/*.json"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_named_targets_are_named_beside_and_within_exports(name: Any, tmp_path: Path) -> None:
+    (tmp_path / "run" / "masks").mkdir(parents=True)
+    extras = {1: {"object_name": "left rider & co"}, 2: {}}
+    path = tmp_path / "run" / "masks" / "a-0.parquet"
+    square = np.zeros((10, 12), bool)
+    square[2:6, 3:8] = True
+    with ResultsWriter(path, targets=extras, extras={"object_name": "string"}) as writer:
+        for object_id in (1, 2):
+            writer.add(row_of(square, 0, "prompt", object_id=object_id))
+        writer.close(frames=1)
+    chosen = RowFilter(objects=frozenset({"left rider & co"}))
+    assert export_run(str(tmp_path / "run"), str(tmp_path / "out"), name, row_filter=chosen).targets == 1
+    chosen = RowFilter(objects=frozenset({"lost rider"}))
+    none = export_run(str(tmp_path / "run"), str(tmp_path / "none"), name, row_filter=chosen)
+    assert none.warnings[-1:] == ["no target of the finished videos is named 'lost rider'"]
+    assert "a,a,1,1,left rider & co" in (tmp_path / "out" / "targets.csv").read_text()
+    if name in NAMED:
+        (found,) = [file.read_text() for file in (tmp_path / "out").glob(NAMED[name])]
+        assert "left rider &" in found

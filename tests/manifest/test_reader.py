@@ -238,13 +238,13 @@ def test_the_index_of_a_data_frame_is_no_column(tmp_path: Path, index: pd.Index)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_the_line_by_which_excel_knows_the_separator(tmp_path: Path, mark: str, end: str) -> None:
     separator = re.search(r"=(.)", mark)[1]  # type: ignore[index]
-    lines = ["video,object_id,box", 'a.mp4,2,"1,2,30,40"', 'b.mp4,no,"1,2,30,40"']
+    lines = ["video,object_id,box", 'a.mp4,2,"1,2,30,40"', 'b.mp4,-,"1,2,30,40"']
     lines = [line if separator == "," else separator.join(line.split(",", 2)) for line in lines]
     data = ("\ufeff" + end.join([mark, *lines, ""])).encode()
     manifest = read(tmp_path, data, skip_invalid=True)
     assert [(task.video_id, task.targets[0].object_id) for task in manifest.tasks] == [("a.mp4", 2)]
     assert manifest.tasks[0].targets[0].prompts[0].line == 3
-    assert manifest.invalid[0].startswith("line 4, column object_id: 'no'")
+    assert manifest.invalid[0].startswith("line 4, column object_id: '-'")
 
 
 def test_lines_that_are_comments(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_names_that_are_nearly_right_are_corrected(tmp_path: Path, name: str) ->
 BAD_CELLS = {
     "video": ["", "ftp://host/a.mp4", "a\x01b", "https://u:p@host/a.mp4", "zip://a::b"],
     "video_id": ["a\x07b"],
-    "object_id": ["0", "-1", "1.5", "x", "2147483648"],
+    "object_id": ["0", "-1", "1.5", "3rd", "-x", "None", "a\x07b", "x" * 201, "2147483648"],
     "frame": ["-1", "x", "1.5", "1e99"],
     "time": ["-0.1", "inf", "soon"],
     "start": ["-1", "x"],

@@ -203,3 +203,21 @@ def test_nothing_to_merge(tmp_path: Path) -> None:
 def test_a_name_that_begins_with_a_hash_stays_a_row() -> None:
     rows = [{"video": "#1.mp4", "video_id": "#1.mp4", "object_id": 1, "frame": 0, "mask": rle()}]
     assert write_rows(rows).splitlines()[1].startswith(b'"#1.mp4"')
+
+
+def test_a_name_in_the_corrections_is_the_target_that_has_it_in_the_run(tmp_path: Path) -> None:
+    book = begin(tmp_path, 'video,video_id,object_id,box\nc.mp4,a,rider,"1,2,3,4"\nc.mp4,a,horse,"1,2,5,4"\n')
+    rows = 'video,video_id,object_id,frame,box\nc.mp4,a,rider,5,"1,2,4,4"\nc.mp4,a,cart,6,"1,2,6,4"\n'
+    files.put_bytes(book.paths.corrections, rows.encode())
+    (task,) = merged(book).tasks
+    found = [(t.object_id, t.extras["object_name"], [p.frame for p in t.prompts]) for t in task.targets]
+    assert found == [(1, "horse", [0]), (2, "rider", [0, 5]), (3, "cart", [6])]
+    with merged_manifest(book.paths.uri) as path:
+        files.put_bytes(book.paths.manifest, files.read_bytes(path))
+    assert not book.pending()
+
+    (tmp_path / "other").mkdir()
+    numbered = begin(tmp_path / "other", PLAIN)
+    files.put_bytes(numbered.paths.corrections, rows.encode())
+    with pytest.raises(ManifestError, match="have numbers and no names"):
+        numbered.read()

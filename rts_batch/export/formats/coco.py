@@ -63,6 +63,7 @@ class Coco(ExportFormat):
                     "area": row.area,
                     "iscrowd": 0,
                     "track_id": row.object_id,
+                    **video.named(row.object_id),
                     "state": row.state,
                 }
                 # Without null, at which datumaro stops. FiftyOne makes keywords of all keys and has a `confidence`.

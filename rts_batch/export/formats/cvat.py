@@ -55,7 +55,7 @@ class Cvat(ExportFormat):
                         f'  <track id="{written.masks}" label={label} source="auto" group_id="{target.object_id}">\n'
                         f'    <mask frame="{index}" keyframe="1" outside="0" occluded="0" rle="{rle}" left="{left}" '
                         f'top="{top}" width="{columns}" height="{lines}" z_order="0">'
-                        f'<attribute name="object_id">{target.object_id}</attribute></mask>\n  </track>\n'
+                        f'<attribute name="object_id">{_text(target.label)}</attribute></mask>\n  </track>\n'
                     )
                     written.masks += 1
             file.write("</annotations>\n")

@@ -33,7 +33,12 @@ class Datumaro(ExportFormat):
                 {
                     "id": place,
                     "type": "mask",
-                    "attributes": {"track_id": targets[row.object_id], "object_id": row.object_id, "state": row.state},
+                    "attributes": {
+                        "track_id": targets[row.object_id],
+                        "object_id": row.object_id,
+                        "state": row.state,
+                        **video.named(row.object_id),
+                    },
                     "group": targets[row.object_id],
                     "label_id": labels[row.object_id] - 1,
                     "rle": compressed(row),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, finite
 from rts_batch.export.json_lists import JsonLists, dumps
 from rts_batch.io.results.schema import Row
+from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.masks import mask_box
 
 __all__ = ["FiftyOne"]
@@ -36,7 +37,9 @@ class FiftyOne(ExportFormat):
             file.write('{"type":"eta.core.video.VideoLabels","frames":{')
             for index, rows in video.frames():
                 if rows:
-                    objects = [_detection(row, labels[row.object_id]) for row in rows]
+                    objects = [
+                        _detection(row, labels[row.object_id], video.target_names.get(row.object_id)) for row in rows
+                    ]
                     frame = {"frame_number": index + 1, "objects": {"objects": objects}}
                     file.write((",\n" if written.masks else "\n") + f'"{index + 1}":{dumps(frame)}')
                     written.masks += len(rows)
@@ -50,10 +53,12 @@ class FiftyOne(ExportFormat):
         self._json.close({"type": "eta.core.datasets.LabeledVideoDataset", "description": "Masks made by rts-batch"})
 
 
-def _detection(row: Row, label: str) -> dict[str, Any]:
+def _detection(row: Row, label: str, name: str | None) -> dict[str, Any]:
     mask = row.mask()
     x, y, w, h = mask_box(mask) or (0, 0, 1, 1)
     attributes = [_attribute("Categorical", "state", row.state)]
+    if name is not None:
+        attributes.append(_attribute("Categorical", OBJECT_NAME, name))
     if finite(row.score) is not None:
         attributes.append(_attribute("Numeric", "score", row.score))
     detection: dict[str, Any] = {

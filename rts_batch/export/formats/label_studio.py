@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,9 @@ class LabelStudio(ExportFormat):
             name = f"images/{video.name}/{index:06d}.jpg"
             task = {
                 "data": {"image": f"{FILES}{name}"},
-                "annotations": [{"result": [_region(row, labels[row.object_id]) for row in rows]}],
+                "annotations": [
+                    {"result": [_region(row, labels[row.object_id], video.named(row.object_id)) for row in rows]}
+                ],
             }
             self._tasks.write(",\n" * (self._written > 0) + dumps(task))
             self._written += 1
@@ -64,7 +67,7 @@ class LabelStudio(ExportFormat):
         )
 
 
-def _region(row: Row, label: str) -> dict[str, Any]:
+def _region(row: Row, label: str, name: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": f"object-{row.object_id}",
         "type": "brushlabels",
@@ -73,7 +76,7 @@ def _region(row: Row, label: str) -> dict[str, Any]:
         "original_width": row.width,
         "original_height": row.height,
         "image_rotation": 0,
-        "meta": {"track_id": row.object_id},
+        "meta": {"track_id": row.object_id, **name},
         "value": {"format": "rle", "rle": list(brush_code(row.mask())), "brushlabels": [label]},
     }
 

@@ -18,7 +18,7 @@ __all__ = ["LabelMe"]
 
 
 class LabelMe(ExportFormat):
-    """`<video>/000000.json` and its image. `group_id` is the target.
+    """`<video>/000000.json` and its image. `group_id` is the target, `description` its name, if it has one.
 
     Masks are LabelMe's own masks, which it has since version 5.3, and no polygons.
     Frames on which no mask passes have no file.
@@ -28,13 +28,14 @@ class LabelMe(ExportFormat):
         written = video.written()
         folder = self.folder / video.name
         labels = {target.object_id: video.category(target) for target in video.targets}
+        names = video.target_names
         for index, rows in video.frames():
             if not rows or index in video.doubted:  # an object that is not annotated would be background
                 continue
             content: dict[str, Any] = {
                 "version": "5.5.0",
                 "flags": {},
-                "shapes": [_shape(row, labels[row.object_id]) for row in rows],
+                "shapes": [_shape(row, labels[row.object_id], names.get(row.object_id, "")) for row in rows],
                 "imagePath": f"{index:06d}.jpg",
                 "imageData": None,
                 "imageHeight": rows[0].height,
@@ -47,7 +48,7 @@ class LabelMe(ExportFormat):
         return written
 
 
-def _shape(row: Row, label: str) -> dict[str, Any]:
+def _shape(row: Row, label: str, name: str) -> dict[str, Any]:
     """The mask as a PNG of its box, whose corners, both inside, are the points."""
     mask = row.mask()
     box = mask_box(mask)
@@ -60,7 +61,7 @@ def _shape(row: Row, label: str) -> dict[str, Any]:
         "label": label,
         "points": [[x, y], [x + w - 1, y + h - 1]],
         "group_id": row.object_id,
-        "description": "",
+        "description": name,
         "shape_type": "mask",
         "flags": {},
         "mask": base64.b64encode(png.tobytes()).decode("ascii"),

@@ -38,6 +38,7 @@ class YoutubeVis(ExportFormat):
                 "video_id": number,
                 "category_id": self.number(video, target),
                 "track_id": target.object_id,
+                **video.named(target.object_id),
                 "iscrowd": 0,
                 **size,
             }

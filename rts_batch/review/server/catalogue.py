@@ -217,6 +217,7 @@ def _target(track: Track) -> dict[str, Any]:
     qualities = np.where(np.isnan(track.marks), 255, np.round(np.clip(track.marks, 0, 1) * 200)).astype(np.uint8)
     return {
         "object_id": track.target.object_id,
+        "label": track.target.label,
         "category": track.target.category,
         "measure": track.measure,
         "frames": _packed(track.frames.astype("<i4")),
@@ -242,7 +243,7 @@ def _worst(video_id: str, tracks: list[Track]) -> list[dict[str, Any]]:
         {
             "frame": one.frame,
             "object_id": one.object_id,
-            "reasons": [f"object {one.object_id}: {one.state.replace('_', ' ')}, quality {one.quality:.2f}"],
+            "reasons": [f"object {one.label}: {one.state.replace('_', ' ')}, quality {one.quality:.2f}"],
         }
         for one in found
     ]

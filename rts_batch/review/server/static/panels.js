@@ -44,9 +44,9 @@ export function listTargets(targets, categories, { selected, readOnly, choose, r
     ...targets.map((target, place) => {
       const swatch = element("i");
       swatch.style.background = target.colour;
-      const name = `${place < 9 ? `${place + 1}  ` : ""}object ${target.object_id}`;
+      const name = `${place < 9 ? `${place + 1}  ` : ""}object ${target.label}`;
       const input = element("input", {
-        value: target.category ?? "", placeholder: "category", disabled: readOnly, ariaLabel: `Category of object ${target.object_id}`,
+        value: target.category ?? "", placeholder: "category", disabled: readOnly, ariaLabel: `Category of object ${target.label}`,
       });
       input.setAttribute("list", "categories");
       input.addEventListener("change", () => rename(target, input.value.trim()));
@@ -60,11 +60,11 @@ export function listTargets(targets, categories, { selected, readOnly, choose, r
   $("categories").replaceChildren(...[...known].map((category) => element("option", { value: category })));
 }
 
-export function listSaved(rows, { readOnly, go, remove }) {
+export function listSaved(rows, { readOnly, go, remove, label }) {
   $("saved").replaceChildren(
     ...rows.map((row) => {
       const what = row.absent ? "absent" : row.mask ? "mask" : row.box ? "box" : "category";
-      const link = element("button", { type: "button" }, `frame ${row.frame}, object ${row.object_id}: ${what}`);
+      const link = element("button", { type: "button" }, `frame ${row.frame}, object ${label(row.object_id)}: ${what}`);
       link.addEventListener("click", () => go(row.frame));
       const bin = element("button", { type: "button", title: "Remove", ariaLabel: `Remove frame ${row.frame}`, disabled: readOnly }, "✕");
       bin.addEventListener("click", () => remove(row));

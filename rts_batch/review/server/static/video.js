@@ -67,6 +67,7 @@ export class Video {
   addTarget(category = null, object_id = 1 + Math.max(0, ...this.targets.map((target) => target.object_id))) {
     const target = {
       object_id,
+      label: String(object_id),
       category,
       measure: "quality",
       colour: COLOURS[this.targets.length % COLOURS.length],

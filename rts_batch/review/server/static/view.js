@@ -145,7 +145,9 @@ export function showLists() {
       return `${here.state}${here.quality === null ? "" : `, ${target.measure} ${here.quality.toFixed(2)}`}, ${here.area} pixels`;
     },
   });
-  listSaved(rowsHere(), { readOnly: readOnly(), go: show, remove: hooks.remove });
+  listSaved(rowsHere(), {
+    readOnly: readOnly(), go: show, remove: hooks.remove, label: (id) => video.target(id)?.label ?? id,
+  });
   timeline.selected = state.selected;
   timeline.saved = rowsHere().map((row) => row.frame);
   timeline.drafts = drafts.all.filter((one) => one.video_id === video.video_id && one.frame !== null).map((one) => one.frame);
@@ -176,7 +178,7 @@ export function hover(frame) {
     const here = video.at(target, frame);
     if (!here) return [];
     const quality = here.quality === null ? here.state : `${target.measure} ${here.quality.toFixed(2)}`;
-    return [`object ${target.object_id}: ${quality}, ${here.area} pixels`];
+    return [`object ${target.label}: ${quality}, ${here.area} pixels`];
   });
   const time = video.time(frame);
   const place = video.worst.find((one) => one.frame === frame);
