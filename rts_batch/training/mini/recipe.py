@@ -204,7 +204,7 @@ MINI_WIDE = dataclasses.replace(
     MINI_RUNS,
     name="mini-wide",
     objective="mini-wide",
-    step_epochs=(35, 45),
+    step_epochs=(38, 45),
     epochs=51,
     evaluate_every=125,
 )
