@@ -26,7 +26,7 @@ from rts_batch.io.video.spool import bring
 __all__ = ["FrameReader", "Source"]
 
 JPEG_BYTES: Final = 96 << 20
-IMAGE_BYTES: Final = 64 << 20
+IMAGE_BYTES: Final = 192 << 20
 """What the caches hold, of JPEG and of decoded frames."""
 
 JPEG_QUALITY: Final = 88
@@ -35,7 +35,8 @@ AHEAD: Final = 32
 """Frames that are read and left out rather than that the file is entered again."""
 
 BACK: Final = 16
-"""Frames that are read at once when somebody steps backward."""
+"""Frames that are read at once when somebody steps backward, and up to a place that somebody jumps to: they are decoded
+on the way there, and whoever looks for where a label went wrong steps back next."""
 
 THREADS: Final = max(1, min(4, (os.cpu_count() or 1) // 2))
 """Of the decoder: somebody is waiting."""
@@ -56,33 +57,51 @@ class Source:
 
 
 class _Cache:
-    """The values used last, up to a number of bytes; at least one."""
+    """The values used last, up to a number of bytes; at least one. For several threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._lock = threading.Lock()
         self._held: OrderedDict[tuple[str, int], bytes | NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: tuple[str, int]) -> bytes | NDArray[np.uint8] | None:
-        if key in self._held:
-            self._held.move_to_end(key)
-        return self._held.get(key)
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
 
     def put(self, key: tuple[str, int], value: bytes | NDArray[np.uint8]) -> None:
-        old = self._held.pop(key, None)
-        self._bytes += _size(value) - (0 if old is None else _size(old))
-        self._held[key] = value
-        while self._bytes > self._most and len(self._held) > 1:
-            _, gone = self._held.popitem(last=False)
-            self._bytes -= _size(gone)
+        with self._lock:
+            old = self._held.pop(key, None)
+            self._bytes += _size(value) - (0 if old is None else _size(old))
+            self._held[key] = value
+            while self._bytes > self._most and len(self._held) > 1:
+                _, gone = self._held.popitem(last=False)
+                self._bytes -= _size(gone)
 
 
 def _size(value: bytes | NDArray[np.uint8]) -> int:
     return len(value) if isinstance(value, bytes) else value.nbytes
 
 
+def _kept(size: tuple[int, int] | None) -> int:
+    """How many frames are read at once, itself among them; half of what the cache holds of large ones."""
+    height, width = size or (0, 0)
+    return min(BACK, max(1, IMAGE_BYTES // (2 * 3 * height * width))) if height * width else BACK
+
+
+def _encoded(image: NDArray[np.uint8], index: int) -> bytes:
+    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise VideoError(f"frame {index} cannot be encoded as JPEG")
+    return data.tobytes()
+
+
 class FrameReader:
-    """Reads frames by index, for several threads one after another. Use it as a context manager.
+    """Reads frames by index, for several threads: what is kept at once, the rest one after another.
+
+    Use it as a context manager.
 
     Args:
         locate: the source of a video, by its name.
@@ -111,11 +130,10 @@ class FrameReader:
 
     def jpeg(self, video: str, index: int) -> bytes:
         """Return a frame as JPEG, with the errors of `image`."""
-        with self._lock:
-            found = self._jpegs.get((video, index))
-            if found is None:
-                self._read(video, index)
-                found = self._jpegs.get((video, index))
+        found = self._jpegs.get((video, index))
+        if found is None:
+            found = _encoded(self.image(video, index), index)
+            self._jpegs.put((video, index), found)
         assert isinstance(found, bytes)
         return found
 
@@ -126,11 +144,12 @@ class FrameReader:
             StorageError: the video cannot be reached.
             VideoError: it cannot be read, has no such frame, or is not the one that was tracked.
         """
-        with self._lock:
-            found = self._images.get((video, index))
-            if found is None:
-                self._read(video, index)
-                found = self._images.get((video, index))
+        found = self._images.get((video, index))
+        if found is None:
+            with self._lock:
+                found = self._images.get((video, index))  # somebody else may have read it meanwhile
+                if found is None:
+                    found = self._read(video, index)
         assert isinstance(found, np.ndarray)
         return found
 
@@ -154,33 +173,27 @@ class FrameReader:
         with self._lock:
             self._leave()
 
-    def _read(self, video: str, index: int) -> None:
-        """Read up to a frame and put it, and those on the way that may be asked for next, into the caches."""
-        steps_back = self._video == video and index < self._next <= index + AHEAD
+    def _read(self, video: str, index: int) -> NDArray[np.uint8]:
+        """Read up to a frame, and put it and those on the way, which may be asked for next, into the cache."""
         if self._video != video or not self._next <= index <= self._next + AHEAD:
-            self._enter(video, max(0, index + 1 - BACK) if steps_back else index)
+            self._enter(video, index)
         try:
             for frame in self._frames:
                 self._next = frame.index + 1
-                self._keep(video, frame)
+                self._images.put((video, frame.index), frame.image)
                 if frame.index == index:
-                    return
+                    return frame.image
         except BaseException:
             self._leave()
             raise
         self._leave()
         raise VideoError(f"the video has no frame {index}")
 
-    def _keep(self, video: str, frame: Frame) -> None:
-        done, data = cv2.imencode(".jpg", frame.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not done:
-            raise VideoError(f"frame {frame.index} cannot be encoded as JPEG")
-        self._jpegs.put((video, frame.index), data.tobytes())
-        self._images.put((video, frame.index), frame.image)
-
     def _enter(self, video: str, index: int) -> None:
+        """Open a video so that the frame, and those that are kept before it, come next."""
         self._leave()
         place = self._locate(video)
+        index = max(0, index + 1 - _kept(place.size))
         wanted = FrameRange(index, start_time=place.time_of(index) if index else None)
         source = self._process.open(self._bring(video, place.uri), wanted, threads=THREADS)
         found = source.info.height, source.info.width

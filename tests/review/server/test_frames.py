@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ def test_steps_and_jumps_lead_to_the_right_frames(reader: FrameReader, tmp_path:
 def test_a_video_is_entered_once_for_many_steps(reader: FrameReader, opened: list[int]) -> None:
     for index in range(40, 60):
         reader.jpeg("clip.mp4", index)
-    assert opened == [40]
+    assert opened == [25], "with those before it"
     for index in range(59, 19, -1):
         reader.jpeg("clip.mp4", index)
-    assert opened == [40, 24, 8], "backward in pieces, of which the first frames were there"
+    assert opened == [25, 9], "backward in pieces, of which the first frames were there"
     for index in range(20, 60):
         reader.jpeg("clip.mp4", index)
-    assert opened == [40, 24, 8], "all of them were kept"
+    assert opened == [25, 9], "all of them were kept"
 
 
 def test_the_caches_are_bounded(reader: FrameReader, monkeypatch: pytest.MonkeyPatch, opened: list[int]) -> None:
@@ -82,3 +83,26 @@ def test_a_frame_that_is_not_there(reader: FrameReader) -> None:
         with pytest.raises(VideoError, match="no frame"):
             reader.jpeg("clip.mp4", index)
     assert reader.jpeg("clip.mp4", 3)
+
+
+def test_after_a_jump_the_frames_before_it_are_there(reader: FrameReader, opened: list[int], tmp_path: Path) -> None:
+    images = truth(tmp_path / "clip.mp4")
+    for index in range(70, 70 - frames.BACK, -1):
+        assert np.array_equal(reader.image("clip.mp4", index), images[index])
+    assert opened == [71 - frames.BACK]
+
+
+def test_what_is_kept_is_given_while_somebody_else_waits_for_a_frame(reader: FrameReader) -> None:
+    kept = reader.jpeg("clip.mp4", 5)
+    with reader._lock, ThreadPoolExecutor(1) as pool:  # as a thread holds it that decodes
+        assert pool.submit(reader.jpeg, "clip.mp4", 5).result(timeout=10) == kept
+        assert pool.submit(reader.image, "clip.mp4", 4).result(timeout=10) is not None
+
+
+@pytest.mark.parametrize(
+    ("size", "kept"), [(None, 16), ((0, 0), 16), ((120, 160), 16), ((1080, 1920), 16), ((4320, 7680), 1)]
+)
+def test_fewer_of_large_frames_are_read_at_once(size: tuple[int, int] | None, kept: int) -> None:
+    assert frames._kept(size) == kept
+    height, width = size or (0, 0)
+    assert 2 * kept * 3 * height * width <= frames.IMAGE_BYTES

@@ -9,6 +9,7 @@ import { Video } from "./video.js";
 export const MODES = ["fill", "outline", "off"];
 const AHEAD = 6;
 const BEHIND = 12; // a video is decoded forward, so that going back needs more time
+const TURN = 3; // somebody may turn round
 
 export const stage = new Stage($("stage"), $("picture"));
 const timeline = new Timeline($("timeline"), { jump: (frame) => show(frame), tell: hover });
@@ -62,8 +63,11 @@ export async function show(frame) {
 /** Asks for the frames that come next, one after another, for as long as nobody goes elsewhere. */
 export async function prefetch(turn) {
   const { video, frame, step } = state;
-  for (let ahead = 1; ahead <= (step > 0 ? AHEAD : BEHIND); ahead++) {
-    const next = frame + ahead * step;
+  const places = Array.from({ length: step > 0 ? AHEAD : BEHIND }, (_, place) => step * (place + 1));
+  places.splice(1, 0, -step);
+  for (let back = 2; back <= TURN; back++) places.push(-step * back);
+  for (const away of places) {
+    const next = frame + away;
     if (next < video.first || next >= video.end || turn !== state.turn) return;
     try {
       await video.picture(next);
