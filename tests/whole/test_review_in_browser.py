@@ -188,11 +188,17 @@ def test_the_pages_run_length_code_is_ours(browser: Browser, tmp_path: Path) -> 
 def test_a_run_under_way_and_a_video_that_is_gone(browser: Browser, tmp_path: Path) -> None:
     write_run(tmp_path / "run", [disc_video(tmp_path, "one", 6)])
     (tmp_path / "one.mp4").unlink()
+    (tmp_path / "run" / "failed").mkdir()
+    attempt = {"error": "VideoError", "message": "<i>no</i> video"}
+    note = {"video_id": "two", "attempts": [attempt]}
+    (tmp_path / "run" / "failed" / "two-1.json").write_text(json.dumps(note))
     with served("review", tmp_path / "run", "--serve") as address:
         with Lease(CorrectionsBook(str(tmp_path / "run")).paths.lease):
             open_page(browser, address)
             assert "Read-only" in browser.texts("#lock")[0]
             assert "one.mp4" in browser.texts("#trouble")[0]
+            assert browser.texts("#failed summary") == ["1 failed"]
+            assert browser.texts("#failed li") == ["twoVideoError: <i>no</i> video"]
             browser.press("b", "a", "s")
             assert browser.texts("#drafts") == ["nothing"]
         browser.until("return document.querySelector('#lock').hidden")

@@ -104,6 +104,7 @@ class _Answers:
             "title": self._desk.subject.title,
             "locked": self._locked(),
             "videos": self._desk.subject.listing(),
+            "failed": self._desk.subject.failures(),
             "redo": self._redone(),
             "pending": self._pending(),
         }

@@ -19,7 +19,9 @@ from rts_batch.review.report import Watch
 from rts_batch.review.server.frames import Source
 from rts_batch.review.tracks import Track, read_tracks
 from rts_batch.review.worst import choose_worst
+from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import Masks
+from rts_batch.runs.reports import read_failures
 from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["MOST_FRAMES", "Catalogue"]
@@ -61,6 +63,8 @@ class Catalogue:
         self._watch = watch
         self._lock = threading.RLock()
         self._known: dict[str, _Known] = {}
+        self._failed: tuple[frozenset[str], dict[str, Any]] = frozenset(), {"count": 0, "videos": []}
+        """Keys of the failed videos when they were read last, and what was read."""
         self.refresh()
 
     kind: Literal["run"] = "run"
@@ -86,6 +90,20 @@ class Catalogue:
             for masks in self._watch(run.videos(files=new), "videos"):
                 found[masks.video_id] = _look(masks)
             self._known = found
+            self._look_for_failures(run)
+
+    def _look_for_failures(self, run: Masks) -> None:
+        failed = RunPaths(self.folder).failed()
+        keys = frozenset(failed) - run.keys if failed else frozenset()
+        if keys != self._failed[0]:
+            videos, count = read_failures(self.folder, run.keys)
+            listed = [{"video_id": one.video_id, "reason": f"{one.error}: {one.message}"} for one in videos]
+            self._failed = keys, {"count": count, "videos": listed}
+
+    def failures(self) -> dict[str, Any]:
+        """Return how many videos failed, and the first some hundred of them with their reasons."""
+        with self._lock:
+            return self._failed[1]
 
     def has(self, video_id: str) -> bool:
         return video_id in self._known

@@ -69,6 +69,10 @@ class NewVideos:
         self._infos: dict[str, VideoInfo] = {}
         self.reader: FrameReader | None = None
 
+    def failures(self) -> dict[str, Any]:
+        """Nothing has been tracked, and so nothing has failed."""
+        return {"count": 0, "videos": []}
+
     @property
     def title(self) -> str:
         return f"{len(self._uris)} videos to mark" if len(self._uris) != 1 else "1 video to mark"

@@ -24,6 +24,9 @@ class Subject(Protocol):
     def listing(self) -> list[dict[str, Any]]:
         """The videos in the order in which they are shown, each with its `video_id` and `problem`."""
 
+    def failures(self) -> dict[str, Any]:
+        """The `count` of videos that failed, and the first as `videos`, each with `video_id` and `reason`."""
+
     def has(self, video_id: str) -> bool: ...
 
     def numbers(self, video_id: str) -> dict[str, Any]:

@@ -39,6 +39,22 @@ def test_the_videos_come_worst_first(tmp_path: Path) -> None:
     assert run["locked"] is None
 
 
+def test_failed_videos_are_listed_with_their_reasons(tmp_path: Path) -> None:
+    tasks = write_run(tmp_path / "run", [disc_video(tmp_path, "clip", 4)])
+    failed = tmp_path / "run" / "failed"
+    failed.mkdir()
+    attempt = {"error": "VideoError", "message": "moov atom not found"}
+    note = {"video_id": "<b>broken</b>", "uri": "s3://x/y.mp4", "attempts": [attempt]}
+    with review_page(tmp_path / "run") as page:
+        assert page.get("run").json()["failed"] == {"count": 0, "videos": []}
+        (failed / "broken-1.json").write_text(json.dumps(note))
+        (failed / f"{tasks['clip'].key}.json").write_text(json.dumps(note | {"video_id": "clip"}))
+        listed = [{"video_id": "<b>broken</b>", "reason": "VideoError: moov atom not found"}]
+        assert page.get("run").json()["failed"] == {"count": 1, "videos": listed}, "what got done later has not failed"
+        (failed / "broken-1.json").unlink()
+        assert page.get("run").json()["failed"]["count"] == 0
+
+
 def test_numbers_masks_and_frames_are_those_of_the_run(tmp_path: Path) -> None:
     video = disc_video(tmp_path, "clip", lost=range(10, 15))
     with page_of(tmp_path, video) as page:

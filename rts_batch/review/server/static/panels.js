@@ -39,6 +39,18 @@ export function listVideos(videos, current, choose) {
   pick.onchange = () => choose(pick.value);
 }
 
+/** The videos that have no masks, and why. */
+export function listFailed({ count, videos }) {
+  const box = $("failed");
+  box.hidden = !count;
+  box.querySelector("summary").textContent = `${count} failed`;
+  const more = count - videos.length;
+  box.querySelector("ul").replaceChildren(
+    ...videos.map(({ video_id, reason }) => element("li", {}, video_id, element("small", {}, reason))),
+    ...(more ? [element("li", {}, `and ${more} more`)] : []),
+  );
+}
+
 export function listTargets(targets, categories, { selected, readOnly, choose, rename, value }) {
   $("targets").replaceChildren(
     ...targets.map((target, place) => {

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { saveDrafts } from "./edit.js";
-import { $, say } from "./panels.js";
+import { $, listFailed, say } from "./panels.js";
 import { readOnly, state, takeCorrections } from "./state.js";
 import { openVideo, showLists } from "./view.js";
 
@@ -18,6 +18,7 @@ export async function loadRun() {
   document.body.dataset.kind = run.kind;
   document.title = run.kind === "run" ? `Review of ${run.title}` : run.title;
   $("title").textContent = run.title;
+  listFailed(run.failed);
   state.locked = run.locked;
   state.pending = run.pending;
   takeCorrections(await api.get("corrections"));
