@@ -53,6 +53,7 @@ VARIANTS = {
     "no memory updates": Variant(ABLATIONS["no_memory_updates"]),
     "no warped samples": Variant(ABLATIONS["no_warped_samples"]),
     "the paper's rules": Variant({"rules": "paper"}),
+    "search regions of 240×416": Variant({"crop_size": (240, 416)}),
     "two targets": Variant(targets=2),
     "four targets": Variant(targets=4),
     "plain tracker": Variant(plain=True),
