@@ -177,6 +177,10 @@ class Coordinator:
         """Hand out nothing more; what is running may finish."""
         self._stopped = True
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
     def attempt(self, key: str) -> int:
         """Number of the running attempt at this video, from 1."""
         return len(self._running[key].failures) + 1

@@ -9,11 +9,12 @@ from types import FrameType
 
 
 class Interruptions:
-    """Ctrl-C once: finish what is in hand; twice, or SIGTERM: stop now."""
+    """Ctrl-C once: finish what is in hand; twice, or SIGTERM: stop now, with checkpoints; once more: without."""
 
     def __init__(self) -> None:
         self.finish = False
         self.now = False
+        self.at_once = False
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Interruptions]:
@@ -26,5 +27,6 @@ class Interruptions:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # Only flags: what a handler interrupts may hold any lock.
+        self.at_once = self.now
         self.now = self.finish or number == signal.SIGTERM
         self.finish = True

@@ -36,6 +36,9 @@ SHARE_SECONDS = 30.0
 """For so long videos are left for a worker that is starting, rather than given to the others' free lanes."""
 
 FINISHING = "interrupted: finishing the videos in hand; press Ctrl-C again to stop now"
+LEAVING = "stopping: keeping what long videos have; press Ctrl-C again to lose that"
+LEAVING_SECONDS = 10.0
+"""What the workers have for that; where SIGTERM comes from a cluster, SIGKILL follows after 30 as a rule."""
 
 
 class Outcome(Protocol):
@@ -110,9 +113,24 @@ class Pool:
                 self._look_after()
                 self._display.update(self._progress)
                 self._cluster.show(self._progress, queued=self._coordinator.queued, workers=len(self._members))
+            if interruptions.now:
+                self._leave(interruptions)
         finally:
             for member in list(self._members):
                 self._end(member)
+
+    def _leave(self, interruptions: Interruptions) -> None:
+        """Have the workers stop after the frames in hand, with a checkpoint of each long video, and wait for them."""
+        self._coordinator.stop()
+        until = self._clock() + LEAVING_SECONDS
+        for member in [member for member in self._members if member.videos]:
+            if not member.leaving:
+                member.leaving = True
+                self._cluster.leave(member.worker)
+        self._display.note(LEAVING)
+        while any(member.videos for member in self._members) and self._clock() < until and not interruptions.at_once:
+            self._hand_out()
+            self._listen()
 
     def _adjust_size(self) -> None:
         """Ask for a worker for every video that waits, up to the pool's size, and end those that nothing waits for.
@@ -264,6 +282,8 @@ class Pool:
     def _book(self, task: VideoTask, failure: FailedAttempt) -> None:
         failures = self._coordinator.failed(task.key, failure)
         if failures is None:
+            if failure.kind == "preempted" and self._coordinator.stopped:
+                return
             self._progress.retries += 1
             self._display.detail(f"again: {task.video_id}: {failure.message or failure.error} (on {failure.worker})")
             return

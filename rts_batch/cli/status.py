@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rts_batch.cli.options import JsonOption, RunArgument
-from rts_batch.cli.output import print_json
+from rts_batch.cli.output import print_json, printable
 
 if TYPE_CHECKING:
     from rts_batch.runs.status import RunStatus
@@ -37,12 +37,20 @@ def status(
 
 def cancel(
     run: RunArgument,
-    now: Annotated[bool, typer.Option("--now", help="Stop at once; else the videos in hand are finished.")] = False,
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now",
+            help="Stop after the frames in hand, with checkpoints of long videos; else videos in hand are finished.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a run that is under way, wherever its process is, to stop; `resume` goes on with it."""
     from rts_batch.runs.status import ask_to_stop
 
+    if now and not as_json:
+        print("now: videos in hand stop after the frame at work; long ones keep a checkpoint, short ones begin anew")
     asked = ask_to_stop(run, now=now)
     if as_json:
         print_json("cancel", {"asked": [submission.process for submission in asked], "now": now})
@@ -51,6 +59,10 @@ def cancel(
         print(f"{run}: nothing is running")
     for submission in asked:
         print(f"asked {submission.process} to stop {'now' if now else 'after the videos in hand'}")
+        for video in submission.status.get("videos_running", []) if now else []:
+            print(f"  in hand: {printable(video['video_id'])}, {video['frames']} of {video['expected'] or '?'} frames")
+    if asked:
+        print(f"it does so within some seconds; rts-batch resume {run} goes on")
 
 
 def _print_status(found: RunStatus) -> None:

@@ -15,7 +15,7 @@ from rts_batch.actors.coordinator import Budgets, Coordinator, FailedAttempt
 from rts_batch.actors.display import LineDisplay
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import Lost, PoolSize, Welcome
-from rts_batch.actors.pool import Pool
+from rts_batch.actors.pool import LEAVING_SECONDS, Pool
 from rts_batch.actors.progress import RunProgress
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask
@@ -122,6 +122,7 @@ def run(
     *,
     check: Callable[[Run], None] = lambda state: None,
     cluster: FakeCluster | None = None,
+    interruptions: Interruptions | None = None,
     **size: Any,
 ) -> Run:
     cluster = cluster or FakeCluster(story)
@@ -138,7 +139,7 @@ def run(
         outcome=state,
         clock=clock,
     )
-    pool.run(Interruptions(), check=lambda: check(state))
+    pool.run(interruptions or Interruptions(), check=lambda: check(state))
     assert not cluster.alive
     return state
 
@@ -349,3 +350,25 @@ def test_nothing_more_is_given_to_a_process_in_which_something_broke() -> None:
     assert actor.videos == ["v0", "v1", "v2", "v3", "v0"]
     assert {"v1", "v2"} not in in_hand  # v2 waits for the new process that comes after v1
     assert {"v2", "v3"} in in_hand
+
+
+@pytest.mark.parametrize("ends", ["leaves", "hangs", "at once"])
+def test_stopped_now_the_workers_may_leave_with_what_they_have(ends: str) -> None:
+    interruptions = Interruptions()
+
+    def story(task: VideoTask, attempt: int) -> Iterator[Any]:
+        assert attempt == 1, "nothing is handed out any more"
+        yield Advanced(key=task.key, frames=1)
+        interruptions.finish = interruptions.now = True
+        while ends != "leaves" or not cluster.workers[0].left:
+            interruptions.at_once = ends == "at once" and cluster.workers[0].left
+            yield Advanced(key=task.key, frames=2)
+        yield Failed(key=task.key, kind="preempted", error="Leaving", message="")
+
+    cluster = FakeCluster(story)
+    state = run(tasks(2), cluster=cluster, interruptions=interruptions, most=1)
+    (worker,) = cluster.workers
+    assert (worker.left, worker.videos) == (True, ["v0"])
+    assert (state.done, state.failures, state.progress.retries) == ([], {}, 0)
+    assert (state.coordinator.running, state.coordinator.queued) == ((0, 2) if ends == "leaves" else (1, 1))
+    assert cluster.now > LEAVING_SECONDS if ends == "hangs" else cluster.now < LEAVING_SECONDS

@@ -337,6 +337,30 @@ def test_ctrl_c_twice_stops_now(videos: Path, tmp_path: Path) -> None:
     assert not (out / "lease.json").exists()
 
 
+def test_a_second_ctrl_c_keeps_what_a_long_video_has(videos: Path, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 1, sleep=0.7))
+    options = ("--workers", 1, "--checkpoint-every", 5, *STUB)
+    assert run("submit", manifest, "--out", tmp_path / "undisturbed", *options).code == 0
+
+    out = tmp_path / "run"
+    process = start("submit", manifest, "--out", out, *options)
+    wait_until(lambda: is_tracking(process), process=process)
+    wait_until(lambda: (found := running_of(run("status", out, "--json").events()[0])) and found[0]["frames"] >= 2)
+    interrupt(process)
+    time.sleep(0.5)
+    interrupt(process)
+    outcome = finish(process, timeout=30)
+    assert outcome.code == 130, outcome.err
+    assert "keeping what long videos have" in outcome.err
+    assert not done(out)
+    assert list(out.glob("checkpoints/*/*/checkpoint.json"))
+
+    assert run("resume", out).code == 0
+    (report,) = (out / "videos").glob("*.json")
+    assert read_json(report)["checkpoints"]["resumed_after"] >= 1
+    assert masks_of(out) == masks_of(tmp_path / "undisturbed")
+
+
 def is_tracking(process: subprocess.Popen[str]) -> bool:
     """True when a worker has begun a video."""
     with contextlib.suppress(psutil.Error):
@@ -371,6 +395,8 @@ def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, 
     wait_until(lambda: (found := run("status", out, "--json").events()[0])["running"] and running_of(found))
     outcome = run("cancel", out, "--now")
     assert "to stop now" in outcome.out
+    assert outcome.out.startswith("now: videos in hand stop after the frame at work; long ones keep a checkpoint")
+    assert "in hand: " in outcome.out
     outcome = finish(process)
     assert outcome.code == 130, outcome.err
     assert outcome.summary["not_started"] > 0
