@@ -34,10 +34,9 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
-from rts_batch.tracking.gpu.batch import BatchedNetwork
-from rts_batch.tracking.gpu.result import Reading
-from rts_batch.tracking.gpu.tracker import GpuTracker, advance
-from rts_batch.tracking.opener import SceneOpener
+from rts_batch.tracking.gpu.network import BatchedNetwork
+from rts_batch.tracking.gpu.tracker import GpuTracker
+from rts_batch.tracking.opener import MOST_PLACES, SceneOpener
 from rts_batch.tracking.result import Pending
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.layout import network_layout
@@ -98,10 +97,8 @@ class Frames:
         return self.pairs[number % len(self.pairs)][0]
 
 
-def read(found: Pending | Reading | None) -> None:
-    if isinstance(found, Reading):
-        found.frame()
-    elif found is not None:
+def read(found: Pending | None) -> None:
+    if found is not None:
         found.read()
 
 
@@ -150,26 +147,36 @@ def settled(config: TrackerConfig) -> TrackerConfig:
     return replace(config, dense_frames=6)
 
 
-def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, count: int, device: str) -> float:
-    """Returns frames a second of all lanes together as after frame 101, stepped by one thread."""
+def lanes_rate(model: RTS, config: TrackerConfig, frames: Frames, lanes: int, count: int) -> float:
+    """Returns frames a second of all lanes together as after frame 101, each a thread, as a worker's are."""
     config = settled(config)
-    network = BatchedNetwork(model, config, slots=lanes, threads=True)
-    trackers = [GpuTracker(model, config, network=network) for _ in range(lanes)]
-    image, mask = frames.pairs[0]
-    for tracker in trackers:
+    network = BatchedNetwork(model, config, places=min(lanes, MOST_PLACES))
+    meeting = threading.Barrier(lanes + 1)
+
+    def work(number: int) -> None:
+        tracker = GpuTracker(model, config, network=network)
+        image, mask = frames.pairs[0]
         tracker.start(image, mask=mask)
-    late: list[Reading] = []
+        late = None
+        for frame in range(2, WARM + count + 1):
+            found = tracker.step_late(frames.image(frame + number))
+            read(late)
+            late = found
+            if frame == WARM:
+                meeting.wait()
+        read(late)
+        meeting.wait()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(lanes)]
+    for thread in threads:
+        thread.start()
+    meeting.wait()
     begun = time.perf_counter()
-    for number in range(2, WARM + count + 1):
-        found = advance([(tracker, frames.image(number + k), None) for k, tracker in enumerate(trackers)])
-        for result in late:
-            read(result)
-        late = found
-        if number == WARM:
-            wait(device)
-            begun = time.perf_counter()
-    wait(device)
-    return lanes * count / (time.perf_counter() - begun)
+    meeting.wait()
+    seconds = time.perf_counter() - begun
+    for thread in threads:
+        thread.join()
+    return lanes * count / seconds
 
 
 def decoded_rate(model: RTS, config: TrackerConfig, video: Path, lanes: int) -> dict[str, float]:
@@ -268,18 +275,20 @@ def stages(tracker: GpuTracker, device: str) -> dict[str, float]:
         "network": tracker.network.stage,
         **(tracker._steps.stages if tracker._steps else {}),
     }
-    result = {}
-    with torch.inference_mode():
-        for name, stage in named.items():
-            seconds = []
-            for _ in range(3 if device == "cpu" else 30):
-                wait(device)
-                begun = time.perf_counter()
-                stage()
-                wait(device)
-                seconds.append(time.perf_counter() - begun)
-            result[name] = 1e3 * statistics.median(seconds)
-    return result
+    count = 3 if device == "cpu" else 30
+    return tracker.on_device(lambda: {name: milliseconds(stage, count, device) for name, stage in named.items()})
+
+
+def milliseconds(stage: Callable[[], None], count: int, device: str) -> float:
+    """Returns the median of so many calls."""
+    seconds = []
+    for _ in range(count):
+        wait(device)
+        begun = time.perf_counter()
+        stage()
+        wait(device)
+        seconds.append(time.perf_counter() - begun)
+    return 1e3 * statistics.median(seconds)
 
 
 def kernels(tracker: Tracker, frames: Frames, device: str) -> str:
@@ -333,7 +342,7 @@ def measure(
     count = arguments.frames // 2
     result["lanes"] = {}
     for lanes in arguments.lanes:
-        result["lanes"][lanes] = lanes_rate(model, config, frames, lanes, count, device)
+        result["lanes"][lanes] = lanes_rate(model, config, frames, lanes, count)
         show({"lanes": lanes, "frames/s": result["lanes"][lanes]})
     result["targets"] = [
         show(targets_rate(model, config, frames, targets, count, device)) for targets in arguments.targets

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import weakref
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 
 from rts_batch.config import Overlap, QualityMap, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import fast_tracker
-from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.engine import Engine
+from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker, steps_class, supports
 from rts_batch.tracking.scene import Scene
-from rts_batch.tracking.tracker import Tracker
 
-MOST_SLOTS = 16
-"""Of one network; a scene of more targets takes several runs of it for a frame."""
-
-
-NETWORKS_KEPT = 2
-"""With all that they hold on the device, for later videos with as many targets."""
+MOST_PLACES = 8
+"""Of a batch of the network; more targets take turns. Beyond it a batch gains little and loses more where it is not
+full (`benchmarks/rounds.py`)."""
 
 
 class SceneOpener:
     """Opens scenes that share one model.
 
-    On CUDA, videos of one target share a network of `lanes` slots; the targets of a video with several have a network
-    of their own, so that the batch's size, and with it the last bits of a mask, depends on nothing but the video.
+    On CUDA all of them share one engine. How many places the batches have in which a video is tracked, and with it the
+    last bits of its masks, depends on nothing but the lanes and its number of targets.
 
     Args:
         model: the network, in eval mode.
@@ -57,53 +50,30 @@ class SceneOpener:
         self._sta = sta
         self._lanes = lanes
         self._overlap = overlap
-        self._on_device = next(model.parameters()).device.type == "cuda" and supports(config)
-        self._shared: BatchedNetwork | None = None
-        self._free: deque[BatchedNetwork] = deque(maxlen=NETWORKS_KEPT)
-        """Networks of videos with several targets that are done, the latest last; any thread may add one."""
+        self._networks: dict[int, BatchedNetwork] = {}
         self._lock = threading.Lock()
-        if self._on_device:
-            steps_class(next(model.parameters()).device)  # what is amiss is said while the worker loads
+        device = next(model.parameters()).device
+        self._engine = Engine(device) if device.type == "cuda" and supports(config) else None
+        if self._engine is not None:
+            steps_class(device)  # what is amiss is said while the worker loads
+            self._network(targets=1)
 
     def open(self, targets: int) -> Scene:
         """Return an empty scene for a video of so many targets."""
-        if not self._on_device:
-            return self._scene(targets, fast_tracker)
-        with self._lock:
-            if targets == 1:
-                self._shared = self._shared or self._network(self._lanes, threads=True)
-                return self._scene(targets, partial(GpuTracker, network=self._shared))
-            slots = min(targets, MOST_SLOTS)
-            network = self._take_free(slots) or self._network(slots)
-        scene = self._scene(targets, partial(GpuTracker, network=network))
-        weakref.finalize(scene, self._free.append, network)
-        return scene
-
-    def _take_free(self, slots: int) -> BatchedNetwork | None:
-        """Take a free network of so many slots out; one at a time, so that it is never in two hands."""
-        others: list[BatchedNetwork] = []
-        found = None
-        with contextlib.suppress(IndexError):
-            while found is None:
-                network = self._free.pop()
-                if len(network.slots) == slots:
-                    found = network
-                else:
-                    others.append(network)
-        self._free.extend(reversed(others))
-        return found
-
-    def _scene(self, targets: int, tracker: Callable[..., Tracker]) -> Scene:
-        single = targets == 1
         return Scene(
             self._model,
             self._config,
             sta=self._sta,
-            single=single,
+            single=targets == 1,
             overlap=self._overlap,
-            tracker=tracker,
+            tracker=partial(GpuTracker, network=self._network(targets)) if self._engine else fast_tracker,
             quality=self._quality,
         )
 
-    def _network(self, slots: int, *, threads: bool = False) -> BatchedNetwork:
-        return BatchedNetwork(self._model, self._config, slots=slots, threads=threads)
+    def _network(self, targets: int) -> BatchedNetwork:
+        """The batch for videos of so many targets: a power of two of places."""
+        places = min(1 << (max(self._lanes, targets) - 1).bit_length(), MOST_PLACES)
+        with self._lock:
+            if places not in self._networks:
+                self._networks[places] = BatchedNetwork(self._model, self._config, places=places, engine=self._engine)
+            return self._networks[places]

@@ -108,7 +108,10 @@ class Scene:
             self.trackers[object_id] = tracker
         results = dict(sorted(results.items()))
         self.trackers = dict(sorted(self.trackers.items()))
-        return {key: Pending.of(frame) for key, frame in self._merge(results, prompts).items()}
+        if not results:
+            return {}
+        merged = next(iter(self.trackers.values())).on_device(lambda: self._merge(results, prompts))
+        return {key: Pending.of(frame) for key, frame in merged.items()}
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         """Return what each prompt says of its own frame, as if it were alone; the scene stays as it is.
@@ -118,11 +121,12 @@ class Scene:
             prompts: object id → prompt; their masks may overlap.
         """
         tracker = self._new_tracker()
-        frames = {}
-        for object_id, prompt in sorted(prompts.items()):
+
+        def read(prompt: Marking) -> TrackedFrame:
             result = tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
-            frames[object_id] = tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
-        return frames
+            return tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
+
+        return tracker.on_device(lambda: {object_id: read(prompt) for object_id, prompt in sorted(prompts.items())})
 
     def _smaller_on_top(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, Marking]:
         """Return the prompts of one frame with masks that do not overlap; a box whose mask is empty stays a box.
@@ -133,12 +137,14 @@ class Scene:
         if len(prompts) < 2:
             return prompts
         reader = self._new_tracker()
-        masks = {
-            object_id: prompt.mask
-            if prompt.mask is not None
-            else (reader.annotate_scores(image, box=prompt.box).scores > 0).cpu().numpy()
-            for object_id, prompt in prompts.items()
-        }
+
+        def read(prompt: Marking) -> NDArray[np.bool_]:
+            if prompt.mask is not None:
+                return prompt.mask
+            result = reader.annotate_scores(image, box=prompt.box)
+            return reader.on_device(lambda: (result.scores > 0).cpu().numpy())
+
+        masks = {object_id: read(prompt) for object_id, prompt in prompts.items()}
         kept = smaller_on_top({object_id: mask for object_id, mask in masks.items() if mask.any()})
         for object_id, mask in kept.items():
             if not mask.any():
@@ -168,8 +174,6 @@ class Scene:
 
     @torch.inference_mode()
     def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
-        if not results:
-            return {}
         labels, merged = soft_aggregation(torch.stack([result.scores for result in results.values()]))
         self._merged = dict(zip(results, merged, strict=True))
         masks, measures = measure_labels(labels, merged)
@@ -199,11 +203,15 @@ class Scene:
                 "targets": {object_id: tracker.snapshot() for object_id, tracker in self.trackers.items()},
                 "absent": sorted(self._absent),
                 "estimates": self._estimates.snapshot(),
-                "merged": {object_id: values.to("cpu", copy=True) for object_id, values in self._merged.items()},
+                "merged": self._moved_maps(self._merged, torch.device("cpu")),
             },
             content,
         )
         return content.getvalue()
+
+    def _moved_maps(self, maps: Mapping[int, Tensor], device: torch.device) -> dict[int, Tensor]:
+        tracker = self._new_tracker()
+        return tracker.on_device(lambda: {int(key): values.to(device, copy=True) for key, values in maps.items()})
 
     def restore(self, snapshot: bytes) -> None:
         """Put back the state of a scene with the same network and settings.
@@ -219,7 +227,7 @@ class Scene:
             if state["single"] != self.single:
                 raise CheckpointError("the state belongs to a scene of another kind (one target against several)")
             device = next(self.model.parameters()).device
-            self._merged = {int(key): values.to(device, copy=True) for key, values in state["merged"].items()}
+            self._merged = self._moved_maps(state["merged"], device)
             self._estimates.restore(state.get("estimates", {}))  # an earlier version's has none
             self._absent = set(state.get("absent", ()))
             self.trackers = {}

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from rts_batch.tracking.quality import signals_of
 from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.result import Pending, StepResult, centred_box, prompt_result, tight_box, tracked_frame
 from rts_batch.tracking.state import TrackerState
+
+T = TypeVar("T")
 
 
 class Tracker:
@@ -181,6 +183,10 @@ class Tracker:
     def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[Pending]:
         """`step` of several trackers that share a network, each as if it were alone, with the same next frame."""
         return [tracker.step_late(frame) for tracker in trackers]
+
+    def on_device(self, function: Callable[[], T]) -> T:
+        """Call something that uses tensors of the tracker's device, where that may be done."""
+        return function()
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as plain containers of CPU tensors and values."""

@@ -14,7 +14,7 @@ from rts_batch.config import QualityMap
 from rts_batch.errors import SettingsError
 from rts_batch.masks import Marking
 from rts_batch.tracking.fast import fast_tracker
-from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.tracking.quality import INPUTS, Signal, expected_iou, signals_of
 from rts_batch.tracking.scene import Scene

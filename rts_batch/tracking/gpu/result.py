@@ -52,7 +52,7 @@ class Reading:
         self._fallback = fallback
         self._arrived: torch.cuda.Event | None = None
         if numbers.device.type == "cuda":
-            self._arrived = torch.cuda.Event()
+            self._arrived = torch.cuda.Event(blocking=True)  # lanes wait in great numbers: none must spin
             self._arrived.record()
 
     def frame(self) -> TrackedFrame:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
-from rts_batch.tracking.gpu.batch import Slot
 from rts_batch.tracking.gpu.graphs import Stage
 from rts_batch.tracking.gpu.memory import DeviceMemory
+from rts_batch.tracking.gpu.network import Slot
 from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
@@ -35,15 +33,13 @@ class SlotSteps:
     memory: type[DeviceMemory] = DeviceMemory
 
     def __init__(self, slot: Slot, branches: Branches, image_size: tuple[int, int]) -> None:
-        network = slot.network
-        self.network = network
-        self.model, self.config = network.model, network.config
-        self.slot, self.image_size = slot, image_size
-        number, device = slot.number, network.device
-        self.crop, self.previous_mask = network.crops[number], network.previous_masks[number]
-        self.tau, self.kappa = network.tau[number : number + 1], network.kappa[number : number + 1]
-        self.x_s, self.x_c = network.segmentation_features[number], network.localisation_features[number]
-        self.score_map, self.logits = network.score_maps[number], network.logits[number]
+        self.network = slot.network
+        self.model, self.config, device = slot.network.model, slot.network.config, slot.network.device
+        self.image_size = image_size
+        self.crop, self.previous_mask = slot.crops[0], slot.previous_masks[0]
+        self.tau, self.kappa = slot.tau, slot.kappa
+        self.x_s, self.x_c = slot.segmentation_features[0], slot.localisation_features[0]
+        self.score_map, self.logits = slot.score_maps[0], slot.logits[0]
         self.grid = Grid(self.config.crop_size, image_size, device)
         self.state = DeviceState(self.grid, self.x_s)
         if slot.segmentation is None or slot.localisation is None:
@@ -68,18 +64,15 @@ class SlotSteps:
 
     def load(self, branches: Branches, state: TrackerState) -> None:
         """Take a tracker's state from the host."""
-        self.slot.catch_up()
         self.frame_number, self.has_previous = state.frame_number, state.region is not None
         self.state.load(state)
         self.segmentation.load(branches.segmentation.memory)
         self.localisation.load(branches.localisation.memory)
         self.tau.copy_(branches.segmentation.tau)
         self.kappa.copy_(branches.localisation.kappa)
-        self.slot.wait_for_caller()
 
     def save(self, branches: Branches, state: TrackerState) -> None:
         """Write it back."""
-        self.slot.catch_up()
         state.frame_number = self.frame_number
         if self.has_previous:
             self.state.save(state)
@@ -88,39 +81,30 @@ class SlotSteps:
         branches.segmentation.filters = self.tau.clone()
         branches.localisation.filters = self.kappa.clone()
 
-    def prepare(self, frame: NDArray[np.uint8], previous: Tensor | None) -> None:
-        """Learn from the last frame and cut the crop out of the next, `[H, W, 3] uint8`."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frame))
-        if self.network.device.type == "cuda":
-            pixels = pixels.pin_memory()
+    def prepare(self, frame: Tensor, previous: Tensor | None) -> None:
+        """Learn from the last frame and cut the crop out of the next, `[H, W, 3] uint8` of the host."""
         self.frame_number += 1
         forced = self.frame_number < self.config.dense_frames
         stores = self.has_previous and self.config.update_target_model
         due = stores and trains_on(self.frame_number, self.config)
+        self.frame.copy_(frame, non_blocking=True)
         if previous is not None:
-            self.slot.wait_for_caller()
-        with self.slot.issue():
-            self.frame.copy_(pixels, non_blocking=True)
-            if previous is not None:
-                self.state.previous.copy_(previous)
-            self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
+            self.state.previous.copy_(previous)
+        self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
         self.to_store = stores and not due  # which the network need not wait for
         self.has_previous = True
 
     def finish(self) -> Reading:
         """Read what the network found, and learn to localise from it."""
-        with self.slot.issue():
-            if self.to_store:
-                self._stage(self._store)()
-            self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
-            return Reading(
-                self.numbers, self.mask, self.signals, self.scores, fallback=self.config.localisation_fallback
-            )
+        if self.to_store:
+            self._stage(self._store)()
+        self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
+        return Reading(self.numbers, self.mask, self.signals, self.scores, fallback=self.config.localisation_fallback)
 
     def _stage(self, function: Callable[..., None], **arguments: bool) -> Stage:
         key = " ".join([function.__name__.strip("_"), *(name for name, given in arguments.items() if given)])
         if key not in self.stages:
-            self.stages[key] = Stage(lambda: function(**arguments), self.slot.stream, self.slot.pool)
+            self.stages[key] = Stage(lambda: function(**arguments), self.network.engine.pool)
         return self.stages[key]
 
     def _prepare(self, stores: bool, forced: bool, due: bool) -> None:

@@ -1,18 +1,18 @@
 """The tracker of CUDA devices: nothing that a step decides has to be known by the host before the next one.
 
-State lies in tensors (`state.py`, `memory.py`), the search region is looked up rather than cut out
-(`region.py`), and the network runs for all slots of a worker together (`batch.py`). What the host reads is one
-packed result a frame, when somebody looks at it.
+State lies in tensors (`state.py`, `memory.py`), the search region is looked up rather than cut out (`region.py`), and
+one thread does all that is done on the device (`engine.py`), for several targets at once (`network.py`). What the host
+reads is one packed result a frame, when somebody looks at it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from rts_batch.masks import Box, TrackedFrame
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import FastSegmentationBranch
-from rts_batch.tracking.gpu.batch import BatchedNetwork, Slot
+from rts_batch.tracking.gpu.engine import Step
+from rts_batch.tracking.gpu.network import BatchedNetwork, Slot
 from rts_batch.tracking.gpu.result import Reading
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.result import Pending, StepResult
@@ -43,13 +44,27 @@ def supports(config: TrackerConfig) -> bool:
     return config.rules == "code" and min(config.distractor_threshold, config.hard_negative_threshold) >= 1
 
 
+_T = TypeVar("_T")
+
+
+def _in_engine(method: Callable[..., _T]) -> Callable[..., _T]:
+    """Have a method of the tracker run in the engine's thread, after the frames that it has been brought."""
+
+    @functools.wraps(method)
+    def call(self: GpuTracker, *args: Any, **options: Any) -> _T:
+        return self.on_device(lambda: method(self, *args, **options))
+
+    return call
+
+
 class GpuTracker(Tracker):
     """Identical to the fast tracker but for rounding and for when a result can be read.
 
-    `start` and `correct` are the fast tracker's own; before them the state is taken back to the host.
+    `start` and `correct` are the fast tracker's own; before them the state is taken back to the host. From its first
+    step until it is garbage it has a slot of its network. It is for one thread at a time.
 
     Args:
-        network: the slots to run in; one of its own where absent.
+        network: shared with other trackers; one of its own where absent.
     """
 
     def __init__(
@@ -59,14 +74,12 @@ class GpuTracker(Tracker):
             raise SettingsError("these tracker settings need the host between frames; use fast_tracker")
         super().__init__(model, config, sta=sta, segmentation=GpuSegmentationBranch)
         self.network = network or BatchedNetwork(model, config)
+        self._slot: Slot | None = None
         self._steps: SlotSteps | None = None
         """Where the state is, unless the host has it."""
+        self._latest: Future[Reading] | None = None
 
-    @property
-    def state(self) -> TrackerState:
-        """The state as the host has it, and with it both branches; waits for the device."""
-        self._save()
-        return super().state
+    # What a lane asks for
 
     def step(self, frame: NDArray[np.uint8]) -> TrackedFrame:
         """`Tracker.step`; waits for the device."""
@@ -74,108 +87,98 @@ class GpuTracker(Tracker):
 
     def step_late(self, frame: NDArray[np.uint8]) -> Pending:
         """`Tracker.step_late`."""
-        return Pending(advance([(self, frame, None)])[0].frame)
+        coming = self._bring(frame)
+        return Pending(lambda: coming.result().frame())
 
     def step_scores(self, frame: NDArray[np.uint8], previous: Tensor | None = None) -> StepResult:
         """`Tracker.step_scores`; the scores are valid until the next step."""
-        return advance([(self, frame, previous)])[0].scores()
+        return self._bring(frame, previous).result().scores()
 
     @staticmethod
     def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[StepResult]:
-        """`Tracker.step_together`, as many at once as their network has slots."""
-        slots = len(_network_of(steps[0][0]).slots)
-        if len(steps) <= slots:
-            return [reading.scores() for reading in advance(steps)]
-        results: list[StepResult] = []
-        for begin in range(0, len(steps), slots):
-            # The next ones need the slots that these are in.
-            found = (reading.scores() for reading in advance(steps[begin : begin + slots]))
-            results += [dataclasses.replace(result, scores=result.scores.clone()) for result in found]
-        return results
+        """`Tracker.step_together`."""
+        coming = []
+        for tracker, frame, previous in steps:
+            assert isinstance(tracker, GpuTracker)
+            coming.append(tracker._bring(frame, previous))
+        return [reading.result().scores() for reading in coming]
 
-    @staticmethod
-    def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[Pending]:
-        """`Tracker.step_apart`, as many at once as their network has slots."""
-        slots = len(_network_of(trackers[0]).slots)
-        if len(trackers) <= slots:
-            return [Pending(reading.frame) for reading in advance([(tracker, frame, None) for tracker in trackers])]
-        found: list[Pending] = []
-        for begin in range(0, len(trackers), slots):
-            found += GpuTracker.step_apart(trackers[begin : begin + slots], frame)
-            for pending in found[begin:]:
-                pending.read()  # the next ones need the slots that these are in
-        return found
+    def _bring(self, frame: NDArray[np.uint8], previous: Tensor | None = None) -> Future[Reading]:
+        """Hand the engine a copy of the next frame."""
+        check_frame(frame, super().state.probabilities.shape)
+        pixels = torch.from_numpy(np.ascontiguousarray(frame))
+        step = Step(self, pixels.pin_memory() if self.device.type == "cuda" else pixels.clone(), previous)
+        self._latest = step.reading
+        self.network.engine.post(step)
+        return step.reading
 
+    def on_device(self, function: Callable[[], _T]) -> _T:
+        """`Tracker.on_device`."""
+        if not self.network.engine.here and self._latest is not None:
+            self._latest.result()
+            self._latest = None
+        return self.network.engine.call(function)
+
+    # In the engine's thread
+
+    start = _in_engine(Tracker.start)
+    correct = _in_engine(Tracker.correct)
+    annotate_scores = _in_engine(Tracker.annotate_scores)
+    snapshot = _in_engine(Tracker.snapshot)
+
+    @property
+    def state(self) -> TrackerState:
+        """The state as the host has it, and with it both branches; waits for the device."""
+        self.on_device(self._save)
+        return super().state
+
+    @_in_engine
     def start_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> StepResult:
-        with self.network.undisturbed(self):
-            self._steps = None
-            return super().start_scores(frame, mask=mask, box=box)
+        self._steps = None
+        return super().start_scores(frame, mask=mask, box=box)
 
+    @_in_engine
     def correct_scores(
         self, frame: NDArray[np.uint8], *, mask: NDArray[np.bool_] | None = None, box: Box | None = None
     ) -> StepResult:
-        with self.network.undisturbed(self):
-            self._leave_device()
-            return super().correct_scores(frame, mask=mask, box=box)
+        self._save()
+        self._steps = None
+        return super().correct_scores(frame, mask=mask, box=box)
 
-    def snapshot(self) -> dict[str, Any]:
-        with self.network.undisturbed(self):
-            return super().snapshot()
-
+    @_in_engine
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        with self.network.undisturbed(self):
-            self._steps = None
-            super().restore(snapshot)
+        self._steps = None
+        super().restore(snapshot)
 
-    @torch.inference_mode()
-    def leave(self) -> None:
-        """Take everything back to the host's objects, so that another target may have the slot."""
-        self._leave_device()
-        for branch in (self.segmentation, self.localisation):
-            branch.memory.slots = {name: values.clone() for name, values in branch.memory.slots.items()}
+    def prepare(self, frame: Tensor, previous: Tensor | None) -> Slot:
+        """See `engine.Target`."""
+        if self._slot is None:
+            self._slot = self.network.lease()
+            back = functools.partial(self.network.give_back, self._slot)
+            weakref.finalize(self, self.network.engine.post, back)
+        if self._steps is None:
+            state = super().state
+            size = (frame.shape[0], frame.shape[1])
+            slot = self._slot
+            self._steps = slot.steps_for(size, lambda: steps_class(self.device)(slot, self._branches, size))
+            self._steps.load(self._branches, state)
+        self._steps.prepare(frame, previous)
+        return self._slot
 
-    def enter(self, slot: Slot, frame: NDArray[np.uint8]) -> SlotSteps:
-        """Put the state into a slot, unless it is there."""
-        if self._steps is not None:
-            check_frame(frame, self._steps.image_size)
-            return self._steps
-        state = super().state
-        check_frame(frame, state.probabilities.shape)
-        size = (frame.shape[0], frame.shape[1])
-        self._steps = slot.steps_for(size, lambda: steps_class(slot.network.device)(slot, self._branches, size))
-        self._steps.load(self._branches, state)
-        return self._steps
+    def finish(self) -> Reading:
+        """See `engine.Target`."""
+        assert self._steps is not None
+        return self._steps.finish()
 
     @property
     def _branches(self) -> Branches:
         return Branches(self.segmentation, self.localisation)
 
-    @torch.inference_mode()
-    def _leave_device(self) -> None:
-        self._save()
-        self._steps = None
-
-    @torch.inference_mode()
     def _save(self) -> None:
         if self._steps is not None:
             self._steps.save(self._branches, super().state)
-
-
-@torch.inference_mode()
-def advance(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor | None]]) -> list[Reading]:
-    """Take the next frame of trackers of one `BatchedNetwork`, no more of them than it has slots."""
-    network = _network_of(steps[0][0])
-    with contextlib.ExitStack() as holding:
-        held = []
-        for tracker, frame, previous in steps:
-            assert isinstance(tracker, GpuTracker)
-            slot = holding.enter_context(network.holding(tracker))
-            held.append((slot, tracker.enter(slot, frame)))
-            held[-1][1].prepare(frame, previous)
-        with network.results_of([slot for slot, _ in held]):
-            return [stages.finish() for _, stages in held]
 
 
 @functools.cache
@@ -194,11 +197,6 @@ def steps_class(device: torch.device) -> type[SlotSteps]:
         else:
             return KernelSteps
     return SlotSteps
-
-
-def _network_of(tracker: Tracker) -> BatchedNetwork:
-    assert isinstance(tracker, GpuTracker)
-    return tracker.network
 
 
 class GpuSegmentationBranch(FastSegmentationBranch):

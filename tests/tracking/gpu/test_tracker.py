@@ -23,7 +23,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.tracking import region as crop
 from rts_batch.tracking.fast import FastSegmentationBranch, fast_tracker
 from rts_batch.tracking.gpu import region as device_crop
-from rts_batch.tracking.gpu.batch import BatchedNetwork
+from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.steps import SlotSteps
 from rts_batch.tracking.gpu.tracker import GpuTracker, steps_class, supports
 from rts_batch.tracking.opener import SceneOpener
@@ -150,7 +150,7 @@ def test_a_frame_read_late_is_the_frame_read_at_once(network: RTS) -> None:
 
 @pytest.mark.parametrize("lanes", [3, 2], ids=["a lane each", "one lane too few"])
 def test_targets_of_one_video_are_one_batch(network: RTS, lanes: int) -> None:
-    together = BatchedNetwork(network, SMALL, slots=lanes)
+    together = BatchedNetwork(network, SMALL, places=lanes)
     theirs = Scene(network, SMALL, single=False, tracker=fast_tracker)
     ours = Scene(network, SMALL, single=False, tracker=lambda *args, **kw: GpuTracker(*args, network=together, **kw))
     moved = np.roll(FRAMES[0][1], 30, axis=1)
@@ -170,7 +170,7 @@ def test_targets_of_one_video_are_one_batch(network: RTS, lanes: int) -> None:
 
 @pytest.mark.parametrize("lanes", [3, 2], ids=["a lane each", "one lane too few"])
 def test_targets_that_may_overlap_are_one_batch(network: RTS, lanes: int) -> None:
-    together = BatchedNetwork(network, SMALL, slots=lanes)
+    together = BatchedNetwork(network, SMALL, places=lanes)
 
     def tracker(*args: Any, **options: Any) -> GpuTracker:
         return GpuTracker(*args, network=together, **options)
@@ -204,7 +204,7 @@ def test_a_lanes_result_does_not_depend_on_the_others(network: RTS) -> None:
         results[shift] = [start(tracker, shift)]
         results[shift] += [tracker.step(moved(index, shift)[0]).mask for index in range(1, frames)]
 
-    lanes = BatchedNetwork(network, SMALL, slots=3)
+    lanes = BatchedNetwork(network, SMALL, places=3)
     lengths = {0: 8, 15: 4, 40: 6, 70: 8, 90: 4}
     alone: dict[int, list[np.ndarray]] = {}
     for shift, frames in lengths.items():
@@ -233,7 +233,7 @@ def test_a_lanes_result_does_not_depend_on_the_others(network: RTS) -> None:
 
 
 def test_a_network_that_fails_for_one_thread_runs_for_the_others(network: RTS, monkeypatch) -> None:
-    lanes, alone = BatchedNetwork(network, SMALL, slots=2), GpuTracker(network, SMALL)
+    lanes, alone = BatchedNetwork(network, SMALL, places=2), GpuTracker(network, SMALL)
     trackers = [GpuTracker(network, SMALL, network=lanes) for _ in range(2)]
     for tracker, shift in zip((*trackers, alone), (0, 40, 40), strict=True):
         frame, mask = moved(0, shift)
@@ -293,20 +293,23 @@ def test_the_opener_takes_the_tracker_that_fits_the_device(network: RTS) -> None
     assert isinstance(several.trackers[1].segmentation, FastSegmentationBranch)
 
 
-def test_networks_of_several_targets_are_used_again(network: RTS, monkeypatch) -> None:
-    opener = SceneOpener(network, SMALL)
-    monkeypatch.setattr(opener, "_on_device", True)
-    used = []
-    for targets in (2, 2, 3, 4, 2):
-        scene = opener.open(targets)
-        masks = {key: np.roll(FRAMES[0][1], 20 * key, axis=1) for key in range(targets)}
-        scene.step(FRAMES[0][0], {key: Marking(mask=mask) for key, mask in masks.items()})
-        used.append(scene.trackers[0].network)
-        assert len(used[-1].slots) == targets
-        del scene
-        gc.collect()
-    assert used[0] is used[1]
-    assert used[0] is not used[4], "only the latest are kept"
+@pytest.mark.parametrize(("lanes", "places"), [(1, [1, 2, 4, 8, 8]), (3, [4, 4, 4, 8, 8]), (16, [8] * 5)])
+def test_a_batchs_places_depend_on_lanes_and_targets_alone(
+    network: RTS, lanes: int, places: list[int], monkeypatch
+) -> None:
+    opener = SceneOpener(network, SMALL, lanes=lanes)
+    made = []
+
+    class Counted:
+        def __init__(self, model: RTS, config: TrackerConfig, *, places: int, engine: Any) -> None:
+            made.append(places)
+            self.places = places
+
+    monkeypatch.setattr("rts_batch.tracking.opener.BatchedNetwork", Counted)
+    monkeypatch.setattr(opener, "_networks", {})
+    for _ in range(2):
+        assert [opener._network(targets).places for targets in (1, 2, 3, 5, 20)] == places
+    assert made == sorted(set(places))
 
 
 def test_the_fast_tracker_goes_on_from_what_a_gpu_left(network: RTS) -> None:
@@ -332,7 +335,7 @@ def test_a_frame_that_was_read_holds_nothing_of_the_device(network: RTS) -> None
     assert frame.score == 0.5
     assert coming.read() is coming.read()
     scores = weakref.ref(tracker._steps)
-    tracker.network.slots[0]._steps.clear()
+    tracker._slot._steps.clear()
     del tracker
     gc.collect()
     assert scores() is None

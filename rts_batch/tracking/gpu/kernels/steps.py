@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rts_batch.tracking.gpu.batch import Slot
 from rts_batch.tracking.gpu.kernels import common as kernels
 from rts_batch.tracking.gpu.kernels import judge as kernels_judge
 from rts_batch.tracking.gpu.kernels import search as kernels_search
 from rts_batch.tracking.gpu.kernels.common import TILE_COLUMNS, TILE_ROWS, launch
 from rts_batch.tracking.gpu.memory import DeviceMemory
+from rts_batch.tracking.gpu.network import Slot
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN

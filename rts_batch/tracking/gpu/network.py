@@ -1,0 +1,133 @@
+"""The network for several targets as one batch, and the slots in which targets have their state on the device.
+
+A batch always has the same places, and what lies in the others does not matter to a target, so its masks depend on
+nothing but its own video. All of this is used in the engine's thread only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from rts_batch.config import TrackerConfig
+from rts_batch.model.rts import RTS
+from rts_batch.tracking.gpu.engine import Engine
+from rts_batch.tracking.gpu.graphs import Stage
+from rts_batch.tracking.gpu.memory import DeviceMemory
+
+SLOTS_KEPT = 16
+"""With all that they hold on the device, for later targets."""
+
+SIZES_KEPT = 4
+"""Image sizes whose graphs a slot keeps."""
+
+_Steps = TypeVar("_Steps")
+
+
+class BatchedNetwork:
+    """The network for as many targets at once as it has places.
+
+    Args:
+        model: the network, in eval mode.
+        config: the procedure.
+        places: of a batch.
+        engine: in whose thread it runs; one of its own where absent.
+    """
+
+    def __init__(self, model: RTS, config: TrackerConfig, *, places: int = 1, engine: Engine | None = None) -> None:
+        self.model = model
+        self.config = config
+        self.places = places
+        self.device = next(model.parameters()).device
+        self.engine = engine or Engine(self.device)
+        self._free: list[Slot] = []
+        self.engine.call(self._build)
+
+    def _build(self) -> None:
+        model, config, places = self.model, self.config, self.places
+        height, width = config.crop_size
+        kernel = model.config.localisation_filter_size
+        crops = torch.zeros(places, 3, height, width, device=self.device)
+        previous_masks = torch.zeros(places, height, width, device=self.device)
+        tau = torch.zeros(places, *model.target_model.filter_shape, device=self.device)
+        kappa = torch.zeros(places, 1, model.config.feature_dim, kernel, kernel, device=self.device)
+        self.inputs = (crops, previous_masks, tau, kappa)
+        self.outputs = self._forward()  # which says what shapes come out
+        self.stage = Stage(self._run, self.engine.pool)
+        if self.engine.pool is not None:
+            for _ in range(2):  # captured while the device has nothing else to do
+                self.stage()
+
+    def _forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        model = self.model
+        crops, previous_masks, tau, kappa = self.inputs
+        found = model.extract(crops)
+        score_maps = model.localise(found.localisation[None], kappa)
+        logits = model.segment(
+            found.segmentation[None],
+            found.maps,
+            tau,
+            score_maps if self.config.localisation_conditioning else None,
+            previous_mask=previous_masks[None] if model.config.previous_mask else None,
+        )
+        return found.segmentation, found.localisation, score_maps[0], logits[0]
+
+    def _run(self) -> None:
+        for own, values in zip(self.outputs, self._forward(), strict=True):
+            own.copy_(values)
+
+    def run(self, slots: Sequence[Slot]) -> Callable[[], bool]:
+        """Run it for slots that are prepared, no more than there are places; return what says whether that is done."""
+        places = [(slot, place) for place, slot in enumerate(slots)]
+        torch._foreach_copy_(
+            [values[place] for _, place in places for values in self.inputs],
+            [values[0] for slot, _ in places for values in slot.inputs],
+        )
+        self.stage()
+        torch._foreach_copy_(
+            [values[0] for slot, _ in places for values in slot.outputs],
+            [values[place] for _, place in places for values in self.outputs],
+        )
+        return torch.cuda.current_stream().record_event().query if self.device.type == "cuda" else _at_once
+
+    def lease(self) -> Slot:
+        """Return a slot that nobody has, until it is given back."""
+        return self._free.pop() if self._free else Slot(self)
+
+    def give_back(self, slot: Slot) -> None:
+        if len(self._free) < SLOTS_KEPT:
+            self._free.append(slot)
+
+
+def _at_once() -> bool:
+    return True
+
+
+class Slot:
+    """Room for one target: what the network reads of it and writes for it, and its memories.
+
+    Tensors are those of one place of the network, with a first axis of 1.
+    """
+
+    def __init__(self, network: BatchedNetwork) -> None:
+        self.network = network
+        self.inputs = tuple(torch.zeros_like(values[:1]) for values in network.inputs)
+        self.crops, self.previous_masks, self.tau, self.kappa = self.inputs
+        self.outputs = tuple(torch.zeros_like(values[:1]) for values in network.outputs)
+        self.segmentation_features, self.localisation_features, self.score_maps, self.logits = self.outputs
+        self.segmentation: DeviceMemory | None = None
+        self.localisation: DeviceMemory | None = None
+        self._steps: OrderedDict[tuple[int, int], object] = OrderedDict()
+
+    def steps_for(self, image_size: tuple[int, int], build: Callable[[], _Steps]) -> _Steps:
+        """Return the stages for images of a size."""
+        if image_size not in self._steps:
+            self._steps[image_size] = build()
+            while len(self._steps) > SIZES_KEPT:
+                self._steps.popitem(last=False)
+        self._steps.move_to_end(image_size)
+        return cast(_Steps, self._steps[image_size])
