@@ -73,7 +73,7 @@ class Driver:
             )
             workers = min(self.prepared.workers, len(self.plan.left))
             resources = {name: workers * amount for name, amount in self.settings.resources.items()}
-            cpus = workers * self.settings.cpus_per_worker
+            cpus = workers * self.prepared.cpus
             self.display.step("starting Ray" if local else f"connecting to the cluster at {self.settings.address}")
             with ray_session(self.settings.address, folder=scratch, cpus=cpus, resources=resources):
                 return self._run_pool(worker_settings, workers)
@@ -87,7 +87,7 @@ class Driver:
             most=workers,
             least=min(settings.min_workers, workers),
             lanes=self.prepared.lanes,
-            cpus=settings.cpus_per_worker,
+            cpus=self.prepared.cpus,
             gpus=settings.gpus_per_worker if self.prepared.tracker.device == "cuda" else 0,
             resources=settings.resources,
         )

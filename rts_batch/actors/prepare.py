@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rts_batch.actors.sizing import choose_size
+from rts_batch.actors.sizing import choose_cpus, choose_size
 from rts_batch.errors import ManifestError
 from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
@@ -31,6 +31,8 @@ class Prepared:
     workers: int
     threads: int
     lanes: int
+    cpus: float
+    """That are set aside for each worker."""
 
     @property
     def warnings(self) -> list[str]:
@@ -100,6 +102,7 @@ def prepare(manifest: Manifest, out: str, settings: RunSettings, *, scope: Scope
         workers=workers,
         threads=threads,
         lanes=lanes,
+        cpus=choose_cpus(settings, lanes),
     )
 
 

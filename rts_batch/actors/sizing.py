@@ -53,6 +53,15 @@ def choose_size(
     return workers, threads or max(1, min(cores // workers, MOST_THREADS))
 
 
+def choose_cpus(settings: RunSettings, lanes: int) -> float:
+    """Return the CPUs that are set aside for a worker.
+
+    A GPU that is shared by 16 lanes gives each some 50 frames a second of 480p; decoding these takes a quarter of a
+    core, and encoding, writing and the engine as much.
+    """
+    return settings.cpus_per_worker or float(-(-lanes // 2))
+
+
 def usable_memory() -> int:
     """Bytes of memory that are free here, a container's limit included."""
     free = 1 << 40

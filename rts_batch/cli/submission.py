@@ -111,6 +111,8 @@ class Submission:
                 "to_do": len(plan.left),
                 "changed": changed,
                 "targets": targets,
+                "lanes": prepared.lanes,
+                "cpus_per_worker": prepared.cpus,
                 "estimated_frames": frames,
                 "videos_of_unknown_length": unknown,
                 "rows_left_out": list(prepared.manifest.invalid),
@@ -122,6 +124,7 @@ class Submission:
         if changed:
             print(f"again    {len(changed)} that were done with other rows: {', '.join(changed)}")
         print(f"targets  {targets}")
+        print(f"workers  each tracks up to {prepared.lanes} at the same time and takes {prepared.cpus:g} CPUs")
         print(f"frames   about {frames}" + (f", and {unknown} videos of unknown length" if unknown else ""))
         print(f"weights  {prepared.tracker.weights}")
         print(f"out      {prepared.folder.uri}")

@@ -62,8 +62,11 @@ def submit(
         float, typer.Option(help="0.25 puts four workers on a GPU.", rich_help_panel=WORKERS)
     ] = 1.0,
     cpus_per_worker: Annotated[
-        float, typer.Option(help="CPUs that Ray sets aside for each worker.", rich_help_panel=WORKERS)
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="CPUs that Ray sets aside for each worker. [default: one for every two lanes]", rich_help_panel=WORKERS
+        ),
+    ] = None,
     resource: Annotated[
         list[str] | None,
         typer.Option(

@@ -48,8 +48,8 @@ class RunSettings:
     lanes: int | None = None
     """Videos that each worker tracks at the same time; None takes the run's own number, or 1 in a new run."""
     gpus_per_worker: float = 1.0
-    cpus_per_worker: float = 1.0
-    """What Ray sets aside for each worker; it does not limit its threads."""
+    cpus_per_worker: float | None = None
+    """What Ray sets aside for each worker, which does not limit its threads; None takes one for every two lanes."""
     resources: Mapping[str, float] = field(default_factory=dict)
     """Custom resources of the cluster that each worker takes."""
     stall_timeout: float = 600.0
@@ -65,7 +65,7 @@ class RunSettings:
             if value is not None and value < 1:
                 raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be at least 1")
         for name, amount in {"CPUs": self.cpus_per_worker, **self.resources}.items():
-            if amount <= 0 or (amount > 1 and amount % 1):
+            if amount is not None and (amount <= 0 or (amount > 1 and amount % 1)):
                 raise SettingsError(f"{name} per worker is {amount:g}; expected a share of one, or a whole number")
         if self.workers is not None and self.min_workers > self.workers:
             raise SettingsError(f"min workers is {self.min_workers}, more than the {self.workers} workers at most")

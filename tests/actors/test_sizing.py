@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rts_batch.actors.sizing import choose_size, usable_memory
+from rts_batch.actors.sizing import choose_cpus, choose_size, usable_memory
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.tracker import TrackerDescription
@@ -66,3 +66,9 @@ def test_a_run_keeps_its_threads_whatever_its_workers() -> None:
 
 def test_memory_is_known() -> None:
     assert 1 << 26 < usable_memory() < 1 << 50
+
+
+@pytest.mark.parametrize(("lanes", "cpus"), [(1, 1), (2, 1), (3, 2), (8, 4), (16, 8)])
+def test_cpus_follow_the_lanes_unless_told_otherwise(lanes: int, cpus: float) -> None:
+    assert choose_cpus(RunSettings(), lanes) == cpus
+    assert choose_cpus(RunSettings(cpus_per_worker=0.5), lanes) == 0.5

@@ -21,6 +21,7 @@ def test_a_plan_writes_nothing_and_counts(tmp_path: Path) -> None:
         assert outcome.exit_code == 0, outcome.output
         content = json.loads(outcome.stdout)
         assert (content["event"], content["to_do"], content["videos"], content["targets"]) == ("plan", 7, 40, 7)
+        assert (content["lanes"], content["cpus_per_worker"]) == (1, 1)
         assert (content["estimated_frames"], content["videos_of_unknown_length"]) == (70, 0)
     assert "40 to do, 0 of 40 done" in CliRunner().invoke(app, [*command, "--out", str(out), *STUB]).stdout
     assert not out.exists()

@@ -346,7 +346,7 @@ def test_a_run_keeps_its_lanes(clips: Path, tmp_path: Path) -> None:
         return look(str(tmp_path / "manifest.jsonl"), out, RunSettings(tracker=STUB[1], device="cpu", lanes=lanes))
 
     prepared, _ = look_with(4)
-    assert prepared.lanes == 4
+    assert (prepared.lanes, prepared.cpus) == (4, 2)
     prepared.folder.prepare(manifest, prepared.record)
     for lanes in (4, None):
         prepared, plan = look_with(lanes)
