@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from rts_batch.errors import PromptError, UsageError
 from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
+from rts_batch.manifest.boxes import fault, is_impossible
 from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.runs.settings import DeviceName, RunSettings
 from rts_batch.tracking.scene import Scene
@@ -218,8 +220,9 @@ def _check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: boo
         if not marking.mask.any():
             raise PromptError(f"{where}: the mask is empty")
     elif marking.box is not None:
-        x, y, w, h = marking.box
-        if w < 1 or h < 1 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            raise PromptError(f"{where}: the box {marking.box} lies outside the frame of {width}×{height}; x, y, w, h")
+        if not all(map(math.isfinite, marking.box)) or is_impossible(marking.box):
+            raise PromptError(f"{where}: the box {marking.box} is smaller than a pixel; x, y, w, h in pixels")
+        if wrong := fault(marking.box, (width, height)):
+            raise PromptError(f"{where}: the box {marking.box} {wrong}; the frame has {width}×{height} pixels")
         if not boxes:
             raise PromptError(f"{where}: these weights have no network that makes a mask of a box; give a mask")

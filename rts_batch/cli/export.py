@@ -47,6 +47,7 @@ def export(
     split: Annotated[
         str | None, typer.Option(help="Shares of train, val and test by whole videos, as 0.8,0.1,0.1 (yolo-seg).")
     ] = None,
+    polygons: Annotated[bool, typer.Option("--polygons", help="Masks as polygons in place of RLE (coco).")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the masks of a run as COCO, YouTube-VIS, DAVIS, YOLO, CVAT and so on."""
@@ -72,6 +73,7 @@ def export(
         extract_frames=frames == "extract",
         classes=None if classes is None else parse_classes(classes),
         split=None if split is None else parse_split(split),
+        polygons=polygons,
     )
     if as_json:
         print_json("summary", {"format": format, **exported.to_dict()})

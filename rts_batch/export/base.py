@@ -258,9 +258,14 @@ class ExportFormat(abc.ABC):
     has_parts: ClassVar[bool] = False
     """Whether the format divides videos into train, val and test (`--split`)."""
 
+    has_polygons: ClassVar[bool] = False
+    """Whether the format takes polygons as well (`--polygons`)."""
+
     def __init__(self, folder: Path, categories: Categories) -> None:
         self.folder = folder
         self.categories = categories
+        self.polygons = False
+        """Masks are written as polygons."""
         self.parts: Mapping[str, str] | None = None
         """Each video_id's part, where `--split` is given."""
         self.warnings: list[str] = []

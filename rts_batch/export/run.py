@@ -91,6 +91,7 @@ def export_run(
     extract_frames: bool = False,
     classes: Mapping[str, int] | None = None,
     split: Sequence[float] | None = None,
+    polygons: bool = False,
 ) -> Exported:
     """Write the masks of a run, or of a compacted folder, in another format.
 
@@ -102,6 +103,7 @@ def export_run(
         extract_frames: also writes the frames that the labels speak of, as JPEG, which needs the videos. A video that
             cannot be opened any more is left out and reported.
         classes: numbers of categories; the others get those that are free, from 1.
+        polygons: masks as polygons along their pixels' edges in place of RLE, for formats that take either.
         split: shares of train, val and, if any, test, by whole videos, for formats that divide them.
 
     Raises:
@@ -118,6 +120,8 @@ def export_run(
         raise UsageError(f"{format} refers to the videos themselves and holds no frames; those that do: {able}")
     if split is not None and not kind.has_parts:
         raise UsageError(f"{format} does not divide videos; those that do: {_names(lambda other: other.has_parts)}")
+    if polygons and not kind.has_polygons:
+        raise UsageError(f"{format} takes no polygons; those that do: {_names(lambda other: other.has_polygons)}")
     masks = read_masks(run_folder)
     exported = Exported(out)
     catalogue = Catalogue.of(masks)
@@ -126,6 +130,7 @@ def export_run(
         folder = stack.enter_context(staged_folder(out))
         export = kind(folder, Categories(catalogue.categories, classes))
         export.parts = None if split is None else split_videos(catalogue.video_ids, split)
+        export.polygons = polygons
         stack.enter_context(export.resources)
         unseen = {name for name in (row_filter or RowFilter()).objects or () if isinstance(name, str)}
         for video in masks:

@@ -74,8 +74,15 @@ def test_what_cannot_be_is_said(clip: Path, tracker: LoadedModel, tmp_path: Path
         rts_batch.track(clip, tracker=tracker)  # at once, not with the first frame
     with pytest.raises(UsageError, match="not both"):
         rts_batch.track(clip, box=BOX, prompts={0: {1: BOX}}, tracker=tracker)
-    with pytest.raises(PromptError, match=r"frame 0, object 1: the box .* lies outside the frame of 160×120"):
-        tracked(box=(400, 10, 20, 20))
+    for box, wrong in {
+        (400, 10, 20, 20): "lies outside the frame",
+        (-95, 10, 100, 20): "lies outside the frame but for 5% of it",
+        (0, 0, 400, 50): "is more than twice as large as the frame",
+        (0.1, 0.2, 0.3, 0.4): "is smaller than a pixel",
+        (10, 10, float("nan"), 20): "is smaller than a pixel",
+    }.items():
+        with pytest.raises(PromptError, match=rf"frame 0, object 1: the box .* {wrong}"):
+            tracked(box=box)
     with pytest.raises(PromptError, match=r"the mask is \[12, 16\], the frame is \[120, 160\]"):
         tracked(mask=np.ones((12, 16)))
     with pytest.raises(PromptError, match="no frame 40"):

@@ -272,3 +272,17 @@ def test_named_targets_are_named_beside_and_within_exports(name: Any, tmp_path: 
     if name in NAMED:
         (found,) = [file.read_text() for file in (tmp_path / "out").glob(NAMED[name])]
         assert "left rider &" in found
+
+
+def test_polygons_in_coco_are_the_same_masks(run: Path, tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+
+    export_run(str(run), str(tmp_path / "rle"), "coco")
+    command(run, "--format", "coco", "--out", tmp_path / "polygons", "--polygons")
+    rle, polygons = (COCO(tmp_path / name / "annotations" / "instances_default.json") for name in ("rle", "polygons"))
+    assert len(rle.anns) == len(polygons.anns) > 3
+    for key, annotation in polygons.anns.items():
+        assert isinstance(annotation["segmentation"], list)
+        assert np.array_equal(polygons.annToMask(annotation), rle.annToMask(rle.anns[key]))
+    message = command(run, "--format", "ytvis", "--out", tmp_path / "no", "--polygons", code=2)
+    assert "ytvis takes no polygons; those that do: coco" in message

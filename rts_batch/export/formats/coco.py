@@ -10,6 +10,7 @@ from pycocotools import mask as coco
 from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed, finite
 from rts_batch.export.json_lists import JsonLists
+from rts_batch.export.polygons import mask_polygons
 
 __all__ = ["Coco"]
 
@@ -19,6 +20,8 @@ FRAMES_OF_ONE: Final = 10_000_000
 
 class Coco(ExportFormat):
     """`annotations/instances_default.json`, images in `images/`. Frames on which no mask passes are not listed."""
+
+    has_polygons = True
 
     def __init__(self, folder: Path, categories: Categories) -> None:
         super().__init__(folder, categories)
@@ -58,7 +61,7 @@ class Coco(ExportFormat):
                     "image_id": image_id,
                     "video_id": number,
                     "category_id": numbers[row.object_id],
-                    "segmentation": segmentation,
+                    "segmentation": mask_polygons(row.mask()) if self.polygons else segmentation,
                     "bbox": coco.toBbox(segmentation).tolist(),
                     "area": row.area,
                     "iscrowd": 0,
