@@ -27,6 +27,9 @@ from rts_batch.tracking.gpu.result import Reading
 POLL_SECONDS = 0.0005
 """Between two looks at whether the device has run the network, while nobody brings a frame."""
 
+END_SECONDS = 5.0
+"""For the engine's thread to end; longer it is not waited for, as a call may hang."""
+
 T = TypeVar("T")
 
 
@@ -82,7 +85,7 @@ class Engine:
         arguments = (weakref.ref(self), self._messages, device)
         self._thread = threading.Thread(target=_work, args=arguments, name="engine", daemon=True)
         self._thread.start()
-        weakref.finalize(self, self._messages.put, None)
+        weakref.finalize(self, _end, self._messages, self._thread)  # also when the process ends
 
     @property
     def here(self) -> bool:
@@ -182,6 +185,13 @@ def _answer(answer: Future[T], function: Callable[[], T]) -> None:
         answer.set_exception(error)
     else:
         answer.set_result(result)
+
+
+def _end(messages: SimpleQueue[Step | Callable[[], None] | None], thread: threading.Thread) -> None:
+    """Stop the thread and wait for it: one that still ends while the interpreter is taken down can crash it."""
+    messages.put(None)
+    if thread is not threading.current_thread():
+        thread.join(END_SECONDS)
 
 
 def _work(

@@ -236,6 +236,16 @@ def test_an_engines_thread_ends_with_it() -> None:
     assert not thread.is_alive()
 
 
+def test_an_engines_thread_has_ended_when_the_process_does() -> None:
+    """One that ends while the interpreter is taken down can crash it."""
+    code = (
+        "import atexit; atexit.register(lambda: print(engine._thread.is_alive())); import torch;"
+        "from rts_batch.tracking.gpu.engine import Engine; engine = Engine(torch.device('cpu')); engine.call(int)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 # ---- rounds --------------------------------------------------------------------------------------------------------
 
 
