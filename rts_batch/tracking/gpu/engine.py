@@ -78,6 +78,8 @@ class Engine:
         self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         """Memory of all graphs: as they have one stream, no two of them run at once."""
         self._messages: SimpleQueue[Step | Callable[[], None] | None] = SimpleQueue()
+        self.ended = False
+        """It has been told to end, maybe while frames were waiting."""
         self._waiting: deque[Step] = deque()
         self._runs: deque[Callable[[], bool]] = deque()
         """Of the network, that may not be done; each says whether it is."""
@@ -126,7 +128,9 @@ class Engine:
     def _take(self, message: Step | Callable[[], None] | None) -> None:
         if isinstance(message, Step):
             self._waiting.append(message)
-        elif message is not None:
+        elif message is None:
+            self.ended = True
+        else:
             message()
 
     def _choose(self) -> list[Step]:
@@ -209,4 +213,6 @@ def _work(
             if alive is None:
                 return
             alive.serve(message)
+            if alive.ended:
+                return
             del alive, message  # nothing is held while it waits

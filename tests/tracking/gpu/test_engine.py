@@ -236,6 +236,20 @@ def test_an_engines_thread_ends_with_it() -> None:
     assert not thread.is_alive()
 
 
+def test_an_engine_that_is_told_to_end_while_a_frame_waits_ends_after_it() -> None:
+    network = Noted(places=2)
+    network.bring("a")
+    network.settle(1)
+    network.bring("b")
+    network.settle(1)
+    network.engine._messages.put(None)
+    time.sleep(0.02)
+    network.done[0] = True
+    network.engine._thread.join(5)
+    assert not network.engine._thread.is_alive()
+    assert network.runs == [["a"], ["b"]]
+
+
 def test_an_engines_thread_has_ended_when_the_process_does() -> None:
     """One that ends while the interpreter is taken down can crash it."""
     code = (
