@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('video,box\na.mp4,"1,2,nan,4"\n', "finite"),
         ('video,box,frame\na.mp4,"1,2,3,4",first\n', "line 2, column frame: 'first' is not a frame index"),
         ('video,box,frame\na.mp4,"1,2,3,4",-1\n', "line 2, column frame: '-1'"),
-        ('video,box,object_id\na.mp4,"1,2,3,4",x\n', "column object_id: 'x' is not an object id"),
+        ('video,box,object_id\na.mp4,"1,2,3,4",-1\n', "column object_id: '-1' is not an object id"),
         ('video,box\na.mp4,"1,2,3,4"\na.mp4,"1,2,3,4"\n', "line 3: the same video_id, object_id and frame as line 2"),
         ('video,video_id,box\na.mp4,v,"1,2,3,4"\nb.mp4,v,"1,2,3,4"\n', "line 2 has 'a.mp4' for the same video_id"),
         ('video,box,score\na.mp4,"1,2,3,4",1\n', "would clash with the results' own 'score'"),
