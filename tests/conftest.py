@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.object_store import s3, s3_server  # noqa: F401 - fixtures
@@ -13,6 +14,9 @@ from tests.support.places import shared_folder
 PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if PARALLEL:  # read when PyTorch is imported: the processes share the cores already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+hypothesis.settings.register_profile("rts-batch", deadline=None)  # a test fails for what it finds, not for its seconds
+hypothesis.settings.load_profile("rts-batch")
 
 
 @pytest.fixture(scope="session")

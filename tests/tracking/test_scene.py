@@ -44,6 +44,7 @@ def rectangle(x: int, y: int, w: int, h: int) -> NDArray[np.bool_]:
     return mask
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("second", [PART, WHOLE])
 def test_each_annotated_row_is_as_if_it_were_alone(trained: Any, second: tuple[float, ...]) -> None:
     prompts = {1: Marking(box=WHOLE), 2: Marking(box=second), 3: Marking(mask=rectangle(60, 60, 30, 30))}
@@ -110,6 +111,7 @@ def test_targets_that_may_overlap_are_tracked_each_as_if_it_were_alone(trained: 
     assert (found[1].mask & found[5].mask).sum() == found[1].area > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"single": True}, {}, {"overlap": "allow"}])
 def test_a_target_that_is_absent_is_not_looked_for_until_it_is_marked_again(
     trained: Any, options: dict[str, Any]

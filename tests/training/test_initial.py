@@ -95,6 +95,7 @@ def test_detectron_blobs(tmp_path: Path, protocol: int | None) -> None:
     assert_same_maps(model, backbone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prefix", ["", "module.backbone.body.", "feature_extractor."])
 def test_converted_state_dicts(tmp_path: Path, prefix: str) -> None:
     backbone = affine_backbone(1)

@@ -153,6 +153,7 @@ def test_damage_of_two_readings_is_put_together() -> None:
     assert Damage().merged(earlier) == earlier
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_at_most_one_interval(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

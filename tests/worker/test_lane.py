@@ -254,6 +254,7 @@ def test_a_lanes_own_exception_is_its_own_and_what_breaks_after_it_only_suspecte
     assert process.alive
 
 
+@pytest.mark.long
 def test_a_lack_of_memory_that_lanes_share_is_only_suspected(
     process: WorkerProcess, clips: Path, tmp_path: Path
 ) -> None:

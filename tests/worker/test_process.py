@@ -156,6 +156,7 @@ def test_a_video_that_comes_after_the_wish_to_leave_is_not_to_blame(
     assert not process.alive
 
 
+@pytest.mark.long
 def test_one_process_tracks_one_video_after_another(
     process: WorkerProcess, make_task: Callable[..., VideoTask], shared_process: dict[str, Any]
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_process_that_cannot_load_its_model_says_why(tmp_path: Path) -> None:
         WorkerProcess(worker_settings(tmp_path, "cannot-load"), stall_seconds=4)
 
 
+@pytest.mark.long
 def test_a_process_that_is_lost_while_it_starts_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_results_are_the_modules_and_stay_the_callers() -> None:
     assert torch.equal(results[1], kept), "a later call must not write into an earlier result"
 
 
+@pytest.mark.long
 def test_inputs_of_any_layout_are_read_as_they_are_meant() -> None:
     conv, compiled = part(Engine())
     x = torch.randn(1, 3, 16, 24).contiguous(memory_format=torch.channels_last)
@@ -90,6 +91,7 @@ def test_a_part_is_kept_for_the_next_process_by_weights_and_shape(tmp_path: Path
     assert torch.equal(part(engine)[1](x)[0], fresh), "a damaged one is made again"
 
 
+@pytest.mark.long
 def test_without_a_place_to_keep_parts_they_are_compiled_each_time(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     (tmp_path / "file").write_text("not a folder")

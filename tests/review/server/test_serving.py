@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import cv2
 import fsspec
 import numpy as np
+import pytest
 
 from rts_batch.masks import encode_rle
 from rts_batch.runs.corrections import CorrectionsBook
@@ -29,6 +30,7 @@ def ask(address: str, name: str, body: object = None, **values: object) -> bytes
         return bytes(answer.read())
 
 
+@pytest.mark.long
 def test_a_run_in_a_bucket_is_looked_at_and_corrected(tmp_path: Path, s3: str) -> None:
     local = disc_video(tmp_path, "clip", lost=range(10, 15))
     video = Video(local.video_id, f"{s3}/clip.mp4", local.masks, local.categories, local.first)

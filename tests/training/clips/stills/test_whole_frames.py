@@ -71,6 +71,7 @@ def test_a_training_clip_depends_on_its_generator_alone_and_fits_together(index:
             assert mask[y : y + h, x : x + w].sum() == mask.sum() if mask.any() else w < 0
 
 
+@pytest.mark.long
 def test_a_long_clip_shows_its_target_leave_and_return(index: Path) -> None:
     options = SceneOptions(in_place=0, distractors=1, occluder=0, absence=1, pace=0.2)
     clips = list(truth_clips(read_index(index), count=3, seed=1, frames=60, options=options))
