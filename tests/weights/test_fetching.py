@@ -25,6 +25,8 @@ from rts_batch.worker.rts import RtsFactory
 from tests.support.drive import Drive, drive_on_loopback
 from tests.support.places import REPOSITORY
 
+pytestmark = pytest.mark.long  # a checkpoint of rts50's size is written and read
+
 RTS50 = PUBLISHED["rts50"]
 
 
