@@ -36,7 +36,7 @@ QUIET = 0.1
 """Factor on the last layer of H_θ at the start, where it else drowns the mask encoding tenfold."""
 
 SMALL_REGION = (240, 416)
-"""Search regions (H, W) of the stages before the last of the tracker: the tracker's own take 1.6 times the time."""
+"""Search regions (H, W) of the stages before the last of the tracker: the tracker's own take longer."""
 
 BOX_NOISE = 0.02
 """Deviation of the sides of the boxes that the box head is trained with, relative to their size."""
