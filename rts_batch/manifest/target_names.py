@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count, filterfalse
 from typing import Any, Final
 
-__all__ = ["OBJECT_NAME", "Numbers", "number_names", "parse_object_id"]
+__all__ = ["OBJECT_NAME", "Numbers", "label_of", "number_names", "parse_object_id"]
 
 OBJECT_NAME: Final = "object_name"
 """The carried column that holds the names."""
@@ -29,6 +29,11 @@ def parse_object_id(value: Any) -> Any:
     if len(value) > _LONGEST or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise ValueError(f"a name has at most {_LONGEST} characters, and no control characters")
     return value
+
+
+def label_of(object_id: int, name: str | None) -> str:
+    """Return what a target is called: its name or, without one, its number."""
+    return str(object_id) if name is None else name
 
 
 def number_names(

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rts_batch.manifest.target_names import label_of
 from rts_batch.masks import STATES
 from rts_batch.runs.video_masks import VideoMasks
 
@@ -106,7 +107,7 @@ class TargetStatistics:
     @property
     def label(self) -> str:
         """The name or, without one, the number."""
-        return str(self.object_id) if self.name is None else self.name
+        return label_of(self.object_id, self.name)
 
     def to_dict(self) -> dict[str, Any]:
         stretches = [{"state": state, "first": first, "last": last} for state, first, last in self.stretches]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.file import MasksFile, VideoEntry
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row
-from rts_batch.manifest.target_names import OBJECT_NAME
+from rts_batch.manifest.target_names import OBJECT_NAME, label_of
 from rts_batch.runs.sources import VideoSources
 
 __all__ = ["FrameMasks", "Target", "VideoMasks"]
@@ -42,7 +42,7 @@ class Target:
     @property
     def label(self) -> str:
         """The name or, without one, the number."""
-        return str(self.object_id) if self.name is None else self.name
+        return label_of(self.object_id, self.name)
 
 
 @dataclass(frozen=True)
