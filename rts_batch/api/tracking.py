@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,20 +30,29 @@ from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest.boxes import fault, is_impossible
+from rts_batch.manifest.polygons import Ring, box_around, parse_rings
 from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.runs.settings import DeviceName, RunSettings
 from rts_batch.tracking.scene import Scene
+from rts_batch.worker.prompt_masks import filled
 from rts_batch.worker.rts import RtsFactory, RtsTracker
 from rts_batch.worker.tracker import TrackerDescription
 
-__all__ = ["Frames", "LoadedModel", "MaskedFrame", "Prompt", "load", "track"]
+__all__ = ["Frames", "LoadedModel", "MaskedFrame", "Polygon", "Prompt", "load", "track"]
 
-Prompt = Marking | Box | NDArray[Any]
-"""A box x, y, w, h in pixels, a mask `[H, W]` whose pixels above 0 are the target, or both as a `Marking`, which with
-neither says that the target is not in the picture until it is marked again."""
+Polygon = Sequence[float] | Sequence[Sequence[float]]
+"""x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
+
+Prompt = Marking | Box | NDArray[Any] | Polygon
+"""A box x, y, w, h in pixels, a mask `[H, W]` whose pixels above 0 are the target, a polygon, or a `Marking`: a box and
+a mask together, or neither, which says that the target is not in the picture until it is marked again."""
 
 Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
 """A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order."""
+
+
+_Given = Marking | list[Ring]
+"""A prompt; a polygon is filled when its frame is there."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ def track(
     *,
     box: Box | None = None,
     mask: NDArray[Any] | None = None,
+    polygon: Polygon | None = None,
     prompts: Mapping[int, Mapping[int, Prompt]] | None = None,
     tracker: LoadedModel | str = "rts-mini",
     start: int = 0,
@@ -130,30 +140,33 @@ def track(
         video: a path, a URI or frames; a file is decoded in a process of its own, frames are taken as they come.
         box: x, y, w, h in pixels of the only target, object 1, on frame `start`.
         mask: the same as a mask, `[H, W]`; with `box`, the mask wins.
-        prompts: in the place of both, frame index → object id → prompt; a later prompt corrects its target.
+        polygon: the same as a polygon, see `Polygon`.
+        prompts: in the place of these, frame index → object id → prompt; a later prompt corrects its target.
         tracker: what `load` has returned, or weights to load.
         start: the first frame to read.
         end: the one before which to stop; None is the video's end.
 
     Raises:
-        UsageError: no prompt is given, or both kinds are.
+        UsageError: no prompt is given, more than may be, or one that is none.
         PromptError: a prompt does not fit its frame, or its frame does not come.
         VideoError, StorageError: the video cannot be read.
     """
-    wanted = _prompts(box, mask, prompts, start)
+    wanted = _prompts(box, mask, polygon, prompts, start)
     model = load(tracker) if isinstance(tracker, str) else tracker
     return _track(video, wanted, model, start, end)
 
 
 def _track(
-    video: Frames, prompts: dict[int, dict[int, Marking]], model: LoadedModel, start: int, end: int | None
+    video: Frames, prompts: dict[int, dict[int, _Given]], model: LoadedModel, start: int, end: int | None
 ) -> Iterator[MaskedFrame]:
     scene = model.open(len({object_id for marked in prompts.values() for object_id in marked}))
     waiting = dict(prompts)
     for index, time, image in _frames(video, start, end):
-        marked = waiting.pop(index, {})
-        for object_id, marking in marked.items():
-            _check(marking, image, f"frame {index}, object {object_id}", boxes=model.takes_boxes)
+        marked = {}
+        for object_id, given in waiting.pop(index, {}).items():
+            where = f"frame {index}, object {object_id}"
+            marked[object_id] = _filled(given, image, where) if isinstance(given, list) else given
+            _check(marked[object_id], image, where, boxes=model.takes_boxes)
         if marked or scene.trackers:
             yield MaskedFrame(index, time, image, dict(scene.step(image, marked)))
     if waiting:
@@ -184,32 +197,57 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
 def _prompts(
     box: Box | None,
     mask: NDArray[Any] | None,
+    polygon: Polygon | None,
     prompts: Mapping[int, Mapping[int, Prompt]] | None,
     start: int,
-) -> dict[int, dict[int, Marking]]:
+) -> dict[int, dict[int, _Given]]:
+    marks = [mark for mark in (box, mask, polygon) if mark is not None]
     if prompts is None:
-        if box is None and mask is None:
-            raise UsageError("no target is marked; give box=(x, y, w, h), mask=… or prompts={frame: {object_id: …}}")
-        marking = Marking(mask=None if mask is None else np.asarray(mask) > 0, box=box)
-        return {start: {1: marking}}
-    if box is not None or mask is not None:
-        raise UsageError("give either prompts or a box or mask of the only target, not both")
+        if not marks:
+            raise UsageError(
+                "no target is marked; give box=(x, y, w, h), mask=…, polygon=… or prompts={frame: {object_id: …}}"
+            )
+        if polygon is not None:
+            if len(marks) > 1:
+                raise UsageError("give either a polygon or a box or mask of the only target, not both")
+            return {start: {1: _rings(polygon)}}
+        return {start: {1: Marking(mask=None if mask is None else np.asarray(mask) > 0, box=box)}}
+    if marks:
+        raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
     if not any(prompts.values()):
-        raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask or Marking}}")
+        raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask, polygon or Marking}}")
     return {
-        int(frame): {int(object_id): _marking(prompt) for object_id, prompt in marked.items()}
+        int(frame): {int(object_id): _given(prompt) for object_id, prompt in marked.items()}
         for frame, marked in prompts.items()
         if marked
     }
 
 
-def _marking(prompt: Prompt) -> Marking:
+def _given(prompt: Prompt) -> _Given:
     if isinstance(prompt, Marking):
         return prompt
     if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
         return Marking(mask=np.asarray(prompt) > 0)
-    x, y, w, h = map(float, prompt)
-    return Marking(box=(x, y, w, h))
+    if len(prompt) == 4 and not any(map(np.ndim, prompt)):
+        x, y, w, h = map(float, prompt)
+        return Marking(box=(x, y, w, h))
+    return _rings(prompt)
+
+
+def _rings(polygon: Polygon | NDArray[Any]) -> list[Ring]:
+    try:
+        return parse_rings(polygon.tolist() if isinstance(polygon, np.ndarray) else list(polygon))
+    except ValueError as error:
+        raise UsageError(f"neither a box nor a polygon: {error}") from error
+
+
+def _filled(rings: list[Ring], image: NDArray[np.uint8], where: str) -> Marking:
+    if is_impossible(box_around(rings)):
+        raise PromptError(f"{where}: the polygon is smaller than a pixel; x, y, x, y, … in pixels")
+    try:
+        return Marking(mask=filled(rings, (image.shape[1], image.shape[0])).mask)
+    except PromptError as error:
+        raise PromptError(f"{where}: the polygon cannot be used: {error}") from error
 
 
 def _check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: bool) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rts_batch.manifest.task import VideoTask
 from rts_batch.masks import Box
 
-__all__ = ["Size", "doubt", "doubts", "doubts_of_frames", "fault", "is_impossible", "nested_boxes"]
+__all__ = ["Size", "doubt", "doubts", "doubts_of_frames", "fault", "is_impossible", "nested_boxes", "part_outside"]
 
 Size = tuple[int, int]
 """Width and height of a frame in pixels."""
@@ -61,7 +61,7 @@ def is_impossible(box: Box) -> bool:
 def fault(box: Box, size: Size) -> str | None:
     """Say why a box cannot mark a target in a frame; None where it can."""
     _, _, w, h = box
-    visible = 1 - _outside(box, size)
+    visible = 1 - part_outside(box, size)
     if visible <= 0:
         return f"lies outside the frame{_otherwise(box, size)}"
     if w > 2 * size[0] or h > 2 * size[1]:
@@ -74,7 +74,7 @@ def fault(box: Box, size: Size) -> str | None:
 def doubt(box: Box, size: Size) -> str | None:
     """Say what is strange about a box that can be; None where nothing is."""
     x, y, w, h = box
-    outside = _outside(box, size)
+    outside = part_outside(box, size)
     if w * h * (1 - outside) >= WHOLE * size[0] * size[1]:
         return "covers the whole frame"
     past = max(-x, -y, x + w - size[0], y + h - size[1])
@@ -83,8 +83,8 @@ def doubt(box: Box, size: Size) -> str | None:
     return None
 
 
-def _outside(box: Box, size: Size) -> float:
-    """Return the part of a box that lies outside a frame."""
+def part_outside(box: Box, size: Size) -> float:
+    """Return the part of a box that lies outside a frame, from 0 to 1."""
     x, y, w, h = box
     inside = max(0.0, min(x + w, size[0]) - max(x, 0)) * max(0.0, min(y + h, size[1]) - max(y, 0))
     return 1 - inside / (w * h)

@@ -15,12 +15,12 @@ from rts_batch.errors import ManifestError
 from rts_batch.io.results.schema import RESULT_COLUMNS
 from rts_batch.io.storage import uris
 from rts_batch.manifest.formats import Problem, RawRows
-from rts_batch.manifest.marks import check_uri, parse_box, parse_mask
+from rts_batch.manifest.marks import check_uri, parse_box, parse_mask, parse_polygon
 from rts_batch.manifest.target_names import OBJECT_NAME, number_names, parse_object_id
 from rts_batch.manifest.task import Direction, PromptKind
 from rts_batch.masks import Box
 
-__all__ = ["CLASS_NAMES", "COLUMNS", "Columns", "check_columns", "number_targets"]
+__all__ = ["CLASS_NAMES", "COLUMNS", "WRITTEN_OTHERWISE", "Columns", "check_columns", "number_targets"]
 
 _MOST = 2**31 - 1
 _Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=8192)]
@@ -72,9 +72,15 @@ COLUMNS: Final[dict[str, _Column]] = {
         pa.string(),
         'a mask: write the path or URI of a PNG, or a COCO RLE as {"size": [height, width], "counts": "…"}',
     ),
+    "polygon": _Column(
+        Annotated[str, BeforeValidator(parse_polygon)], pa.string(), "a polygon: write x1 y1 x2 y2 … in pixels"
+    ),
     "category": _Column(_Text, pa.string(), "a name without control characters"),
 }
 """What a manifest may say; every further column is carried into the results."""
+
+WRITTEN_OTHERWISE: Final = ("box", "polygon")
+"""Columns that a normalised manifest lacks: it says the same by x, y, w, h and by `mask`."""
 
 
 @dataclass
@@ -105,7 +111,22 @@ def check_columns(raw: RawRows, uri: str) -> Columns:
     for name, values in raw.columns.items():
         if name not in COLUMNS:
             checked.extra_types[name], checked.extras[name] = _check_extra(name, values, raw, checked)
+    _take_polygons_as_masks(raw, checked)
     return checked
+
+
+def _take_polygons_as_masks(raw: RawRows, checked: Columns) -> None:
+    """Put the column `polygon` into `mask`, whose values may be polygons, too."""
+    masks = checked.known["mask"]
+    for row, polygon in enumerate(checked.known.pop("polygon")):
+        if polygon is None:
+            continue
+        if masks[row] is None:
+            masks[row] = polygon
+        else:
+            where = f"{raw.place} {raw.lines[row]}"
+            checked.problems.append(Problem(raw.lines[row], f"{where}: a mask and a polygon; give one of the two"))
+            checked.bad.add(row)
 
 
 def number_targets(columns: Columns, uri: str) -> list[str | None]:
@@ -130,7 +151,8 @@ _MEANT: Final = {
     "bbox": "to write 'bbox' as 'box' (x,y,w,h in pixels; for corners w is x2 - x1 and h is y2 - y1)",
     "xywh": "to write 'xywh' as 'box'",
     "xyxy": "to write 'xyxy' as 'box' (x,y,w,h in pixels: w is x2 - x1 and h is y2 - y1)",
-    "segmentation": "to write 'segmentation' as 'mask' (an RLE or an image)",
+    "segmentation": "to write 'segmentation' as 'mask' (an RLE or an image) or as 'polygon'",
+    **{name: f"to write {name!r} as 'polygon' (x1 y1 x2 y2 … in pixels)" for name in ("polygons", "points", "contour")},
     "rle": "to write 'rle' as 'mask'",
     "x1": "to write x1, y1, x2, y2 as x, y, w, h (w is x2 - x1 and h is y2 - y1)",
     "xmin": "to write xmin, ymin, xmax, ymax as x, y, w, h (w is xmax - xmin and h is ymax - ymin)",
@@ -163,18 +185,18 @@ def _check_names(raw: RawRows, uri: str) -> None:
     if "video" not in raw.columns and raw.lines:
         comment = f" (line {raw.comments[0]} begins with # and counts as a comment)" if raw.comments else ""
         raise ManifestError(f"{uri} has no column 'video'; its columns are {', '.join(raw.columns)}{comment}")
-    if raw.lines and not {"box", "mask", "x"} & set(raw.columns):
+    if raw.lines and not {"box", "mask", "polygon", "x"} & set(raw.columns):
         asked = next(
             (f"; did you mean {_MEANT[likely]}?" for name in raw.columns if (likely := _likely(name)) in _MEANT), ""
         )
         raise ManifestError(
-            f"{uri} marks no target: it needs a column 'box' or 'mask', or the columns x, y, w and h{asked}"
+            f"{uri} marks no target: it needs a column 'box', 'mask' or 'polygon', or the columns x, y, w and h{asked}"
         )
 
 
 def _check_column(name: str, column: _Column, values: list[Any], raw: RawRows, checked: Columns) -> list[Any]:
     report = _reporter(name, values, raw, checked)
-    if name not in ("box", "mask") and bool in set(map(type, values)):  # pydantic takes True for 1
+    if name not in ("box", "mask", "polygon") and bool in set(map(type, values)):  # pydantic takes True for 1
         for row, value in enumerate(values):
             if isinstance(value, bool):
                 report(row, f"is not {column.expected}")

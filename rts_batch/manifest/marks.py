@@ -8,24 +8,20 @@ import re
 from typing import Any, Final
 
 import numpy as np
-from pycocotools import mask as coco
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.storage import uris
+from rts_batch.manifest.boxes import is_impossible
 from rts_batch.manifest.formats import not_json
+from rts_batch.manifest.polygons import box_around, fill_rings, parse_rings
 from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
 
-__all__ = ["check_uri", "parse_box", "parse_mask", "rle_of"]
+__all__ = ["check_uri", "drawing_of", "parse_box", "parse_mask", "parse_polygon"]
 
 _POLYGON: Final = re.compile(r"[\[(][-+\[\](){}\d.,e\s]+[\])]|\[\s*\{.*\}\s*\]|(multi)?polygon\s*\(.*\)", re.I | re.S)
 """A list of numbers or of objects, in JSON or as Python prints it, and well-known text."""
 
-POLYGON: Final = (
-    'a list of points, a polygon perhaps, has no size: write {"size": [height, width], "polygons": [[x, y, x, y, …]]}'
-)
-
-FARTHEST: Final = 100_000.0
-"""Pixels from the picture's corner; filling a polygon takes memory for each pixel of its outline."""
+POLYGON: Final = "a list of points is no mask; if it is a polygon, write it in the column polygon"
 
 
 def parse_box(value: Any) -> Box:
@@ -55,7 +51,10 @@ def check_uri(value: str) -> str:
 
 
 def parse_mask(value: Any) -> str:
-    """Return a path or URI as it is, an RLE or filled polygons as canonical JSON of an RLE."""
+    """Return a path or URI as it is, an RLE as canonical JSON.
+
+    Polygons with the size of their frame become an RLE; without it they stay what they are.
+    """
     if isinstance(value, str) and not value.startswith("{"):
         if _POLYGON.fullmatch(value):
             raise ValueError(POLYGON)
@@ -63,16 +62,18 @@ def parse_mask(value: Any) -> str:
     if isinstance(value, list | tuple):
         raise ValueError(POLYGON)
     try:
-        rle = json.loads(value) if isinstance(value, str) else value
+        drawing = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
         raise ValueError(not_json(value, error)) from None
-    if not isinstance(rle, dict) or set(rle) not in ({"size", "counts"}, {"size", "polygons"}):
+    if isinstance(drawing, dict) and set(drawing) == {"polygons"}:
+        return parse_polygon(drawing["polygons"])
+    if not isinstance(drawing, dict) or set(drawing) not in ({"size", "counts"}, {"size", "polygons"}):
         raise ValueError("an RLE has exactly the keys size and counts, polygons have size and polygons")
-    height, width = _parse_size(rle["size"])
-    if "polygons" in rle:
-        code = _fill(rle["polygons"], height, width)
+    height, width = _parse_size(drawing["size"])
+    if "polygons" in drawing:
+        code = fill_rings(parse_rings(drawing["polygons"]), height, width)
     else:
-        code = _parse_counts(rle["counts"], height, width)
+        code = _parse_counts(drawing["counts"], height, width)
     try:
         runs = parse_rle(code, height, width)
     except ResultsError as error:
@@ -80,6 +81,18 @@ def parse_mask(value: Any) -> str:
     if not runs[1::2].any():
         raise ValueError("the mask is empty")
     return json.dumps({"size": [height, width], "counts": code.decode("ascii")}, separators=(",", ":"))
+
+
+def parse_polygon(value: Any) -> str:
+    """Return polygons, which are filled when the frame's size is known, as canonical JSON of a `mask`."""
+    rings = parse_rings(value)
+    if is_impossible(box := box_around(rings)):
+        raise ValueError(
+            f"it is {box[2]:g} wide and {box[3]:g} high, less than a pixel; multiply fractions by the frame's width "
+            "and height"
+        )
+    written = [[int(number) if number.is_integer() else number for number in ring] for ring in rings]
+    return json.dumps({"polygons": written}, separators=(",", ":"))
 
 
 def _parse_size(size: Any) -> tuple[int, int]:
@@ -106,33 +119,13 @@ def _parse_counts(counts: Any, height: int, width: int) -> bytes:
     return compress_runs(np.array(counts, np.int64), height, width)
 
 
-def _fill(polygons: Any, height: int, width: int) -> bytes:
-    """Fill polygons as pycocotools does, and unite them; return compressed counts."""
-    flat = isinstance(polygons, list) and polygons and not isinstance(polygons[0], list)
-    outlines = [polygons] if flat else polygons
-    if not isinstance(outlines, list) or not all(_is_outline(outline) for outline in outlines) or not outlines:
-        raise ValueError("each of its polygons must be [x, y, x, y, …] with three points or more, in pixels")
-    merged = coco.merge(coco.frPyObjects([list(map(float, outline)) for outline in outlines], height, width))
-    code: bytes = merged["counts"]
-    return code
-
-
-def _is_outline(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) >= 6
-        and len(value) % 2 == 0
-        and all(type(number) in (int, float) and abs(number) <= FARTHEST for number in value)
-    )
-
-
 def _is_whole(value: Any) -> bool:
     return type(value) is int or (type(value) is float and value.is_integer())
 
 
-def rle_of(mask: str | None) -> dict[str, Any] | None:
-    """The RLE that a checked `mask` value holds, None where it is a path or URI."""
+def drawing_of(mask: str | None) -> dict[str, Any] | None:
+    """What a checked `mask` value draws itself: an RLE, or `polygons`; None where it is a path or URI."""
     if mask is None or not mask.startswith("{"):
         return None
-    rle: dict[str, Any] = json.loads(mask)
-    return rle
+    drawing: dict[str, Any] = json.loads(mask)
+    return drawing

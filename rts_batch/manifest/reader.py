@@ -14,9 +14,9 @@ from rts_batch.errors import ManifestError
 from rts_batch.io.results.schema import EXTRA_TYPES
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.boxes import doubts, is_impossible
-from rts_batch.manifest.columns import CLASS_NAMES, COLUMNS, Columns, check_columns, number_targets
+from rts_batch.manifest.columns import CLASS_NAMES, COLUMNS, WRITTEN_OTHERWISE, Columns, check_columns, number_targets
 from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
-from rts_batch.manifest.marks import rle_of
+from rts_batch.manifest.marks import drawing_of
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
 
 __all__ = ["read_manifest"]
@@ -160,7 +160,7 @@ class _Checks:
         elif missing and len(missing) < 4:
             yield f"a box without {', '.join(missing)}; fill x, y, w and h or none of them"
         elif missing and known["mask"][row] is None:
-            yield "no target is marked; fill box (x,y,w,h in pixels) or mask"
+            yield "no target is marked; fill box (x,y,w,h in pixels), mask or polygon"
         elif not missing and known["mask"][row] is None:
             x, y, w, h = (known[name][row] for name in "xywh")
             if is_impossible((x, y, w, h)):
@@ -173,7 +173,7 @@ class _Checks:
         """An image of several targets numbers them; a name says nothing about which it is."""
         known = self.known
         mask = known["mask"][row]
-        if mask is None or rle_of(mask) is not None:
+        if mask is None or drawing_of(mask) is not None:
             return
         first = first_of_image.setdefault((known["video_id"][row], mask), row)
         if known["object_id"][first] != known["object_id"][row] and (self.named[row] or self.named[first]):
@@ -246,20 +246,21 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
 
 def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:
     frame, time, x, y, w, h, mask, kind = fields
-    rle = rle_of(mask)
+    drawing = drawing_of(mask)
     return Prompt(
         frame=frame,
         time=time,
         box=(x, y, w, h) if mask is None and kind != "absent" else None,
-        mask_uri=uris.resolve(mask, folder) if mask is not None and rle is None else None,
-        mask_rle=rle,
+        mask_uri=uris.resolve(mask, folder) if mask is not None and drawing is None else None,
+        mask_rle=drawing if drawing and "counts" in drawing else None,
+        polygons=drawing.get("polygons") if drawing else None,
         kind=kind,
         line=line,
     )
 
 
 def _table(columns: Columns, rows: Sequence[int], folder: str) -> pa.Table:
-    types = {name: column.type for name, column in COLUMNS.items() if name != "box"}
+    types = {name: column.type for name, column in COLUMNS.items() if name not in WRITTEN_OTHERWISE}
     types |= {name: EXTRA_TYPES[kind] for name, kind in columns.extra_types.items()}
     values = {**columns.known, **columns.extras}
     arrays = {name: pa.array([values[name][row] for row in rows], kind) for name, kind in types.items()}

@@ -28,7 +28,7 @@ NAME_CHARACTERS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A target marked on one frame, by exactly one of `box`, `mask_uri` and `mask_rle`; `absent` by none of them."""
+    """A target marked on one frame, by exactly one of `box`, `mask_uri`, `mask_rle`, `polygons`; `absent` by none."""
 
     frame: int | None
     """Index of the frame, counted from the video's first; None where `time` says it."""
@@ -38,6 +38,8 @@ class Prompt:
     mask_uri: str | None
     mask_rle: dict[str, Any] | None
     """`{"size": [height, width], "counts": str}`, checked: decode_rle takes it."""
+    polygons: list[list[float]] | None = None
+    """Each x, y, x, y, … in pixels, checked; together they are the target (`polygons.fill_rings`)."""
     kind: PromptKind = "correct"
     line: int = field(default=0, compare=False)
     """Where the manifest says so: the line of a text file, the row (from 1) of a Parquet file."""

@@ -18,7 +18,7 @@ from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.manifest.columns import COLUMNS
 from rts_batch.manifest.formats import FOLDER_KEY
-from rts_batch.manifest.marks import rle_of
+from rts_batch.manifest.marks import drawing_of
 from rts_batch.manifest.target_names import OBJECT_NAME, Numbers
 from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RunPaths, shards_among
@@ -132,7 +132,7 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str) -> pa.Table:
     for row in rows:
         video, target = videos[row["video_id"]], targets.get(target_of(row), {})
         mask = row.get("mask")
-        if mask is not None and rle_of(mask) is None:
+        if mask is not None and drawing_of(mask) is None:
             mask = uris.resolve(mask, folder)
         kept[place_of(row)] = {
             **{name: target.get(name, row.get(name) if name == OBJECT_NAME else None) for name in extras},

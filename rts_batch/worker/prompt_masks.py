@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from rts_batch.errors import PromptError, ResultsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Prompt, VideoTask
+from rts_batch.manifest.boxes import LEAST_VISIBLE, OUTSIDE, Size, part_outside
+from rts_batch.manifest.polygons import Ring, box_around, fill_rings
 from rts_batch.masks import decode_rle
 from rts_batch.worker.mask_images import MaskImage, open_mask_image
 from rts_batch.worker.mask_rules import ImageUse, MaskReading, read_mask_image
 
-__all__ = ["PromptMasks"]
+__all__ = ["PromptMasks", "filled"]
 
 
 class PromptMasks:
@@ -22,9 +25,11 @@ class PromptMasks:
 
     Args:
         task: the video with all rows that say anything of its images.
+        frame: its width and height, in which polygons are filled.
     """
 
-    def __init__(self, task: VideoTask) -> None:
+    def __init__(self, task: VideoTask, frame: Size) -> None:
+        self._frame = frame
         self._last: tuple[str, MaskImage] | None = None
         """The image read last: the next target's is most often the same."""
         self._targets = frozenset(target.object_id for target in task.targets)
@@ -37,7 +42,9 @@ class PromptMasks:
                     self._on_frame[prompt.frame, prompt.time][target.object_id] = prompt.mask_uri
 
     def size(self, prompt: Prompt) -> tuple[int, int]:
-        """Return height and width of a prompt's mask; raises as `read` does."""
+        """Return height and width of a prompt's mask, of polygons the frame's; raises as `read` does."""
+        if prompt.polygons is not None:
+            return self._frame[1], self._frame[0]
         if prompt.mask_rle is not None:
             height, width = prompt.mask_rle["size"]
             return height, width
@@ -51,6 +58,8 @@ class PromptMasks:
             PromptError: what is there is not a mask, or not clearly this target's.
             StorageError: the image cannot be fetched.
         """
+        if prompt.polygons is not None:
+            return filled(prompt.polygons, self._frame)
         if prompt.mask_rle is not None:
             height, width = prompt.mask_rle["size"]
             return MaskReading(_of_rle(prompt.mask_rle["counts"], height, width), "its RLE", usual=True)
@@ -77,6 +86,28 @@ class PromptMasks:
             others=self._targets - {object_id},
             apart=len(images) > 1 and all(len(self._users[image]) == 1 for image in images.values()),
         )
+
+
+def filled(rings: Sequence[Ring], frame: Size) -> MaskReading:
+    """Return what polygons cover of a frame of a width and height.
+
+    Raises:
+        PromptError: they lie outside, or cover no pixel.
+    """
+    width, height = frame
+    x, y, w, h = around = box_around(rings)
+    where = f"from {x:g} to {x + w:g} across and from {y:g} to {y + h:g} down in a frame of {width}×{height} pixels"
+    past = part_outside(around, frame)
+    if past > 1 - LEAST_VISIBLE:
+        but = "" if past >= 1 else f" but for {1 - past:.0%} of it"
+        raise PromptError(f"it lies outside the frame{but}: {where}; is it of a picture of another size?")
+    mask = decode_rle(fill_rings(rings, height, width), height, width)
+    if not mask.any():
+        raise PromptError(f"it covers no pixel: {where}; look at its points")
+    if past > OUTSIDE:
+        rule = f"a polygon with {past:.0%} outside the frame: {where}; is it of a picture of another size?"
+        return MaskReading(mask, rule)
+    return MaskReading(mask, "its polygon", usual=True)
 
 
 def _of_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:

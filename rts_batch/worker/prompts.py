@@ -52,7 +52,7 @@ class PromptBook:
         self._with_mask: set[int] = set()
         """Targets with a prompt that has become a mask."""
         self._times = PromptTimes(task, info, self.warnings)
-        masks = PromptMasks(task)
+        masks = PromptMasks(task, (info.width, info.height))
         self._waiting = [
             (target.object_id, prompt, self._ready(target, prompt, masks))
             for target in task.targets
@@ -177,8 +177,8 @@ class PromptBook:
             raise self._error(target.object_id, prompt, wrong)
         if prompt.kind == "absent":
             return Marking()
-        if prompt.mask_uri is None and prompt.mask_rle is None:
-            return Marking(box=self._checked_box(target.object_id, prompt))
+        if prompt.box is not None:
+            return Marking(box=self._checked_box(target.object_id, prompt, prompt.box))
         size, expected = (0, 0), (self._info.height, self._info.width)
         reading = None
         try:
@@ -205,21 +205,19 @@ class PromptBook:
             )
         return Marking(mask=reading.mask)
 
-    def _checked_box(self, object_id: int, prompt: Prompt) -> Box:
-        if prompt.box is None:
-            raise self._error(object_id, prompt, "has neither a mask nor a box")
+    def _checked_box(self, object_id: int, prompt: Prompt, box: Box) -> Box:
         if not self._boxes:
             raise self._error(object_id, prompt, f"cannot be used: {BOX_NEEDS_STA}")
         size = (self._info.width, self._info.height)
-        shown = ",".join(f"{side:g}" for side in prompt.box)
+        shown = ",".join(f"{side:g}" for side in box)
         where = f"x,y,w,h {shown} in a frame of {size[0]}×{size[1]} pixels{self._turned()}"
-        if what := fault(prompt.box, size):
+        if what := fault(box, size):
             raise self._error(
                 object_id, prompt, f"{what}: {where}; a box is x, y of its upper left corner, w, h in pixels"
             )
-        if what := doubt(prompt.box, size):
+        if what := doubt(box, size):
             self.warnings.append(f"object {object_id}, {_where(prompt)}: the box {what}: {where}")
-        return prompt.box
+        return box
 
     def _turned(self) -> str:
         """What is to be known of a video that is not shown as its pictures are stored."""
@@ -272,15 +270,20 @@ class PromptBook:
         return self._error(object_id, prompt, f"lies past the video's end: it has {length}")
 
     def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
-        kind = prompt.kind if prompt.kind == "absent" else "mask" if prompt.box is None else "box"
         return PromptError(
-            f"video {self._task.video_id}, object {object_id}, {_where(prompt)}: the {kind} prompt {what}"
+            f"video {self._task.video_id}, object {object_id}, {_where(prompt)}: the {_kind(prompt)} prompt {what}"
         )
 
 
 def _frame(prompt: Prompt, timed: int) -> int:
     """The index of a prompt's frame, `timed` where only its time is known."""
     return timed if prompt.time is not None else prompt.frame or 0
+
+
+def _kind(prompt: Prompt) -> str:
+    if prompt.kind == "absent":
+        return prompt.kind
+    return "box" if prompt.box is not None else "mask" if prompt.polygons is None else "polygon"
 
 
 def _where(prompt: Prompt) -> str:

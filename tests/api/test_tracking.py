@@ -66,6 +66,27 @@ def test_masks_and_later_prompts_of_several_targets(clip: Path, tracker: LoadedM
     assert [target.state for target in frames[2].targets.values()] == ["prompt", "prompt"]
 
 
+def test_a_polygon_is_a_prompt_like_the_mask_that_it_fills(clip: Path, tracker: LoadedModel) -> None:
+    square = (40, 30, 70, 30, 70, 60, 40, 60)
+    mask = np.zeros((120, 160), bool)
+    mask[30:60, 40:70] = True
+    corners = [(40, 30), (70, 30), (70, 60), (40, 60)]
+    for polygon in (square, [square], corners, np.array(corners)):
+        assert (next(iter(rts_batch.track(clip, polygon=polygon, tracker=tracker))).masks[1] == mask).all()
+    frame = next(iter(rts_batch.track(clip, prompts={2: {1: corners, 2: BOX}}, tracker=tracker)))
+    assert frame.index == 2
+    assert (frame.masks[1] == mask).mean() > 0.9, "object 2 may lie on top"
+    for wrong, polygon in {"an odd count": (1, 2, 3, 4, 5), "2 points": [(1, 2), (3, 4)]}.items():
+        with pytest.raises(UsageError, match=wrong):
+            rts_batch.track(clip, polygon=polygon, tracker=tracker)
+    for wrong, polygon in {
+        "is smaller than a pixel": (0.1, 0.1, 0.5, 0.1, 0.5, 0.4),
+        "lies outside the frame": (400, 30, 470, 30, 470, 60),
+    }.items():
+        with pytest.raises(PromptError, match=f"frame 0, object 1: the polygon .*{wrong}"):
+            next(rts_batch.track(clip, polygon=polygon, tracker=tracker))
+
+
 def test_what_cannot_be_is_said(clip: Path, tracker: LoadedModel, tmp_path: Path) -> None:
     def tracked(**given: object) -> None:
         list(rts_batch.track(given.pop("video", clip), tracker=tracker, **given))

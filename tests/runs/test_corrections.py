@@ -221,3 +221,15 @@ def test_a_name_in_the_corrections_is_the_target_that_has_it_in_the_run(tmp_path
     files.put_bytes(numbered.paths.corrections, rows.encode())
     with pytest.raises(ManifestError, match="have numbers and no names"):
         numbered.read()
+
+
+def test_a_polygon_is_a_correction(tmp_path: Path) -> None:
+    """Written by hand, saved again by the page, and put into the run's manifest."""
+    book = begin(tmp_path, PLAIN)
+    text = "video,video_id,object_id,frame,polygon\nclips/a.mp4,a,1,5,1 2 30 4 5 60\n"
+    files.put_bytes(book.paths.corrections, text.encode())
+    saved = book.save(book.read().version, [correction("b", 2)])
+    assert book.pending() == [("a", 1, 5, None), ("b", 1, 2, None)]
+    assert saved == book.read()
+    prompts = merged(book).tasks[0].targets[0].prompts
+    assert [(prompt.frame, prompt.polygons) for prompt in prompts] == [(0, None), (5, [[1, 2, 30, 4, 5, 60]])]

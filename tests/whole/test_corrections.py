@@ -11,6 +11,7 @@ import pytest
 from rts_batch import read_masks
 from rts_batch.masks import encode_rle
 from rts_batch.runs.corrections import CorrectionsBook
+from rts_batch.runs.rows_file import RowsFile
 from tests.support.running import STUB, run, write_manifest
 from tests.support.videos import make_video
 
@@ -65,21 +66,30 @@ def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path) -> None
 def test_resume_puts_saved_corrections_in(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_video(tmp_path / f"{name}.mp4", 8)
-    rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, "box": BOX} for name in ("a", "b")]
+    marks = {"a": {"box": BOX}, "b": {"polygon": "30 30 50 30 50 50 30 50"}}
+    rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, **mark} for name, mark in marks.items()]
     out = tmp_path / "run"
     assert run("submit", write_manifest(tmp_path / "first.jsonl", rows), "--out", out, *STUB).code == 0
     assert "has no corrections" in run("resume", out, "--corrections").err
     before = masks_in(out)
     book = CorrectionsBook(str(out))
     book.save("none", [{**rows[0], "object_id": 1, "frame": 5, "mask": mask_of(60, 40)} | {"box": None}])
+    drawn = "video,video_id,frame,mask,polygon\na.mp4,a,7,,70 40 90 40 90 60 70 60\n"
+    saved = book.read()
+    (out / "drawn.csv").write_text(drawn)
+    book.save(saved.version, RowsFile(str(out / "drawn.csv")).read().rows)
+    (out / "drawn.csv").unlink()
 
     outcome = run("resume", out, "--corrections", "--json")
     assert (outcome.code, outcome.summary["done"]) == (0, 2), outcome.err
     after = masks_in(out)
     assert len(before.items() & after.items()) == 1
     rows_now = list(read_masks(str(out)).video("a").rows())
-    assert [row.frame for row in rows_now if row.state == "prompt"] == [0, 5]
+    assert [row.frame for row in rows_now if row.state == "prompt"] == [0, 5, 7]
     assert rows_now[5].mask()[45, 65], "the mask is the correction's own"
+    assert rows_now[7].mask()[40:60, 70:90].all()
+    assert rows_now[7].area == 400
+    assert next(read_masks(str(out)).video("b").rows()).mask()[30:50, 30:50].all()
     assert book.pending() == []
     assert run("resume", out, "--corrections", "--json").summary["already_done"] == 2, "once more, and nothing to do"
     assert masks_in(out) == after

@@ -96,6 +96,42 @@ def test_an_absence_before_the_first_mark_outlives_a_checkpoint(tmp_path: Path, 
     assert before[2][0].absent
 
 
+def test_a_polygon_is_filled_in_the_frame_as_a_mask_of_it_would_be(tmp_path: Path) -> None:
+    book = open_book(tmp_path, {"polygon": "20 20 70 20 70 70 20 70", "frame": 2})
+    assert book.warnings == []
+    marking = book.due(frame(2))[1]
+    assert marking.mask is not None
+    assert np.array_equal(marking.mask, rectangle(20, 20, 50, 50))
+
+
+@pytest.mark.parametrize(
+    ("polygon", "what"),
+    [
+        (
+            "400 20 450 20 450 70",
+            "it lies outside the frame: from 400 to 450 across and from 20 to 70 down in a frame of",
+        ),
+        ("155 20 455 20 455 70", "it lies outside the frame but for 2% of it"),
+        ("20 20 70 70 120 120 20 20", "it covers no pixel"),
+    ],
+)
+def test_a_polygon_that_cannot_be_in_the_frame_is_refused(tmp_path: Path, polygon: str, what: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        open_book(tmp_path, {"polygon": polygon, "frame": 2})
+    assert str(caught.value).startswith("video a.mp4, object 1, frame 2: the polygon prompt cannot be read: ")
+    assert what in str(caught.value)
+
+
+def test_a_polygon_that_reaches_past_the_frame_is_doubted(tmp_path: Path) -> None:
+    book = open_book(tmp_path, {"polygon": "20 20 220 20 220 70 20 70"})
+    (warning,) = book.warnings
+    assert "was read as a polygon with 30% outside the frame: from 20 to 220 across" in warning
+    assert "is it of a picture of another size?" in warning
+    marking = book.due(frame(0))[1]
+    assert marking.mask is not None
+    assert np.array_equal(marking.mask, rectangle(20, 20, 140, 50))
+
+
 def save_mask(path: Path, values: NDArray[np.uint8]) -> str:
     Image.fromarray(values).save(path)
     return str(path)

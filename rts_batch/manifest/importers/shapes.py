@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 
 from rts_batch.errors import ResultsError
 from rts_batch.manifest.importers.base import Rle
+from rts_batch.manifest.polygons import fill_rings, parse_rings
 from rts_batch.masks import decode_rle, encode_rle, parse_rle
 
 __all__ = ["coco_rle", "filled_polygon", "mask_rle", "polygons_rle"]
@@ -29,15 +30,9 @@ def polygons_rle(polygons: Sequence[Sequence[float]], width: int, height: int) -
     """Fill polygons (x, y, x, y … in pixels) as pycocotools does and unite them; None where nothing is left.
 
     Raises:
-        ValueError: a polygon of less than three points, or not of pairs of numbers.
+        ValueError: a polygon of less than three points, not of pairs of numbers, or far outside.
     """
-    flat = [[float(value) for value in polygon] for polygon in polygons]
-    if not flat or any(len(polygon) < 6 or len(polygon) % 2 for polygon in flat):
-        raise ValueError("a polygon has at least three points of two numbers each")
-    if not all(np.isfinite(polygon).all() for polygon in flat):
-        raise ValueError("a polygon has numbers that are not finite")
-    merged = coco.merge(coco.frPyObjects(flat, height, width))
-    return mask_rle(decode_rle(merged["counts"], height, width))
+    return mask_rle(decode_rle(fill_rings(parse_rings(polygons), height, width), height, width))
 
 
 def filled_polygon(points: NDArray[np.float64], width: int, height: int) -> Rle | None:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from rts_batch.errors import ManifestError, RtsBatchError, RunBusyError, RunFolderError, StaleError
 from rts_batch.masks import decode_rle, encode_rle
-from rts_batch.review.server.changes import frame_of, removed_places, rows_of
+from rts_batch.review.server.changes import frame_of, mask_of, removed_places, rows_of
 from rts_batch.review.server.frames import FrameReader
 from rts_batch.review.server.guard import Guard
 from rts_batch.review.server.model import LazyModel
@@ -195,7 +195,7 @@ class _Answers:
                 "object_id": row["object_id"],
                 "frame": frame_of(row, subject),
                 "absent": row.get("prompt_kind") == "absent",
-                "mask": row.get("mask"),
+                "mask": mask_of(row, subject),
                 "box": None if row.get("x") is None else [row.get(name) for name in "xywh"],
                 "category": row.get("category"),
             }

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from rts_batch.errors import ManifestError
+from rts_batch.errors import ManifestError, RtsBatchError
 from rts_batch.manifest.columns import COLUMNS
-from rts_batch.manifest.marks import parse_mask
+from rts_batch.manifest.marks import drawing_of, parse_mask
+from rts_batch.manifest.polygons import fill_rings
 from rts_batch.review.server.requests import Change, Spot
 from rts_batch.review.server.subject import Subject
 from rts_batch.runs.corrections import written_time
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, place_of
 
-__all__ = ["frame_of", "removed_places", "rows_of"]
+__all__ = ["frame_of", "mask_of", "removed_places", "rows_of"]
 
 
 def rows_of(changes: Iterable[Change], subject: Subject, book: RowsFile) -> list[Row]:
@@ -45,6 +46,20 @@ def frame_of(row: Row, subject: Subject) -> int | None:
     """The frame that a row is about, also where it gives a time."""
     frame: int | None = row.get("frame")
     return subject.frame_at(row["video_id"], row["time"]) if frame is None and row.get("time") is not None else frame
+
+
+def mask_of(row: Row, subject: Subject) -> str | None:
+    """A row's mask as the page takes it: polygons as the RLE of what they fill, if their video can be had."""
+    mask: str | None = row.get("mask")
+    drawing = drawing_of(mask)
+    if drawing is None or "polygons" not in drawing:
+        return mask
+    try:
+        height, width = subject.size(row["video_id"])
+    except RtsBatchError:
+        return mask
+    counts = fill_rings(drawing["polygons"], height, width).decode("ascii")
+    return json.dumps({"size": [height, width], "counts": counts})
 
 
 def _alike(change: Change, same: list[Row], subject: Subject) -> Row:

@@ -113,6 +113,20 @@ def test_a_correction_can_be_taken_back(tmp_path: Path) -> None:
     assert [row["frame"] for row in left["rows"]] == [6]
 
 
+def test_a_polygon_in_the_corrections_is_shown_as_the_mask_that_it_fills(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
+        text = f"video,video_id,frame,polygon\n{tmp_path / 'clip.mp4'},clip,5,10 20 40 20 40 60 10 60\n"
+        (tmp_path / "run" / "corrections.csv").write_text(text)
+        saved = page.get("corrections").json()
+        page.post("corrections", {"version": saved["version"], "changes": [change(7)]})
+        for row in (saved["rows"][0], page.get("corrections").json()["rows"][0]):
+            found = json.loads(row["mask"])
+            mask = decode_rle(found["counts"].encode(), *found["size"])
+            assert row["frame"] == 5
+            assert mask[20:60, 10:40].all()
+            assert mask.sum() == 1200
+
+
 def test_of_two_tabs_the_later_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
     with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
         version = page.get("corrections").json()["version"]
