@@ -156,6 +156,8 @@ class TrackerConfig(_Config):
     sta_search_area_scale: float = 4.0
     sta_normalise: bool = False
     """False feeds STA the raw RGB crop as the released tracker does; true normalises it as STA was trained."""
+    box_refinements: int = 0
+    """How many times a box's mask is drawn anew by tracking it into its own frame. The released tracker has none."""
 
     def __post_init__(self) -> None:
         if self.rules not in ("code", "paper"):
@@ -243,6 +245,7 @@ TRACKER_RTS_MINI = TrackerConfig(
     initial_warps=((0.7, False), (1.45, False), (1.0, True), (2.0, True)),
     sta_search_area_scale=2.5,
     sta_normalise=True,
+    box_refinements=1,
 )
 
 STA_MINI = StaConfig(

@@ -27,6 +27,7 @@ from rts_batch.manifest.lengths import expected_lengths
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.settings import RunSettings
+from rts_batch.worker.checkpoints import carry_over
 from rts_batch.worker.messages import Finished, WorkerSettings
 
 STATUS_SECONDS = 5.0
@@ -60,6 +61,9 @@ class Driver:
     def run(self) -> bool:
         """Run what is left; return whether it was interrupted."""
         local = self.settings.address == "local"
+        for task in self.plan.left:
+            for key in self.plan.replaces.get(task.key, ()):
+                carry_over(task, self.folder.paths.checkpoints(key), self.folder.checkpoints_of(task))
         with scratch_folder() as scratch:
             worker_settings = WorkerSettings.of(
                 self.settings,

@@ -85,6 +85,14 @@ def submit(
             help="Seconds of work on one video between two checkpoints of it; 0 writes none.", rich_help_panel=WORKERS
         ),
     ] = 300.0,
+    keep_checkpoints: Annotated[
+        bool,
+        typer.Option(
+            help="Keep them when a video is done: after corrections it is tracked from the last one before the first "
+            "change on.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = False,
     profile: Annotated[
         ProfileChoice,
         typer.Option(
@@ -202,6 +210,7 @@ def submit(
         resources=_resources(resource or []),
         stall_timeout=stall_timeout,
         checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
         address=address,
     )
     scope = chosen_scope(shard, limit, on_error, max_failures, redo_changed=redo_changed)

@@ -56,6 +56,8 @@ class RunSettings:
     """Seconds without a further frame after which a video counts as hung."""
     checkpoint_every: float = 300.0
     """Seconds of work on one video between two checkpoints of it; 0 writes none."""
+    keep_checkpoints: bool = False
+    """All of them stay when the video is done, so that after corrections it is not tracked again from its beginning."""
     address: str = "local"
     """`local` starts a Ray of its own on this machine; anything else is the address of a running cluster."""
 
@@ -71,6 +73,8 @@ class RunSettings:
             raise SettingsError(f"min workers is {self.min_workers}, more than the {self.workers} workers at most")
         if self.checkpoint_every < 0:
             raise SettingsError(f"checkpoint every {self.checkpoint_every:g} s; give 0 for none, or seconds")
+        if self.keep_checkpoints and not self.checkpoint_every:
+            raise SettingsError("keep checkpoints, but checkpoint every is 0, which writes none; give it seconds")
         if self.spool_quota is not None and self.spool_quota < 0:
             raise SettingsError(f"spool quota is {self.spool_quota:g} GiB; give 0 to copy no video to disk, or more")
         if self.stall_timeout < 1:

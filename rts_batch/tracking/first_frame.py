@@ -18,7 +18,7 @@ from rts_batch.errors import PromptError
 from rts_batch.masks import Box
 from rts_batch.model.sta import STA
 from rts_batch.tracking.motion import scale_of_target
-from rts_batch.tracking.region import OUTSIDE_SCORE, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.region import paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.state import TrackerState
 
 EXPANSION = 2
@@ -85,10 +85,15 @@ def mask_from_box(sta: STA | None, image: Tensor, box: Box, config: TrackerConfi
     crop_box = _box_in_crop(position - region.position, target_size, region.scale, crop_size)
     _, logits = sta(crop[None], crop_box.to(image.device)[None, None])
     scores, _ = paste_scores(logits[0, 0], region, size)
+    return mask_within(scores, box)
+
+
+def mask_within(scores: Tensor, box: Box) -> Tensor:
+    """Return where scores, `[H, W]`, are above 0 within a box, truncated to whole pixels, as `[H, W] float32` (§4)."""
     x, y, w, h = (int(value) for value in box)
-    inside = torch.zeros(size, dtype=torch.bool, device=image.device)
+    inside = torch.zeros_like(scores, dtype=torch.bool)
     inside[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)] = True
-    return (torch.where(inside, scores, OUTSIDE_SCORE) > 0).float()
+    return ((scores > 0) & inside).float()
 
 
 def _box_in_crop(offset: Tensor, size: Tensor, scale: Tensor, crop_size: Tensor) -> Tensor:

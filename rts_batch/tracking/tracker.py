@@ -98,10 +98,8 @@ class Tracker:
         """`start` without reading the mask back; what a scene of several targets needs."""
         image = self._upload(frame)
         mask_map, box = self._read_prompt(image, mask, box)
-        self._state = first_frame.first_state(self.config, mask_map, box)
-        self.segmentation.start(self._state, image, mask_map)
-        self.localisation.start(self._state, image, mask_map)
-        return prompt_result(mask_map, box, too_small=self._state.mask_too_small)
+        self._begin(image, mask_map, box)
+        return prompt_result(mask_map, box, too_small=self.state.mask_too_small)
 
     @torch.inference_mode()
     def correct_scores(
@@ -133,10 +131,17 @@ class Tracker:
         `previous` replaces this tracker's own probability map of the previous frame, `[H, W] float32`, by one merged
         with those of other targets (paper's multi-object mode).
         """
+        return self._track(self._upload_next(frame), self.state.probabilities if previous is None else previous)
+
+    def _begin(self, image: Tensor, mask_map: Tensor, box: Box) -> None:
+        """Start both branches on a frame, `[3, H, W] uint8`, with the target's mask, `[H, W] float32`."""
+        self._state = first_frame.first_state(self.config, mask_map, box)
+        self.segmentation.start(self._state, image, mask_map)
+        self.localisation.start(self._state, image, mask_map)
+
+    def _track(self, image: Tensor, previous: Tensor) -> StepResult:
+        """Track the target into the next frame, `[3, H, W] uint8`, from its probabilities in the last one."""
         state = self.state
-        image = self._upload_next(frame)
-        if previous is None:
-            previous = state.probabilities
         state.frame_number += 1
         self.segmentation.update(state, previous)
         update_search_state(state, previous, self.config)
@@ -220,6 +225,8 @@ class Tracker:
             if box is None:
                 raise PromptError("a target needs a mask or a box to start from; the prompt has neither")
             mask_map = first_frame.mask_from_box(self.sta, image, box, self.config)
+            for _ in range(self.config.box_refinements):
+                mask_map = self._refine(image, mask_map, box)
         else:
             first_frame.check_mask(mask, size)
             tight = mask_box(mask)
@@ -228,6 +235,18 @@ class Tracker:
             mask_map = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device).float()
         first_frame.check_box(box, size)
         return mask_map, box
+
+    def _refine(self, image: Tensor, mask_map: Tensor, box: Box) -> Tensor:
+        """Return a box's mask drawn anew by a tracker that starts from it and tracks into the same frame.
+
+        Its network knows more of outlines than the box's. A mask that is too small, or is lost, stays as it was.
+        """
+        if mask_map.sum() <= self.config.min_mask_area:
+            return mask_map
+        apart = Tracker(self.model, self.config, segmentation=type(self.segmentation))
+        apart._begin(image, mask_map, box)
+        drawn = first_frame.mask_within(apart._track(image, apart.state.probabilities).scores, box)
+        return drawn if drawn.sum() > self.config.min_mask_area else mask_map
 
     def _place_region(self, image: Tensor) -> SearchRegion:
         """Place the search region around the target, moved so that filter and feature grid are centred (§6.3)."""

@@ -107,7 +107,7 @@ class Attempt:
             warnings=report.warnings,
             steps=self._timing.seconds,
             states=report.results.states,
-            has_checkpoints=bool(self._checkpoints.segments),
+            has_checkpoints=bool(self._checkpoints.segments) and not self._settings.keep_checkpoints,
         )
 
     # Before the first frame
@@ -137,8 +137,10 @@ class Attempt:
     def _open_checkpoints(self) -> Checkpoints:
         return Checkpoints(
             folder=self._folder.checkpoints_of(self._task),
+            task=self._task,
             attempt=f"{self._job.attempt}-{uuid.uuid4().hex[:8]}",
             interval=self._settings.checkpoint_every,
+            keep=self._settings.keep_checkpoints,
             segments=self._earlier.segments if self._earlier else {},
             count=self._count,
         )

@@ -8,10 +8,14 @@
 
 The complete one with the highest frame counts. Nothing is ever overwritten, so a worker that was thought dead only adds
 another checkpoint that leads to the same masks.
+
+The state before is deleted once the next one is complete, and the folder once the video is done, unless the run keeps
+them: then a video whose rows have been corrected is tracked from the last checkpoint before the first change on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -30,11 +34,15 @@ from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.io.video.frames import Damage
 from rts_batch.manifest import VideoTask
+from rts_batch.manifest.task import task_digest
 
 FORMAT: Final = 2
 
 LEAVING_SHARE: Final = 0.1
 """A worker that must leave writes a checkpoint if at least this share of the interval would be lost."""
+
+_STATE: Final = "state.bin"
+_COMPLETE: Final = "checkpoint.json"
 
 _ROWS: Final = pa.schema(
     {
@@ -65,6 +73,8 @@ class Checkpoint:
     damage: Damage
     """What had been found wrong with the video."""
     warnings: tuple[str, ...]
+    decided_by: str | None
+    """`decided_by` of the video and this frame; None in those of earlier versions."""
     state: bytes | None
     """The tracker's, None as long as no target has appeared."""
     segments: Mapping[str, str]
@@ -96,14 +106,18 @@ class Checkpoints:
 
     Args:
         folder: URI of `checkpoints/<key>`.
+        task: the video.
         attempt: makes the names of this attempt's checkpoints its own.
         interval: seconds of work between two; None writes none.
+        keep: whether earlier states stay.
         segments: the rows that an earlier attempt wrote.
     """
 
     folder: str
+    task: VideoTask
     attempt: str
     interval: float | None
+    keep: bool = False
     segments: Mapping[str, str] = field(default_factory=dict)
     count: int = 0
     """Frames tracked so far, those of earlier attempts included."""
@@ -134,7 +148,7 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint after `frame`. One that cannot be written costs nothing but time later on."""
         folder = uris.join(self.folder, f"{frame:09d}-{self.attempt}")
-        rows_uri, state_uri = uris.join(folder, "rows.parquet"), uris.join(folder, "state.bin")
+        rows_uri, state_uri = uris.join(folder, "rows.parquet"), uris.join(folder, _STATE)
         sink = io.BytesIO()
         rows = pa.Table.from_pylist([{**row._asdict(), "box": row.box} for row in self._rows], _ROWS)
         pq.write_table(rows, sink, compression="zstd")
@@ -146,6 +160,7 @@ class Checkpoints:
             "prompts": prompts,
             "damage": asdict(damage),
             "warnings": warnings,
+            "decided_by": decided_by(self.task, frame),
             "state_sha256": None if state is None else _digest(state),
             "segments": {posixpath.relpath(uri, self.folder): digest for uri, digest in segments.items()},
         }
@@ -155,9 +170,9 @@ class Checkpoints:
             files.put_bytes(rows_uri, sink.getvalue())
             if state is not None:
                 files.put_bytes(state_uri, state)
-            files.put_bytes(uris.join(folder, "checkpoint.json"), json.dumps(written).encode())
+            files.put_bytes(uris.join(folder, _COMPLETE), json.dumps(written).encode())
             earlier, self._state = self._state, state_uri
-            if earlier is not None:
+            if earlier is not None and not self.keep:
                 files.delete(earlier)  # the large part of what nobody needs any more
         except StorageError:
             return
@@ -173,24 +188,58 @@ def read_latest(folder: str) -> Checkpoint | None:
     for name in sorted(files.list_folders(folder), reverse=True):
         here = uris.join(folder, name)
         try:
-            if files.exists(uris.join(here, "checkpoint.json")):
+            if files.exists(uris.join(here, _COMPLETE)):
                 return _read(folder, here)
         except (StorageError, CheckpointError):
             continue
     return None
 
 
+def decided_by(task: VideoTask, frame: int) -> str:
+    """Return a digest of all that the masks up to `frame` depend on, when frames are read forward.
+
+    A prompt at a time counts always, as nothing but the video says which frame it is on.
+    """
+    prompts = [
+        [target.object_id, prompt.kind, prompt.frame, prompt.time, prompt.box, prompt.mask_uri, prompt.mask_rle]
+        for target in task.targets
+        for prompt in target.prompts
+        if prompt.frame is None or prompt.frame <= frame
+    ]
+    return task_digest([task.uri, task.start, task.end, task.direction, prompts])
+
+
+def carry_over(task: VideoTask, before: str, after: str) -> None:
+    """Copy the checkpoints in `before`, of a video whose rows have changed, that these leave as they are to `after`.
+
+    What cannot be read or copied costs nothing but time later on.
+    """
+    for name in files.list_folders(before):
+        here, there = uris.join(before, name), uris.join(after, name)
+        with contextlib.suppress(StorageError, CheckpointError):
+            if files.exists(uris.join(there, _COMPLETE)):
+                continue
+            checkpoint = _read(before, here)
+            if checkpoint.decided_by != decided_by(task, checkpoint.frame):
+                continue
+            for uri in checkpoint.segments:
+                files.put_bytes(uris.join(after, posixpath.relpath(uri, before)), files.read_bytes(uri))
+            if checkpoint.state is not None:
+                files.put_bytes(uris.join(there, _STATE), checkpoint.state)
+            files.put_bytes(uris.join(there, _COMPLETE), files.read_bytes(uris.join(here, _COMPLETE)))
+
+
 def _read(folder: str, here: str) -> Checkpoint:
     """Raise CheckpointError where it is another version's or not as it was written."""
     try:
-        written = json.loads(files.read_bytes(uris.join(here, "checkpoint.json")))
+        written = json.loads(files.read_bytes(uris.join(here, _COMPLETE)))
         text = written["content"]
         if written["format"] != FORMAT or written["sha256"] != _digest(text.encode()):
             raise CheckpointError(f"{here} is another version's, or damaged")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{here} is no checkpoint: {error!r}") from error
     content = json.loads(text)
-    state = files.read_bytes(uris.join(here, "state.bin")) if content["state_sha256"] else None
+    state = files.read_bytes(uris.join(here, _STATE)) if content["state_sha256"] else None
     segments = {uris.join(folder, name): digest for name, digest in content["segments"].items()}
     found = {uri: _digest(files.read_bytes(uri)) for uri in segments}
     if found != segments or (state is not None and _digest(state) != content["state_sha256"]):
@@ -201,6 +250,7 @@ def _read(folder: str, here: str) -> Checkpoint:
         prompts={name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()},
         damage=Damage(**content["damage"]),
         warnings=tuple(content["warnings"]),
+        decided_by=content.get("decided_by"),
         state=state,
         segments=segments,
     )

@@ -44,6 +44,8 @@ class WorkerSettings:
     """`RunRecord.results` of the run, which its folder must still have when masks are put in place."""
     checkpoint_every: float | None = None
     """Seconds of work on one video between two checkpoints; None writes none."""
+    keep_checkpoints: bool = False
+    """Whether they stay when the video is done."""
     checkpointed: frozenset[str] = frozenset()
     """Keys of the videos that had checkpoints when the run was submitted."""
     watch_notices: bool = False
@@ -77,6 +79,7 @@ class WorkerSettings:
             strict_video=settings.strict_video,
             results=results,
             checkpoint_every=settings.checkpoint_every or None,
+            keep_checkpoints=settings.keep_checkpoints,
             checkpointed=folder.checkpointed(),
             watch_notices=settings.address != "local",
             scratch=scratch,

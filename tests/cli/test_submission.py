@@ -68,7 +68,8 @@ def settings(draw: st.DrawFn) -> RunSettings:
         "cpus_per_worker": AMOUNT,
         "resources": st.dictionaries(WORD, AMOUNT, max_size=3),
         "stall_timeout": st.floats(1, 1e6),
-        "checkpoint_every": st.floats(0, 1e6),
+        "checkpoint_every": st.floats(0.1, 1e6),
+        "keep_checkpoints": st.booleans(),
         "address": TEXT,
     }
     assert values.keys() == {field.name for field in RunSettings.__dataclass_fields__.values()}
