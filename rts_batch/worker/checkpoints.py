@@ -16,13 +16,14 @@ them: then a video whose rows have been corrected is tracked from the last check
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
 import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
@@ -158,7 +159,7 @@ class Checkpoints:
             "frame": frame,
             "count": self.count,
             "prompts": prompts,
-            "damage": asdict(damage),
+            "damage": dataclasses.asdict(damage),
             "warnings": warnings,
             "decided_by": decided_by(self.task, frame),
             "state_sha256": None if state is None else _digest(state),
@@ -200,13 +201,13 @@ def decided_by(task: VideoTask, frame: int) -> str:
 
     A prompt at a time counts always, as nothing but the video says which frame it is on.
     """
-    prompts = [
-        [target.object_id, prompt.kind, prompt.frame, prompt.time, prompt.box, prompt.mask_uri, prompt.mask_rle]
+    marks = [
+        [target.object_id, dict(target.extras), dataclasses.astuple(dataclasses.replace(prompt, line=0))]
         for target in task.targets
         for prompt in target.prompts
         if prompt.frame is None or prompt.frame <= frame
     ]
-    return task_digest([task.uri, task.start, task.end, task.direction, prompts])
+    return task_digest([task.uri, task.start, task.end, task.direction, marks])
 
 
 def carry_over(task: VideoTask, before: str, after: str) -> None:

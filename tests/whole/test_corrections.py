@@ -93,3 +93,20 @@ def test_resume_puts_saved_corrections_in(tmp_path: Path) -> None:
     assert book.pending() == []
     assert run("resume", out, "--corrections", "--json").summary["already_done"] == 2, "once more, and nothing to do"
     assert masks_in(out) == after
+
+
+def test_with_kept_checkpoints_a_correction_costs_only_what_comes_after_it(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 8)
+    row = {"video": str(tmp_path / "a.mp4"), "video_id": "a", "box": BOX}
+    out, first = tmp_path / "run", write_manifest(tmp_path / "first.jsonl", [row])
+    kept = ("--keep-checkpoints", "--checkpoint-every", "1e-9")
+    assert run("submit", first, "--out", out, *kept, *STUB).code == 0
+    more = write_manifest(tmp_path / "more.jsonl", [row, {**row, "frame": 5, "box": [60, 40, 20, 20]}])
+    assert run("submit", more, "--out", out, "--redo-changed", *kept, *STUB).code == 0
+    assert run("submit", more, "--out", tmp_path / "whole", *STUB).code == 0
+    assert masks_in(out) == masks_in(tmp_path / "whole")
+    (report,) = (json.loads(path.read_text()) for path in (out / "videos").iterdir())
+    assert report["checkpoints"]["resumed_after"] == 4
+    (folder,) = (out / "checkpoints").iterdir()
+    assert folder.name == report["key"], "those of the old rows are gone"
+    assert run("verify", out).code == 0

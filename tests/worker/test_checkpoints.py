@@ -21,7 +21,7 @@ from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.masks import encode_rle
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.checkpoints import Checkpoints, read_latest
+from rts_batch.worker.checkpoints import Checkpoints, carry_over, read_latest
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.tracker import find_factory
@@ -56,7 +56,14 @@ def task_of(manifest: Path) -> VideoTask:
     return task
 
 
-def lane(out: Path, factory: str = STUB, *, interval: float | None = ALWAYS, frames: int | None = None) -> Lane:
+def lane(
+    out: Path,
+    factory: str = STUB,
+    *,
+    interval: float | None = ALWAYS,
+    frames: int | None = None,
+    keep: bool = False,
+) -> Lane:
     """A lane that is told to leave after so many frames."""
     weights = "rts-mini-untrained" if factory != STUB else None
     asked = itertools.count(1)
@@ -68,6 +75,7 @@ def lane(out: Path, factory: str = STUB, *, interval: float | None = ALWAYS, fra
         threads=1,
         extras={},
         checkpoint_every=interval,
+        keep_checkpoints=keep,
     )
     return Lane(settings, leaving=lambda: frames is not None and next(asked) >= frames)
 
@@ -171,6 +179,80 @@ def test_a_killed_worker_loses_at_most_one_interval(
     assert isinstance(last_of(lane(out).run(Job(task=task, attempt=2))), Finished)
     assert report_of(out)["checkpoints"]["resumed_after"] == 7
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def kept(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `two.jsonl` that has kept a checkpoint after each frame."""
+    out = tmp_path_factory.mktemp("kept") / "run"
+    last = last_of(lane(out, keep=True).run(Job(task=task_of(videos / "two.jsonl"), attempt=1)))
+    assert isinstance(last, Finished)
+    assert not last.has_checkpoints, "nothing that should go"
+    return out
+
+
+def rows_of_two(videos: Path) -> list[dict[str, Any]]:
+    """The rows of `two.jsonl`, to be put into another folder."""
+    rows = [json.loads(line) for line in (videos / "two.jsonl").read_text().splitlines()]
+    return [{**row, "video": str(videos / row["video"]), "mask": str(videos / row["mask"])} for row in rows]
+
+
+def carried(kept: Path, videos: Path, task: VideoTask, out: Path) -> list[int]:
+    """Carry the kept checkpoints over into another run's folder; return their frames."""
+    before = RunFolder(str(kept)).checkpoints_of(task_of(videos / "two.jsonl"))
+    after = Path(RunFolder(str(out)).checkpoints_of(task))
+    for _ in range(2):  # a submission may be killed and begun again
+        carry_over(task, before, str(after))
+    return sorted(int(path.parent.name[:9]) for path in after.glob("*/checkpoint.json"))
+
+
+BOX = {"box": [40, 30, 20, 20], "mask": None}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"object_id": 1, "frame": 9}, 9),
+        ({"object_id": 3, "frame": 12, **BOX}, 12),
+        ({"object_id": 2, "frame": 8, "mask": None, "prompt_kind": "absent"}, 8),
+        ({"object_id": 1, "frame": 1, **BOX}, 1),
+    ],
+)
+def test_only_frames_that_a_correction_can_change_are_tracked_again(
+    kept: Path, videos: Path, tmp_path: Path, row: dict[str, Any], expected: int
+) -> None:
+    rows = rows_of_two(videos)
+    task = task_of(write_manifest(tmp_path / "changed.jsonl", [*rows, {**rows[0], **row}]))
+    assert isinstance(last_of(lane(tmp_path / "whole").run(Job(task=task, attempt=1))), Finished)
+    out = tmp_path / "run"
+    assert carried(kept, videos, task, out) == list(range(expected))
+    assert isinstance(last_of(lane(out, keep=True).run(Job(task=task, attempt=2))), Finished)
+    assert report_of(out)["checkpoints"] == {"resumed_after": expected - 1, "written": FRAMES - expected}
+    assert masks_of(out) == masks_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("everywhere", [{"end": 13}, {"direction": "both"}, {"start": 0, "note": "other"}])
+def test_nothing_is_carried_over_where_more_than_later_prompts_has_changed(
+    kept: Path, videos: Path, tmp_path: Path, everywhere: dict[str, Any]
+) -> None:
+    task = task_of(write_manifest(tmp_path / "changed.jsonl", [{**row, **everywhere} for row in rows_of_two(videos)]))
+    assert carried(kept, videos, task, tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("first", [{"frame": 1}, {"mask": None, "box": [30, 30, 20, 20]}])
+def test_a_changed_first_prompt_leaves_nothing_but_what_lies_before_it(
+    kept: Path, videos: Path, tmp_path: Path, first: dict[str, Any]
+) -> None:
+    rows = rows_of_two(videos)
+    task = task_of(write_manifest(tmp_path / "changed.jsonl", [{**rows[0], **first}, *rows[1:]]))
+    assert carried(kept, videos, task, tmp_path / "run") == []
+
+
+def test_a_prompt_at_a_time_may_be_on_any_frame(kept: Path, videos: Path, tmp_path: Path) -> None:
+    rows = rows_of_two(videos)
+    timed = {**rows[0], "object_id": 3, **BOX, "frame": None, "time": 0.4}
+    task = task_of(write_manifest(tmp_path / "changed.jsonl", [*rows, timed]))
+    assert carried(kept, videos, task, tmp_path / "run") == []
 
 
 def test_short_videos_write_none_and_nothing_is_looked_up(
