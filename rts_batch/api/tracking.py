@@ -30,6 +30,7 @@ from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest.boxes import fault, is_impossible
+from rts_batch.manifest.mask_looks import is_soft
 from rts_batch.manifest.polygons import Ring, box_around, parse_rings
 from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.runs.settings import DeviceName, RunSettings
@@ -44,8 +45,10 @@ Polygon = Sequence[float] | Sequence[Sequence[float]]
 """x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
 
 Prompt = Marking | Box | NDArray[Any] | Polygon
-"""A box x, y, w, h in pixels, a mask `[H, W]` whose pixels above 0 are the target, a polygon, or a `Marking`: a box and
-a mask together, or neither, which says that the target is not in the picture until it is marked again."""
+"""A box x, y, w, h in pixels, a mask `[H, W]`, a polygon, or a `Marking`: a box and a mask together, or neither, which
+says that the target is not in the picture until it is marked again. A mask is bool, or 0 and one other value; of
+probabilities from 0 to 1 what is above 0.5 is the target, of greys with soft edges what is lighter than half of the
+lightest. Several values, such as numbers of several targets, are refused."""
 
 Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
 """A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order."""
@@ -147,7 +150,7 @@ def track(
         end: the one before which to stop; None is the video's end.
 
     Raises:
-        UsageError: no prompt is given, more than may be, or one that is none.
+        UsageError: no prompt is given, more than may be, or one that is none or could be two things.
         PromptError: a prompt does not fit its frame, or its frame does not come.
         VideoError, StorageError: the video cannot be read.
     """
@@ -211,7 +214,7 @@ def _prompts(
             if len(marks) > 1:
                 raise UsageError("give either a polygon or a box or mask of the only target, not both")
             return {start: {1: _rings(polygon)}}
-        return {start: {1: Marking(mask=None if mask is None else np.asarray(mask) > 0, box=box)}}
+        return {start: {1: Marking(mask=None if mask is None else _mask_of(mask), box=box)}}
     if marks:
         raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
     if not any(prompts.values()):
@@ -227,11 +230,30 @@ def _given(prompt: Prompt) -> _Given:
     if isinstance(prompt, Marking):
         return prompt
     if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
-        return Marking(mask=np.asarray(prompt) > 0)
+        return Marking(mask=_mask_of(prompt))
     if len(prompt) == 4 and not any(map(np.ndim, prompt)):
         x, y, w, h = map(float, prompt)
         return Marking(box=(x, y, w, h))
     return _rings(prompt)
+
+
+def _mask_of(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    values = np.asarray(mask)
+    present = np.unique(values)
+    if values.dtype == np.bool_ or (len(present) <= 2 and present[0] == 0):
+        found: NDArray[np.bool_] = values != 0
+        return found
+    if present[0] >= 0 and present[-1] <= 1 and np.issubdtype(values.dtype, np.floating):
+        likely: NDArray[np.bool_] = values > 0.5
+        return likely
+    if present[0] >= 0 and values.ndim == 2 and is_soft(values):
+        light: NDArray[np.bool_] = values > present[-1] / 2
+        return light
+    shown = ", ".join(f"{value:g}" for value in present[:5])
+    raise UsageError(
+        f"a mask of the values {shown}{', …' if len(present) > 5 else ''} does not say which are the target: give it "
+        "as bool, labels == 2 say"
+    )
 
 
 def _rings(polygon: Polygon | NDArray[Any]) -> list[Ring]:

@@ -12,10 +12,10 @@ from rts_batch.errors import PromptError, ResultsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Prompt, VideoTask
 from rts_batch.manifest.boxes import LEAST_VISIBLE, OUTSIDE, Size, part_outside
+from rts_batch.manifest.mask_images import MaskImage, open_mask_image
+from rts_batch.manifest.mask_rules import ImageUse, MaskReading, read_mask_image
 from rts_batch.manifest.polygons import Ring, box_around, fill_rings
 from rts_batch.masks import decode_rle
-from rts_batch.worker.mask_images import MaskImage, open_mask_image
-from rts_batch.worker.mask_rules import ImageUse, MaskReading, read_mask_image
 
 __all__ = ["PromptMasks", "filled"]
 

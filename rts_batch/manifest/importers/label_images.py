@@ -2,7 +2,8 @@
 
 Layouts: `<video>/<frame>.png` whose values are object ids (palette or grey; MOTS with 16 bits: class · 1000 + id),
 below any of `Annotations/`, `Annotations/<resolution>/`, `instances/` or the folder itself; and
-`<video>/<object>/<frame>.png` with one target in white. 255 is void in images of ids of 8 bits, 10000 in MOTS.
+`<video>/<object>/<frame>.png` with one target in white. 255 is void in images of ids of 8 bits, 10000 in MOTS. What is
+no image of ids is read as a manifest's mask of one target is (`mask_rules`), or left out.
 
 Frames: where `JPEGImages/` lies beside `Annotations/` and holds the video, a mask's frame is the place of the image of
 the same name there (YouTube-VOS numbers every fifth frame), and the video is that folder. Otherwise the number in the
@@ -11,64 +12,107 @@ name, of which `first_frame` is the video's first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from rts_batch.errors import ManifestError
+from rts_batch.errors import ManifestError, PromptError
 from rts_batch.io.video.picture_names import natural_key
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, read_json, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json, read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
+from rts_batch.manifest.mask_images import MaskImage, open_mask_image
+from rts_batch.manifest.mask_looks import numbers_regions, present_values
+from rts_batch.manifest.mask_rules import MOST_IDS, ImageUse, read_mask_image
 
 __all__ = ["from_masks"]
 
-_VOID, _MOTS_VOID = 255, 10_000
+_VOID, _MOTS_VOID, _MOTS_LEAST, _MOTS_MOST = 255, 10_000, 1000, 64_999
+
+_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+ONE: Final = -1
+"""In the place of a value: the image shows one target and numbers none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What an image shows of one value."""
+
+    file: Path
+    frame: int
+    value: int
+    mask: Rle | None
 
 
 def from_masks(path: str | Path, options: ImportOptions | None = None) -> Imported:
     """Read a folder of mask images.
 
     Raises:
-        ManifestError: there are no PNGs, or one that cannot be read.
+        ManifestError: there are no images.
         StorageError: `meta.json` or `classes.txt` cannot be read.
     """
     root = Path(path)
     reading = Reading(root, options or ImportOptions())
     folder = next((root / name for name in ("Annotations", "instances") if (root / name).is_dir()), root)
-    folders = sorted({file.parent for file in folder.rglob("*.png")} - {folder}, key=str)
+    files = (file for file in folder.rglob("*") if "JPEGImages" not in file.relative_to(folder).parts)
+    folders = sorted({file.parent for file in files if _is_mask(file)} - {folder}, key=str)
+    if not folders and any(map(_is_mask, folder.iterdir() if folder.is_dir() else ())):
+        folders = [folder]
     if not folders:
-        raise ManifestError(f"{path} has no folders of PNG masks; a video's masks lie in a folder of its name")
+        raise ManifestError(f"{path} has no folders of mask images; a video's masks lie in a folder of its name")
     meta = _categories(root)
     classes = _classes(root / "classes.txt")
-    flat = {place for place in folders if any(place.glob("*.png"))}
+    apart = {place for place in folders if _one_target_each(place, folder, set(folders))}
+    names = _names([place.parent if place in apart else place for place in folders], folder)
     for place in folders:
-        apart = _one_target_each(place, folder, flat)
-        video = place.parent if apart else place
-        name = video.relative_to(folder).parts[-1] if video != folder else folder.name
+        video = place.parent if place in apart else place
+        name = names[video]
         order = _order(video, folder, root, name, reading)
-        for file in sorted(place.glob("*.png")):
-            frame = _frame(file, order, reading)
-            if frame is not None:
-                for object_id, mask, kind in _targets(file, int(place.name) if apart else None):
-                    category = classes.get(kind) if kind else meta.get((name, object_id))
-                    annotation = Annotation(name, frame, object_id, category, mask=mask_rle(mask))
-                    reading.add(annotation, f"{file.relative_to(root)}, value {object_id}")
+        drawn = list(_drawn(place, order, reading, int(place.name) if place in apart else None))
+        for found, object_id, kind in _numbered(drawn, reading):
+            category = classes.get(kind, str(kind)) if kind else meta.get((name, object_id))
+            annotation = Annotation(name, found.frame, object_id, category, mask=found.mask)
+            reading.add(annotation, f"{found.file.relative_to(root)}, value {object_id}")
     return reading.imported()
 
 
-def _one_target_each(place: Path, folder: Path, flat: set[Path]) -> bool:
+def _is_mask(file: Path) -> bool:
+    return file.suffix.lower() in _ENDINGS and not file.name.startswith(".")
+
+
+def _masks(place: Path) -> list[Path]:
+    return sorted((file for file in place.iterdir() if _is_mask(file)), key=lambda file: natural_key(file.stem))
+
+
+def _names(videos: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """What each folder's video is called: its last part, or all of them where several end alike."""
+    ends: dict[str, set[Path]] = {}
+    for video in videos:
+        ends.setdefault(video.name, set()).add(video)
+    return {
+        video: video.name if video == folder or len(ends[video.name]) == 1 else video.relative_to(folder).as_posix()
+        for video in videos
+    }
+
+
+def _one_target_each(place: Path, folder: Path, folders: set[Path]) -> bool:
     """Whether a folder is one of the targets of the video that is its parent, with its object id as its name."""
-    return place.name.isdigit() and place.parent != folder and place.parent not in flat and _is_binary(place)
+    return place.name.isdecimal() and place.parent != folder and place.parent not in folders and _is_binary(place)
 
 
 def _is_binary(place: Path) -> bool:
     values: set[int] = set()
-    for file in sorted(place.glob("*.png"))[:8]:
-        values |= set(np.unique(_labels(file)).tolist())
+    for file in _masks(place)[:8]:
+        try:
+            numbers = _numbers(open_mask_image(file.read_bytes()))
+        except (OSError, PromptError):
+            continue
+        values |= set() if numbers is None else set(present_values(numbers))
     return len(values - {0}) <= 1
 
 
@@ -95,27 +139,76 @@ def _frame(file: Path, order: dict[str, int] | None, reading: Reading) -> int | 
     return found[1] if found else None
 
 
-def _labels(file: Path) -> NDArray[Any]:
-    try:
-        with Image.open(file) as image:
-            numbered = image.mode in ("P", "L", "1", "I;16", "I")
-            return np.asarray(image if numbered else image.convert("L")).astype(np.int64)
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{file} is no image that can be read: {error}") from error
+def _drawn(place: Path, order: dict[str, int] | None, reading: Reading, target: int | None) -> Iterator[_Drawn]:
+    """Yield what the images of a folder show, of `target` or of each value."""
+    told = False
+    for file in _masks(place):
+        frame = _frame(file, order, reading)
+        if frame is None:
+            continue
+        try:
+            image = open_mask_image(file.read_bytes())
+            numbers = None if target is not None else _numbers(image)
+            if numbers is not None:
+                for value in present_values(numbers):
+                    if value:
+                        yield _Drawn(file, frame, value, mask_rle(numbers == value))
+                continue
+            if image.greys is not None and not image.greys.any():
+                continue  # the target is not seen
+            found = read_mask_image(image, ImageUse(object_id=target or 1, apart=target is not None))
+        except (OSError, PromptError) as error:
+            reading.leave_out(f"images that cannot be read: {error}", f"{place.name}/{file.name}")
+            continue
+        if not (found.usual or told):
+            told = True
+            reading.warn(f"{place.name}/{file.name}, and others of the folder perhaps: read as {found.rule}")
+        yield _Drawn(file, frame, target or ONE, mask_rle(found.mask))
 
 
-def _targets(file: Path, object_id: int | None) -> list[tuple[int, NDArray[np.bool_], int]]:
-    """Object id, mask and MOTS class (0 where there is none) of each target in an image."""
-    labels = _labels(file)
-    if object_id is not None:
-        return [(object_id, labels > 0, 0)] if labels.any() else []
-    values = [value for value in np.unique(labels).tolist() if value]
-    if values and max(values) >= 1000:
-        values = [value for value in values if value != _MOTS_VOID and value % 1000]
-        return [(value % 1000, labels == value, value // 1000) for value in values]
-    if values == [_VOID]:  # white on black
-        return [(1, labels == _VOID, 0)]
-    return [(value, labels == value, 0) for value in values if value != _VOID]
+def _numbers(image: MaskImage) -> NDArray[np.int32] | None:
+    """The values of an image that numbers its targets; None where it is none, such as one with soft edges."""
+    if image.indices is not None and image.colours is not None:
+        values, shades = image.indices, image.colours.max(axis=2).astype(np.int32)
+        black = (image.colours == 0).all(axis=2)
+        if black.any() and (values == 0).any() and not black[values == 0].any():
+            return None  # its palette is in the order in which the colours were found
+        if not (image.colours == image.colours[:, :, :1]).all():
+            return values if len(present_values(values)) <= 256 else None
+        return values if numbers_regions(shades) else None
+    if image.greys is None or not image.exact or image.opacity is not None:
+        return None
+    present = present_values(image.greys)
+    if len(present) > 1 and present[-1] > _MOTS_MOST:
+        return None  # white in 16 bits
+    photograph = len(present) > MOST_IDS and int(np.bincount(image.greys.ravel()).argmax()) != 0
+    return image.greys if numbers_regions(image.greys) and not photograph else None
+
+
+def _numbered(drawn: Sequence[_Drawn], reading: Reading) -> Iterator[tuple[_Drawn, int, int]]:
+    """Yield what a video's images show with the target's number and its MOTS class, 0 where there is none."""
+    values = {found.value for found in drawn}
+    if max(values, default=0) >= _MOTS_LEAST:
+        yield from _of_mots(drawn, reading)
+        return
+    void = bool(values - {_VOID, ONE})
+    for found in drawn:
+        if found.value == _VOID and void:
+            continue
+        yield found, 1 if found.value in (_VOID, ONE) else found.value, 0
+
+
+def _of_mots(drawn: Sequence[_Drawn], reading: Reading) -> Iterator[tuple[_Drawn, int, int]]:
+    """The numbers in a class of MOTS are those of the targets, where no two classes have the same."""
+    targets = [found for found in drawn if found.value >= _MOTS_LEAST and found.value != _MOTS_VOID]
+    values = {found.value for found in targets}
+    alone = len({value % 1000 for value in values}) == len(values) and all(value % 1000 for value in values)
+    for found in drawn:
+        if found.value < _MOTS_LEAST:
+            place = f"{found.file.parent.name}/{found.file.name}, value {found.value}"
+            reading.leave_out("values below 1000 in images of class · 1000 + id", place)
+    for found in targets:
+        yield found, found.value % 1000 if alone else found.value, found.value // 1000
 
 
 def _categories(root: Path) -> dict[tuple[str, int], str]:
@@ -138,4 +231,4 @@ def _classes(path: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     lines = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
-    return {int(number): name for number, name in lines if number.isdigit()}
+    return {int(line[0]): line[1] for line in lines if len(line) == 2 and line[0].isdecimal()}

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +14,7 @@ from rts_batch.masks import decode_rle
 
 def save(path: Path, labels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels.astype(np.uint8)).save(path)
+    Image.fromarray(labels if labels.dtype == np.uint16 else labels.astype(np.uint8)).save(path)
 
 
 def test_youtube_vos_counts_the_images_of_the_video(tmp_path: Path) -> None:
@@ -50,5 +52,89 @@ def test_white_on_black_is_one_target(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_masks_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no folders of PNG masks"):
+    with pytest.raises(ManifestError, match="no folders of mask images"):
         from_masks(tmp_path)
+
+
+ROWS, COLUMNS = np.mgrid[:60, :90]
+DISC = (ROWS - 30) ** 2 + (COLUMNS - 40) ** 2 <= 18**2
+
+
+def masks_in(path: Path, **options: Any) -> dict[tuple[str, int, int], np.ndarray]:
+    return {
+        (row["video_id"], row["object_id"], row["frame"]): decode_rle(row["mask"]["counts"].encode(), 60, 90)
+        for row in from_masks(path, ImportOptions(keep="all", **options)).rows
+    }
+
+
+def soft(mask: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 1.2)
+
+
+@pytest.mark.parametrize("kind", ["soft.png", "jpeg.jpg", "sixteen.png", "white.bmp", "cut.png"])
+def test_one_target_in_white_is_read_however_it_was_drawn(tmp_path: Path, kind: str) -> None:
+    """Every grey of a soft edge was a target of its own, and JPEGs were not seen."""
+    (tmp_path / "one").mkdir()
+    drawn = {
+        "soft.png": soft(DISC),
+        "jpeg.jpg": DISC * np.uint8(255),
+        "sixteen.png": DISC * np.uint16(65535),
+        "white.bmp": DISC * np.uint8(255),
+        "cut.png": np.dstack([np.full((60, 90, 3), 90), DISC * 255]).astype(np.uint8),
+    }[kind]
+    for frame in (3, 4):
+        Image.fromarray(drawn).save(tmp_path / "one" / f"{frame:05d}{Path(kind).suffix}")
+    found = masks_in(tmp_path)
+    assert list(found) == [("one", 1, 3), ("one", 1, 4)]
+    assert all((mask != DISC).sum() <= 0.02 * DISC.sum() for mask in found.values())
+    warnings = from_masks(tmp_path).warnings
+    assert len(warnings) == (kind != "white.bmp"), warnings
+
+
+def test_what_is_no_mask_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    save(tmp_path / "one" / "1.png", DISC)
+    colours = np.zeros((60, 90, 3), np.uint8)
+    colours[DISC], colours[:10, :10] = (255, 0, 0), (0, 255, 0)
+    Image.fromarray(colours).save(tmp_path / "one" / "2.png")
+    (tmp_path / "one" / "3.png").write_bytes(b"no picture")
+    save(tmp_path / "one" / "4.png", np.random.default_rng(1).integers(0, 256, (60, 90)))
+    found = from_masks(tmp_path, ImportOptions(keep="all"))
+    assert [row["frame"] for row in found.rows] == [1]
+    assert sorted(place for places in found.left_out.values() for place in places) == [
+        f"one/{number}.png" for number in (2, 3, 4)
+    ]
+    assert any("Its colours are" in reason for reason in found.left_out)
+
+
+def test_void_alone_on_a_frame_is_no_target_where_others_are_numbered(tmp_path: Path) -> None:
+    save(tmp_path / "one" / "0.png", DISC * 3)
+    save(tmp_path / "one" / "1.png", DISC * 255)
+    assert list(masks_in(tmp_path)) == [("one", 3, 0)]
+
+
+def test_mots_numbers_that_two_classes_share_are_two_targets(tmp_path: Path) -> None:
+    """Car 1 and pedestrian 1 became one target, and number 0 of a class none."""
+    values = np.zeros((60, 90), np.uint16)
+    values[:10], values[20:30], values[40:45], values[50:], values[15] = 1001, 2001, 1000, 10000, 26
+    save(tmp_path / "instances" / "0001" / "000000.png", values)
+    found = from_masks(tmp_path)
+    assert {(row["object_id"], row["category"]) for row in found.rows} == {(1001, "1"), (2001, "2"), (1000, "1")}
+    assert list(found.left_out) == ["values below 1000 in images of class · 1000 + id"]
+    values[20:30], values[40:45] = 2002, 0
+    save(tmp_path / "instances" / "0001" / "000000.png", values)
+    (tmp_path / "classes.txt").write_text("1 car\r\n2 pedestrian\r\n\r\n")
+    rows = from_masks(tmp_path).rows
+    assert [(row["object_id"], row["category"]) for row in rows] == [(1, "car"), (2, "pedestrian")]
+
+
+def test_videos_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    for part in ("left", "right"):
+        save(tmp_path / part / "Ünï 1" / "00002.png", DISC)
+    save(tmp_path / "left" / "other" / "00002.png", DISC)
+    assert sorted(masks_in(tmp_path)) == [("left/Ünï 1", 1, 2), ("other", 1, 2), ("right/Ünï 1", 1, 2)]
+
+
+def test_a_folder_of_masks_is_a_video_of_its_name(tmp_path: Path) -> None:
+    for frame in (2, 10):
+        save(tmp_path / "clip" / f"frame{frame}.png", DISC)
+    assert list(masks_in(tmp_path / "clip", pattern=r"frame(?P<frame>\d+)")) == [("clip", 1, 2), ("clip", 1, 10)]

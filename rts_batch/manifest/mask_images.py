@@ -1,4 +1,4 @@
-"""Mask images as they come: what a picture holds, before anybody asks what it means (`rts_batch.worker.mask_rules`)."""
+"""Mask images as they come: what a picture holds, before anybody asks what it means (`mask_rules`)."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from rts_batch.errors import PromptError
-from rts_batch.worker.mask_images import open_mask_image
-from rts_batch.worker.mask_rules import ImageUse, MaskReading, read_mask_image
+from rts_batch.manifest.mask_images import open_mask_image
+from rts_batch.manifest.mask_rules import ImageUse, MaskReading, read_mask_image
 
 HEIGHT, WIDTH = 120, 180
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
@@ -370,3 +370,39 @@ def test_numbers_in_a_jpeg_are_not_believed() -> None:
     refusal(saved(grey(LABELS), "JPEG", quality=100))
     refusal(saved(grey(LABELS), "WEBP", lossless=True))
     refusal(saved(grey(LABELS * 30), "JPEG", quality=100), 30)
+
+
+def probabilities(mask: Values, width: float, most: int = 255) -> Values:
+    """A network's: 1 inside, 0 outside, and half at the outline, beside which they change over so many pixels."""
+    inside, outside = (cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 5) for part in (mask, ~mask))
+    values = most / (1 + np.exp((outside - inside + np.where(mask, 0.5, -0.5)) / width))
+    return np.rint(values).astype(np.uint8 if most < 256 else np.uint16)
+
+
+@pytest.mark.parametrize("most", [100, 255, 65535])
+@pytest.mark.parametrize("width", [1, 2, 4, 6])
+def test_probabilities_are_cut_in_the_middle(width: float, most: int) -> None:
+    """Of the faint foot of a probability map the pixels of value 1 were object 1."""
+    for object_id in (1, 2):
+        reading = read(saved(grey(probabilities(DISC, width, most))), object_id, others={3 - object_id})
+        assert (reading.mask != DISC).sum() <= 0.03 * DISC.sum()
+        assert "what is lighter than half of" in reading.rule
+        assert not reading.usual
+
+
+@pytest.mark.parametrize(("width", "most"), [(30, 255), (12, 65535), (1, 25), (4, 25), (10, 20)])
+@pytest.mark.parametrize("users", [set(), {2}])
+def test_probabilities_without_a_clear_middle_are_refused(width: float, most: int, users: set[int]) -> None:
+    assert "change gradually" in refusal(saved(grey(probabilities(DISC, width, most))), 1, users=users)
+
+
+def test_many_targets_side_by_side_are_no_shades() -> None:
+    cells = (ROWS // 30) * 6 + COLUMNS // 30 + 1
+    for labels in (cells, np.where(ROWS % 30 < 20, cells, 0), np.where(ROWS < 60, COLUMNS // 9 + 1, 0)):
+        for object_id in (1, 7):
+            found = read(saved(grey(labels.astype(np.uint8))), object_id, users={2, 3} - {object_id})
+            assert np.array_equal(found.mask, labels == object_id)
+
+
+def test_a_jpeg_of_numbers_says_so() -> None:
+    assert "a JPEG or WebP does not keep numbers" in refusal(saved(grey(LABELS), "JPEG", quality=100))

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import PromptError
-from rts_batch.worker.mask_images import REMEDY, MaskImage
-from rts_batch.worker.mask_looks import (
+from rts_batch.manifest.mask_images import REMEDY, MaskImage
+from rts_batch.manifest.mask_looks import (
     DARK,
     DARKEST_WHITE,
     LIGHT,
     has_several_colours,
     is_drawing,
+    is_gradual,
     is_one_colour,
     is_region,
     is_soft,
@@ -168,6 +169,8 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
     soft = is_soft(values)
     if len(present) == 2 and present[0] == 0 and exact and not use.users:
         return _of_two_values(values, present[1], use, note)
+    if not soft and is_gradual(values):
+        raise _unclear(use, "they change gradually, as probabilities and brightness do", "values", values)
     by_number, light = values == use.object_id, values > present[-1] / 2
     if numbered and (
         len(present) <= MOST_IDS and is_region(by_number) if soft else _may_be_ids(values, present, use.object_id)
@@ -182,7 +185,7 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
         raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
     if soft:
         return MaskReading(light, f"what is lighter than half of {present[-1]}, its edges being soft{note}")
-    raise _unclear(use, _why_not(use, present), "values", values)
+    raise _unclear(use, _why_not(use, present, exact=exact), "values", values)
 
 
 def _may_be_ids(values: NDArray[np.int32], present: list[int], value: int) -> bool:
@@ -220,7 +223,9 @@ def _of_two_values(values: NDArray[np.int32], value: int, use: ImageUse, note: s
     raise _unclear(use, f"none is {use.object_id}", "values", values)
 
 
-def _why_not(use: ImageUse, present: list[int]) -> str:
+def _why_not(use: ImageUse, present: list[int], *, exact: bool = True) -> str:
+    if not exact:
+        return "a JPEG or WebP does not keep numbers, and it is not white on black"
     if use.object_id in present:
         return f"its {len(present)} different values look like those of a photograph"
     return f"none is {use.object_id}"

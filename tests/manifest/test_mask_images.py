@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import PromptError
-from rts_batch.worker.mask_images import open_mask_image
-from rts_batch.worker.mask_rules import ImageUse, read_mask_image
+from rts_batch.manifest.mask_images import open_mask_image
+from rts_batch.manifest.mask_rules import ImageUse, read_mask_image
 
 PICTURE = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

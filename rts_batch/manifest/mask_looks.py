@@ -14,9 +14,11 @@ __all__ = [
     "LIGHT",
     "has_several_colours",
     "is_drawing",
+    "is_gradual",
     "is_one_colour",
     "is_region",
     "is_soft",
+    "numbers_regions",
     "present_values",
 ]
 
@@ -27,7 +29,16 @@ DARK, LIGHT = 0.2, 0.8
 """Of the largest value: what is sure to be outside, and inside, of a drawing with soft edges."""
 
 EDGE: Final = 8
-"""Pixels: how far from the outline the values between dark and light may lie."""
+"""Pixels: how far from the outline the values between dark and light may lie; further, where they change gradually."""
+
+WIDE_EDGE: Final = 32
+"""Pixels: the same where values change gradually, as a network's probabilities do."""
+
+FEWEST_SHADES: Final = 12
+"""Values from which on a picture may be one of shades."""
+
+SMALL_STEP, MOST_STEPS = 0.04, 0.9
+"""Of the largest value: how much shades differ from pixel to pixel; and of these steps, how many are so small."""
 
 MOST_BETWEEN: Final = 0.25
 """Of a picture: how much of it those values may be."""
@@ -60,10 +71,31 @@ def is_soft(values: NDArray[np.int32]) -> bool:
     if not between.any():
         return True
     inside = (level > 0.5).astype(np.uint8)
-    around = np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)
+    side = 2 * (WIDE_EDGE if is_gradual(values) else EDGE) + 1
+    around = np.ones((side, side), np.uint8)
     edge = cv2.dilate(inside, around) != cv2.erode(inside, around)
     flat = cv2.dilate(level, np.ones((3, 3))) == cv2.erode(level, np.ones((3, 3)))
     return bool((between & ~edge).sum() <= between.sum() / 50 and (between & flat).sum() <= light.sum() / 100)
+
+
+def numbers_regions(values: NDArray[np.int32]) -> bool:
+    """Whether values [H, W] may be numbers of targets: no shades, and no drawing with soft edges."""
+    if is_gradual(values):
+        return False
+    level = values / max(int(values.max()), 1)
+    return not (is_soft(values) and ((level > DARK) & (level < LIGHT)).any())
+
+
+def is_gradual(values: NDArray[np.int32]) -> bool:
+    """Whether values [H, W] are many and change from pixel to pixel by small steps, or lie in lines: no object ids."""
+    present = present_values(values)
+    if len(present) < FEWEST_SHADES:
+        return False
+    if present[-1] < DARKEST_WHITE and np.mean([is_region(values == value) for value in present]) < 0.5:
+        return True
+    steps = np.concatenate([np.abs(np.diff(values, axis=axis)).ravel() for axis in (0, 1)])
+    steps = steps[steps > 0]
+    return bool((steps <= max(1, SMALL_STEP * present[-1])).mean() >= MOST_STEPS)
 
 
 def is_one_colour(colours: NDArray[np.uint8]) -> bool:
