@@ -17,7 +17,7 @@ from rts_batch.io.video import decoder_log
 from rts_batch.io.video.frames import Content, Damage, Moment, Report
 from rts_batch.io.video.times import Clock, Decoded
 
-__all__ = ["count_errors", "decode_stream", "open_container", "silent", "with_neighbours"]
+__all__ = ["Opened", "count_errors", "decode_stream", "open_container", "silent", "with_neighbours"]
 
 # What may be opened at all. FFmpeg knows several hundred formats and codecs, among them playlists that name other files
 # and hosts, and many that nobody has looked at for years.
@@ -41,13 +41,16 @@ _OPTIONS: Final = {
 }
 
 
+Opened = tuple[InputContainer, VideoStream]
+
+
 def silent(decoder: str | None) -> None:
     pass
 
 
 def open_container(
     path: str, threads: int = 1, *, content: Content | None = None, seeks: bool = False, quick: bool = False
-) -> tuple[InputContainer, VideoStream]:
+) -> Opened:
     """Open a video file.
 
     FFmpeg decodes a frame to find out what the stream is, which takes as long as ten others where it is a key frame of
@@ -99,9 +102,26 @@ def _is_mp4(path: str) -> bool:
 
 
 def decode_stream(
-    container: InputContainer, stream: VideoStream, damage: Damage, report: Report = silent
+    container: InputContainer,
+    stream: VideoStream,
+    damage: Damage,
+    report: Report = silent,
+    *,
+    whole_from: int | None = None,
 ) -> Iterator[Decoded]:
-    """Decode to the end whatever happens, and count in `damage` what was wrong."""
+    """Decode to the end whatever happens, and count in `damage` what was wrong.
+
+    Args:
+        container: where it is to be begun.
+        stream: of the container.
+        damage: takes what is wrong.
+        report: is told of progress.
+        whole_from: in the stream's time base; frames of H.264 that are shown earlier, and that no other frame is
+            predicted from, may be left out. That is half of what x264 makes by default.
+    """
+    context = stream.codec_context
+    context.skip_frame = "DEFAULT"
+    skims = whole_from is not None and context.codec.canonical_name == "h264"  # others say it less exactly
     index = 0
     packets = container.demux(stream)
     clock = Clock(stream, container.format.name, damage)
@@ -119,8 +139,11 @@ def decode_stream(
         damage.cut_off_packets += packet is not None and packet.is_discard
         if packet is not None and packet.size:
             clock.feed(packet)
+            if skims:
+                early = whole_from is not None and packet.pts is not None and packet.pts < whole_from
+                context.skip_frame = "NONREF" if early else "DEFAULT"
         try:
-            frames = stream.codec_context.decode(packet)
+            frames = context.decode(packet)
         except av.error.EOFError:
             return
         except MemoryError:

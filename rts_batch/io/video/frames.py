@@ -6,6 +6,7 @@ import abc
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from types import TracebackType
 from typing import Final, Literal
 
@@ -67,6 +68,14 @@ class FrameRange:
     start_time: float | None = None
     """Seconds at which frame `start` is shown, where that is known: PyAV, reading forward, enters a file there and not
     at its beginning, unless the file shows no frame then."""
+    around: int = 0
+    """For who looks at frame `start` and its neighbours: up to so many frames before it that are decoded on the way to
+    it come too. The order is outward then: `start`, the frame before it, the one after it, …, and the frames after
+    those. Where `start_time` is not known, the file's packets are asked for it (`rts_batch.io.video.sought`)."""
+
+    def __post_init__(self) -> None:
+        if self.around and self.backward:
+            raise ValueError("frames come backward or outward, not both")
 
     def has(self, index: int) -> bool:
         return index >= self.start and not self.is_past(index)
@@ -75,9 +84,16 @@ class FrameRange:
         return self.end is not None and index >= self.end
 
     def of(self, frames: int) -> range:
-        """The wanted indices of a video of so many frames, in the order of reading."""
+        """The wanted indices of a video of so many frames, in the order of reading, but for `around`."""
         indices = range(self.start, frames if self.end is None else min(self.end, frames))
         return indices[::-1] if self.backward else indices
+
+    def outward(self, frames: int) -> list[int]:
+        """The same with those `around`, in their order."""
+        indices = self.of(frames)
+        before = range(self.start - 1, max(0, self.start - self.around) - 1, -1) if indices else range(0)
+        pairs = zip_longest(before, indices[1:])
+        return [*indices[:1], *(index for pair in pairs for index in pair if index is not None)]
 
 
 EVERY_FRAME: Final = FrameRange()

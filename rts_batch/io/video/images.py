@@ -52,7 +52,7 @@ class ImagesSource(FrameSource):
 
     def frames(self) -> Iterator[Frame]:
         names = self._pictures.names
-        for index in self.wanted.of(len(names)):
+        for index in self.wanted.outward(len(names)) if self.wanted.around else self.wanted.of(len(names)):
             image = self._pictures.read(names[index])
             if image.shape != (self.info.height, self.info.width, 3):
                 height, width, _ = image.shape

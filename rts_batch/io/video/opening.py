@@ -14,7 +14,7 @@ from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.members import is_archive
 from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
 from rts_batch.io.video.pyav import PyavSource
-from rts_batch.io.video.sought import SoughtSource
+from rts_batch.io.video.sought import Entrance
 
 __all__ = ["DECODE_MEMORY", "EVERY_FRAME", "Damage", "Frame", "FrameRange", "FrameSource", "VideoInfo", "open_video"]
 
@@ -30,6 +30,7 @@ def open_video(
     threads: int = 1,
     content: Content | None = None,
     report: Report = lambda decoder: None,
+    entrance: Entrance | None = None,
 ) -> FrameSource:
     """Open a local video file, or a folder or archive (zip, tar) of images.
 
@@ -40,13 +41,14 @@ def open_video(
         path: a local path.
         wanted: which frames to give, and in which order.
         decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
-            Backward, and from `start_time` on, PyAV reads, whatever it says.
+            Backward, outward, and from `start_time` on, PyAV reads, whatever it says.
         decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
             ones in bursts.
         threads: of the decoder.
         content: opens the bytes of a video that is no local file, which PyAV reads, whatever `decoder` says; `path` is
             only its name then.
         report: is told of progress.
+        entrance: keeps open what is entered in its middle, to be closed with it.
 
     Raises:
         VideoError: the path does not exist, is no video, or has no frame that can be decoded.
@@ -63,12 +65,12 @@ def open_video(
         raise VideoError(f"{path} is empty")
 
     report("pyav")
-    packets = decoder == "decord" and not wanted.backward and wanted.start_time is None
+    if not wanted.backward and (wanted.around or wanted.start_time is not None):
+        return (entrance or Entrance()).open(path, wanted, threads=threads, content=content, report=report)
+    packets = decoder == "decord" and not wanted.backward
     probe = probe_file(path, packets=packets, report=report, content=content)
     if wanted.backward:
         return BackwardSource(probe, wanted, threads=threads, report=report)
-    if wanted.start_time is not None:
-        return SoughtSource(probe, wanted, time=wanted.start_time, threads=threads, report=report)
 
     def with_pyav() -> FrameSource:
         report("pyav")

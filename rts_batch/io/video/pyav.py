@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
-from rts_batch.io.video.container import decode_stream, open_container, with_neighbours
+from rts_batch.io.video.container import Opened, decode_stream, open_container, with_neighbours
 from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, Moment, Report
 from rts_batch.io.video.mpegts import TransportCheck, lost_transport_packets
 from rts_batch.io.video.probe import Probe
@@ -25,7 +25,9 @@ class PyavSource(FrameSource):
 
     seeks = False
 
-    def __init__(self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report) -> None:
+    def __init__(
+        self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report, opened: Opened | None = None
+    ) -> None:
         super().__init__(probe.path, probe.info, wanted)
         self._probe = probe
         self._tell = report
@@ -33,7 +35,7 @@ class PyavSource(FrameSource):
         content = probe.content
         if content is not None and self._transport is not None:  # checked in passing, to read it only once
             content = functools.partial(_watched, content, self._transport)
-        self._container, self._stream = open_container(probe.path, threads, content=content, seeks=self.seeks)
+        self._container, self._stream = opened or open_container(probe.path, threads, content=content, seeks=self.seeks)
 
     def frames(self) -> Iterator[Frame]:
         return (finish() for finish in self.unfinished())

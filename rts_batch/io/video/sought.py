@@ -2,28 +2,104 @@
 
 Reading forward numbers the frames by counting them from the first one. Who knows already at which time a frame is
 shown, as the rows of a run say, need not wait for that: the file is sought in, and decoded from the key frame before.
+Of a file whose packets say as much as its frames (`unsuitable_for_decord` knows which) they are read for the times,
+which takes a hundredth of decoding.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from av.video.reformatter import VideoReformatter
 
-from rts_batch.io.video.container import decode_stream, open_container
-from rts_batch.io.video.frames import Damage, Frame, FrameRange, Moment, Report
-from rts_batch.io.video.probe import Probe
+from rts_batch.io.video.container import Opened, decode_stream, open_container, with_neighbours
+from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, Moment, Report
+from rts_batch.io.video.probe import Probe, probe_file, read_packets, unsuitable_for_decord
 from rts_batch.io.video.pyav import PyavSource
+from rts_batch.io.video.times import Decoded
 
-__all__ = ["SoughtSource"]
+__all__ = ["Entrance", "SoughtSource"]
 
 SAME: Final = 4e-4
 """Seconds by which the time of one frame may differ from itself; results files hold times in float64."""
 
 LONGEST_GROUP: Final = 1000
 """Frames that are decoded in search of the one that is wanted."""
+
+
+EARLIER: Final = (0.0, 0.5, 4.0)
+"""Seconds by which to go back farther where seeking leads past the wanted frame. Containers are sought in by the times
+at which packets are decoded, and a key frame is decoded before frames that are shown before it."""
+
+
+class _Found(NamedTuple):
+    """The wanted frame, those decoded before it, the last one last, and those that come."""
+
+    before: deque[Decoded]
+    wanted: Decoded
+    following: Iterator[Decoded]
+
+
+class Entrance:
+    """Opens files to look at single frames; the one entered last stays open, as it mostly is the next as well."""
+
+    def __init__(self) -> None:
+        self._file: tuple[object, ...] | None = None
+        """Which file `_probe` and `_opened` are of."""
+        self._probe: Probe | None = None
+        self._opened: Opened | None = None
+
+    def open(
+        self, path: str, wanted: FrameRange, *, threads: int, content: Content | None, report: Report
+    ) -> SoughtSource:
+        """Open a video file as `open_video` does.
+
+        Raises:
+            VideoError: it is no video, or has no frame that can be decoded.
+        """
+        file = (*_identity(path), threads) if content is None else None
+        if self._probe is None or file is None or file != self._file:
+            self.close()
+            self._probe = probe_file(path, report=report, content=content)
+            self._file = file
+        time = wanted.start_time if wanted.start_time is not None else self._time_by_packets(wanted.start, report)
+        opened, self._opened = self._opened, None
+        source = SoughtSource(self._probe, wanted, time=time, threads=threads, opened=opened, report=report)
+        if file is not None:
+            source.give_back = self._take_back
+        return source
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened[0].close()
+        self._file = self._probe = self._opened = None
+
+    def _take_back(self, opened: Opened) -> None:
+        self._opened = opened
+
+    def _time_by_packets(self, index: int, report: Report) -> float | None:
+        """When a frame is shown, in seconds, from the packets of a local file; None where they do not say."""
+        probe = self._probe
+        assert probe is not None
+        if probe.content is not None:
+            return None
+        if index == 0:
+            return probe.info.first_time
+        if probe.times is None and not unsuitable_for_decord(probe, probe.decoded_size):
+            probe = self._probe = read_packets(probe, report)
+        if probe.times is None or index >= len(probe.times) or unsuitable_for_decord(probe, probe.decoded_size):
+            return None
+        return float(probe.times[index])
+
+
+def _identity(path: str) -> tuple[object, ...]:
+    found = os.stat(path)
+    return path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class SoughtSource(PyavSource):
@@ -33,45 +109,99 @@ class SoughtSource(PyavSource):
     """
 
     seeks = True
+    give_back: Callable[[Opened], None] | None = None
+    """Takes the container when this source is closed, to enter it again."""
 
-    def __init__(self, probe: Probe, wanted: FrameRange, *, time: float, threads: int, report: Report) -> None:
-        super().__init__(probe, wanted, threads=threads, report=report)
+    def __init__(
+        self,
+        probe: Probe,
+        wanted: FrameRange,
+        *,
+        time: float | None,
+        threads: int,
+        opened: Opened | None,
+        report: Report,
+    ) -> None:
+        super().__init__(probe, wanted, threads=threads, report=report, opened=opened)
         self._threads = threads
         self._time = time
+        self._entered = opened is not None
+        """Whether the container has been read before."""
+
+    def close(self) -> None:
+        if self.give_back is None:
+            super().close()
+        else:
+            self.give_back((self._container, self._stream))
+            self.give_back = None
 
     def unfinished(self) -> Iterator[Callable[[], Frame]]:
-        sought = self._sought()
-        first = next(sought, None)
-        if first is not None:
-            yield first
-            yield from sought
-            return
-        self._container.close()
-        self._container, self._stream = open_container(
-            self.path, self._threads, content=self._probe.content, seeks=True
-        )
-        yield from super().unfinished()
-
-    def _sought(self) -> Iterator[Callable[[], Frame]]:
-        """The wanted frames; none where the first of them is not where its time says."""
-        base = self._stream.time_base
-        if base is None or self._container.format.name == "avi":  # see `times.Clock`
-            return
-        try:
-            self._container.seek(round((self._time + SAME) / base), stream=self._stream, backward=True)
-        except OSError:
-            return
-        reformatter = VideoReformatter()
-        index = self.wanted.start
-        found = False
-        for count, (picture, time) in enumerate(decode_stream(self._container, self._stream, Damage(), self._tell)):
-            if not found:
-                if time is None or time > self._time + SAME or count > LONGEST_GROUP:
-                    return
-                if time < self._time - SAME:
-                    continue
-                found = True
-            if self.wanted.is_past(index):
+        found = self._sought()
+        if found is None:
+            if self._entered:
+                self._container.close()
+                self._container, self._stream = open_container(
+                    self.path, self._threads, content=self._probe.content, seeks=True
+                )
+            if not self.wanted.around:
+                yield from super().unfinished()
                 return
-            yield functools.partial(self._finish, picture, Moment(index, time), reformatter)
-            index += 1
+            found = self._counted()
+        if found is not None:
+            yield from self._outward(found)
+
+    def _sought(self) -> _Found | None:
+        """The wanted frame where its time says that it is."""
+        base = self._stream.time_base
+        if self._time is None or base is None or self._container.format.name == "avi":  # see `times.Clock`
+            return None
+        rate = self.info.fps
+        kept_from = self._time - self.wanted.around / rate - SAME if rate else self._time - SAME
+        self._entered = True
+        for earlier in EARLIER:
+            try:
+                self._container.seek(round((self._time + SAME - earlier) / base), stream=self._stream, backward=True)
+            except OSError:
+                return None
+            decoded = decode_stream(
+                self._container, self._stream, Damage(), self._tell, whole_from=int(kept_from / base)
+            )
+            before: deque[Decoded] = deque(maxlen=self.wanted.around)
+            for count, one in enumerate(itertools.islice(decoded, LONGEST_GROUP)):
+                if one.time is None or one.time > self._time + SAME:
+                    if count or one.time is None:
+                        return None
+                    break
+                if one.time >= self._time - SAME:
+                    return _Found(before, one, decoded)
+                if one.time > kept_from:  # of those before it some may have been left out
+                    before.append(one)
+            else:
+                return None
+        return None
+
+    def _counted(self) -> _Found | None:
+        """The wanted frame, counted from the first one."""
+        decoded = (
+            Decoded(picture, moment.time)
+            for picture, moment in with_neighbours(decode_stream(self._container, self._stream, Damage(), self._tell))
+        )
+        before = deque(itertools.islice(decoded, self.wanted.start), maxlen=self.wanted.around)
+        return next((_Found(before, one, decoded) for one in decoded), None)
+
+    def _outward(self, found: _Found) -> Iterator[Callable[[], Frame]]:
+        reformatter = VideoReformatter()
+
+        def finishing(index: int, one: Decoded) -> Callable[[], Frame]:
+            return functools.partial(self._finish, one.picture, Moment(index, one.time), reformatter)
+
+        start, before = self.wanted.start, found.before
+        yield finishing(start, found.wanted)
+        for index in itertools.count(start + 1):
+            if before:
+                yield finishing(start - (index - start), before.pop())
+            following = None if self.wanted.is_past(index) else next(found.following, None)
+            if following is not None:
+                yield finishing(index, following)
+            elif not before:
+                return

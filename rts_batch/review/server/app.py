@@ -37,6 +37,9 @@ FRAME_SECONDS: Final = 600
 LOOK_AHEAD: Final = 16
 """Frames that are tracked to see what a prompt is worth, the prompt's own among them."""
 
+LOADING_BEGINS: Final = 1.0
+"""Seconds after the first picture: the browser has drawn it by then, and nobody has drawn a box yet."""
+
 BUSY: Final = 423
 """`Locked`."""
 
@@ -118,7 +121,8 @@ class _Answers:
 
     def frame(self, request: Request) -> Response:
         wanted = Frame.model_validate(dict(request.query_params))
-        jpeg = self._desk.frames.jpeg(wanted.id, wanted.index)
+        jpeg = self._desk.frames.jpeg(wanted.id, wanted.index, wanted.width)
+        self._desk.model.start(LOADING_BEGINS)
         return Response(jpeg, media_type="image/jpeg", headers={"cache-control": f"private, max-age={FRAME_SECONDS}"})
 
     def box(self, body: bytes) -> Any:

@@ -31,14 +31,18 @@ IMAGE_BYTES: Final = 192 << 20
 
 JPEG_QUALITY: Final = 88
 
+MUCH: Final = 1.25
+"""A picture so many times as wide as it is shown is made smaller before it is sent; encoding is what takes longest."""
+
 AHEAD: Final = 32
 """Frames that are read and left out rather than that the file is entered again."""
 
-BACK: Final = 16
-"""Frames that are read at once when somebody steps backward, and up to a place that somebody jumps to: they are decoded
-on the way there, and whoever looks for where a label went wrong steps back next."""
+AROUND: Final = 64
+AROUND_BYTES: Final = 256 << 20
+"""Frames before a place that is jumped to, which are decoded on the way there, that are kept while they are not asked
+for, at most: whoever looks for where a label went wrong steps back next."""
 
-THREADS: Final = max(1, min(4, (os.cpu_count() or 1) // 2))
+THREADS: Final = max(1, min(4, os.cpu_count() or 1))
 """Of the decoder: somebody is waiting."""
 
 VIDEOS: Final = 3
@@ -56,22 +60,26 @@ class Source:
     """When a frame is shown, in seconds, where that is known."""
 
 
+Key = tuple[str, int] | tuple[str, int, int | None]
+"""Video and frame, of a JPEG also the width that was asked for."""
+
+
 class _Cache:
     """The values used last, up to a number of bytes; at least one. For several threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._held: OrderedDict[tuple[str, int], bytes | NDArray[np.uint8]] = OrderedDict()
+        self._held: OrderedDict[Key, bytes | NDArray[np.uint8]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: tuple[str, int]) -> bytes | NDArray[np.uint8] | None:
+    def get(self, key: Key) -> bytes | NDArray[np.uint8] | None:
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
             return self._held.get(key)
 
-    def put(self, key: tuple[str, int], value: bytes | NDArray[np.uint8]) -> None:
+    def put(self, key: Key, value: bytes | NDArray[np.uint8]) -> None:
         with self._lock:
             old = self._held.pop(key, None)
             self._bytes += _size(value) - (0 if old is None else _size(old))
@@ -85,17 +93,53 @@ def _size(value: bytes | NDArray[np.uint8]) -> int:
     return len(value) if isinstance(value, bytes) else value.nbytes
 
 
-def _kept(size: tuple[int, int] | None) -> int:
-    """How many frames are read at once, itself among them; half of what the cache holds of large ones."""
+def _around(size: tuple[int, int] | None) -> int:
+    """How many frames of this height and width are kept before one that is jumped to, as the decoder gives them."""
     height, width = size or (0, 0)
-    return min(BACK, max(1, IMAGE_BYTES // (2 * 3 * height * width))) if height * width else BACK
+    return min(AROUND, AROUND_BYTES // (2 * height * width)) if height * width else AROUND // 4
 
 
-def _encoded(image: NDArray[np.uint8], index: int) -> bytes:
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+def _encoded(image: NDArray[np.uint8], index: int, width: int | None) -> bytes:
+    done, data = cv2.imencode(".jpg", _narrowed(image, width)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise VideoError(f"frame {index} cannot be encoded as JPEG")
     return data.tobytes()
+
+
+def _narrowed(image: NDArray[np.uint8], width: int | None) -> NDArray[np.uint8]:
+    """A picture made smaller, where it is much wider than is asked for; it stays as wide at least."""
+    if width is None:
+        return image
+    if times := image.shape[1] // width // 2 * 2:  # means of whole pixels take a tenth of those of parts
+        size = image.shape[1] // times, max(1, image.shape[0] // times)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    if image.shape[1] > MUCH * width:
+        size = width, max(1, round(image.shape[0] * width / image.shape[1]))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return image
+
+
+class _Coming:
+    """Which frames a source that was entered at one still gives: neighbours in turn, before it and after it."""
+
+    def __init__(self, entered: int, around: int) -> None:
+        self._entered = entered
+        self._before = range(max(0, entered - around), entered)
+        self._next = entered
+        self._last: int | None = None
+
+    def came(self, index: int) -> None:
+        if index < self._entered:
+            self._before = range(self._before.start, index)
+        else:
+            if self._last is not None and self._last >= self._entered:  # two of those after it: no more before it
+                self._before = range(0)
+            self._next = index + 1
+        self._last = index
+
+    def has(self, index: int) -> bool:
+        """Whether a frame comes, and soon enough to wait for it."""
+        return index in self._before or self._next <= index <= self._next + AHEAD
 
 
 class FrameReader:
@@ -115,11 +159,12 @@ class FrameReader:
         self._near: OrderedDict[str, Path | RangedObject] = OrderedDict()
         self._jpegs, self._images = _Cache(JPEG_BYTES), _Cache(IMAGE_BYTES)
         self._video: str | None = None
-        self._next = 0
+        self._coming = _Coming(0, 0)
         self._source: FrameSource | None = None
         self._frames: Iterator[Frame] = iter(())
 
     def __enter__(self) -> FrameReader:
+        self._process.start()  # which takes a while; somebody will ask for a frame soon
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,12 +173,18 @@ class FrameReader:
             self._process.close()
             self._scratch.cleanup()
 
-    def jpeg(self, video: str, index: int) -> bytes:
-        """Return a frame as JPEG, with the errors of `image`."""
-        found = self._jpegs.get((video, index))
+    def jpeg(self, video: str, index: int, width: int | None = None) -> bytes:
+        """Return a frame as JPEG, with the errors of `image`.
+
+        Args:
+            video: its name.
+            index: of the frame.
+            width: of the picture in pixels, about, where it need not have all of the frame's.
+        """
+        found = self._jpegs.get((video, index, width))
         if found is None:
-            found = _encoded(self.image(video, index), index)
-            self._jpegs.put((video, index), found)
+            found = _encoded(self.image(video, index), index, width)
+            self._jpegs.put((video, index, width), found)
         assert isinstance(found, bytes)
         return found
 
@@ -175,14 +226,16 @@ class FrameReader:
 
     def _read(self, video: str, index: int) -> NDArray[np.uint8]:
         """Read up to a frame, and put it and those on the way, which may be asked for next, into the cache."""
-        if self._video != video or not self._next <= index <= self._next + AHEAD:
+        if self._video != video or not self._coming.has(index):
             self._enter(video, index)
         try:
-            for frame in self._frames:
-                self._next = frame.index + 1
+            while (frame := next(self._frames, None)) is not None:
+                self._coming.came(frame.index)
                 self._images.put((video, frame.index), frame.image)
                 if frame.index == index:
                     return frame.image
+                if not self._coming.has(index):  # it was not on the way to the frame that was jumped to
+                    self._enter(video, index)
         except BaseException:
             self._leave()
             raise
@@ -190,11 +243,10 @@ class FrameReader:
         raise VideoError(f"the video has no frame {index}")
 
     def _enter(self, video: str, index: int) -> None:
-        """Open a video so that the frame, and those that are kept before it, come next."""
+        """Open a video so that the frame comes first, and then its neighbours."""
         self._leave()
         place = self._locate(video)
-        index = max(0, index + 1 - _kept(place.size))
-        wanted = FrameRange(index, start_time=place.time_of(index) if index else None)
+        wanted = FrameRange(index, start_time=place.time_of(index) if index else None, around=_around(place.size))
         source = self._process.open(self._bring(video, place.uri), wanted, threads=THREADS)
         found = source.info.height, source.info.width
         if place.size not in (None, (0, 0), found):
@@ -204,7 +256,12 @@ class FrameReader:
                 f"the source of {video!r} has frames of {found[1]}×{found[0]} pixels, its masks "
                 f"{place.size[1]}×{place.size[0]}; it has changed since it was tracked"
             )
-        self._video, self._next, self._source, self._frames = video, index, source, iter(source)
+        self._video, self._coming, self._source, self._frames = (
+            video,
+            _Coming(index, wanted.around),
+            source,
+            iter(source),
+        )
 
     def _leave(self) -> None:
         if self._source is not None:

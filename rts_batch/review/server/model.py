@@ -32,7 +32,10 @@ class Model(Protocol):
 
 
 class LazyModel:
-    """Loads in a thread of its own from `start` on; whoever asks sooner waits for that.
+    """Loads in a thread of its own; whoever asks sooner waits for that.
+
+    Loading keeps a core busy for seconds, and other threads of this process waiting, so it begins when there is
+    something to look at.
 
     Args:
         load: returns the model.
@@ -40,17 +43,29 @@ class LazyModel:
 
     def __init__(self, load: Callable[[], Model]) -> None:
         self._load = load
-        self._thread = threading.Thread(target=self._run, name="weights", daemon=True)
+        self._starting = threading.Lock()
+        self._later: threading.Timer | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._model: Model | None = None
         self._error = "the weights were not loaded"
 
-    def start(self) -> None:
-        self._thread.start()
+    def start(self, after: float = 0.0) -> None:
+        """Begin to load in so many seconds, unless that has been said before."""
+        with self._starting:
+            if self._later is None and self._thread is None and not self._closed:
+                self._later = threading.Timer(after, self._begin)
+                self._later.daemon = True
+                self._later.start()
 
     def close(self) -> None:
         """Wait until nothing is being loaded: the libraries' threads must not outlive the interpreter."""
-        if self._thread.ident is not None:
+        with self._starting:
+            self._closed = True
+            if self._later is not None:
+                self._later.cancel()
+        if self._thread is not None:
             self._thread.join()
 
     def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
@@ -79,10 +94,18 @@ class LazyModel:
                 prompts = {}
 
     def _loaded(self) -> Model:
-        self._thread.join()
+        self._begin()
+        if self._thread is not None:
+            self._thread.join()
         if self._model is None:
             raise WeightsError(self._error)
         return self._model
+
+    def _begin(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="weights", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         try:

@@ -71,3 +71,5 @@ class Masks(BaseModel):
 class Frame(BaseModel):
     id: str
     index: int = Field(ge=0)
+    width: int | None = Field(default=None, ge=16)
+    """Pixels that are shown of its width; None asks for all."""

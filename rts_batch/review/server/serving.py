@@ -52,12 +52,12 @@ def serve_run(run_folder: str, serving: Serving) -> None:
         ResultsError: the run has no finished video.
         SettingsError: the port is taken.
     """
-    catalogue = Catalogue(run_folder, serving.watch)
     with (
-        FrameReader(catalogue.source) as frames,
+        FrameReader(lambda video: catalogue.source(video)) as frames,
         contextlib.closing(LazyModel(serving.load)) as model,
         contextlib.closing(Redo(run_folder, [sys.executable, "-m", "rts_batch"])) as redo,
     ):
+        catalogue = Catalogue(run_folder, serving.watch)  # while the decoding process starts
         _serve(
             Desk(subject=catalogue, frames=frames, book=CorrectionsBook(run_folder), model=model, redo=redo), serving
         )
@@ -88,7 +88,6 @@ def serve_marking(videos: Sequence[str], manifest: str, serving: Serving, *, cat
 
 def _serve(desk: Desk, serving: Serving) -> None:
     with contextlib.closing(_listen(serving.port)) as listening:
-        desk.model.start()
         threading.Thread(target=_warm, args=(desk,), name="first video", daemon=True).start()
         port, token = listening.getsockname()[1], secrets.token_urlsafe(TOKEN_BYTES)
         address = f"http://127.0.0.1:{port}/{token}/"

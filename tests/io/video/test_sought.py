@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from rts_batch.io.video import sought
-from rts_batch.io.video.frames import EVERY_FRAME, Frame, FrameRange
+from rts_batch.io.video import container, probe, pyav, sought
+from rts_batch.io.video.container import decode_stream, open_container
+from rts_batch.io.video.frames import EVERY_FRAME, Damage, Frame, FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.opening import open_video
-from tests.support.videos import make_video
+from rts_batch.io.video.sought import Entrance
+from tests.support.videos import Disc, make_video
 
 FRAMES = 60
 GROUPS = {"g": "12", "bf": "2", "keyint_min": "12"}
@@ -54,20 +59,103 @@ def test_a_time_at_which_no_frame_is_shown_costs_a_pass_and_no_mistake(tmp_path:
         assert plain(read(tmp_path / "a.mp4", FrameRange(start=30, start_time=time))) == plain(expected)
 
 
-def test_the_frames_before_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        FrameRange(start=50, end=51, start_time=50 / 25),
+        FrameRange(start=50, end=51, start_time=50 / 25, around=4),
+        FrameRange(start=50, end=51, around=4),  # its time is in the packets
+        FrameRange(start=47, end=48, start_time=47 / 25, around=4),  # the next key frame is decoded before it
+        FrameRange(start=59, end=60, start_time=59 / 25, around=4),
+    ],
+)
+def test_the_frames_before_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: FrameRange) -> None:
     decoded = []
 
-    def counting(*arguments: object) -> object:
-        for found in real(*arguments):  # type: ignore[arg-type]
+    def counting(*arguments: Any, **others: Any) -> Iterator[Any]:
+        for found in real(*arguments, **others):
             decoded.append(found)
             yield found
 
     real = sought.decode_stream
     monkeypatch.setattr(sought, "decode_stream", counting)
-    make_video(tmp_path / "a.mp4", FRAMES, options=GROUPS)
-    (frame,) = read(tmp_path / "a.mp4", FrameRange(start=50, end=51, start_time=50 / 25))
-    assert frame.index == 50
-    assert len(decoded) <= 12 + 1
+    make_video(tmp_path / "a.mp4", FRAMES, options={**GROUPS, "bf": "3", "b-adapt": "0"})
+    frames = read(tmp_path / "a.mp4", wanted)
+    assert frames[0].index == wanted.start
+    assert len(decoded) <= 12 + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.ts", "libx264"), ("a.avi", "mpeg4")],
+)
+@pytest.mark.parametrize("timed", [True, False])
+def test_outward_the_wanted_frame_comes_first(tmp_path: Path, name: str, codec: str, timed: bool) -> None:
+    make_video(tmp_path / name, FRAMES, codec=codec, options=GROUPS if codec == "libx264" else {"g": "12"})
+    expected = plain(read(tmp_path / name))
+    entrance = Entrance()
+    for start in (0, 30, 29, 3, 12, FRAMES - 1):
+        time = expected[start][1] if timed else None
+        wanted = FrameRange(start=start, start_time=time, around=5)
+        with open_video(str(tmp_path / name), wanted, entrance=entrance) as source:
+            given = plain(list(source))
+        before = [frame for frame, *_ in given if frame < start]
+        assert given[0] == expected[start]
+        assert before == list(range(start - 1, start - 1 - len(before), -1))
+        assert len(before) == min(5, start) or (start % 12 == len(before) and codec != "mpeg4")
+        assert [frame for frame, *_ in given if frame > start] == list(range(start + 1, FRAMES))
+        assert [frame for frame, *_ in given[:5]] in (
+            [start, start - 1, start + 1, start - 2, start + 2],
+            [start, start - 1, start - 2, start - 3, start - 4],
+            list(range(start, start + 5)),
+        )
+        assert all(one == expected[one[0]] for one in given)
+    entrance.close()
+
+
+def test_of_h264_only_what_others_need_is_decoded_on_the_way(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 200, options={"g": "200", "bf": "3", "b-adapt": "0"})
+    opened, stream = open_container(str(tmp_path / "a.mp4"), seeks=True)
+    with opened:
+        from_150 = round(150 / 25 / stream.time_base)
+        decoded = list(decode_stream(opened, stream, Damage(), whole_from=from_150))
+    times = [round(25 * one.time) for one in decoded if one.time is not None]
+    assert times[-50:] == list(range(150, 200)), "all of those that are wanted"
+    assert len(times) < 50 + 0.7 * 150
+    expected = read(tmp_path / "a.mp4")
+    wanted = FrameRange(start=190, start_time=190 / 25, around=30)
+    with open_video(str(tmp_path / "a.mp4"), wanted) as source:
+        given = {frame.index: frame for frame in source}
+    assert sorted(given) == list(range(160, 200))
+    assert all(np.array_equal(frame.image, expected[index].image) for index, frame in given.items())
+
+
+def test_a_file_stays_open_for_the_next_jump_unless_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    real = container.open_container
+
+    def counting(path: str, *arguments: Any, **others: Any) -> Any:
+        opened.append(path)
+        return real(path, *arguments, **others)
+
+    for module in (probe, pyav, sought):
+        monkeypatch.setattr(module, "open_container", counting)
+    path = tmp_path / "a.mp4"
+    make_video(path, FRAMES, options=GROUPS)
+    entrance = Entrance()
+
+    def jump(start: int) -> bytes:
+        with open_video(str(path), FrameRange(start=start, start_time=start / 25), entrance=entrance) as source:
+            return next(iter(source)).image.tobytes()
+
+    first = jump(40)
+    count = len(opened)
+    assert [jump(start) == first for start in (7, 55, 40)] == [False, False, True]
+    assert len(opened) == count
+    make_video(path, FRAMES, options=GROUPS, discs=[Disc(colour=(10, 10, 200))])
+    assert jump(40) != first
+    assert len(opened) == 2 * count
+    entrance.close()
 
 
 def test_the_decoding_process_enters_a_file_too(tmp_path: Path) -> None:

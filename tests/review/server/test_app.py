@@ -77,6 +77,16 @@ def test_numbers_masks_and_frames_are_those_of_the_run(tmp_path: Path) -> None:
     assert np.abs(image[inside].mean(axis=0) - (90, 150, 40)).max() < 25, "the disc's colour is where its mask is"
 
 
+def test_a_frame_is_sent_as_wide_as_it_is_shown(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip", 4)) as page:
+        for width, wide in ((None, 160), (80, 80), (400, 160)):
+            values = {} if width is None else {"width": width}
+            jpeg = page.get("frame", id="clip", index=2, **values).content
+            assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[1] == wide
+        for wrong in (0, -5, "many"):
+            assert page.get("frame", id="clip", index=2, width=wrong).status_code == 400
+
+
 def test_a_box_becomes_a_mask(tmp_path: Path) -> None:
     with page_of(tmp_path, disc_video(tmp_path, "clip")) as page:
         answer = page.post("box", {"video_id": "clip", "frame": 4, "box": [10, 20, 30, 40]})

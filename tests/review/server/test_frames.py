@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -56,16 +57,23 @@ def test_steps_and_jumps_lead_to_the_right_frames(reader: FrameReader, tmp_path:
     assert np.array_equal(reader.image("clip.mp4", 7), images[7]), "back in the first one"
 
 
-def test_a_video_is_entered_once_for_many_steps(reader: FrameReader, opened: list[int]) -> None:
-    for index in range(40, 60):
-        reader.jpeg("clip.mp4", index)
-    assert opened == [25], "with those before it"
-    for index in range(59, 19, -1):
-        reader.jpeg("clip.mp4", index)
-    assert opened == [25, 9], "backward in pieces, of which the first frames were there"
-    for index in range(20, 60):
-        reader.jpeg("clip.mp4", index)
-    assert opened == [25, 9], "all of them were kept"
+def test_a_video_is_entered_once_for_many_steps(reader: FrameReader, opened: list[int], tmp_path: Path) -> None:
+    images = truth(tmp_path / "clip.mp4")
+    steps = [*range(44, 60), *range(59, 29, -1), *range(30, 60)]
+    for index in steps:
+        assert np.array_equal(reader.image("clip.mp4", index), images[index])
+    assert opened == [44], "a place in the last of a group's frames, and those before it"
+    reader.jpeg("clip.mp4", 29)
+    assert opened == [44, 29], "the group before it"
+
+
+def test_a_step_back_over_a_key_frame_enters_the_group_before(
+    reader: FrameReader, opened: list[int], tmp_path: Path
+) -> None:
+    images = truth(tmp_path / "clip.mp4")
+    for index in (45, 46, 44, 43, 47):
+        assert np.array_equal(reader.image("clip.mp4", index), images[index])
+    assert opened == [45, 44]
 
 
 def test_the_caches_are_bounded(reader: FrameReader, monkeypatch: pytest.MonkeyPatch, opened: list[int]) -> None:
@@ -85,24 +93,47 @@ def test_a_frame_that_is_not_there(reader: FrameReader) -> None:
     assert reader.jpeg("clip.mp4", 3)
 
 
-def test_after_a_jump_the_frames_before_it_are_there(reader: FrameReader, opened: list[int], tmp_path: Path) -> None:
+def test_after_a_jump_its_frame_is_first_and_those_around_it_are_there(
+    reader: FrameReader, opened: list[int], tmp_path: Path
+) -> None:
     images = truth(tmp_path / "clip.mp4")
-    for index in range(70, 70 - frames.BACK, -1):
-        assert np.array_equal(reader.image("clip.mp4", index), images[index])
-    assert opened == [71 - frames.BACK]
+    reader.image("clip.mp4", 70)
+    assert [index for index in range(FRAMES) if reader._images.get(("clip.mp4", index)) is not None] == [70]
+    for away in range(1, 10):
+        for index in (70 - away, 70 + away):
+            assert np.array_equal(reader.image("clip.mp4", index), images[index])
+    assert opened == [70]
+
+
+def test_a_picture_is_as_wide_as_it_is_shown(tmp_path: Path) -> None:
+    make_video(tmp_path / "clip.mp4", 3, size=(640, 360))
+    with FrameReader(lambda name: Source(str(tmp_path / name), None, lambda frame: None)) as reader:
+        whole = picture(reader.jpeg("clip.mp4", 1))
+        for width, wide in ((None, 640), (1000, 640), (640, 640), (600, 640), (500, 500), (320, 320), (300, 320)):
+            small = picture(reader.jpeg("clip.mp4", 1, width))
+            assert small.shape == (round(360 * wide / 640), wide, 3), width
+            again = cv2.resize(whole, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+            assert np.abs(small.astype(int) - again).mean() < 6
+        assert picture(reader.jpeg("clip.mp4", 1, 16)).shape[1] == 16
+        assert reader.image("clip.mp4", 1).shape == (360, 640, 3)
+
+
+def picture(jpeg: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_what_is_kept_is_given_while_somebody_else_waits_for_a_frame(reader: FrameReader) -> None:
     kept = reader.jpeg("clip.mp4", 5)
+    reader.image("clip.mp4", 4)
     with reader._lock, ThreadPoolExecutor(1) as pool:  # as a thread holds it that decodes
         assert pool.submit(reader.jpeg, "clip.mp4", 5).result(timeout=10) == kept
         assert pool.submit(reader.image, "clip.mp4", 4).result(timeout=10) is not None
 
 
 @pytest.mark.parametrize(
-    ("size", "kept"), [(None, 16), ((0, 0), 16), ((120, 160), 16), ((1080, 1920), 16), ((4320, 7680), 1)]
+    ("size", "kept"), [(None, 16), ((0, 0), 16), ((120, 160), 64), ((1080, 1920), 64), ((2160, 3840), 16)]
 )
-def test_fewer_of_large_frames_are_read_at_once(size: tuple[int, int] | None, kept: int) -> None:
-    assert frames._kept(size) == kept
+def test_fewer_of_large_frames_are_kept(size: tuple[int, int] | None, kept: int) -> None:
+    assert frames._around(size) == kept
     height, width = size or (0, 0)
-    assert 2 * kept * 3 * height * width <= frames.IMAGE_BYTES
+    assert kept * 2 * height * width <= frames.AROUND_BYTES

@@ -31,6 +31,7 @@ from rts_batch.io.video.isolated.contents import open_served
 from rts_batch.io.video.isolated.messages import Line, Request
 from rts_batch.io.video.limits import DecodingLimits
 from rts_batch.io.video.opening import open_video
+from rts_batch.io.video.sought import Entrance
 
 __all__ = ["OUT_OF_MEMORY", "main"]
 
@@ -64,6 +65,7 @@ class DecodingChild:
         self._contents = contents
         self._memory = memory
         self._limits = limits
+        self._entrance = Entrance()
         self._ring = np.zeros(0, np.uint8)
         self._free = 0
         self._ready: list[Moment] = []
@@ -94,6 +96,7 @@ class DecodingChild:
                 threads=request.threads,
                 content=content,
                 report=self._report,
+                entrance=self._entrance,
             ) as source:
                 self._deliver(source)
         except _Stopped:

@@ -90,7 +90,7 @@ class RemoteSource(FrameSource):
                 given = freed = 0
                 continue
             for moment in ready:
-                self._next = moment.index if self.wanted.backward else moment.index + 1
+                self._next = moment.index if self.wanted.backward else max(self._next or 0, moment.index + 1)
                 yield Frame(moment, self._slots[given % len(self._slots)])
                 given += 1
                 if 2 * (given - freed) >= len(self._slots):  # every message wakes the process
@@ -152,7 +152,7 @@ class RemoteSource(FrameSource):
         if self._next is not None:
             wanted = self._request.wanted
             left = replace(wanted, end=self._next) if wanted.backward else replace(wanted, start=self._next)
-            self._request = replace(self._request, wanted=replace(left, last_time=None, start_time=None))
+            self._request = replace(self._request, wanted=replace(left, last_time=None, start_time=None, around=0))
 
     def close(self) -> None:
         if self._under_way:

@@ -35,9 +35,9 @@ export const get = async (name, values = {}) => answer(await ask(`api/${name}?${
 export const post = async (name, content = {}) =>
   answer(await ask(`api/${name}`, { method: "POST", body: JSON.stringify(content) }));
 
-/** A frame as a picture that can be drawn. */
-export async function frame(id, index) {
-  const response = await ask(`api/frame?${query({ id, index })}`);
+/** A frame as a picture that can be drawn, of about this width or, without one, of its own. */
+export async function frame(id, index, width = null) {
+  const response = await ask(`api/frame?${query(width === null ? { id, index } : { id, index, width })}`);
   if (!response.ok) await answer(response);
   return createImageBitmap(await response.blob());
 }

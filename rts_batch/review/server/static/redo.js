@@ -11,7 +11,7 @@ const LOCKED_POLL = 5000;
 let waiting = null;
 
 export async function loadRun() {
-  const run = await api.get("run");
+  const [run, corrections] = await Promise.all([api.get("run"), api.get("corrections")]);
   state.videos = run.videos;
   state.kind = run.kind;
   state.categories = run.categories;
@@ -21,7 +21,7 @@ export async function loadRun() {
   listFailed(run.failed);
   state.locked = run.locked;
   state.pending = run.pending;
-  takeCorrections(await api.get("corrections"));
+  takeCorrections(corrections);
   showRedo(run.redo);
   // Somebody else is at work on the run: look again until it may be changed.
   if (run.locked && run.redo.state !== "running") {

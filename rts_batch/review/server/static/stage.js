@@ -13,6 +13,7 @@ export class Stage {
     this.view = { scale: 1, x: 0, y: 0 };
     this.fitted = true;
     this.marks = () => {};
+    this.coarse = () => {}; // what happens where the picture has fewer pixels than could be seen
     new ResizeObserver(() => this.resize()).observe(box);
     box.addEventListener("wheel", (event) => {
       event.preventDefault();
@@ -63,6 +64,11 @@ export class Stage {
     this.draw();
   }
 
+  /** Pixels of the screen that the frame's width takes. */
+  shown() {
+    return Math.round(this.size.width * this.view.scale * (window.devicePixelRatio || 1));
+  }
+
   /** The place on the frame, in its pixels. */
   place(event) {
     const bounds = this.box.getBoundingClientRect();
@@ -108,6 +114,7 @@ export class Stage {
     context.imageSmoothingEnabled = view.scale < 3;
     if (this.picture) {
       context.drawImage(this.picture, 0, 0, this.size.width, this.size.height);
+      if (this.picture.width < Math.min(this.size.width, this.shown())) this.coarse();
     } else {
       context.fillStyle = "#666";
       context.fillRect(0, 0, this.size.width, this.size.height);

@@ -10,7 +10,9 @@ const CLOSE = 6;
 export class Timeline {
   constructor(canvas, { jump, tell }) {
     this.canvas = canvas;
-    this.context = canvas.getContext("2d");
+    this.lines = document.createElement("canvas"); // all but the cursor: it is drawn anew when something changes
+    this.drawn = [];
+    this.context = this.lines.getContext("2d");
     this.tell = tell;
     this.video = null;
     this.frame = 0;
@@ -18,7 +20,8 @@ export class Timeline {
     this.saved = [];
     this.drafts = [];
     new ResizeObserver(() => this.draw()).observe(canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    this.dark = matchMedia("(prefers-color-scheme: dark)");
+    this.dark.addEventListener("change", () => this.draw());
     let down = false;
     canvas.addEventListener("pointerdown", (event) => {
       down = true;
@@ -39,11 +42,11 @@ export class Timeline {
   }
 
   x(frame) {
-    return LEFT + ((frame - this.video.first) / this.span) * (this.canvas.clientWidth - LEFT - RIGHT);
+    return LEFT + ((frame - this.video.first) / this.span) * (this.width - LEFT - RIGHT);
   }
 
   frameAt(x) {
-    const share = (x - LEFT) / Math.max(1, this.canvas.clientWidth - LEFT - RIGHT);
+    const share = (x - LEFT) / Math.max(1, this.width - LEFT - RIGHT);
     return Math.round(this.video.first + Math.min(1, Math.max(0, share)) * this.span);
   }
 
@@ -56,15 +59,36 @@ export class Timeline {
   }
 
   draw() {
-    const { canvas, context, video } = this;
+    const { canvas, video, lines } = this;
     const ratio = window.devicePixelRatio || 1;
-    const width = canvas.clientWidth;
-    const height = canvas.clientHeight;
-    canvas.width = Math.max(1, Math.round(width * ratio));
-    canvas.height = Math.max(1, Math.round(height * ratio));
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, width, height);
+    const { clientWidth: width, clientHeight: height } = canvas;
+    const shown = [width, height, ratio, this.dark.matches, video, video?.targets.length, this.selected, String(this.saved), String(this.drafts)];
+    if (shown.some((value, place) => value !== this.drawn[place])) {
+      this.drawn = shown;
+      this.width = width;
+      canvas.width = lines.width = Math.max(1, Math.round(width * ratio));
+      canvas.height = lines.height = Math.max(1, Math.round(height * ratio));
+      this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
+      this.bottom = video ? this.drawLines(height) : 0;
+      this.ink = getComputedStyle(document.documentElement).getPropertyValue("--ink");
+    }
+    const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(lines, 0, 0);
     if (!video) return;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.strokeStyle = this.ink;
+    context.lineWidth = 1.5;
+    context.beginPath();
+    context.moveTo(this.x(this.frame), 4);
+    context.lineTo(this.x(this.frame), this.bottom);
+    context.stroke();
+  }
+
+  /** Draws everything but the cursor, and returns how far that reaches down. */
+  drawLines(height) {
+    const { context, video } = this;
     const style = getComputedStyle(document.documentElement);
     const ink = (name) => style.getPropertyValue(name).trim();
     const shown = video.targets.filter((target) => target.frames.length).slice(0, 12);
@@ -72,8 +96,7 @@ export class Timeline {
       this.drawAxis(height - AXIS, ink);
       for (const frame of this.saved) this.drawDiamond(frame, height / 2 - 10, ink("--good"));
       for (const frame of this.drafts) this.drawDiamond(frame, height / 2 - 10, ink("--accent"));
-      this.drawCursor(height - AXIS, ink);
-      return;
+      return height - AXIS;
     }
     const strips = shown.length * (STRIP + 1);
     const left = height - TOP - AXIS - strips - 10;
@@ -98,21 +121,11 @@ export class Timeline {
     this.drawAxis(area.bottom + strips + 6, ink);
     for (const frame of this.saved) this.drawDiamond(frame, quality.bottom + 4, ink("--good"));
     for (const frame of this.drafts) this.drawDiamond(frame, quality.bottom + 4, ink("--accent"));
-    this.drawCursor(area.bottom + strips + 6, ink);
-  }
-
-  drawCursor(bottom, ink) {
-    const { context } = this;
-    context.strokeStyle = ink("--ink");
-    context.lineWidth = 1.5;
-    context.beginPath();
-    context.moveTo(this.x(this.frame), 4);
-    context.lineTo(this.x(this.frame), bottom);
-    context.stroke();
+    return area.bottom + strips + 6;
   }
 
   drawGrid(quality, area, ink) {
-    const { context, canvas } = this;
+    const { context } = this;
     context.textAlign = "right";
     context.textBaseline = "middle";
     context.lineWidth = 1;
@@ -121,7 +134,7 @@ export class Timeline {
       context.strokeStyle = ink("--line");
       context.beginPath();
       context.moveTo(LEFT, y + 0.5);
-      context.lineTo(canvas.clientWidth - RIGHT, y + 0.5);
+      context.lineTo(this.width - RIGHT, y + 0.5);
       context.stroke();
       context.fillStyle = ink("--soft");
       context.fillText(name, LEFT - 4, y);
@@ -135,7 +148,7 @@ export class Timeline {
       context.strokeStyle = ink("--doubt");
       context.beginPath();
       context.moveTo(LEFT, y);
-      context.lineTo(canvas.clientWidth - RIGHT, y);
+      context.lineTo(this.width - RIGHT, y);
       context.stroke();
       context.setLineDash([]);
     }
@@ -203,8 +216,8 @@ export class Timeline {
   }
 
   drawAxis(y, ink) {
-    const { context, canvas, video } = this;
-    const most = Math.max(2, Math.floor((canvas.clientWidth - LEFT - RIGHT) / 84));
+    const { context, video } = this;
+    const most = Math.max(2, Math.floor((this.width - LEFT - RIGHT) / 84));
     const rough = this.span / most;
     const power = 10 ** Math.floor(Math.log10(Math.max(1, rough)));
     const step = Math.max(1, [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough) ?? power * 10);
@@ -216,7 +229,7 @@ export class Timeline {
       context.moveTo(x, y - 3);
       context.lineTo(x, y + 2);
       context.stroke();
-      context.textAlign = x > canvas.clientWidth - 30 ? "right" : x < LEFT + 20 ? "left" : "center";
+      context.textAlign = x > this.width - 30 ? "right" : x < LEFT + 20 ? "left" : "center";
       context.fillStyle = ink("--ink");
       context.fillText(String(frame), x, y + 2);
       context.fillStyle = ink("--soft");

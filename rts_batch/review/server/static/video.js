@@ -7,6 +7,7 @@ const FRAMES = [14, 48];
 const PICTURE_BYTES = 256 * 2 ** 20;
 const MASKS_AT_ONCE = 32;
 const MASK_FRAMES = 320;
+const WIDTHS = 160; // pictures of few widths, so that a window made a little wider asks for nothing new
 
 export const COLOURS = ["#e63c3c", "#3ca0f0", "#fabe28", "#50c878", "#be5adc", "#f08228"];
 
@@ -108,14 +109,16 @@ export class Video {
     };
   }
 
-  picture(frame) {
+  /** A frame as a picture; it need not be wider than it is shown. */
+  picture(frame, shown) {
+    const width = Math.min(this.width, Math.ceil(shown / WIDTHS) * WIDTHS);
     let found = this.pictures.get(frame);
-    if (!found) {
-      found = api.frame(this.video_id, frame);
-      found.catch(() => this.pictures.delete(frame)); // to be asked for again
+    if (!found || found.width < width) {
+      found = { width, picture: api.frame(this.video_id, frame, width < this.width ? width : null) };
+      found.picture.catch(() => this.pictures.delete(frame)); // to be asked for again
       this.pictures.set(frame, found);
     }
-    return found;
+    return found.picture;
   }
 
   /** Object id → counts of its mask on a frame. */

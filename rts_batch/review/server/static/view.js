@@ -10,9 +10,25 @@ export const MODES = ["fill", "outline", "off"];
 const AHEAD = 6;
 const BEHIND = 12; // a video is decoded forward, so that going back needs more time
 const TURN = 3; // somebody may turn round
+const REST = 150; // ms after which somebody has done zooming
 
 export const stage = new Stage($("stage"), $("picture"));
 const timeline = new Timeline($("timeline"), { jump: (frame) => show(frame), tell: hover });
+
+let sharpening = null;
+stage.coarse = () => {
+  clearTimeout(sharpening);
+  sharpening = setTimeout(sharpen, REST);
+};
+
+/** Shows this frame with as many pixels as can be seen now. */
+async function sharpen() {
+  const { video, turn } = state;
+  const picture = await video?.picture(state.frame, stage.shown()).catch(() => null);
+  if (turn !== state.turn || !picture || picture.width <= stage.picture?.width) return;
+  stage.picture = picture;
+  stage.draw();
+}
 
 export async function openVideo(id, frame = null) {
   stop();
@@ -47,10 +63,11 @@ export async function show(frame) {
   frame = Math.min(Math.max(frame, video.first), Math.max(video.first, video.end - 1));
   state.step = frame < state.frame ? -1 : 1;
   state.frame = timeline.frame = frame;
+  const asked = Promise.allSettled([video.picture(frame, stage.shown()), video.counts(frame)]);
+  const turn = ++state.turn;
   hooks.leave();
   showPlace();
-  const turn = ++state.turn;
-  const [picture, counts] = await Promise.allSettled([video.picture(frame), video.counts(frame)]);
+  const [picture, counts] = await asked;
   if (turn !== state.turn) return;
   stage.picture = picture.status === "fulfilled" ? picture.value : null;
   const problem = [picture, counts].find((result) => result.status === "rejected");
@@ -70,7 +87,7 @@ export async function prefetch(turn) {
     const next = frame + away;
     if (next < video.first || next >= video.end || turn !== state.turn) return;
     try {
-      await video.picture(next);
+      await video.picture(next, stage.shown());
     } catch {
       return; // it is said where the frame is shown
     }
