@@ -111,17 +111,10 @@ def decode_stream(
 ) -> Iterator[Decoded]:
     """Decode to the end whatever happens, and count in `damage` what was wrong.
 
-    Args:
-        container: where it is to be begun.
-        stream: of the container.
-        damage: takes what is wrong.
-        report: is told of progress.
-        whole_from: in the stream's time base; frames of H.264 that are shown earlier, and that no other frame is
-            predicted from, may be left out. That is half of what x264 makes by default.
+    Frames of H.264 that are shown before `whole_from`, in the stream's time base, are left out where no other frame is
+    predicted from them; that is half of what x264 makes by default.
     """
     context = stream.codec_context
-    context.skip_frame = "DEFAULT"
-    skims = whole_from is not None and context.codec.canonical_name == "h264"  # others say it less exactly
     index = 0
     packets = container.demux(stream)
     clock = Clock(stream, container.format.name, damage)
@@ -139,9 +132,7 @@ def decode_stream(
         damage.cut_off_packets += packet is not None and packet.is_discard
         if packet is not None and packet.size:
             clock.feed(packet)
-            if skims:
-                early = whole_from is not None and packet.pts is not None and packet.pts < whole_from
-                context.skip_frame = "NONREF" if early else "DEFAULT"
+            context.skip_frame = "NONREF" if _may_be_left_out(packet, stream, whole_from) else "DEFAULT"
         try:
             frames = context.decode(packet)
         except av.error.EOFError:
@@ -162,6 +153,12 @@ def decode_stream(
             yield Decoded(frame, clock.time(frame))
             index += 1
     clock.end()
+
+
+def _may_be_left_out(packet: av.Packet[VideoStream], stream: VideoStream, whole_from: int | None) -> bool:
+    """Whether nobody wants the frame of a packet, unless others need it: only H.264 says that exactly."""
+    early = whole_from is not None and packet.pts is not None and packet.pts < whole_from
+    return early and stream.codec_context.codec.canonical_name == "h264"
 
 
 def with_neighbours(frames: Iterable[Decoded]) -> Iterator[tuple[VideoFrame, Moment]]:
