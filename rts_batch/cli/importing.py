@@ -45,12 +45,14 @@ def from_coco(
     pattern: Pattern = None,
     first_frame: FirstFrame = 0,
     min_score: MinScore = None,
+    crowds: Annotated[bool, typer.Option("--crowds", help="Take annotations that are marked as crowds, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """COCO instances: boxes, polygons, RLE; images as frames of videos."""
+    """COCO instances and YouTube-VIS: boxes, polygons, RLE; images as frames."""
     from rts_batch.manifest.importers.coco import from_coco as read
 
-    _finish(read(source, _options(video, prompts, pattern, first_frame, None, min_score)), out, as_json)
+    options = _options(video, prompts, pattern, first_frame, None, min_score)
+    _finish(read(source, options, crowds=crowds), out, as_json)
 
 
 def from_yolo(
@@ -77,12 +79,13 @@ def from_cvat(
     prompts: Prompts = "first",
     pattern: Pattern = None,
     first_frame: FirstFrame = 0,
+    size: Size = None,
     as_json: JsonOption = False,
 ) -> None:
     """CVAT for video or for images 1.1: an XML file, or a folder of them."""
     from rts_batch.manifest.importers.cvat import from_cvat as read
 
-    _finish(read(source, _options(video, prompts, pattern, first_frame)), out, as_json)
+    _finish(read(source, _options(video, prompts, pattern, first_frame, size)), out, as_json)
 
 
 def from_label_studio(
@@ -110,7 +113,7 @@ def from_masks(
     first_frame: FirstFrame = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """A folder of mask PNGs: DAVIS, YouTube-VOS, MOTS, or a folder for each target."""
+    """A folder of mask images: DAVIS, YouTube-VOS, MOTS, or a folder for each target."""
     from rts_batch.manifest.importers.label_images import from_masks as read
 
     _finish(read(source, _options(video, prompts, pattern, first_frame)), out, as_json)
@@ -144,7 +147,7 @@ def from_detections(
     normalised: Annotated[bool, typer.Option("--normalised", help="Boxes are fractions of --size.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A detector's output, CSV or JSON."""
+    """A detector's output: CSV, JSON, or MOTChallenge's text."""
     from rts_batch.manifest.importers.detections import from_detections as read
 
     options = _options(video, prompts, pattern, first_frame, size, min_score)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +31,12 @@ Keep = Literal["first", "all"]
 Rle = dict[str, Any]
 """`{"size": [height, width], "counts": str}`."""
 
-FRAME_NAME: Final = r"(?:(?P<video>.+)[/_.-])?(?P<frame>\d+)"
-"""How an image's name, without its ending, says which frame of which video it is: `clips/one/000120`, `one_000120`."""
+FRAME_NAME: Final = r"(?:(?P<video>.+?)(?:/(?:frame|image|img)[_-]?|[/_.-]))?(?P<frame>\d+)"
+"""How an image's name, without its ending, says which frame of which video it is: `clips/one/000120`, `one_000120`,
+`one/frame_000120`."""
+
+_ROBOFLOW: Final = re.compile(r"_(?:jpe?g|png|webp|bmp)\.rf\.\w+$", re.I)
+"""What Roboflow adds to the name of an image."""
 
 _IMAGE_ENDING: Final = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|jp2|ppm|avif|txt)$", re.I)
 
@@ -74,8 +80,8 @@ class Annotation:
 
     video: str
     frame: int
-    track: int | str | None
-    """What the tool calls the target; None where it does not say which annotations are one."""
+    track: Any
+    """What the tool calls the target, a number or a text; None where it does not say which annotations are one."""
     category: str | None
     box: Box | None = None
     mask: Rle | None = None
@@ -114,7 +120,7 @@ class Reading:
 
     def frame_of(self, image: str) -> tuple[str, int] | None:
         """Video and frame index of an image's name; None where the pattern does not fit or the number is too low."""
-        stem = _IMAGE_ENDING.sub("", image.replace("\\", "/"))
+        stem = _ROBOFLOW.sub("", _IMAGE_ENDING.sub("", image.replace("\\", "/")))
         found = re.fullmatch(self.options.pattern, stem)
         if not found:
             self.leave_out("image names that --pattern does not fit", image)
@@ -134,10 +140,11 @@ class Reading:
         elif annotation.mask is None and annotation.box is None and not annotation.absent:
             self.leave_out("neither a box nor a mask", place)
         elif annotation.mask is None and annotation.box is not None and _is_no_box(annotation.box):
-            self.leave_out("boxes smaller than a pixel", place)
+            self.leave_out("boxes smaller than a pixel (fractions of the frame, perhaps)", place)
         elif annotation.frame < 0:
             self.leave_out("frames before the first", place)
         else:
+            annotation = replace(annotation, track=_track(annotation.track))
             self._places[id(annotation)] = place
             self.annotations.append(annotation)
 
@@ -214,6 +221,17 @@ class Reading:
         return row
 
 
+def _track(value: Any) -> int | str | None:
+    """What a tool calls a target, `2.0` and "2" being 2; trackers say -1, and tables NaN, where they do not know."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}(\.0+)?", value):
+        value = float(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or value == -1 or value != value:
+        return None
+    return value if type(value) is int else str(value)
+
+
 def _take(numbers: Iterator[int], count: int) -> Iterator[int]:
     for _, number in zip(range(count), numbers, strict=False):
         yield number
@@ -245,7 +263,14 @@ def read_text(path: str | Path) -> str:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text: {error}") from error
+        what = (
+            "is an archive; unpack it, and name what is in it" if _is_archive(path) else f"is not UTF-8 text: {error}"
+        )
+        raise ManifestError(f"{path} {what}") from error
+
+
+def _is_archive(path: str | Path) -> bool:
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,16 +1,20 @@
-"""COCO instances: boxes, polygons and both kinds of RLE, images as frames of videos.
+"""COCO instances: boxes, polygons and both kinds of RLE, images as frames of videos; and YouTube-VIS' form of it.
 
 Frames: `frame_index` (from 0) beside `video_id` where images have both, as this pipeline's export writes them;
 otherwise the number in `file_name`, of which `first_frame` is the video's first. `track_id` (or `instance_id`) of an
-annotation says which annotations are one target; without it boxes are associated by their overlap.
+annotation says which annotations are one target; without it boxes are associated by their overlap. In YouTube-VIS an
+annotation is a target, with a mask for each of its video's `file_names`; where `JPEGImages/` beside the file holds the
+video, a frame is the place of its image there, and the video is that folder.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from rts_batch.errors import ManifestError
+from rts_batch.io.video.picture_names import natural_key
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
@@ -19,8 +23,13 @@ from rts_batch.masks import Box
 __all__ = ["from_coco"]
 
 
-def from_coco(path: str | Path, options: ImportOptions | None = None) -> Imported:
+def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds: bool = False) -> Imported:
     """Read the annotations of a COCO instances JSON.
+
+    Args:
+        path: the file.
+        options: see `ImportOptions`.
+        crowds: take the annotations that are marked as crowds, too.
 
     Raises:
         ManifestError: no JSON, or not of COCO's form.
@@ -28,16 +37,25 @@ def from_coco(path: str | Path, options: ImportOptions | None = None) -> Importe
     """
     reading = Reading(path, options or ImportOptions())
     data = read_json(path)
-    if not isinstance(data, dict) or not {"images", "annotations"} <= set(data):
+    if isinstance(data, list):
+        raise ManifestError(
+            f"{path} is no COCO file: it is a list, of results perhaps, which say their images' numbers only; give the "
+            "file of instances"
+        )
+    known = isinstance(data, dict) and isinstance(data.get("annotations"), list)
+    if not known or not {"images", "videos"} & set(data):
         raise ManifestError(f"{path} is no COCO file: it has no lists images and annotations")
     try:
-        _read(data, reading)
+        if data.get("images"):
+            _read(data, reading, crowds=crowds)
+        else:
+            _read_videos(data, Path(path).parent, reading)
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not of COCO's form: {type(error).__name__} {error}") from error
     return reading.imported()
 
 
-def _read(data: dict[str, Any], reading: Reading) -> None:
+def _read(data: dict[str, Any], reading: Reading, *, crowds: bool) -> None:
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video.get("name") or video.get("file_name") for video in data.get("videos", [])}
     images = {image["id"]: image for image in data["images"]}
@@ -53,19 +71,54 @@ def _read(data: dict[str, Any], reading: Reading) -> None:
             places[image_id] = _place(image, videos, reading)
         if (found := places[image_id]) is None:
             continue
-        if annotation.get("iscrowd"):
-            reading.leave_out("crowds", place)
-            continue
-        try:
-            mask = _mask(annotation.get("segmentation"), image)
-        except ValueError as error:
-            reading.leave_out(f"masks that cannot be read: {error}", place)
-            continue
         known = {**(annotation.get("attributes") or {}), **annotation}  # datumaro and CVAT keep theirs apart
         track = known.get("track_id", known.get("instance_id"))
+        if annotation.get("iscrowd") and not crowds and track is None:
+            reading.leave_out("crowds (--crowds takes them: CVAT and datumaro mark every mask as one)", place)
+            continue
+        try:
+            mask, box = _mask(annotation.get("segmentation"), image), _box(annotation.get("bbox"))
+            score = None if annotation.get("score") is None else float(annotation["score"])
+        except (ValueError, TypeError) as error:
+            reading.leave_out(f"annotations that cannot be read: {error}", place)
+            continue
         category = categories.get(annotation.get("category_id"))
-        box = _box(annotation.get("bbox"))
-        reading.add(Annotation(*found, track, category, box, mask), place, annotation.get("score"))
+        reading.add(Annotation(*found, track, category, box, mask), place, score)
+
+
+def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
+    """Read YouTube-VIS' form."""
+    categories = {category["id"]: category["name"] for category in data.get("categories", [])}
+    videos = {video["id"]: video for video in data["videos"]}
+    frames = {key: _frames_of(video, folder / "JPEGImages", reading) for key, video in videos.items()}
+    for annotation in data["annotations"]:
+        video = videos[annotation["video_id"]]
+        boxes = annotation.get("bboxes") or [None] * len(frames[video["id"]])
+        masks = annotation.get("segmentations") or [None] * len(boxes)
+        for number, (mask, box, found) in enumerate(zip(masks, boxes, frames[video["id"]], strict=False)):
+            place = f"annotation {annotation.get('id')}, frame {number}"
+            if found is None or not (mask or box):
+                continue
+            try:
+                mark = _mask(mask, video), _box(box)
+            except (ValueError, TypeError) as error:
+                reading.leave_out(f"annotations that cannot be read: {error}", place)
+                continue
+            category = categories.get(annotation.get("category_id"))
+            reading.add(Annotation(*found, annotation["id"], category, mark[1], mark[0]), place)
+
+
+def _frames_of(video: dict[str, Any], images: Path, reading: Reading) -> list[tuple[str, int] | None]:
+    """Video and frame of each of its file names."""
+    names = [str(name) for name in video["file_names"]]
+    stored = images / Path(names[0]).parent if names else images
+    if not stored.is_dir() or stored == images:
+        return [reading.frame_of(name) for name in names]
+    reading.videos[stored.name] = str(stored.resolve())
+    order = {
+        name: place for place, name in enumerate(sorted((file.stem for file in stored.iterdir()), key=natural_key))
+    }
+    return [(stored.name, order[stem]) if (stem := Path(name).stem) in order else None for name in names]
 
 
 def _place(image: dict[str, Any], videos: dict[Any, str], reading: Reading) -> tuple[str, int] | None:
@@ -82,6 +135,8 @@ def _box(value: Any) -> Box | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
     x, y, w, h = map(float, value)
+    if not all(map(math.isfinite, (x, y, w, h))):
+        raise ValueError("a box of numbers that are not finite")
     return x, y, w, h
 
 

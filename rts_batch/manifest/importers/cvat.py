@@ -40,7 +40,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         raise ManifestError(f"{path} has no .xml files")
     for file in paths:
         try:
-            root = ElementTree.fromstring(read_text(file).encode())
+            root = ElementTree.fromstring(_content(file))
         except (ParseError, DefusedXmlException) as error:
             raise ManifestError(f"{file} is no XML that can be read: {error}") from error
         if root.tag != "annotations":
@@ -52,11 +52,21 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
     return reading.imported()
 
 
+def _content(file: Path) -> bytes:
+    """A file's bytes, of whatever encoding it says itself to be."""
+    try:
+        head = file.read_bytes()[:2]
+    except OSError:
+        head = b""
+    return file.read_bytes() if head in (b"\xff\xfe", b"\xfe\xff") else read_text(file).encode()
+
+
 def _read(root: Element, file: Path, reading: Reading) -> None:
     known = reading.names.get(file.stem)
     source = root.findtext(".//meta//source") or root.findtext(".//meta//task/name") or file.stem
     video = file.stem if known else source
     size = (int(root.findtext(".//original_size/width") or 0), int(root.findtext(".//original_size/height") or 0))
+    size = size if all(size) else reading.options.size or size
     tasks = {task.findtext("id"): task.findtext("name") for task in root.iterfind(".//meta/project/tasks/task")}
     for track in root.iterfind("track"):
         name = tasks.get(track.get("task_id")) or video
@@ -82,6 +92,9 @@ def _frame_of(image: Element, video: str, reading: Reading) -> tuple[str, int] |
 
 
 def _read_shape(shape: Element, track: Element, video: str, size: tuple[int, int], reading: Reading) -> None:
+    if not re.fullmatch(r"\d{1,9}", shape.get("frame", "")):
+        reading.leave_out("shapes without a frame", f"track {track.get('id')}, frame {shape.get('frame')}")
+        return
     frame = int(shape.attrib["frame"])
     place = f"track {track.get('id')}, frame {frame}"
     object_id = _object_id(shape)
@@ -112,17 +125,20 @@ def _add(
         return
     box: Box | None = None
     mask: Rle | None = None
-    if shape.tag == "box":
-        box = _box(shape)
-    elif not all(size):
-        reading.leave_out("masks and polygons in a file that names no original_size", place)
+    if shape.tag != "box" and not all(size):
+        reading.leave_out("masks and polygons in a file that names no original_size (give --size)", place)
         return
-    else:
-        try:
+    try:
+        if shape.tag == "box":
+            box = _box(shape)
+        else:
             mask = _polygon(shape, size) if shape.tag == "polygon" else _mask(shape, size)
-        except ValueError as error:
-            reading.leave_out(f"shapes that cannot be read: {error}", place)
-            return
+    except KeyError as error:
+        reading.leave_out(f"shapes without the attribute {error}", place)
+        return
+    except ValueError as error:
+        reading.leave_out(f"shapes that cannot be read: {error}", place)
+        return
     reading.add(Annotation(*target, box=box, mask=mask), place)
 
 

@@ -1,4 +1,4 @@
-"""A detector's output: a CSV or a JSON list, one detection a row, with the columns as they happen to be called.
+"""A detector's output: a CSV or JSON, one detection a row, with the columns as they happen to be called; and MOT.
 
 Frames: the column `frame` (or `frame_id`, `frame_index`) counts from `first_frame`; without it the number in the
 image's name does. Boxes: columns that say what they are (`x1 y1 x2 y2`, `xmin ymin xmax ymax`, `xyxy`, `x y w h`,
@@ -8,16 +8,15 @@ image's name does. Boxes: columns that say what they are (`x1 y1 x2 y2`, `xmin y
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, read_json, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, read_text
 from rts_batch.manifest.importers.imported import Imported
+from rts_batch.manifest.importers.tables import Row, is_mot, read_table
 from rts_batch.masks import Box
 
 __all__ = ["BoxFormat", "from_detections"]
@@ -37,6 +36,10 @@ _SIDES: Final[dict[BoxFormat, tuple[tuple[str, ...], ...]]] = {
 }
 
 
+MOST_OF_A_FRAME: Final = 2.0
+"""Of its side: what a number in fractions is below."""
+
+
 def from_detections(
     path: str | Path,
     options: ImportOptions | None = None,
@@ -47,7 +50,8 @@ def from_detections(
     """Read a detector's output.
 
     Args:
-        path: a CSV with a header, a JSON list (or JSON lines) of objects, or an object of lists by image name.
+        path: a CSV with a header (between commas, semicolons or tabs), JSON (lines) of objects, in lists of whatever
+            depth, or a file of MOTChallenge.
         box_format: what the four numbers of a column `box` or `bbox` are; must be given where there is such a one.
         normalised: boxes are fractions of the frame; needs `options.size`.
 
@@ -60,31 +64,38 @@ def from_detections(
         raise ManifestError("--normalised boxes need the frames' --size, as 1920x1080")
     reading = Reading(path, options)
     scale = options.size if normalised and options.size else (1, 1)
-    for place, raw in _rows(Path(path)):
-        row = {str(key).strip().casefold(): value for key, value in raw.items()}
+    mot = Path(path) if is_mot(Path(path)) else None
+    for place, raw in read_table(Path(path)):
+        row = dict(raw)
         try:
+            if mot:
+                row |= _of_mot(row, mot, options)
             _read_row(row, place, reading, box_format, scale)
         except (TypeError, ValueError) as error:
             reading.leave_out(f"rows that cannot be read: {error}", place)
     return reading.imported()
 
 
-def _rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    if path.suffix.lower() == ".json":
-        data = read_json(path)
-        if isinstance(data, dict):
-            lists = {key: found for key, found in data.items() if isinstance(found, list)}
-            data = [{"image": key, **row} for key, found in lists.items() for row in found if isinstance(row, dict)]
-    elif path.suffix.lower() in (".jsonl", ".ndjson"):
-        try:
-            data = [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
-        except ValueError as error:
-            raise ManifestError(f"{path} is no JSON lines: {error}") from error
-    else:
-        data = list(csv.DictReader(io.StringIO(read_text(path))))
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise ManifestError(f"{path} is no list of detections; it holds one object or row for each")
-    return [(f"row {number}", row) for number, row in enumerate(data, start=1)]
+def _of_mot(row: Row, path: Path, options: ImportOptions) -> Row:
+    """What a row of MOTChallenge says otherwise: it counts frames from 1."""
+    if path.name == "gt.txt" and float(row["score"] if row.get("score") else 1) == 0:
+        raise ValueError("ground truth that is not to be considered")
+    folder = path.absolute().parent
+    video = folder.parent.name if folder.name in ("gt", "det") else path.stem
+    first = max(options.first_frame, 1)
+    score = None if path.name == "gt.txt" else row.get("score")
+    frame = float(row["frame"]) - first + options.first_frame
+    return {"video": video, "frame": frame, "score": score, "class": _class_of_mot(row.get("class"), path)}
+
+
+def _class_of_mot(number: str | None, path: Path) -> str | None:
+    """The name of a class, of which a `labels.txt` beside the file has one a line."""
+    if number is None or float(number) < 1:
+        return None
+    listed = path.with_name("labels.txt")
+    names = read_text(listed).splitlines() if listed.is_file() else []
+    place = int(float(number)) - 1
+    return names[place].strip() if place < len(names) else str(place + 1)
 
 
 def _read_row(
@@ -93,6 +104,8 @@ def _read_row(
     box = _box(row, box_format, scale)
     frame, image = _value(row, _FRAME), _value(row, _IMAGE)
     if frame is not None:
+        if not float(frame).is_integer():
+            raise ValueError(f"frame {frame}")
         index = int(float(frame)) - reading.options.first_frame
         found: tuple[str, int] | None = str(_value(row, _VIDEO) or image or "video"), index
     elif image is not None:
@@ -103,9 +116,7 @@ def _read_row(
         raise ManifestError(f"{place}: no frame; a detection needs a column frame, or image with a number in the name")
     if found is None:
         return
-    track = _value(row, _TRACK)
-    track = int(track) if track is not None and str(track).isdigit() else track
-    label, score = _value(row, _LABEL), _value(row, _SCORE)
+    track, label, score = _value(row, _TRACK), _value(row, _LABEL), _value(row, _SCORE)
     category = None if label is None else str(label)
     reading.add(Annotation(*found, track, category, box=box), place, None if score is None else float(score))
 
@@ -116,7 +127,12 @@ def _value(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _box(row: dict[str, Any], box_format: BoxFormat | None, scale: tuple[int, int]) -> Box:
     kind, values = _sides(row, box_format)
-    a, b, c, d = (float(value) * side for value, side in zip(values, scale * 2, strict=True))
+    numbers = [float(value) for value in values]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a box of numbers that are not finite")
+    if scale != (1, 1) and max(numbers) > MOST_OF_A_FRAME:
+        raise ValueError("a box that is not in fractions of the frame, as --normalised says")
+    a, b, c, d = (number * side for number, side in zip(numbers, scale * 2, strict=True))
     if kind == "xyxy":
         return a, b, c - a, d - b
     return (a, b, c, d) if kind == "xywh" else (a - c / 2, b - d / 2, c, d)
@@ -126,7 +142,8 @@ def _sides(row: dict[str, Any], box_format: BoxFormat | None) -> tuple[BoxFormat
     for kind, layouts in _SIDES.items():
         for names in layouts:
             if all(row.get(name) not in (None, "") for name in names):
-                return box_format or kind, [row[name] for name in names]
+                centred = kind == "xywh" and box_format == "cxcywh"  # x and y are the middle's, says who knows
+                return "cxcywh" if centred else kind, [row[name] for name in names]
         if row.get(kind) not in (None, ""):
             return kind, _four(row[kind])
     for name in ("bbox", "box"):
@@ -134,6 +151,12 @@ def _sides(row: dict[str, Any], box_format: BoxFormat | None) -> tuple[BoxFormat
             if box_format is None:
                 raise ManifestError(f"column {name} does not say what its numbers are: give --box-format, xyxy or xywh")
             return box_format, _four(row[name])
+    if any(set(names) <= set(row) for layouts in _SIDES.values() for names in layouts) or {
+        "box",
+        "bbox",
+        *_SIDES,
+    } & set(row):
+        raise ValueError("no box")
     raise ManifestError(f"no box: there are the columns {', '.join(row)}; name them x1, y1, x2, y2 or x, y, w, h")
 
 

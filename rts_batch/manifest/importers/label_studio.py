@@ -48,33 +48,39 @@ def from_label_studio(path: str | Path, options: ImportOptions | None = None) ->
 
 
 def _read_task(task: dict[str, Any], place: str, reading: Reading) -> None:
-    annotations = [found for found in task.get("annotations", []) if not found.get("was_cancelled")]
+    drawn = task.get("annotations", task.get("completions", []))  # as versions before 1.0 call them
+    annotations = [found for found in drawn if not found.get("was_cancelled")]
     if not annotations:
         reading.leave_out("tasks without a finished annotation", place)
         return
     if len(annotations) > 1:
         reading.leave_out("further annotations of one task; the first was taken", place)
     results = annotations[0].get("result", [])
-    labels = {r["id"]: label for r in results if "id" in r and (label := _label(r["value"]))}
+    labels = {r["id"]: label for r in results if "id" in r and (label := _label(r.get("value", {})))}
     for result in results:
         where = f"{place}, region {result.get('id')}"
-        kind, value = result["type"], result["value"]
+        kind, value = result["type"], result.get("value")
+        if value is None:
+            reading.leave_out(f"regions of the kind {kind}", where)
+            continue
         uri = _address(task["data"], result)
         label = _label(value) or labels.get(result.get("id", ""))
         if "sequence" in value:
             name = _name(uri)
             reading.videos.setdefault(name, reading.options.video.replace("{name}", name))
-            for frame, drawn in _sequence(result, reading, where):
-                reading.add(Annotation(name, frame, result["id"], label, box=drawn), f"{where}, frame {frame + 1}")
+            for frame, box in _sequence(result, reading, where):
+                annotation = Annotation(name, frame, result["id"], label, box=box, absent=box is None)
+                reading.add(annotation, f"{where}, frame {frame + 1}")
         elif kind in ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels"):
             found = reading.frame_of(_name(uri, folder=True))
             if found is None:
                 continue
             track = (result.get("meta") or {}).get("track_id")
             try:
-                box, mask = _region(value, (result["original_width"], result["original_height"]))
-            except ValueError as error:
-                reading.leave_out(f"regions that cannot be read: {error}", where)
+                box, mask = _region(value, _size(result, reading))
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"no {error}" if isinstance(error, KeyError) else error
+                reading.leave_out(f"regions that cannot be read: {what}", where)
                 continue
             reading.add(Annotation(*found, track, label, box, mask), where, result.get("score"))
         elif kind != "labels":
@@ -100,15 +106,39 @@ def _name(uri: str, *, folder: bool = False) -> str:
     return "/".join(names[-2:]) if folder and not path.startswith("/data/upload/") else names[-1]
 
 
-def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[tuple[int, Box]]:
-    """Frame index and box of what was drawn on a time line."""
+def _size(result: dict[str, Any], reading: Reading) -> tuple[int, int]:
+    """Width and height of a region's image."""
+    if result.get("image_rotation"):
+        raise ValueError("an image that was turned in Label Studio")
+    size = result.get("original_width"), result.get("original_height")
+    if not all(size) and reading.options.size is None:
+        raise ValueError("percent of an image whose size the file does not name (give --size)")
+    width, height = size if all(size) else reading.options.size or (0, 0)
+    return int(width or 0), int(height or 0)
+
+
+def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[tuple[int, Box | None]]:
+    """Frame index and box of what was drawn on a time line; no box on the frame from which the target is not there.
+
+    `enabled` says of what was drawn whether the target is seen from there up to what was drawn next.
+    """
     width, height = result.get("original_width"), result.get("original_height")
     size = (width, height) if width and height else reading.options.size
     if size is None:
         reading.leave_out("boxes in percent of a video whose size the file does not name (give --size)", where)
         return
-    for drawn in result["value"]["sequence"]:
-        yield int(drawn["frame"]) - 1, _box(drawn, size)
+    drawn = sorted(result["value"]["sequence"], key=lambda key: int(key["frame"]))
+    frames = [int(key["frame"]) - 1 for key in drawn]
+    last = int(result["value"].get("framesCount") or 2**31)
+    for key, frame, later in zip(drawn, frames, [*frames[1:], last], strict=False):
+        try:
+            box = _box(key, size)
+        except (KeyError, TypeError, ValueError) as error:
+            reading.leave_out(f"boxes that cannot be read: {error}", f"{where}, frame {frame + 1}")
+            continue
+        yield frame, box
+        if key.get("enabled") is False and later > frame + 1:
+            yield frame + 1, None
 
 
 def _box(value: dict[str, Any], size: tuple[int, int]) -> Box:

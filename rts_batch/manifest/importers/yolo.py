@@ -1,12 +1,14 @@
 """YOLO detect and segment text: `class x y w h` or `class x1 y1 x2 y2 …` in fractions of the image, one file an image.
 
 Frames: the number in the file's name, of which `first_frame` is the video's first. A line names no target: boxes are
-associated by their overlap. A further number behind a box, or behind a polygon, is a score (predictions have it). The
+associated by their overlap. A further number behind a box, or behind a polygon, is a score (predictions have it), and
+one more a target's number (those of a tracker have it; then every line of every file ends with a whole number). The
 images' size comes from the images beside the labels (`images/` for `labels/`), or from `size`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +24,22 @@ __all__ = ["from_yolo"]
 
 _IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+_NAMES: Final = ("classes.txt", "obj.names", "predefined_classes.txt")
+"""Files of one class a line: labelImg's, Label Studio's, CVAT's."""
+
+_NO_LABELS: Final = (*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt")
+_SETS: Final = ("train", "val", "valid", "test")
+
+Lines = list[tuple[int, list[str]]]
+"""Number and words of each line of a file."""
+
 
 def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Imported:
     """Read the labels of a YOLO data set.
 
     Args:
-        path: `data.yaml`, the folder that holds it, or a folder of labels (whose classes then are numbers).
+        path: `data.yaml`, the folder that holds it (or any other YAML with names), or a folder of labels (whose classes
+            are named by a `classes.txt` or `obj.names`, or else are numbers).
 
     Raises:
         ManifestError: no labels, or a data.yaml that is none.
@@ -35,73 +47,144 @@ def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Importe
     """
     path = Path(path)
     reading = Reading(path, options or ImportOptions())
-    config = path if path.suffix in (".yaml", ".yml") else path / "data.yaml"
-    names = _names(config) if config.is_file() else {}
-    root = config.parent
-    labels = sorted(
-        file
-        for file in root.rglob("*.txt")
-        if config.is_file() is False or "labels" in file.relative_to(root).parts[:-1]
-    )
+    config = path if path.suffix in (".yaml", ".yml") else _config_in(path)
+    data = {} if config is None else _read_config(config)
+    root = path if config is None else config.parent
+    names = _names(data, config) if config is not None else _listed_names(root)
+    labels = _labels(root, told=config is not None)
+    if not labels and config is not None and isinstance(data.get("path"), str):
+        root = root / data["path"]
+        labels = _labels(root, told=True)
     if not labels:
         raise ManifestError(f"{path} has no label files; give data.yaml, its folder, or a folder of labels")
-    for file in labels:
-        _read_file(file, root, names, reading)
+    found = {file: _lines(file) for file in labels}
+    form = _Form(names, boxes_only="kpt_shape" in data, tracked=_are_tracked(found.values()))
+    for file, lines in found.items():
+        form.read(file, root, lines, reading)
     return reading.imported()
 
 
-def _names(config: Path) -> dict[int, str]:
+def _config_in(folder: Path) -> Path | None:
+    """The YAML of a data set in its folder."""
+    if (folder / "data.yaml").is_file():
+        return folder / "data.yaml"
+    known = {file: _loaded(file) for file in sorted(folder.glob("*.y*ml"))}
+    found = [file for file, data in known.items() if isinstance(data, dict) and "names" in data]
+    return found[0] if len(found) == 1 else None
+
+
+def _loaded(config: Path) -> Any:
     try:
-        data: Any = yaml.safe_load(read_text(config))
-        names = data["names"]
-        return {int(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        return yaml.safe_load(read_text(config))
+    except yaml.YAMLError as error:
         raise ManifestError(f"{config} is no data.yaml with a list of names: {error}") from error
 
 
-def _read_file(file: Path, root: Path, names: dict[int, str], reading: Reading) -> None:
-    parts = list(file.relative_to(root).with_suffix("").parts)
-    # labels/train/one/000001 and labels/train/one_000001 are frames of `one`: sets are no part of a video's name.
-    below = parts[parts.index("labels") + 1 :] if "labels" in parts else parts
-    below = below[1:] if len(below) > 1 and below[0] in ("train", "val", "test") else below
-    lines = [(number, line.split()) for number, line in enumerate(read_text(file).splitlines(), start=1)]
-    lines = [(number, words) for number, words in lines if words]
-    if not lines or (found := reading.frame_of("/".join(below))) is None:
-        return
-    size = _size(file, root) or reading.options.size
-    for number, words in lines:
-        place = f"{file.relative_to(root)}:{number}"
-        if size is None:
-            reading.leave_out("labels of images whose size is unknown (no image beside them; give --size)", place)
-            continue
-        try:
-            annotation, score = _annotation(words, size, names, found)
-        except ValueError as error:
-            reading.leave_out(f"lines that cannot be read: {error}", place)
-            continue
-        reading.add(annotation, place, score)
+def _read_config(config: Path) -> dict[str, Any]:
+    data = _loaded(config)
+    if not isinstance(data, dict):
+        raise ManifestError(f"{config} is no data.yaml with a list of names")
+    return data
+
+
+def _names(data: dict[str, Any], config: Path) -> dict[int, str]:
+    try:
+        names = data["names"]
+        return {int(k): str(v) for k, v in (names.items() if isinstance(names, dict) else enumerate(names))}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{config} is no data.yaml with a list of names: {error}") from error
+
+
+def _listed_names(folder: Path) -> dict[int, str]:
+    places = (place / name for name in _NAMES for place in (folder, folder.parent))
+    listed = next((place for place in places if place.is_file()), None)
+    lines = [] if listed is None else read_text(listed).splitlines()
+    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+
+
+def _labels(root: Path, *, told: bool) -> list[Path]:
+    """The files of labels below a folder; where a YAML tells of a data set, those in folders `labels`."""
+    return sorted(
+        file
+        for file in root.rglob("*.txt")
+        if file.name not in _NO_LABELS and (not told or "labels" in file.relative_to(root).parts[:-1])
+    )
+
+
+def _lines(file: Path) -> Lines:
+    lines = enumerate(read_text(file).splitlines(), start=1)
+    return [(number, words) for number, line in lines if (words := line.split())]
+
+
+def _are_tracked(files: Iterable[Lines]) -> bool:
+    """Whether every line ends with the number of a target, behind a box, its score perhaps, or a polygon."""
+    some = False
+    for lines in files:
+        last = [words[-1] for _, words in lines if len(words) >= 6]
+        if len(last) < len(lines) or not all(map(str.isdecimal, last)) or "0" in last or len(set(last)) < len(last):
+            return False
+        some = some or bool(last)
+    return some
 
 
 def _size(file: Path, root: Path) -> tuple[int, int] | None:
+    """The size of a label file's image, in `images/` or beside it."""
     parts = list(file.relative_to(root).parts)
     if "labels" in parts:
         parts[parts.index("labels")] = "images"
     image = root.joinpath(*parts)
-    return next((s for ending in _IMAGES if (s := image_size(image.with_suffix(ending)))), None)
+    return next((size for ending in _IMAGES if (size := image_size(image.with_suffix(ending)))), None)
 
 
-def _annotation(
-    words: list[str], size: tuple[int, int], names: dict[int, str], found: tuple[str, int]
-) -> tuple[Annotation, float | None]:
-    kind, values = int(words[0]), np.array([float(word) for word in words[1:]])
-    category = names.get(kind, str(kind))
-    if len(values) not in (4, 5) and len(values) < 6:
-        raise ValueError(f"{len(values)} numbers behind the class")
-    if not np.isfinite(values).all() or values.max() > 1.001 or values.min() < -0.001:
-        raise ValueError("numbers that are no fractions of the image")
-    score = float(values[-1]) if len(values) % 2 else None
-    values = values[: len(values) - len(values) % 2]
-    if len(values) == 4:
-        x, y, w, h = (values * np.tile(size, 2)).tolist()
-        return Annotation(*found, None, category, box=(x - w / 2, y - h / 2, w, h)), score
-    return Annotation(*found, None, category, mask=filled_polygon(values.reshape(-1, 2) * size, *size)), score
+class _Form:
+    """What the lines of a data set hold.
+
+    Args:
+        names: of the classes.
+        boxes_only: what follows a box are key points.
+        tracked: the last number of each line is that of a target.
+    """
+
+    def __init__(self, names: dict[int, str], *, boxes_only: bool, tracked: bool) -> None:
+        self._names, self._boxes_only, self._tracked = names, boxes_only, tracked
+
+    def read(self, file: Path, root: Path, lines: Lines, reading: Reading) -> None:
+        """Read one file of labels."""
+        parts = list(file.relative_to(root).with_suffix("").parts)
+        # labels/train/one/000001 and labels/train/one_000001 are frames of `one`: sets are no part of a video's name.
+        below = parts[parts.index("labels") + 1 :] if "labels" in parts else parts
+        below = below[1:] if len(below) > 1 and below[0] in (*_SETS, "obj_train_data") else below
+        if not lines or (found := reading.frame_of("/".join(below))) is None:
+            return
+        size = _size(file, root) or reading.options.size
+        for number, words in lines:
+            place = f"{file.relative_to(root)}:{number}"
+            if size is None:
+                reading.leave_out("labels of images whose size is unknown (no image beside them; give --size)", place)
+                continue
+            try:
+                annotation, score = self._annotation(words, size, found)
+            except ValueError as error:
+                reading.leave_out(f"lines that cannot be read: {error}", place)
+                continue
+            reading.add(annotation, place, score)
+
+    def _annotation(
+        self, words: list[str], size: tuple[int, int], found: tuple[str, int]
+    ) -> tuple[Annotation, float | None]:
+        kind = float(words[0])
+        if not kind.is_integer():
+            raise ValueError(f"a class {words[0]}")
+        category = self._names.get(int(kind), str(int(kind)))
+        track = int(words.pop()) if self._tracked else None
+        values = np.array([float(word) for word in words[1:]])[: 4 if self._boxes_only else None]
+        if len(values) not in (4, 5) and len(values) < 6:
+            raise ValueError(f"{len(values)} numbers behind the class")
+        if not np.isfinite(values).all() or values.max() > 1.001 or values.min() < -0.001:
+            raise ValueError("numbers that are no fractions of the image")
+        score = float(values[-1]) if len(values) % 2 else None
+        values = values[: len(values) - len(values) % 2]
+        if len(values) == 4:
+            x, y, w, h = (values * np.tile(size, 2)).tolist()
+            return Annotation(*found, track, category, box=(x - w / 2, y - h / 2, w, h)), score
+        return Annotation(*found, track, category, mask=filled_polygon(values.reshape(-1, 2) * size, *size)), score

@@ -1,5 +1,7 @@
 import json
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,3 +54,119 @@ def test_what_is_no_coco_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ManifestError, match="no COCO file"):
         from_coco(tmp_path / "a.json")
+
+
+def written(folder: Path, annotations: list[dict[str, Any]], **others: Any) -> Path:
+    image = {"id": 1, "file_name": "one/frame_000004.jpg", "width": 30, "height": 20}
+    data = {"images": [image], "categories": [{"id": 9, "name": "кот"}], "annotations": annotations, **others}
+    (folder / "a.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8-sig")
+    return folder / "a.json"
+
+
+def annotation(number: int, **others: Any) -> dict[str, Any]:
+    return {"id": number, "image_id": 1, "category_id": 9, "bbox": [5, 4, 6, 4], **others}
+
+
+def test_what_cannot_be_read_costs_no_other_annotation(tmp_path: Path) -> None:
+    """One null in a box, or one score in quotes, and nothing was read."""
+    wrong = [
+        annotation(1, bbox=[1, None, 3, 4]),
+        annotation(2, bbox=[1, float("nan"), 3, 4]),
+        annotation(3, score="high"),
+        annotation(4, segmentation=[["a"] * 6]),
+        annotation(5, segmentation={"size": [20, 30], "counts": 7}),
+        annotation(6, segmentation=[[]]),
+    ]
+    right = [
+        annotation(7, score="0.9"),
+        annotation(8, segmentation=[15, 4, 21, 4, 21, 8, 15, 8]),
+        annotation(9, bbox=None),
+    ]
+    found = from_coco(written(tmp_path, wrong + right), ImportOptions(min_score=0.5))
+    assert [(row["video"], row["frame"], row["category"]) for row in found.rows] == [("one", 4, "кот")] * 2
+    places = sorted(place for places in found.left_out.values() for place in places)
+    assert places == [f"annotation {number}" for number in (1, 2, 3, 4, 5, 6, 9)]
+
+
+def test_crowds_are_taken_where_they_are_one_target_or_asked_for(tmp_path: Path) -> None:
+    rle = {"size": [20, 30], "counts": [84, 4, 16, 4, 492]}
+    path = written(
+        tmp_path,
+        [annotation(1, segmentation=rle, iscrowd=1), annotation(2, segmentation=rle, iscrowd=1, track_id=7)],
+    )
+    found = from_coco(path)
+    assert [row["object_id"] for row in found.rows] == [7]
+    assert "--crowds" in found.report()[0]
+    assert len(from_coco(path, crowds=True).rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("track", "numbered"), [(3, 3), (3.0, 3), ("3", 3), ("3.0", 3), (-1, 1), (None, 1), (True, 1), ("left", 1)]
+)
+def test_targets_numbers_are_known_however_they_are_written(tmp_path: Path, track: Any, numbered: int) -> None:
+    (row,) = from_coco(written(tmp_path, [annotation(1, track_id=track)])).rows
+    assert row["object_id"] == numbered
+    assert type(row["object_id"]) is int
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "frame"),
+    [
+        ("clip_mp4-0012_jpg.rf.0a1b2c3d4e5f.jpg", "clip_mp4", 12),
+        ("кот 1/frame_000012.PNG", "кот 1", 12),
+        ("a/b/img0003.jpg", "a/b", 3),
+        ("C:\\clips\\one\\000010.jpg", "C:/clips/one", 10),
+        ("one_2_000120.jpg", "one_2", 120),
+        ("000120.jpg", "video", 120),
+    ],
+)
+def test_names_of_images(tmp_path: Path, name: str, video: str, frame: int) -> None:
+    image = {"id": 1, "file_name": name, "width": 30, "height": 20}
+    (row,) = from_coco(written(tmp_path, [annotation(1)], images=[image])).rows
+    assert (row["video"], row["frame"]) == (video, frame)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_youtube_vis(tmp_path: Path, stored: bool) -> None:
+    names = [f"a1/{number:05d}.jpg" for number in (0, 5, 10)]
+    rle = {"size": [20, 30], "counts": [84, 4, 16, 4, 492]}
+    data = {
+        "videos": [{"id": 3, "file_names": names, "width": 30, "height": 20, "length": 3}],
+        "categories": [{"id": 9, "name": "cat"}],
+        "annotations": [
+            {
+                "id": 5,
+                "video_id": 3,
+                "category_id": 9,
+                "segmentations": [None, rle, rle],
+                "bboxes": [None, [1, 2, 3, 4], None],
+            }
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    if stored:
+        (tmp_path / "JPEGImages" / "a1").mkdir(parents=True)
+        for name in names:
+            (tmp_path / "JPEGImages" / name).write_bytes(b"")
+    rows = from_coco(tmp_path / "a.json", ImportOptions(keep="all")).rows
+    assert [(row["object_id"], row["frame"], row["category"]) for row in rows] == [
+        (5, 1 if stored else 5, "cat"),
+        (5, 2 if stored else 10, "cat"),
+    ]
+    assert {row["video"] for row in rows} == {str(tmp_path / "JPEGImages" / "a1") if stored else "a1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [("[{}]", "it is a list, of results"), ("null", "no COCO file"), ("", "no JSON")]
+)
+def test_other_files_say_what_they_are(tmp_path: Path, content: str, what: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ManifestError, match=what):
+        from_coco(tmp_path / "a.json")
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.json", "{}" * 99)
+    with pytest.raises(ManifestError, match="is an archive; unpack it"):
+        from_coco(tmp_path / "a.zip")

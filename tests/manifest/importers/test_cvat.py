@@ -60,3 +60,31 @@ def test_xml_with_entities_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text('<!DOCTYPE a [<!ENTITY b "bb">]><annotations>&b;</annotations>')
     with pytest.raises(ManifestError, match="no XML that can be read"):
         from_cvat(tmp_path / "a.xml")
+
+
+def cvat(folder: Path, body: str, meta: str = "<meta/>", encoding: str = "utf-8") -> Path:
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\r\n<annotations>{meta}{body}</annotations>'
+    (folder / "кот.xml").write_bytes(text.encode(encoding))
+    return folder / "кот.xml"
+
+
+def test_shapes_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
+    """One shape without an attribute, and nothing was read."""
+    shape = '<box frame="{}" outside="0" keyframe="1" xtl="1" ytl="2" ybr="9" {}/>'.format
+    wrong = shape("x", 'xbr="9"') + shape(1, "") + shape(2, 'xbr="wide"')
+    right = shape(3, 'xbr="9"')
+    body = f'<track id="0" label="a">{wrong}</track><track id="1" label="собака">{right}</track>'
+    for encoding in ("utf-8", "utf-16"):
+        found = from_cvat(cvat(tmp_path, body, encoding=encoding))
+        assert [(row["video"], row["frame"], row["category"]) for row in found.rows] == [("кот", 3, "собака")]
+        assert sum(map(len, found.left_out.values())) == 3
+
+
+def test_the_size_may_be_given_where_the_file_has_none(tmp_path: Path) -> None:
+    path = cvat(
+        tmp_path,
+        '<track id="0" label="a"><polygon frame="1" outside="0" keyframe="1" points="1,1;9,1;9,9"/></track>',
+    )
+    assert "--size" in from_cvat(path).report()[0]
+    (row,) = from_cvat(path, ImportOptions(size=(30, 20))).rows
+    assert row["mask"]["size"] == [20, 30]

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,84 @@ def test_text_ids_are_numbered_beside_whole_ones(tmp_path: Path) -> None:
     path.write_text("video,frame,x,y,w,h,track_id\na,0,1,1,9,9,2\na,0,50,1,9,9,left\na,0,90,1,9,9,right\n")
     rows = from_detections(path).rows
     assert [(row["object_id"], row["source_object"]) for row in rows] == [(2, "2"), (1, "left"), (3, "right")]
+
+
+def table(folder: Path, text: str, name: str = "found.csv") -> Path:
+    (folder / name).write_bytes(text.encode())
+    return folder / name
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_as_spreadsheets_write_it(tmp_path: Path, delimiter: str) -> None:
+    lines = ["\ufeffframe,X1, y1 ,x2,y2,Score,class", "0,10,20,30,40,0.9,кот", ""]
+    (row,) = from_detections(table(tmp_path, "\r\n".join(lines).replace(",", delimiter))).rows
+    assert (row["box"], row["category"]) == ([10, 20, 20, 20], "кот")
+
+
+def test_rows_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
+    """One short row, and nothing was read; frame 6.5 was frame 6."""
+    wrong = [
+        "0,10,20",
+        "1,nan,2,3,4,.5",
+        "x,1,2,30,40,.5",
+        "2,1,2,30,40,high",
+        "-1,1,2,30,40,.5",
+        "4,30,40,10,20,.5",
+        "6.5,1,2,30,40,",
+    ]
+    text = "\n".join(["frame,x1,y1,x2,y2,score", *wrong, "5.0,1,2,30,40,", ""])
+    found = from_detections(table(tmp_path, text))
+    assert [row["frame"] for row in found.rows] == [5]
+    assert sum(map(len, found.left_out.values())) == len(wrong)
+
+
+def test_what_is_no_table_of_boxes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="column 'frame' twice"):
+        from_detections(table(tmp_path, "frame,x1,y1,x2,y2,Frame\n0,1,2,30,40,5\n"))
+    with pytest.raises(ManifestError, match="no box: there are the columns frame, left"):
+        from_detections(table(tmp_path, "frame,left\n0,1\n"))
+    with pytest.raises(ManifestError, match="no list of detections"):
+        from_detections(table(tmp_path, "[[1, 2, 3, 4]]", "found.json"))
+
+
+def test_pixels_are_not_taken_for_fractions(tmp_path: Path) -> None:
+    path = table(tmp_path, "frame,x1,y1,x2,y2\n0,10,20,50,60\n")
+    assert "not in fractions" in from_detections(path, ImportOptions(size=(90, 60)), normalised=True).report()[0]
+    path = table(tmp_path, "frame,x1,y1,x2,y2\n0,0.1,0.2,0.5,0.6\n")
+    assert "fractions of the frame, perhaps" in from_detections(path).report()[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"one_0003.jpg": [{"bbox": [1, 2, 31, 42]}], "one_0004.jpg": []},
+        [
+            {"image": "one_0003.jpg", "detections": [{"bbox": [1, 2, 31, 42]}]},
+            {"image": "one_0004.jpg", "detections": []},
+        ],
+        {"video": "one", "frames": [{"frame": 3, "objects": [{"box": {"x1": 1, "y1": 2, "x2": 31, "y2": 42}}]}]},
+        {"results": [{"file_name": "one_0003.jpg", "Box": {"x": 1, "y": 2, "width": 30, "height": 40}}]},
+        [{"video": "one", "frame": 3, "bbox": "[1 2 31 42]"}],
+    ],
+)
+def test_json_of_any_depth(tmp_path: Path, data: Any) -> None:
+    found = from_detections(table(tmp_path, json.dumps(data), "found.json"), box_format="xyxy")
+    assert [(row["video"], row["frame"], row["box"]) for row in found.rows] == [("one", 3, [1, 2, 30, 40])]
+    assert not found.left_out
+
+
+def test_motchallenge_counts_from_one(tmp_path: Path) -> None:
+    for name, kind in (("det", "det"), ("gt", "gt")):
+        (tmp_path / "MOT-01" / name).mkdir(parents=True)
+        lines = f"1,{-1 if kind == 'det' else 4},10.5,20,30,40,1,2,0.8\n2,5,60,20,30,40,0,1,1\n"
+        table(tmp_path / "MOT-01" / name, lines, f"{name}.txt")
+    table(tmp_path / "MOT-01" / "gt", "person\ncar\n", "labels.txt")
+    rows = from_detections(tmp_path / "MOT-01" / "gt" / "gt.txt")
+    assert [(row["video"], row["frame"], row["object_id"], row["category"]) for row in rows.rows] == [
+        ("MOT-01", 0, 4, "car")
+    ]
+    assert "not to be considered" in rows.report()[0]
+    found = from_detections(tmp_path / "MOT-01" / "det" / "det.txt", ImportOptions(min_score=0.5)).rows
+    assert [(row["video"], row["frame"], row["object_id"], row["box"]) for row in found] == [
+        ("MOT-01", 0, 1, [10.5, 20, 30, 40])
+    ]

@@ -64,6 +64,54 @@ def test_regions_of_an_image(tmp_path: Path) -> None:
     assert found.report() == ["1 × regions of the kind keypointlabels (task 1, region k)"]
 
 
+def test_where_a_time_line_ends_the_target_is_absent(tmp_path: Path) -> None:
+    drawn = [
+        {"frame": frame, "enabled": enabled, "x": 10, "y": 20, "width": 50, "height": 25, "rotation": 0}
+        for frame, enabled in ((50, True), (1, True), (25, False), (100, False))
+    ]
+    drawn.append({"frame": 7, "enabled": True, "x": None})
+    value = {"framesCount": 100, "sequence": drawn, "labels": ["car"]}
+    path = export(
+        tmp_path, {"id": "a", "type": "videorectangle", "to_name": "video", "value": value}, data={"video": "one.mp4"}
+    )
+    found = from_label_studio(path, ImportOptions(keep="all", size=(200, 100)))
+    assert [(row["frame"], row["prompt_kind"]) for row in found.rows] == [
+        (0, "correct"),
+        (24, "correct"),
+        (25, "absent"),
+        (49, "correct"),
+        (99, "correct"),
+    ]
+    assert sum(map(len, found.left_out.values())) == 1
+    value["sequence"] = []
+    assert not from_label_studio(
+        export(tmp_path, {"id": "a", "type": "videorectangle", "value": value}, data={"v": "a"})
+    ).rows
+
+
+def test_regions_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
+    """One relation between two regions, and nothing was read."""
+    common = {"type": "rectanglelabels", "to_name": "image", "original_width": 20, "original_height": 10}
+    box = {"x": 50, "y": 0, "width": 50, "height": 100, "rectanglelabels": ["dog"]}
+    path = export(
+        tmp_path,
+        {"from_id": "a", "to_id": "b", "type": "relation", "direction": "right"},
+        {"id": "n", **common, "value": {**box, "x": None}},
+        {"id": "t", **common, "image_rotation": 90, "value": box},
+        {"id": "s", "type": "rectanglelabels", "value": box},
+        {"id": "r", **common, "type": "brushlabels", "value": {"rle": [1, 2], "brushlabels": ["dog"]}},
+        {"id": "b", **common, "value": box},
+        data={"image": "/data/local-files/?d=кадры/one/frame_0007.jpg"},
+    )
+    found = from_label_studio(path)
+    assert [(row["video"], row["frame"], row["box"]) for row in found.rows] == [("one", 7, [10, 0, 10, 10])]
+    assert sum(map(len, found.left_out.values())) == 5
+    old = json.loads(path.read_text())
+    old[0]["completions"] = old[0].pop("annotations")
+    path.write_text(json.dumps(old))
+    assert len(from_label_studio(path).rows) == 1
+
+
 def bits(*fields: tuple[int, int]) -> bytes:
     """Values with their numbers of bits, packed as Label Studio's brush does."""
     text = "".join(f"{value:0{count}b}" for value, count in fields)

@@ -27,3 +27,67 @@ def test_a_folder_of_labels_has_numbers_for_classes(tmp_path: Path) -> None:
     (row,) = from_yolo(tmp_path, ImportOptions(size=(100, 50))).rows
     assert (row["video"], row["frame"], row["category"]) == ("one", 7, "2")
     assert not from_yolo(tmp_path, ImportOptions(size=(100, 50), min_score=0.95)).rows
+
+
+def data_set(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path = path.with_name(path.name.replace("_txt", ".txt").replace("_yaml", ".yaml"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    return folder
+
+
+BOX = "1 0.5 0.5 0.2 0.4\r\n"
+SIZE = ImportOptions(size=(100, 50), keep="all")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"data_yaml": "\ufeffnames: [car, dög]\r\n", "labels__one_3_txt": "\ufeff" + BOX},
+        {"data_yaml": "names: {0: car, 1: dög}\n", "train__labels__one_3_txt": BOX, "README_txt": "of this\n"},
+        {"coco8_yaml": "path: .\nnames:\n  0: car\n  1: dög\n", "labels__val__one_3_txt": BOX},
+        {"classes_txt": "car\ndög\n", "one_3_txt": BOX},
+        {"obj.names": "car\ndög\n", "train_txt": "data/one_3.jpg\n", "obj_train_data__one_3_txt": BOX},
+        {"data_yaml": "path: elsewhere\nnames: [car, dög]\n", "elsewhere__labels__one_3_txt": BOX},
+    ],
+)
+def test_layouts(tmp_path: Path, files: dict[str, str]) -> None:
+    found = from_yolo(data_set(tmp_path, **files), SIZE)
+    assert [(row["video"], row["frame"], row["category"]) for row in found.rows] == [("one", 3, "dög")]
+    assert found.rows[0]["box"] == pytest.approx([40, 15, 20, 20])
+    assert not found.left_out
+
+
+def test_numbers_of_a_tracker_are_targets(tmp_path: Path) -> None:
+    """A box with a score and the number 1 was a triangle."""
+    lines = "0 0.5 0.5 0.2 0.4 0.9 {}\n0 0.2 0.2 0.1 0.2 0.8 1\n"
+    folder = data_set(tmp_path, labels__one_1_txt=lines.format(7), labels__one_9_txt=lines.format(4))
+    rows = from_yolo(folder, SIZE).rows
+    assert [(row["object_id"], row["frame"]) for row in rows] == [(7, 1), (1, 1), (4, 9), (1, 9)]
+    assert all(row["mask"] is None for row in rows)
+
+
+def test_whole_scores_are_no_numbers_of_targets(tmp_path: Path) -> None:
+    folder = data_set(tmp_path, labels__one_1_txt="0 0.5 0.5 0.2 0.4 1\n0 0.2 0.2 0.1 0.2 1\n")
+    assert [row["object_id"] for row in from_yolo(folder, SIZE).rows] == [1, 2]
+
+
+def test_of_key_points_the_box_is_taken(tmp_path: Path) -> None:
+    folder = data_set(
+        tmp_path,
+        data_yaml="names: [car]\nkpt_shape: [2, 3]\n",
+        labels__one_1_txt="0 0.5 0.5 0.2 0.4 0.5 0.5 1 0.6 0.5 2\n",
+    )
+    (row,) = from_yolo(folder, SIZE).rows
+    assert row["box"] == pytest.approx([40, 15, 20, 20])
+
+
+def test_lines_that_are_none_cost_no_other(tmp_path: Path) -> None:
+    text = (
+        "x 1 2 3 4\n0\n0.5 0.5 0.5 0.2 0.2\n0 nan 0.5 0.2 0.2\n0 40 30 20 20\n0 0.5 0.5 0 0.2\n\n1.0 0.5 0.5 0.2 0.4\n"
+    )
+    found = from_yolo(data_set(tmp_path, labels__one_1_txt=text), SIZE)
+    assert [row["category"] for row in found.rows] == ["1"]
+    assert sum(map(len, found.left_out.values())) == 6
