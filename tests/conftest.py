@@ -15,6 +15,9 @@ PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 if PARALLEL:  # read when PyTorch is imported: the processes share the cores already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Ray's workers give way to everything else by default, and would starve beside the tests that run at the same time.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 hypothesis.settings.register_profile("rts-batch", deadline=None)  # a test fails for what it finds, not for its seconds
 hypothesis.settings.load_profile("rts-batch")
 

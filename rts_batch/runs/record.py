@@ -18,8 +18,8 @@ PACKAGES: Final = ("torch", "ray", "numpy", "opencv-python-headless", "av", "dec
 """What may change a byte of the results, beside this package."""
 
 
-BEFORE_THE_CHOICE: Final = {"overlap": "merge"}
-"""What runs did that were begun by a version which did not record it."""
+BEFORE_THE_CHOICE: Final = {"overlap": "merge", "tracker.box_refinements": 0}
+"""What runs did that were begun by a version which did not record it, by its dotted name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class RunRecord:
 
 def other_results(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`differences` of what decides the masks of a run, `RunRecord.results`."""
-    return differences(BEFORE_THE_CHOICE | dict(earlier), BEFORE_THE_CHOICE | dict(now))
+    return differences(BEFORE_THE_CHOICE | dict(flatten(earlier)), BEFORE_THE_CHOICE | dict(flatten(now)))
 
 
 def versions() -> dict[str, str]:

@@ -156,7 +156,23 @@ _SIGNALS: Final = tuple(signal for signal in Signal if signal is not Signal.LENG
 _AGAINST_FIRST: Final = (Signal.SOFT_IOU, Signal.UNSURE, Signal.COMPACT, Signal.ROUGH, Signal.PEAK)
 """Signals that are also compared with those of the first frame after the prompt, when the mask was still good."""
 
-INPUTS: Final = (
+_SHARES: Final = (
+    "soft_iou",
+    "softer_iou",
+    "confidence",
+    "stable_1",
+    "stable_3",
+    "seen_at_peak",
+    "likeness_to_first",
+    "likeness_to_recent",
+    "lowest_likeness",
+    "mean_soft_iou",
+    "lowest_soft_iou",
+)
+"""Measures up to 1 whose logit is an input too: they lie so near to 1 that it tells more."""
+_SHARE_RANGE: Final = (0.02, 0.9995)
+
+_MEASURES: Final = (
     *(signal.name.lower() for signal in _SIGNALS),
     *(f"{signal.name.lower()}_against_first" for signal in _AGAINST_FIRST),
     "area_against_prompt",
@@ -171,6 +187,7 @@ INPUTS: Final = (
     "mean_peak",
     "from_box",
 )
+INPUTS: Final = (*_MEASURES, *(f"{name}_logit" for name in _SHARES))
 """The names of what `History.inputs` returns, in order."""
 
 
@@ -236,7 +253,8 @@ class History:
             self.areas = [*self.areas, float(frame.area)][-RECENT:]
             self.centre = centre
             self.recent_feature = (np.asarray(self.recent_feature) * (1 - RATE) + RATE * feature).tolist()
-        return np.array(values)
+        shares = np.clip([values[_MEASURES.index(name)] for name in _SHARES], *_SHARE_RANGE)
+        return np.concatenate([values, np.log(shares / (1 - shares))])
 
     def judge(self, frame: TrackedFrame, quality: QualityMap) -> TrackedFrame:
         """Take the next frame up and return it with its quality, and called `uncertain` where that is low."""

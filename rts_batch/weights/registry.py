@@ -167,7 +167,7 @@ def _not_found(path_or_name: str | Path) -> str:
 
 def _untrained() -> Weights:
     config, tracker_config = MODELS["rts-mini"]
-    tracker_config = dataclasses.replace(tracker_config, crop_size=(240, 416))  # quicker; it shows that runs work
+    tracker_config = dataclasses.replace(tracker_config, crop_size=(240, 416), box_refinements=0)  # quicker
     state = untrained_state(network_layout(config))
     provenance = "random, seed 0: masks are meaningless"
     return make_weights(config, tracker_config, state, provenance=provenance, licence="Apache-2.0")

@@ -225,8 +225,8 @@ def test_ranges_that_fail_are_read_again(
 @pytest.mark.long
 def test_a_slow_store_is_no_hang(clip: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = RangedObject(put(clip))
-    Meddling(monkeypatch, 3, lambda: time.sleep(2.5))
-    with DecodingProcess(DecodingLimits(silence=1.0)) as process:
+    Meddling(monkeypatch, 3, lambda: time.sleep(4.0))
+    with DecodingProcess(DecodingLimits(silence=3.0)) as process:
         assert len(read(process, stored)) == FRAMES
         assert process.starts == 1
 
