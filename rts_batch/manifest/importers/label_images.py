@@ -44,6 +44,8 @@ class _Drawn:
     """What an image shows of one value."""
 
     file: Path
+    video: str
+    """What the file's name says of it, where it alone says which frame it is."""
     frame: int
     value: int
     mask: Rle | None
@@ -73,10 +75,13 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
         video = place.parent if place in apart else place
         name = names[video]
         order = _order(video, folder, root, name, reading)
+        named = classes or _listed_classes(place / "labels.txt")
         drawn = list(_drawn(place, order, reading, int(place.name) if place in apart else None))
+        together = len({found.video for found in drawn}) > 1  # one_000120.png and two_000120.png
         for found, object_id, kind in _numbered(drawn, reading):
-            category = classes.get(kind, str(kind)) if kind else meta.get((name, object_id))
-            annotation = Annotation(name, found.frame, object_id, category, mask=found.mask)
+            category = named.get(kind, str(kind)) if kind else meta.get((name, object_id))
+            whose = found.video if together else name
+            annotation = Annotation(whose, found.frame, object_id, category, mask=found.mask)
             reading.add(annotation, f"{found.file.relative_to(root)}, value {object_id}")
     return reading.imported()
 
@@ -130,13 +135,13 @@ def _order(video: Path, folder: Path, root: Path, name: str, reading: Reading) -
     return {stem: place for place, stem in enumerate(names)}
 
 
-def _frame(file: Path, order: dict[str, int] | None, reading: Reading) -> int | None:
-    if order is not None:
-        if file.stem not in order:
-            reading.leave_out("masks without an image of their name", str(file.name))
-        return order.get(file.stem)
-    found = reading.frame_of(file.name)
-    return found[1] if found else None
+def _frame(file: Path, order: dict[str, int] | None, reading: Reading) -> tuple[str, int] | None:
+    if order is None:
+        return reading.frame_of(file.name)
+    if file.stem not in order:
+        reading.leave_out("masks without an image of their name", str(file.name))
+        return None
+    return "", order[file.stem]
 
 
 def _drawn(place: Path, order: dict[str, int] | None, reading: Reading, target: int | None) -> Iterator[_Drawn]:
@@ -152,7 +157,7 @@ def _drawn(place: Path, order: dict[str, int] | None, reading: Reading, target: 
             if numbers is not None:
                 for value in present_values(numbers):
                     if value:
-                        yield _Drawn(file, frame, value, mask_rle(numbers == value))
+                        yield _Drawn(file, *frame, value, mask_rle(numbers == value))
                 continue
             if image.greys is not None and not image.greys.any():
                 continue  # the target is not seen
@@ -163,7 +168,7 @@ def _drawn(place: Path, order: dict[str, int] | None, reading: Reading, target: 
         if not (found.usual or told):
             told = True
             reading.warn(f"{place.name}/{file.name}, and others of the folder perhaps: read as {found.rule}")
-        yield _Drawn(file, frame, target or ONE, mask_rle(found.mask))
+        yield _Drawn(file, *frame, target or ONE, mask_rle(found.mask))
 
 
 def _numbers(image: MaskImage) -> NDArray[np.int32] | None:
@@ -224,6 +229,13 @@ def _categories(root: Path) -> dict[tuple[str, int], str]:
         }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ManifestError(f"{root / 'meta.json'} is not of YouTube-VOS' form: {error}") from error
+
+
+def _listed_classes(path: Path) -> dict[int, str]:
+    """The names beside MOTS' images, one a line, as datumaro and CVAT write them."""
+    if not path.is_file():
+        return {}
+    return {number: name.strip() for number, name in enumerate(read_text(path).splitlines(), start=1) if name.strip()}
 
 
 def _classes(path: Path) -> dict[int, str]:

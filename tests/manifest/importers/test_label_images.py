@@ -138,3 +138,9 @@ def test_a_folder_of_masks_is_a_video_of_its_name(tmp_path: Path) -> None:
     for frame in (2, 10):
         save(tmp_path / "clip" / f"frame{frame}.png", DISC)
     assert list(masks_in(tmp_path / "clip", pattern=r"frame(?P<frame>\d+)")) == [("clip", 1, 2), ("clip", 1, 10)]
+
+
+def test_masks_of_several_videos_in_one_folder(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save(tmp_path / "all" / f"{name}_00002.png", DISC)
+    assert sorted(masks_in(tmp_path)) == [("one", 1, 2), ("two", 1, 2)]
