@@ -24,18 +24,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
-import numpy as np
 import psutil
 
 from benchmarks.cpu_tracker import processor
-from rts_batch.manifest import read_manifest
 from tests.support.browsing import Browser, chromium
-from tests.support.run_folders import Video, write_masks
-from tests.support.videos import draw
+from tests.support.run_folders import Repeated, Video, write_run
+from tests.support.videos import make_long_video
 
 HERE = Path(__file__).resolve().parent.parent
-FPS = 25
 GROUP = 250
 """Frames from one key frame to the next, x264's own default."""
 
@@ -100,55 +96,11 @@ def make_run(work: Path, frames: int, size: tuple[int, int]) -> Path:
     run, path = work / name, work / f"{name}.mp4"
     if (run / "done").exists():
         return run
-    run.mkdir(parents=True, exist_ok=True)
-    masks = write_video(path, frames, size)
-    manifest = work / f"{name}.jsonl"
-    manifest.write_text(json.dumps({"video": str(path.resolve()), "video_id": "long", "box": "1,1,4,4"}) + "\n")
-    planned = read_manifest(str(manifest))
-    (run / "manifest.parquet").write_bytes(planned.to_parquet())
-    write_masks(run, Video("long", str(path), Repeated(masks, frames), {1: "disc"}), planned.tasks[0])  # type: ignore[arg-type]
+    work.mkdir(parents=True, exist_ok=True)
+    masks = make_long_video(path, frames, size=size, group=GROUP)
+    write_run(run, [Video("long", str(path.resolve()), Repeated(masks, frames), {1: "disc"})])  # type: ignore[arg-type]
     (run / "done").touch()
     return run
-
-
-class Repeated:
-    """Masks `[frames, 1, H, W]` of which only the first are held."""
-
-    def __init__(self, masks: np.ndarray, frames: int) -> None:
-        self._masks, self._frames = masks, frames
-
-    def __len__(self) -> int:
-        return self._frames
-
-    def __getitem__(self, place: tuple[int, int]) -> np.ndarray:
-        return self._masks[place[0] % len(self._masks), place[1]]
-
-
-def write_video(path: Path, frames: int, size: tuple[int, int]) -> np.ndarray:
-    """Write the video and return the masks of the part that is repeated; the packets are encoded once."""
-    distinct = min(2 * GROUP, frames)
-    packets, masks = [], []
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.options = {"preset": "veryfast", "g": str(GROUP), "sc_threshold": "0", "flags": "+cgop"}
-        noise = np.random.default_rng(0).integers(0, 7, (size[1], size[0], 1), np.uint8)
-        for index, (image, mask) in enumerate(draw(distinct, size)):
-            # The camera moves and its picture is grainy: still, clean pictures decode several times as fast.
-            seen = np.roll(image, (index, 2 * index), (0, 1)) + np.roll(noise, 997 * index, 1)
-            picture = av.VideoFrame.from_ndarray(seen, format="rgb24")
-            picture.pts = index
-            masks.append(np.roll(mask, (index, 2 * index), (1, 2)))
-            packets += stream.encode(picture)
-        packets += stream.encode(None)
-        step = round(1 / (FPS * packets[0].time_base))
-        for start in range(0, frames, distinct):
-            for one in packets:
-                packet = av.Packet(bytes(one))
-                packet.stream, packet.time_base, packet.is_keyframe = stream, one.time_base, one.is_keyframe
-                packet.pts, packet.dts, packet.duration = one.pts + start * step, one.dts + start * step, step
-                container.mux(packet)
-    return np.stack(masks)
 
 
 def turn(code: Path, run: Path, frames: int, jumps: int, *, seed: int) -> dict[str, list[float]]:

@@ -122,6 +122,19 @@ def write_masks(folder: Path, video: Video, task: VideoTask) -> Path:
     return path
 
 
+class Repeated:
+    """The masks of a long `Video`, of which only the first are held."""
+
+    def __init__(self, masks: Masks, frames: int) -> None:
+        self._masks, self._frames = masks, frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, place: tuple[int, int]) -> Masks:
+        return self._masks[place[0] % len(self._masks), place[1]]
+
+
 def write_plain_masks(
     run: Path, video_id: str, masks: Mapping[int, list[NDArray[Any]]], starts: Mapping[int, int], *, init: str = "mask"
 ) -> None:

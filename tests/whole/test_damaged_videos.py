@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from rts_batch import read_masks
+from rts_batch.errors import VideoError
+from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.manifest import read_manifest
+from rts_batch.review.server.new_videos import VIDEOS
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
 from tests.support.damaged import CORPUS, FRAMES, Damaged, Outcome, make_corpus, read_all
 from tests.support.places import REPOSITORY
+from tests.support.review_desk import marking_page
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 
 UNSEEN = {"flips-1.whole.webm", "flips-30.whole.webm", "flips-1.whole.ts"}
 """Flipped bits that give another valid picture: nothing in the file tells them from right ones."""
+
+LOST = "flips-30.index-first.mp4"
+"""One of its packets gives an error instead of a frame."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +72,47 @@ def test_a_file_gives_what_it_has_or_says_what_is_wrong(
     assert len(pictures) == FRAMES
     cut_off = 5 if item.name == "edit-list.mp4" else 0
     assert [pixels for _, pixels in found.frames] == pictures[cut_off:]
+
+
+@pytest.mark.parametrize("item", CORPUS, ids=lambda item: item.name)
+def test_a_frame_that_is_jumped_to_is_the_one_that_counting_finds(
+    corpus: Path, process: DecodingProcess, item: Damaged
+) -> None:
+    path = corpus / item.name
+    times = {}
+    with contextlib.suppress(VideoError), process.open(path, decoder="pyav") as source:
+        times = {frame.index: frame.time for frame in source}
+    for start in (3, 25, 38):
+        for timed in (False, True):
+            if start in times:
+                wanted = FrameRange(start, start_time=times[start] if timed else None, around=8)
+                with process.open(path, wanted) as source:
+                    found = {frame.index: frame.time for frame in source}
+                if item.name == LOST and not timed and start == 38:
+                    assert found[38] == times[37], "its packets do not show that a frame is lost"
+                else:
+                    assert found.items() <= times.items()
+                    assert next(iter(found)) == start
+
+
+def test_on_a_page_every_file_is_shown_or_said_to_be_damaged(corpus: Path, tmp_path: Path) -> None:
+    names = [item.name for item in CORPUS if item.name.endswith(VIDEOS)]
+    with marking_page([str(corpus)], tmp_path / "manifest.csv") as page:
+        videos = {video["about"]: video["video_id"] for video in page.get("run").json()["videos"]}
+        assert sorted(videos) == sorted(str(corpus / name) for name in names)
+        shown = []
+        for video_id in videos.values():
+            for index in (0, 25):
+                answer = page.get("frame", id=video_id, index=index)
+                assert answer.status_code in (200, 422), answer.text
+                if answer.status_code == 200:
+                    shown.append(cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR))
+                else:
+                    assert 10 < len(answer.json()["error"]) < 600
+            assert page.get("video", id=video_id).status_code in (200, 422)
+        assert page.get("frame", id=videos[str(corpus / "whole.mp4")], index=39).status_code == 200
+    assert len(shown) > len(names)
+    assert all(image is not None for image in shown)
 
 
 def test_the_corpus_is_as_large_as_its_table() -> None:

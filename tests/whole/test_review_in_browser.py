@@ -22,9 +22,9 @@ from rts_batch.runs.corrections import CorrectionsBook
 from rts_batch.runs.lease import Lease
 from tests.support.browsing import Browser, chromium
 from tests.support.review_desk import disc_video
-from tests.support.run_folders import write_run
+from tests.support.run_folders import Repeated, Video, write_run
 from tests.support.running import STUB, run, start, write_manifest
-from tests.support.videos import Disc, make_video
+from tests.support.videos import Disc, make_long_video, make_video
 
 pytestmark = [pytest.mark.browser, pytest.mark.ray]
 
@@ -163,6 +163,93 @@ def test_brush_absent_undo_a_reload_and_a_second_tab(browser: Browser, tmp_path:
         painted = json.loads(saved["two", 1, 3]["mask"])
         assert decode_rle(painted["counts"].encode(), 120, 160)[20, 85:105].all()
         assert all("409 (Conflict)" in message for message in browser.console()), "which the other tab's saving makes"
+
+
+def test_two_tabs_that_save_at_once_lose_nothing(browser: Browser, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [disc_video(tmp_path, "one", lost=range(10, 20))])
+    driver = browser.driver
+    with served("review", tmp_path / "run", "--serve") as address:
+        open_page(browser, address)
+        first = driver.current_window_handle
+        driver.switch_to.new_window("tab")
+        driver.get(address)
+        browser.until("return document.querySelector('#stage').dataset.frame !== undefined")
+        second = driver.current_window_handle
+        for tab, frame in ((first, 3), (second, 5)):
+            driver.switch_to.window(tab)
+            show_at(browser, frame)
+            browser.press("1", "a")
+            browser.until("return document.querySelector('#drafts').textContent === '1 change'")
+        browser.press("s")
+        browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
+        driver.switch_to.window(first)
+        browser.press("s")
+        browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
+        rows = CorrectionsBook(str(tmp_path / "run")).read().rows
+        assert sorted(row["frame"] for row in rows) == [3, 5]
+        driver.switch_to.window(second)
+        driver.close()
+        driver.switch_to.window(first)
+
+
+def show_at(browser: Browser, frame: int) -> float:
+    """Goes to a frame and returns the milliseconds until it is shown."""
+    return browser.driver.execute_async_script(
+        "const [frame, done] = arguments;"
+        "import(new URL('view.js', location.href)).then(async ({ show }) => {"
+        "  const began = performance.now(); await show(frame); done(performance.now() - began); });",
+        frame,
+    )
+
+
+def test_a_step_takes_no_longer_in_a_video_of_ten_thousand_frames(browser: Browser, tmp_path: Path) -> None:
+    videos = []
+    for frames in (500, 10_000):
+        masks = make_long_video(tmp_path / f"{frames}.mp4", frames)
+        path = str(tmp_path / f"{frames}.mp4")
+        videos.append(Video(str(frames), path, Repeated(masks, frames), {1: "disc"}))  # type: ignore[arg-type]
+    write_run(tmp_path / "run", videos)
+    steps = {}
+    with served("review", tmp_path / "run", "--serve") as address:
+        open_page(browser, address)
+        for video in videos:
+            browser.run(
+                "return import(new URL('view.js', location.href)).then((view) => view.openVideo(arguments[0]))".replace(
+                    "arguments[0]", repr(video.video_id)
+                )
+            )
+            for frame in range(30):  # as they are there then, what is left is the page's own time
+                show_at(browser, frame)
+            steps[video.video_id] = np.median([show_at(browser, frame) for frame in [*range(28, 0, -1), *range(28)]])
+    assert steps["10000"] < 3 * steps["500"] + 2
+
+
+def test_who_zooms_in_sees_all_pixels(browser: Browser, tmp_path: Path) -> None:
+    wide = "return import(new URL('view.js', location.href)).then(({ stage }) => stage.picture?.width)"
+    make_video(tmp_path / "a.mp4", 4, size=(1920, 1080))
+    with served("mark", tmp_path / "a.mp4", "-o", tmp_path / "m.csv") as address:
+        open_page(browser, address)
+        assert browser.run(wide) < 1100, "as wide as it is shown"
+        browser.press(*["+"] * 6)
+        browser.until(wide.replace("?.width", "?.width === 1920"))
+        assert browser.console() == []
+
+
+def test_the_page_fits_narrow_and_wide_windows_light_and_dark(browser: Browser, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [disc_video(tmp_path, name, lost=range(10, 20)) for name in ("one", "t" * 80)])
+    with served("review", tmp_path / "run", "--serve") as address:
+        for width, dark in ((360, True), (420, False), (900, False), (1400, True), (2400, False)):
+            browser.open(address, width=width, dark=dark)
+            browser.until("return document.querySelector('#stage').dataset.frame !== undefined")
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            hidden = browser.run(
+                "return Array.from(document.querySelectorAll('button')).filter((b) => b.offsetParent && ("
+                "b.getBoundingClientRect().right > innerWidth || b.scrollWidth > b.clientWidth + 1))"
+                ".map((b) => b.textContent)"
+            )
+            assert hidden == [], width
+            paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+            assert paper == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
 
 
 def test_the_pages_run_length_code_is_ours(browser: Browser, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle, encode_rle
+from rts_batch.review.server.catalogue import MOST_FRAMES
 from rts_batch.runs.corrections import merged_manifest
 from rts_batch.runs.lease import Lease
-from tests.support.review_desk import disc_video, page_of, review_page
-from tests.support.run_folders import write_run
-from tests.support.videos import make_video
+from tests.support.review_desk import disc_video, marking_page, page_of, review_page
+from tests.support.run_folders import Repeated, Video, write_run
+from tests.support.videos import make_large_video, make_long_video, make_video
 
 
 def counts(width: int = 5, size: tuple[int, int] = (120, 160)) -> str:
@@ -211,6 +212,38 @@ def test_videos_that_are_gone_damaged_or_others(tmp_path: Path) -> None:
             assert page.get("masks", id=name, first=0, count=3).status_code == 200
         assert "has changed since it was tracked" in page.get("frame", id="other", index=0).json()["error"]
         assert page.get("frame", id="short", index=2).status_code == 200
+
+
+@pytest.mark.long
+def test_ten_thousand_frames(tmp_path: Path) -> None:
+    masks = make_long_video(tmp_path / "long.mp4", 10_000)
+    video = Video("long", str(tmp_path / "long.mp4"), Repeated(masks, 10_000), {1: "disc"})  # type: ignore[arg-type]
+    with page_of(tmp_path, video) as page:
+        numbers = page.get("video", id="long")
+        assert numbers.json()["end"] == 10_000
+        assert len(numbers.content) < 300_000, "the page gets some twenty bytes for each frame"
+        assert len(numbers.json()["worst"]) <= 40
+        asked = page.get("masks", id="long", first=9_000, count=10_000).json()
+        assert len(asked) == MOST_FRAMES
+        for index in (9_999, 9_998, 4_321, 0, 250, 249):
+            (_, code, _, _) = page.get("masks", id="long", first=index).json()[str(index)][0]
+            assert np.array_equal(decode_rle(code.encode(), 48, 64), masks[index % 500, 0])
+            jpeg = page.get("frame", id="long", index=index).content
+            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).astype(int)
+            inside = masks[index % 500, 0]
+            assert (image[inside] - image[~inside].mean(axis=0))[:, 2].mean() > 40, "the red disc is where its mask is"
+        assert page.get("frame", id="long", index=10_000).status_code == 422
+
+
+@pytest.mark.long
+def test_huge_pictures_are_shown_small(tmp_path: Path) -> None:
+    make_large_video(tmp_path / "huge.mp4", 3 << 20, frame=(7680, 4320))
+    with marking_page([str(tmp_path / "huge.mp4")], tmp_path / "m.csv") as page:
+        numbers = page.get("video", id="huge").json()
+        assert (numbers["width"], numbers["height"]) == (7680, 4320)
+        jpeg = page.get("frame", id="huge", index=0, width=960).content
+        assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (540, 960, 3)
+        assert len(jpeg) < 1 << 20
 
 
 def test_a_damaged_masks_file_costs_its_video_and_no_other(tmp_path: Path) -> None:

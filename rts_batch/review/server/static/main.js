@@ -76,6 +76,8 @@ function button(label, title, action, data = {}) {
   return made;
 }
 
+const group = (...buttons) => element("span", { className: "group" }, ...buttons);
+
 function build() {
   const brush = element("input", { type: "range", id: "radius", min: "1", max: "80", value: "8" });
   brush.addEventListener("input", () => setRadius(Number(brush.value)));
@@ -84,13 +86,13 @@ function build() {
     button("Absent", "The target is not to be seen from this frame on (a)", absent, { edits: "" }),
     button("Look ahead", "Track the next frames from this one, to try (v)", lookAhead),
     element("label", {}, "brush", brush),
-    element("span", { className: "gap" }),
-    ...MODES.map((mode) => button(mode === "off" ? "no masks" : mode, "How masks are shown (m)", () => setMode(mode), { mode })),
-    element("span", { className: "gap" }),
-    button("−", "Smaller (-)", () => stage.zoom(0.8)),
-    button("fit", "Whole frame (0)", () => stage.fit()),
-    button("+", "Larger (+)", () => stage.zoom(1.25)),
-    button("Keys", "All keys (?)", () => $("help").showModal()),
+    group(...MODES.map((mode) => button(mode === "off" ? "no masks" : mode, "How masks are shown (m)", () => setMode(mode), { mode }))),
+    group(
+      button("−", "Smaller (-)", () => stage.zoom(0.8)),
+      button("fit", "Whole frame (0)", () => stage.fit()),
+      button("+", "Larger (+)", () => stage.zoom(1.25)),
+      button("Keys", "All keys (?)", () => $("help").showModal()),
+    ),
   );
   $("keys").append(...KEYS.flatMap(([keys, what]) => [element("dt", {}, keys), element("dd", {}, what)]));
   const clicks = {

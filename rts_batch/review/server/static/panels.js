@@ -8,7 +8,7 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
-const percent = (share) => `${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => `${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)}\u00a0%`;
 
 export function describeVideo(video) {
   if (video.problem) return video.problem;
@@ -56,13 +56,14 @@ export function listTargets(targets, categories, { selected, readOnly, choose, r
     ...targets.map((target, place) => {
       const swatch = element("i");
       swatch.style.background = target.colour;
-      const name = `${place < 9 ? `${place + 1}  ` : ""}object ${target.label}`;
+      const name = element("span", {}, `object ${target.label}`);
+      if (place < 9) name.append(element("kbd", { title: "The key that chooses it" }, String(place + 1)));
       const input = element("input", {
         value: target.category ?? "", placeholder: "category", disabled: readOnly, ariaLabel: `Category of object ${target.label}`,
       });
       input.setAttribute("list", "categories");
       input.addEventListener("change", () => rename(target, input.value.trim()));
-      const item = element("li", {}, swatch, element("span", {}, name), element("small", {}, value(target)), input);
+      const item = element("li", {}, swatch, name, element("small", {}, value(target)), input);
       item.setAttribute("aria-selected", String(target.object_id === selected));
       item.addEventListener("click", (event) => event.target === input || choose(target.object_id));
       return item;

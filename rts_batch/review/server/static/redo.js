@@ -61,6 +61,7 @@ export function showRedo(found) {
     const failures = found.summary?.failures?.length ?? 0;
     $("redo-text").textContent = found.state === "done" ? "tracked again" : failures ? `${failures} failed` : "failed";
     if (found.state === "failed") say(found.message ?? "the run failed", true);
+    else say("tracked again; these are the new masks");
     reload();
   }
   showLists();

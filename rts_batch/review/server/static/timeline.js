@@ -2,7 +2,7 @@
 
 const LEFT = 44;
 const RIGHT = 10;
-const TOP = 18;
+const TOP = 22;
 const AXIS = 30;
 const STRIP = 5;
 const CLOSE = 6;
@@ -141,7 +141,7 @@ export class Timeline {
     }
     context.fillText("area", LEFT - 4, (area.top + area.bottom) / 2);
     context.textAlign = "left";
-    context.fillText(this.video.targets[0]?.measure ?? "", 2, TOP / 2);
+    context.fillText(this.video.targets[0]?.measure ?? "", 2, 6);
     if (this.video.threshold) {
       const y = quality.bottom - this.video.threshold * (quality.bottom - quality.top);
       context.setLineDash([4, 4]);
@@ -209,8 +209,9 @@ export class Timeline {
       if (at < frames.length && states[at] === states[start] && frames[at] === frames[at - 1] + 1) continue;
       const colour = colours[state_names[states[start]]];
       context.fillStyle = colour ?? ink("--line");
-      const x = this.x(frames[start]);
-      context.fillRect(x - step / 2, y, Math.max(1, this.x(frames[at - 1]) - x + step), STRIP);
+      const left = Math.max(LEFT, this.x(frames[start]) - step / 2);
+      const right = Math.min(this.width - RIGHT, this.x(frames[at - 1]) + step / 2);
+      context.fillRect(left, y, Math.max(1, right - left), STRIP);
       start = at;
     }
   }
