@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install test test-slow check chromium lint demo chaos davis-dev train-mini clean
+.PHONY: install test tests test-slow check quick-tests chromium lint demo chaos davis-dev train-mini clean
 .PHONY: bench bench-gpu bench-profiles bench-io bench-measures bench-pipeline bench-scale bench-features bench-workers
 .PHONY: bench-training
 
@@ -28,14 +28,21 @@ chromium:
 	    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium, which only root may install here: the tests of the report are skipped"
 
-# Tests are shared out by module among as many processes as there are cores, those that start Ray among one.
-PARALLEL := -n logical --maxprocesses 4 --dist loadgroup
+# Tests are shared out by module among one process more than there are cores, as those that start Ray, all in one, wait often.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PARALLEL := -n $(shell expr $(CORES) + 1) --maxprocesses 5 --dist loadgroup
 
-test: lint chromium
+test: $(INSTALLED) chromium
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(INSTALLED)
 	$(BIN)/pytest -m "not slow" $(PARALLEL)
 
 # For the daily loop: no Ray, no browser, no training, no network that runs for long, nothing else that takes seconds.
-check: lint
+check: $(INSTALLED)
+	@$(MAKE) --no-print-directory --jobs 2 lint quick-tests
+
+quick-tests: $(INSTALLED)
 	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(PARALLEL)
 
 # Afterwards the tests of storage once more, against SeaweedFS in the place of moto.
