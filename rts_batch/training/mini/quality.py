@@ -29,12 +29,15 @@ _SHAPE = ("size", "edge", "compact", "rough", "compact_against_first", "rough_ag
 LEFT_OUT = frozenset((*_SHAPE, "second", "off_peak", "jump", "age"))
 """Inputs that say more of synthetic clips than of footage: without them a map fitted on clips did better on real frames
 (persons who come and go before a camera that stands still)."""
-USED = tuple(name for name in INPUTS if name not in LEFT_OUT)
-UNITS = 8
+AS_LOGITS = frozenset(name.removesuffix("_logit") for name in INPUTS if name.endswith("_logit"))
+"""Inputs of which only the logit is read. With it a map orders masks that are nearly all of a visible target as well
+as `confidence` does, on clips that it has not seen; without, it did worse."""
+USED = tuple(name for name in INPUTS if name not in LEFT_OUT | AS_LOGITS)
+UNITS = 12
 MEMBERS = 6
 """Small networks that are fitted from different starts; together they are one, of as many times the units."""
 STEPS = 600
-NOISE = 0.3
+NOISE = 0.1
 """Added to the inputs while it is fitted, in standard deviations."""
 OUTERMOST = 0.003
 """Share of the values at either end of an input's range that is taken for the range's end."""
