@@ -108,7 +108,10 @@ def read_ytvis(folder: Path) -> Found:
         for name, rle, box, area in zip(video["file_names"], *lists, strict=True):
             assert (rle is None) == (box is None) == (area is None)
             if rle is not None:
-                mask = decode(rle)
+                packed = coco_mask.frPyObjects(
+                    rle, video["height"], video["width"]
+                )  # of a list of runs, as the original's
+                mask = coco_mask.decode(packed).astype(bool)
                 assert (mask.sum(), list(cv2.boundingRect(mask.astype(np.uint8)))) == (area, box)
                 folder_name, file = name.split("/")
                 found[NAMES[folder_name], annotation["track_id"], int(file.removesuffix(".jpg"))] = mask

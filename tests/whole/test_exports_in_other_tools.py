@@ -252,3 +252,133 @@ def test_fiftyone_reads_its_folder(run: Path, videos: list[Video], tmp_path: Pat
         assert set(found) == set(expected)
         for name, mask in expected.items():
             assert np.array_equal(found[name], mask), name
+
+
+_TRACKEVAL = """
+import pathlib, sys
+import numpy, trackeval.datasets as datasets
+from pycocotools import mask as coco
+kind, out, frames = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+common = {"TRACKERS_TO_EVAL": [], "PRINT_CONFIG": False, "TRACKERS_FOLDER": str(out)}
+known = {**common, "SEQ_INFO": {"one": frames, "two": frames}}
+if kind == "mots-txt":
+    folder = str(out / "instances_txt")
+    data = datasets.KittiMOTS({**known, "GT_FOLDER": folder, "GT_LOC_FORMAT": "{gt_folder}/{seq}.txt"})
+elif kind == "mot":
+    data = datasets.MotChallenge2DBox({**known, "GT_FOLDER": str(out), "SKIP_SPLIT_FOL": True})
+elif kind == "davis":
+    data = datasets.DAVIS({**known, "GT_FOLDER": str(out / "Annotations" / "Full-Resolution")})
+else:
+    split = out.parent / "youtube_vis_train"
+    split.mkdir()
+    (split / "train.json").write_bytes((out / "instances.json").read_bytes())
+    folder = f"{out.parent}/"
+    data = datasets.YouTubeVIS({**common, "GT_FOLDER": folder, "TRACKERS_FOLDER": folder, "SPLIT_TO_EVAL": "train"})
+found = {}
+for video in ("one", "two"):
+    read = data._load_raw_file(None, video, True)
+    for frame, (ids, marks) in enumerate(zip(read["gt_ids"], read["gt_dets"])):
+        for number, mark in zip(ids, marks):
+            found[f"{video}/{frame}/{number}"] = mark if kind == "mot" else coco.decode(mark)
+numpy.savez(sys.argv[3 + 1], **found)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mots-txt", "mot", "davis", "ytvis"])
+def test_trackeval_reads(run: Path, videos: list[Video], tmp_path: Path, trackeval: Path, kind: Any) -> None:
+    out = tmp_path / "out"
+    export_run(str(run), str(out), kind, extract_frames=kind == "mot", classes={"cat": 1, "dog": 2, "ant": 3})
+    program = [trackeval, "-c", _TRACKEVAL, kind, out, str(FRAMES), tmp_path / "found.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+    numbers = {"cat": 1001, "dog": 2005, "ant": 3002}
+    expected = {
+        (video.video_id, frame, numbers[video.categories[object_id]] if kind == "mots-txt" else object_id): truth
+        for video in videos
+        for object_id in video.categories
+        for frame in range(FRAMES)
+        if (truth := video.truth(object_id, frame)).any()
+    }
+    with np.load(tmp_path / "found.npz") as found:
+        marks = {(name.split("/")[0], int(name.split("/")[1]), int(name.split("/")[2])): found[name] for name in found}
+    if kind == "ytvis":  # whose annotations have numbers of their own
+        assert len(marks) == len(expected)
+        for (video, frame, _), mask in expected.items():
+            assert any(np.array_equal(mask, other) for name, other in marks.items() if name[:2] == (video, frame))
+        return
+    assert set(marks) == set(expected)
+    for name, mask in expected.items():
+        known = cv2.boundingRect(mask.astype(np.uint8)) if kind == "mot" else mask
+        assert np.array_equal(marks[name], known), name
+
+
+@pytest.fixture(scope="module")
+def trackeval(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment_with(tmp_path_factory.mktemp("trackeval") / "environment", "trackeval==1.3.0")
+
+
+_ULTRALYTICS = """
+import sys
+import numpy
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset
+data = check_det_dataset(sys.argv[1], autodownload=False)
+found = {}
+for part in ("train", "val"):
+    for label in YOLODataset(img_path=data[part], data=data, task="segment", augment=False).labels:
+        for kind, outline in zip(label["cls"][:, 0], label["segments"]):
+            found[f"{label['im_file']}@{data['names'][int(kind)]}"] = outline * label["shape"][::-1]
+numpy.savez(sys.argv[2], **found)
+"""
+
+
+@pytest.mark.slow
+def test_ultralytics_reads_its_data_set(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    """By the classes that its training reads with; they need a torchvision of some version, and never load it."""
+    python = environment_with(
+        tmp_path / "environment", "ultralytics==8.4.190", "torchvision", "polars", beside_ours=True
+    )
+    export_run(str(run), str(tmp_path / "out"), "yolo-seg", extract_frames=True, split=(0.5, 0.5))
+    program = [python, "-c", _ULTRALYTICS, tmp_path / "out" / "data.yaml", tmp_path / "found.npz"]
+    quiet = {**os.environ, "YOLO_CONFIG_DIR": str(tmp_path), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env=quiet)
+    expected = shown(videos)
+    with np.load(tmp_path / "found.npz") as found:
+        for name, outline in found.items():
+            image, _, kind = name.rpartition("@")
+            known = expected.pop((kind, *place(Path(image))))
+            mask = cv2.fillPoly(np.zeros(known.shape, np.uint8), [outline.astype(np.int32)], 1).astype(bool)
+            assert (mask & known).sum() >= 0.97 * (mask | known).sum()
+    assert not expected
+
+
+_LABELME = """
+import pathlib, sys
+import numpy
+from labelme._label_file import LabelFile
+found = {}
+for path in pathlib.Path(sys.argv[1]).rglob("*.json"):
+    read = LabelFile(str(path))
+    for shape in read.shapes:
+        (x, y), _ = shape["points"]
+        mask = shape["mask"]
+        found[f"{path.parent.name}/{int(path.stem)}/{shape['label']}/{int(x)}/{int(y)}"] = mask
+numpy.savez(sys.argv[2], **found)
+"""
+
+
+@pytest.mark.slow
+def test_labelme_reads(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    python = environment_with(tmp_path / "environment", "labelme==6.3.1")
+    export_run(str(run), str(tmp_path / "out"), "labelme", extract_frames=True)
+    program = [python, "-c", _LABELME, tmp_path / "out", tmp_path / "found.npz"]
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"})
+    expected = shown(videos)
+    with np.load(tmp_path / "found.npz") as found:
+        for name, part in found.items():
+            video, frame, kind, x, y = name.split("/")
+            known = expected.pop((kind, video, int(frame)))
+            mask = np.zeros_like(known)
+            mask[int(y) : int(y) + part.shape[0], int(x) : int(x) + part.shape[1]] = part
+            assert np.array_equal(mask, known), name
+    assert not expected

@@ -69,6 +69,7 @@ def imported(command: str, source: Path, out: Path, *options: str) -> Found:
 
 CASES: list[tuple[ExportName, str, str]] = [
     ("coco", "from-coco", "annotations/instances_default.json"),
+    ("ytvis", "from-coco", "instances.json"),
     ("cvat", "from-cvat", ""),
     ("fiftyone", "from-fiftyone", ""),
     ("mots-png", "from-masks", ""),

@@ -26,17 +26,14 @@ class Mot(ExportFormat):
         written = video.written()
         folder = self.folder / video.name
         (folder / "gt").mkdir(parents=True)
-        numbers = {
-            target.object_id: (place, self.number(video, target)) for place, target in enumerate(video.targets, start=1)
-        }
+        categories = {target.object_id: self.number(video, target) for target in video.targets}
         with (folder / "gt" / "gt.txt").open("w") as file:
             for index, rows in video.frames():
                 for row in rows:
                     if row.box is None:
                         continue
-                    target, category = numbers[row.object_id]
                     box = ",".join(f"{side:.7g}" for side in row.box)
-                    file.write(f"{index // video.every + 1},{target},{box},1,{category},1\n")
+                    file.write(f"{index // video.every + 1},{row.object_id},{box},1,{categories[row.object_id]},1\n")
                     written.masks += 1
         for place, index in enumerate(range(0, video.masks.frames_total, video.every), start=1):
             written.image(index, f"{video.name}/img1/{place:06d}.jpg")

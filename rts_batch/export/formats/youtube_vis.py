@@ -9,9 +9,15 @@ from pycocotools import mask as coco
 
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed, finite
 from rts_batch.export.json_lists import JsonLists, dumps
+from rts_batch.io.results.schema import Row
 from rts_batch.runs.video_masks import Target
 
 __all__ = ["YoutubeVis"]
+
+
+def _runs(row: Row) -> dict[str, object]:
+    """An RLE as YouTube-VIS' own files have it, a list of runs: some of its readers know no other."""
+    return {"size": [row.height, row.width], "counts": row.runs().tolist()}
 
 
 class YoutubeVis(ExportFormat):
@@ -62,7 +68,7 @@ class YoutubeVis(ExportFormat):
                 row = following[1]
                 following = next(rows, None)
             segmentation = compressed(row) if row else None
-            yield ("," if place else "") + dumps(segmentation)
+            yield ("," if place else "") + dumps(_runs(row) if row else None)
             boxes.append(dumps(coco.toBbox(segmentation).tolist() if row else None))
             areas.append(dumps(row.area if row else None))
             scores.append(dumps(finite(row.confidence) if row else None))

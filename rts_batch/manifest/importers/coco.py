@@ -105,11 +105,14 @@ def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
                 reading.leave_out(f"annotations that cannot be read: {error}", place)
                 continue
             category = categories.get(annotation.get("category_id"))
-            reading.add(Annotation(*found, annotation["id"], category, mark[1], mark[0]), place)
+            track = annotation.get("track_id", annotation["id"])
+            reading.add(Annotation(*found, track, category, mark[1], mark[0]), place)
 
 
 def _frames_of(video: dict[str, Any], images: Path, reading: Reading) -> list[tuple[str, int] | None]:
-    """Video and frame of each of its file names."""
+    """Video and frame of each of its file names, or of what this pipeline's export adds to them."""
+    if "frame_indices" in video:
+        return [(str(video["name"]), int(index)) for index in video["frame_indices"]]
     names = [str(name) for name in video["file_names"]]
     stored = images / Path(names[0]).parent if names else images
     if not stored.is_dir() or stored == images:
