@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rts_batch.manifest.importers import (
     from_coco,
     from_cvat,
     from_detections,
+    from_fiftyone,
     from_label_studio,
     from_masks,
     from_yolo,
@@ -207,3 +209,38 @@ def test_label_studios_own_converters(tmp_path: Path) -> None:
     subprocess.run([python, "-c", _LABEL_STUDIO, tmp_path], check=True, stdout=subprocess.DEVNULL)
     check_masks(from_label_studio(tmp_path / "brushes.json", ALL), tmp_path, "кадры/one")
     check_masks(from_label_studio(tmp_path / "converted.json", ALL), tmp_path)
+
+
+# FiftyOne
+
+_FIFTYONE = """
+import sys
+import fiftyone.core.labels as labels
+import fiftyone.utils.data as data
+import numpy
+frames = {}
+for name, mask in numpy.load(sys.argv[1]).items():
+    frame, kind = map(int, name.split())
+    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+    x, y, w, h = columns[0], rows[0], len(columns), len(rows)
+    box = [x / mask.shape[1], y / mask.shape[0], w / mask.shape[1], h / mask.shape[0]]
+    part = mask[y : y + h, x : x + w]
+    found = labels.Detection(label=sys.argv[4 + kind], index=kind + 1, bounding_box=box, mask=part, confidence=0.9)
+    frames.setdefault(frame + 1, []).append(found)
+with data.FiftyOneVideoLabelsDatasetExporter(export_dir=sys.argv[2], export_media="symlink") as exporter:
+    known = {frame: {"detections": labels.Detections(detections=found)} for frame, found in frames.items()}
+    exporter.export_sample(sys.argv[3], None, known)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # a gigabyte to install
+def test_fiftyones_own_exporter(tmp_path: Path, squares: Path) -> None:
+    python = environment_with(tmp_path / "environment", "fiftyone==1.22.1")
+    (tmp_path / "one.mp4").write_bytes(b"")
+    program = [python, "-c", _FIFTYONE, squares, tmp_path / "out", tmp_path / "one.mp4", *CLASSES]
+    quiet = {**os.environ, "FIFTYONE_DO_NOT_TRACK": "1", "FIFTYONE_CONFIG_PATH": str(tmp_path / "config.json")}
+    subprocess.run(program, check=True, stdout=subprocess.DEVNULL, env=quiet)
+    found = from_fiftyone(tmp_path / "out", ALL)
+    check_masks(found, tmp_path)
+    assert {row["video"] for row in found.rows} == {str((tmp_path / "one.mp4").resolve())}

@@ -1,5 +1,7 @@
 """FiftyOne's `FiftyOneVideoLabelsDataset`: `manifest.json` and the labels of each video, as ETA writes them.
 
+A mask is a list of lists of truth values, or an array deflated into text.
+
 Frames count from 1 there. `index` of an object says which objects are one target; without it boxes are associated by
 their overlap. Boxes are fractions of the frame, whose size comes from the labels' own metadata, from a mask's, or
 from `size`.
@@ -56,18 +58,19 @@ def _read_video(name: str, labels: dict[str, Any], reading: Reading) -> None:
     for number, frame in labels.get("frames", {}).items():
         for detection in (frame.get("objects") or {}).get("objects", []):
             place = f"{name}, frame {number}"
-            corners = detection["bounding_box"]
-            sides = [corners[corner][axis] for corner in ("top_left", "bottom_right") for axis in "xy"]
             try:
+                corners = detection["bounding_box"]
+                sides = [float(corners[corner][axis]) for corner in ("top_left", "bottom_right") for axis in "xy"]
                 box, mask = _mark(sides, detection.get("mask"), size)
-            except (ValueError, zlib.error) as error:
-                reading.leave_out(f"objects that cannot be read: {error}", place)
+            except (KeyError, TypeError, ValueError, zlib.error) as error:
+                what = f"no {error}" if isinstance(error, KeyError) else error
+                reading.leave_out(f"objects that cannot be read: {what}", place)
                 continue
             annotation = Annotation(name, int(number) - 1, detection.get("index"), detection.get("label"), box, mask)
             reading.add(annotation, place, detection.get("confidence"))
 
 
-def _mark(sides: list[float], code: str | None, size: tuple[int, ...] | None) -> tuple[Box | None, Rle | None]:
+def _mark(sides: list[float], code: Any, size: tuple[int, ...] | None) -> tuple[Box | None, Rle | None]:
     x1, y1, x2, y2 = sides
     if code is None:
         if size is None:
@@ -93,8 +96,10 @@ def _mark(sides: list[float], code: str | None, size: tuple[int, ...] | None) ->
     return None, mask_rle(mask)
 
 
-def _array(code: str) -> NDArray[np.bool_]:
-    """An array as ETA writes it: NumPy's own format, deflated, base64. Nothing pickled is read."""
+def _array(code: Any) -> NDArray[np.bool_]:
+    """An array as ETA writes it: a list of lists, or NumPy's own format, deflated, base64. Nothing pickled is read."""
+    if isinstance(code, list):
+        return np.asarray(code).astype(bool)
     data = zlib.decompressobj().decompress(base64.b64decode(code), _MOST_BYTES)
     array: NDArray[np.bool_] = np.load(io.BytesIO(data), allow_pickle=False).astype(bool)
     return array
