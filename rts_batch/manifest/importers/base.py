@@ -249,11 +249,14 @@ def _is_no_box(box: Box) -> bool:
 
 
 def _read_names(path: Path | None) -> dict[str, tuple[str, str]]:
-    """video_id and video by the name in an export's files."""
+    """video_id and video by the name in an export's files; nothing where the table is another one."""
     if path is None:
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["name"]: (row["video_id"], row["video"]) for row in csv.DictReader(file)}
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.DictReader(file)
+        if not {"name", "video_id", "video"} <= set(rows.fieldnames or ()):
+            return {}
+        return {row["name"]: (row["video_id"], row["video"]) for row in rows}
 
 
 def read_text(path: str | Path) -> str:

@@ -38,12 +38,17 @@ class Imported:
         """Write the manifest: JSON lines where the name ends so, CSV otherwise.
 
         Raises:
-            ManifestError: nothing was imported, or a mask is too long for a cell of a CSV.
+            ManifestError: nothing was imported, the name is that of a Parquet file, or a mask is too long for a cell of
+                a CSV.
             StorageError: the file cannot be written.
         """
         if not self.rows:
             raise ManifestError("nothing was imported, so there is no manifest to write", tuple(self.report()))
-        if uri.endswith((".jsonl", ".ndjson", ".json")):
+        if uri.lower().endswith((".parquet", ".pq")):
+            raise ManifestError(
+                f"{uri}: an import writes CSV or JSON lines; give the manifest's name the ending .jsonl"
+            )
+        if uri.lower().endswith((".jsonl", ".ndjson", ".json")):
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
         else:
             text = _csv(self.rows)

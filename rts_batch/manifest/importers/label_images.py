@@ -12,6 +12,7 @@ name, of which `first_frame` is the video's first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ManifestError, PromptError
 from rts_batch.io.video.picture_names import natural_key
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json, read_text
+from rts_batch.manifest.importers.base import FRAME_NAME, Annotation, ImportOptions, Reading, Rle, read_json, read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
 from rts_batch.manifest.mask_images import MaskImage, open_mask_image
@@ -76,9 +77,10 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
         name = names[video]
         order = _order(video, folder, root, name, reading)
         named = classes or _listed_classes(place / "labels.txt")
-        drawn = list(_drawn(place, order, reading, int(place.name) if place in apart else None))
+        target = int(place.name) if place in apart else None
+        drawn = list(_drawn(place, order, reading, target))
         together = len({found.video for found in drawn}) > 1  # one_000120.png and two_000120.png
-        for found, object_id, kind in _numbered(drawn, reading):
+        for found, object_id, kind in _numbered(drawn, target, reading):
             category = named.get(kind, str(kind)) if kind else meta.get((name, object_id))
             whose = found.video if together else name
             annotation = Annotation(whose, found.frame, object_id, category, mask=found.mask)
@@ -137,6 +139,11 @@ def _order(video: Path, folder: Path, root: Path, name: str, reading: Reading) -
 
 def _frame(file: Path, order: dict[str, int] | None, reading: Reading) -> tuple[str, int] | None:
     if order is None:
+        if re.fullmatch(r"\d+[_.-]\d+", file.stem) and reading.options.pattern == FRAME_NAME:
+            reading.leave_out(
+                "names of two numbers; say by --pattern which is the frame's, and what the other is", file.name
+            )
+            return None
         return reading.frame_of(file.name)
     if file.stem not in order:
         reading.leave_out("masks without an image of their name", str(file.name))
@@ -163,12 +170,13 @@ def _drawn(place: Path, order: dict[str, int] | None, reading: Reading, target: 
                 continue  # the target is not seen
             found = read_mask_image(image, ImageUse(object_id=target or 1, apart=target is not None))
         except (OSError, PromptError) as error:
-            reading.leave_out(f"images that cannot be read: {error}", f"{place.name}/{file.name}")
+            what = str(error).partition(". Its ")[0]  # of each image other values
+            reading.leave_out(f"images that cannot be read: {what}", f"{place.name}/{file.name}")
             continue
         if not (found.usual or told):
             told = True
             reading.warn(f"{place.name}/{file.name}, and others of the folder perhaps: read as {found.rule}")
-        yield _Drawn(file, *frame, target or ONE, mask_rle(found.mask))
+        yield _Drawn(file, *frame, ONE, mask_rle(found.mask))
 
 
 def _numbers(image: MaskImage) -> NDArray[np.int32] | None:
@@ -190,8 +198,11 @@ def _numbers(image: MaskImage) -> NDArray[np.int32] | None:
     return image.greys if numbers_regions(image.greys) and not photograph else None
 
 
-def _numbered(drawn: Sequence[_Drawn], reading: Reading) -> Iterator[tuple[_Drawn, int, int]]:
+def _numbered(drawn: Sequence[_Drawn], target: int | None, reading: Reading) -> Iterator[tuple[_Drawn, int, int]]:
     """Yield what a video's images show with the target's number and its MOTS class, 0 where there is none."""
+    if target is not None:
+        yield from ((found, target, 0) for found in drawn)
+        return
     values = {found.value for found in drawn}
     if max(values, default=0) >= _MOTS_LEAST:
         yield from _of_mots(drawn, reading)
@@ -239,8 +250,9 @@ def _listed_classes(path: Path) -> dict[int, str]:
 
 
 def _classes(path: Path) -> dict[int, str]:
-    """The lines `number name` of an export of MOTS."""
+    """The lines `number name` of an export of MOTS, or one name a line."""
     if not path.is_file():
         return {}
     lines = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
-    return {int(line[0]): line[1] for line in lines if len(line) == 2 and line[0].isdecimal()}
+    numbered = {int(line[0]): line[1] for line in lines if len(line) == 2 and line[0].isdecimal()}
+    return numbered or _listed_classes(path)

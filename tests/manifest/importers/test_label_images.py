@@ -103,7 +103,7 @@ def test_what_is_no_mask_is_left_out_with_the_reason(tmp_path: Path) -> None:
     assert sorted(place for places in found.left_out.values() for place in places) == [
         f"one/{number}.png" for number in (2, 3, 4)
     ]
-    assert any("Its colours are" in reason for reason in found.left_out)
+    assert any(reason.endswith("neither one colour on black nor grey") for reason in found.left_out), found.left_out
 
 
 def test_void_alone_on_a_frame_is_no_target_where_others_are_numbered(tmp_path: Path) -> None:
@@ -144,3 +144,38 @@ def test_masks_of_several_videos_in_one_folder(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save(tmp_path / "all" / f"{name}_00002.png", DISC)
     assert sorted(masks_in(tmp_path)) == [("one", 1, 2), ("two", 1, 2)]
+
+
+def test_folders_of_targets_may_count_from_zero(tmp_path: Path) -> None:
+    for number in (0, 1, 255):
+        save(tmp_path / "one" / f"{number:03d}" / "00002.png", DISC * 255)
+    rows = from_masks(tmp_path).rows
+    assert [(row["object_id"], row["source_object"]) for row in rows] == [(2, "0"), (1, "1"), (255, "255")]
+
+
+def test_names_of_two_numbers_are_asked_about(tmp_path: Path) -> None:
+    """`00000_1.png` may be target 1 on frame 0, or frame 1 of video 0."""
+    for name in ("00000_1", "00000_2"):
+        save(tmp_path / "one" / f"{name}.png", DISC)
+    found = from_masks(tmp_path)
+    assert not found.rows
+    assert "--pattern" in found.report()[0]
+    told = r"(?P<video>\d+)_(?P<frame>\d+)"
+    assert list(masks_in(tmp_path, pattern=told)) == [("one", 1, 1), ("one", 1, 2)]
+
+
+def test_tables_of_other_people_are_let_be(tmp_path: Path) -> None:
+    """A `names.csv` with other columns ended the import."""
+    save(tmp_path / "one" / "00002.png", DISC)
+    for content in (b"id,label\n1,cat\n", "id,label\n1,K\xe4\n".encode("latin-1"), b""):
+        (tmp_path / "names.csv").write_bytes(content)
+        assert list(masks_in(tmp_path)) == [("one", 1, 2)]
+
+
+def test_an_import_writes_text(tmp_path: Path) -> None:
+    save(tmp_path / "one" / "00002.png", DISC)
+    found = from_masks(tmp_path)
+    with pytest.raises(ManifestError, match="writes CSV or JSON lines"):
+        found.write(str(tmp_path / "m.parquet"))
+    found.write(str(tmp_path / "M.JSONL"))
+    assert json.loads((tmp_path / "M.JSONL").read_text())["video_id"] == "one"
