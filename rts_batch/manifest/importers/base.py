@@ -261,6 +261,9 @@ def _read_names(path: Path | None) -> dict[str, tuple[str, str]]:
 
 def read_text(path: str | Path) -> str:
     """Read a local text file; raises StorageError where it cannot be read, ManifestError where it is no UTF-8."""
+    if Path(path).is_dir():
+        inside = next((f", {file} say" for file in sorted(Path(path).rglob("*.json"))), "")
+        raise ManifestError(f"{path} is a folder; name the file in it{inside}")
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:

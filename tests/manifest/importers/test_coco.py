@@ -170,3 +170,10 @@ def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
         archive.writestr("annotations.json", "{}" * 99)
     with pytest.raises(ManifestError, match="is an archive; unpack it"):
         from_coco(tmp_path / "a.zip")
+
+
+def test_a_folder_names_the_file_in_it(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    written(tmp_path / "annotations", [])
+    with pytest.raises(ManifestError, match=r"is a folder; name the file in it, .*annotations/a\.json say"):
+        from_coco(tmp_path)
