@@ -8,6 +8,7 @@ what Label Studio interpolates. One region (`id`) of a time line is one target; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -99,11 +100,19 @@ def _address(data: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _name(uri: str, *, folder: bool = False) -> str:
-    """A file's name without the address: `/data/upload/3/1a2b3c4d-one.mp4`, `/data/local-files/?d=clips/one.mp4`."""
+    """A file's name without the address: `/data/upload/3/1a2b3c4d-one.mp4`, `/data/local-files/?d=clips/one.mp4`.
+
+    With `folder`, of an image that is a frame: with the folder's name before it, and without the digits that each
+    upload got.
+    """
     parts = urlsplit(uri)
     path = unquote(parts.query[2:] if parts.query.startswith("d=") else parts.path)
     names = path.strip("/").split("/")
-    return "/".join(names[-2:]) if folder and not path.startswith("/data/upload/") else names[-1]
+    if not folder:
+        return names[-1]
+    if path.startswith("/data/upload/"):
+        return re.sub(r"^[0-9a-f]{8}-", "", names[-1])
+    return "/".join(names[-2:])
 
 
 def _size(result: dict[str, Any], reading: Reading) -> tuple[int, int]:

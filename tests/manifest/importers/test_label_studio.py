@@ -64,6 +64,19 @@ def test_regions_of_an_image(tmp_path: Path) -> None:
     assert found.report() == ["1 × regions of the kind keypointlabels (task 1, region k)"]
 
 
+def test_uploaded_frames_are_of_one_video(tmp_path: Path) -> None:
+    """Each upload got digits of its own, and so each frame became a video."""
+    box = {"x": 50, "y": 0, "width": 50, "height": 100, "rectanglelabels": ["dog"]}
+    region = {"id": "b", "type": "rectanglelabels", "value": box, "original_width": 20, "original_height": 10}
+    tasks = [
+        {"data": {"image": f"/data/upload/3/{digits}-one_{frame:04d}.jpg"}, "annotations": [{"result": [region]}]}
+        for frame, digits in ((7, "1a2b3c4d"), (8, "99aabbcc"))
+    ]
+    (tmp_path / "project.json").write_text(json.dumps(tasks))
+    rows = from_label_studio(tmp_path / "project.json", ImportOptions(keep="all")).rows
+    assert [(row["video"], row["object_id"], row["frame"]) for row in rows] == [("one", 1, 7), ("one", 1, 8)]
+
+
 def test_where_a_time_line_ends_the_target_is_absent(tmp_path: Path) -> None:
     drawn = [
         {"frame": frame, "enabled": enabled, "x": 10, "y": 20, "width": 50, "height": 25, "rotation": 0}
