@@ -73,10 +73,11 @@ bench: $(INSTALLED)
 bench-profiles: $(INSTALLED)
 	$(BIN)/python -m benchmarks.profiles $(SHARED)/data/davis-dev --out benchmarks/results/profiles.json
 
-# The plain tracker and the device's on a CUDA device: profiles, lanes, targets, stages, memory; five minutes on an H100.
-bench-gpu: $(INSTALLED)
-	$(BIN)/python -m benchmarks.gpu --long 10000 --out benchmarks/results/gpu.json
-	$(BIN)/python -m benchmarks.gpu --network rts-mini --size 272 640 --out benchmarks/results/gpu-mini.json
+# All that is measured on a CUDA device, in parts that may be interrupted; the same again goes on. It installs nothing: on a
+# machine without this environment, and without an index, BENCH_GPU='--wheels FOLDER' brings what is missing.
+BENCH_GPU ?=
+bench-gpu:
+	$(if $(wildcard $(INSTALLED)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --out build/gpu $(BENCH_GPU)
 
 # The pipeline's speed over the bare tracker's; needs a machine with nothing else to do, a quarter of an hour on two cores.
 bench-pipeline: $(INSTALLED)

@@ -129,12 +129,17 @@ def test_every_folder_has_tests() -> None:
     assert house.untested_folders(TEST_FILES, MODULES) == []
 
 
+TESTS_OF_BENCHMARKS = {"tests.whole.test_gpu_session"}
+"""What measures on machines that are rarely at hand has tests of its own."""
+
+
 def test_tests_and_benchmarks_share_helpers_only() -> None:
     """What two of them need is in `tests/support`; what the tests of a folder need, in fixtures of its conftest."""
     found = [
         f"{module.name}: imports {imported}"
         for module in [*TESTS, *BENCHMARKS]
         for imported in module.imports
+        if module.name not in TESTS_OF_BENCHMARKS
         if (house.within(imported, ["tests"]) and not house.within(imported, ["tests.support"]))
         or (house.within(imported, ["benchmarks"]) and house.within(module.name, ["tests"]))
     ]

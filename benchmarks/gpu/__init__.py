@@ -1,0 +1,1 @@
+"""What a GPU does for the tracker: measured in parts, also where no package can be fetched."""
