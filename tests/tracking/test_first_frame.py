@@ -13,9 +13,10 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.first_frame import mask_within
+from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, build_sta, load_weights
-from tests.support.parity_data import synthetic_frame
+from tests.support.parity_data import iou, synthetic_frame
 
 BOX = (30.0, 20.0, 70.0, 60.0)
 
@@ -50,6 +51,15 @@ def test_a_refined_mask_is_the_boxs_mask_tracked_into_its_own_frame(networks, ma
     assert (expected != first).any()
     refined = make(model, replace(config, box_refinements=1), sta=sta)
     np.testing.assert_array_equal(refined.start(frame, box=BOX).mask, expected)
+
+
+@pytest.mark.long
+def test_the_trackers_of_devices_refine_alike(networks) -> None:
+    model, sta, config = networks
+    frame = synthetic_frame(96, 128, 0)[0]
+    refining = replace(config, box_refinements=1)
+    ours = GpuTracker(model, refining, sta=sta).start(frame, box=BOX).mask
+    assert iou(ours, Tracker(model, refining, sta=sta).start(frame, box=BOX).mask) >= 0.99
 
 
 @pytest.mark.long
