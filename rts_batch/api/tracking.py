@@ -89,7 +89,10 @@ class LoadedModel:
         """Whether a prompt may be a box alone: the weights have a box-to-mask network."""
 
     def open(self, targets: int = 1) -> Scene:
-        """Return an empty scene for one video of so many targets, to be given its frames one by one (`Scene.step`)."""
+        """Return an empty scene for one video of so many targets, to be given its frames one by one (`Scene.step`).
+
+        It is a context manager: closed, it leaves its room on the device to others.
+        """
         return self._tracker.open(targets)
 
     def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
@@ -99,7 +102,8 @@ class LoadedModel:
             PromptError: the box lies outside the image, or the weights make no masks of boxes.
         """
         _check(Marking(box=box), image, "the box", boxes=self.takes_boxes)
-        return self.open().annotate(image, {1: Marking(box=box)})[1].mask
+        with self.open() as scene:
+            return scene.annotate(image, {1: Marking(box=box)})[1].mask
 
 
 def load(
@@ -162,16 +166,16 @@ def track(
 def _track(
     video: Frames, prompts: dict[int, dict[int, _Given]], model: LoadedModel, start: int, end: int | None
 ) -> Iterator[MaskedFrame]:
-    scene = model.open(len({object_id for marked in prompts.values() for object_id in marked}))
     waiting = dict(prompts)
-    for index, time, image in _frames(video, start, end):
-        marked = {}
-        for object_id, given in waiting.pop(index, {}).items():
-            where = f"frame {index}, object {object_id}"
-            marked[object_id] = _filled(given, image, where) if isinstance(given, list) else given
-            _check(marked[object_id], image, where, boxes=model.takes_boxes)
-        if marked or scene.trackers:
-            yield MaskedFrame(index, time, image, dict(scene.step(image, marked)))
+    with model.open(len({object_id for marked in prompts.values() for object_id in marked})) as scene:
+        for index, time, image in _frames(video, start, end):
+            marked = {}
+            for object_id, given in waiting.pop(index, {}).items():
+                where = f"frame {index}, object {object_id}"
+                marked[object_id] = _filled(given, image, where) if isinstance(given, list) else given
+                _check(marked[object_id], image, where, boxes=model.takes_boxes)
+            if marked or scene.trackers:
+                yield MaskedFrame(index, time, image, dict(scene.step(image, marked)))
     if waiting:
         raise PromptError(f"the video has no frame {min(waiting)} between {start} and its end, which a prompt marks")
 

@@ -26,7 +26,7 @@ BACKGROUND_LIMIT = 1e-7
 
 
 class Scene:
-    """The targets of one video.
+    """The targets of one video. Close it, or use it as a context manager, so that others get its room on the device.
 
     Args:
         model: the network, shared by all targets.
@@ -59,6 +59,18 @@ class Scene:
         self._absent: set[int] = set()
         """Targets that are said not to be in the picture, until they are marked again."""
         self._merged: dict[int, Tensor] = {}
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the targets have on the device; results may still be read, no frame may follow."""
+        for tracker in self.trackers.values():
+            tracker.close()
+        self.trackers = {}
 
     def step(
         self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None
@@ -230,7 +242,7 @@ class Scene:
             self._merged = self._moved_maps(state["merged"], device)
             self._estimates.restore(state.get("estimates", {}))  # an earlier version's has none
             self._absent = set(state.get("absent", ()))
-            self.trackers = {}
+            self.close()
             for object_id, target in state["targets"].items():
                 tracker = self._new_tracker()
                 tracker.restore(target)

@@ -193,6 +193,9 @@ class Tracker:
         """Call something that uses tensors of the tracker's device, where that may be done."""
         return function()
 
+    def close(self) -> None:
+        """Give back what it has on a device, for other targets; results may still be read, no frame may follow."""
+
     def snapshot(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as plain containers of CPU tensors and values."""
         return {

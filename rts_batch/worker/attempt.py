@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,10 @@ class Attempt:
             has_checkpoints=bool(self._checkpoints.segments) and not self._settings.keep_checkpoints,
         )
 
+    def close(self) -> None:
+        """Give back what the video has on the device, however the attempt ended."""
+        self._forward.close()
+
     # Before the first frame
 
     def _bring(self, path: Path) -> Path | RangedObject:
@@ -181,11 +186,16 @@ class Attempt:
 
     def _track(self) -> Iterator[Advanced]:
         """Track every frame; its rows are read and written one frame later, while the device works on the next."""
+        tracking = track_video(
+            self._task, self._tracker, self._book, self._source, self._open, self._timing, self._forward
+        )
+        with closing(tracking):
+            yield from self._take(tracking)
+
+    def _take(self, tracking: Iterator[TrackedRows]) -> Iterator[Advanced]:
         late: TrackedRows | None = None
         told = time.monotonic()
-        for tracked in track_video(
-            self._task, self._tracker, self._book, self._source, self._open, self._timing, self._forward
-        ):
+        for tracked in tracking:
             if late is not None:
                 self._write(*late)
             late, frame = tracked, tracked[0].index

@@ -51,3 +51,5 @@ class Lane:
                 yield from attempt.run(Path(scratch))
         except Exception as error:
             yield failure(error, key=job.task.key, frame=attempt.frame)
+        finally:
+            attempt.close()

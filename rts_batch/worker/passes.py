@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
@@ -60,6 +61,12 @@ class Forward:
     """Frames up to this one have been tracked by an earlier attempt, and are passed over."""
     active: bool = False
 
+    def close(self) -> None:
+        """Leave it, whether it came to its end or not."""
+        if self.scene is not None:
+            self.scene.close()
+        self.active, self.scene = False, None
+
 
 def track_video(
     task: VideoTask,
@@ -69,7 +76,7 @@ def track_video(
     reopen: Callable[[FrameRange], FrameSource],
     timing: Timing,
     forward: Forward | None = None,
-) -> Iterator[TrackedRows]:
+) -> Generator[TrackedRows]:
     """Yield every frame that is read, with the rows that it gives.
 
     Args:
@@ -93,7 +100,7 @@ def track_video(
     for frame, rows in _forward(task, tracker, book, source, timing, forward):
         end = frame.index + 1
         yield frame, rows
-    forward.active, forward.scene = False, None
+    forward.close()
     book.check_end(end)
     if task.direction == "both" and book.last_begin > task.start:
         source.close()
@@ -104,7 +111,7 @@ def track_video(
 
 def _forward(
     task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing, forward: Forward
-) -> Iterator[TrackedRows]:
+) -> Generator[TrackedRows]:
     for frame in timing.waiting("decode", source.lent()):
         if frame.index <= forward.after:
             continue
@@ -118,43 +125,44 @@ def _forward(
 
 def _backward(
     task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing
-) -> Iterator[TrackedRows]:
+) -> Generator[TrackedRows]:
     scene: OpenScene | None = None
     highest = -1
-    for frame in timing.waiting("decode", source.lent()):
-        highest = max(highest, frame.index)
-        prompts = book.due(frame, backward=True)
-        with timing("track"):
-            if scene is None and prompts:
-                scene = tracker.open_scene(task)
-            rows = scene.step(frame.image, prompts) if scene is not None else {}
-        yield frame, rows
+    with ExitStack() as opened:
+        for frame in timing.waiting("decode", source.lent()):
+            highest = max(highest, frame.index)
+            prompts = book.due(frame, backward=True)
+            with timing("track"):
+                if scene is None and prompts:
+                    scene = opened.enter_context(closing(tracker.open_scene(task)))
+                rows = scene.step(frame.image, prompts) if scene is not None else {}
+            yield frame, rows
     book.check_end(highest + 1)
 
 
 def _before_the_prompts(
     task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing
-) -> Iterator[TrackedRows]:
+) -> Generator[TrackedRows]:
     """The backward half of `both`: only the rows that the forward half does not have."""
-    scene = tracker.open_scene(task)
-    for frame in timing.waiting("decode", source.lent()):
-        prompts = book.beginning(frame.index)
-        with timing("track"):
-            rows = scene.step(frame.image, prompts)
-        early = [object_id for object_id in rows if frame.index < book.begin[object_id]]
-        # Where all are, none has to be looked up yet.
-        yield frame, rows if len(early) == len(rows) else {object_id: rows[object_id] for object_id in early}
+    with closing(tracker.open_scene(task)) as scene:
+        for frame in timing.waiting("decode", source.lent()):
+            prompts = book.beginning(frame.index)
+            with timing("track"):
+                rows = scene.step(frame.image, prompts)
+            early = [object_id for object_id in rows if frame.index < book.begin[object_id]]
+            # Where all are, none has to be looked up yet.
+            yield frame, rows if len(early) == len(rows) else {object_id: rows[object_id] for object_id in early}
 
 
 def _annotate(
     task: VideoTask, tracker: LoadedTracker, book: PromptBook, source: FrameSource, timing: Timing
-) -> Iterator[TrackedRows]:
-    scene = tracker.open_scene(task)
+) -> Generator[TrackedRows]:
     end = source.wanted.start
-    for frame in timing.waiting("decode", source.lent()):
-        end = frame.index + 1
-        prompts = book.due(frame)
-        with timing("track"):
-            rows = scene.annotate(frame.image, prompts) if prompts else {}
-        yield frame, rows
+    with closing(tracker.open_scene(task)) as scene:
+        for frame in timing.waiting("decode", source.lent()):
+            end = frame.index + 1
+            prompts = book.due(frame)
+            with timing("track"):
+                rows = scene.annotate(frame.image, prompts) if prompts else {}
+            yield frame, rows
     book.check_end(end)

@@ -72,6 +72,9 @@ class OpenScene(Protocol):
     def snapshot(self) -> bytes:
         """The whole state, for `LoadedTracker.open_scene` on another worker."""
 
+    def close(self) -> None:
+        """No frame follows, and no snapshot: others may have what the scene holds of the device."""
+
 
 class LoadedTracker(Protocol):
     """A model in memory, ready for one video after another, and for several at the same time: each lane of a worker is

@@ -51,6 +51,9 @@ class BoxesAsMasks:
         self.masks: dict[int, np.ndarray] = {}
         return self
 
+    def close(self) -> None:
+        self.masks = {}
+
     def step(self, image: np.ndarray, prompts: Mapping[int, Marking] | None = None) -> dict[int, TrackedFrame]:
         self.masks = {key: np.roll(mask, 1, axis=1) for key, mask in self.masks.items()}
         self.masks |= {key: prompt.mask for key, prompt in (prompts or {}).items() if prompt.mask is not None}

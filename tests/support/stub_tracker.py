@@ -37,6 +37,7 @@ class StubScene:
         self.masks: dict[int, NDArray[np.bool_]] = {}
         self.absent: set[int] = set()
         self.steps = 0
+        self.closed = False
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         self.masks = {}
@@ -83,6 +84,9 @@ class StubScene:
         masks = {str(key): mask for key, mask in self.masks.items()}
         np.savez(content, steps=np.array(self.steps), absent=np.array(sorted(self.absent), int), **masks)
         return content.getvalue()
+
+    def close(self) -> None:
+        self.closed = True
 
     def restore(self, state: bytes) -> None:
         try:

@@ -226,6 +226,31 @@ def test_a_video_leaves_no_scene_behind(clips: Path, tmp_path: Path, knobs: dict
     assert [scene() for scene in scenes] == [None]
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("knobs", [{}, {"raise_at": 1}], ids=["finished", "failed"])
+def test_a_scene_is_closed_when_its_pass_ends(
+    clips: Path, tmp_path: Path, direction: str, knobs: dict[str, object]
+) -> None:
+    """Whoever may still refer to it: others are to have its room on the device, and never two at once of one video."""
+    settings = worker_settings(tmp_path / "run")
+    opened: list[StubScene] = []
+    most = 0
+
+    class Watched(StubTracker):
+        def open_scene(self, task: VideoTask, state: bytes | None = None) -> StubScene:
+            nonlocal most
+            opened.append(super().open_scene(task, state))
+            most = max(most, sum(not scene.closed for scene in opened))
+            return opened[-1]
+
+    (task,) = manifest_of(tmp_path, rows_of(clips, "a", direction=direction, frame=3, **knobs)).tasks
+    *_, last = Lane(settings, tracker=Watched()).run(Job(task=task, attempt=1))
+    assert isinstance(last, Failed if knobs else Finished), last
+    assert len(opened) == (2 if direction == "both" and not knobs else 1)
+    assert [scene.closed for scene in opened] == [True] * len(opened)
+    assert most == 1
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("knob", "kind"), [("segfault_at", "suspected"), ("kill_at", "killed")])
 def test_the_end_of_the_process_is_the_end_of_all_in_hand(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
@@ -21,6 +22,8 @@ class Scene(Protocol):
     def step(
         self, image: NDArray[np.uint8], prompts: Mapping[int, Marking] | None = None, /
     ) -> Mapping[int, TrackedFrame]: ...
+
+    def close(self) -> None: ...
 
 
 class Model(Protocol):
@@ -87,11 +90,11 @@ class LazyModel:
             WeightsError: the weights cannot be used.
         """
         with self._lock:
-            scene = self._loaded().open(len(masks))
             prompts = {object_id: Marking(mask=mask) for object_id, mask in masks.items()}
-            for image in images:
-                yield scene.step(image, prompts)
-                prompts = {}
+            with contextlib.closing(self._loaded().open(len(masks))) as scene:
+                for image in images:
+                    yield scene.step(image, prompts)
+                    prompts = {}
 
     def _loaded(self) -> Model:
         self._begin()

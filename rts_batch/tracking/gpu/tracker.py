@@ -11,7 +11,7 @@ import functools
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,7 +61,7 @@ class GpuTracker(Tracker):
     """Identical to the fast tracker but for rounding and for when a result can be read.
 
     `start` and `correct` are the fast tracker's own; before them the state is taken back to the host. From its first
-    step until it is garbage it has a slot of its network. It is for one thread at a time.
+    step until it is closed, or garbage, it has a slot of its network. It is for one thread at a time.
 
     Args:
         network: shared with other trackers; one of its own where absent.
@@ -75,6 +75,8 @@ class GpuTracker(Tracker):
         super().__init__(model, config, sta=sta, segmentation=GpuSegmentationBranch)
         self.network = network or BatchedNetwork(model, config)
         self._slot: Slot | None = None
+        self._give_back: Callable[[], object] = _nothing
+        """Lets others have the slot; once, at the latest when the tracker is garbage."""
         self._steps: SlotSteps | None = None
         """Where the state is, unless the host has it."""
         self._latest: Future[Reading] | None = None
@@ -119,6 +121,13 @@ class GpuTracker(Tracker):
             self._latest = None
         return self.network.engine.call(function)
 
+    def close(self) -> None:
+        """`Tracker.close`."""
+        if self._latest is not None and not self.network.engine.here:
+            wait([self._latest])  # the engine serves messages before frames that wait for the network
+        self._latest = self._slot = self._steps = None
+        self._give_back()
+
     # In the engine's thread
 
     start = _in_engine(Tracker.start)
@@ -157,7 +166,7 @@ class GpuTracker(Tracker):
         if self._slot is None:
             self._slot = self.network.lease()
             back = functools.partial(self.network.give_back, self._slot)
-            weakref.finalize(self, self.network.engine.post, back)
+            self._give_back = weakref.finalize(self, self.network.engine.post, back)
         if self._steps is None:
             state = super().state
             size = (frame.shape[0], frame.shape[1])
@@ -179,6 +188,10 @@ class GpuTracker(Tracker):
     def _save(self) -> None:
         if self._steps is not None:
             self._steps.save(self._branches, super().state)
+
+
+def _nothing() -> None:
+    pass
 
 
 @functools.cache

@@ -107,6 +107,66 @@ def test_a_slot_is_its_targets_until_that_is_gone_and_then_the_next_ones(network
 
 
 @pytest.mark.networks
+def test_a_slot_is_given_back_when_its_scene_is_closed(network: RTS) -> None:
+    """Not when the garbage is collected: whoever refers to the scene, a traceback say, would hold a slot."""
+    batch = BatchedNetwork(network, SMALL, places=1)
+
+    def opened(shift: int) -> Scene:
+        scene = Scene(network, SMALL, single=True, tracker=lambda *a, **kw: GpuTracker(*a, network=batch, **kw))
+        frame, mask = moved(0, shift)
+        scene.step(frame, {1: Marking(mask=mask)})
+        return scene
+
+    held, slots, results, expected = [], [], [], []
+    for shift in (0, 40, 70):
+        alone = started(network, None, shift)
+        expected.append([alone.step(moved(index, shift)[0]).mask for index in range(1, 4)])
+        with opened(shift) as scene:
+            tracker = scene.trackers[1]
+            results.append([scene.step(moved(index, shift)[0]) for index in range(1, 4)])
+            slots.append(tracker.on_device(lambda tracker=tracker: tracker._slot))  # type: ignore[misc]
+            held.append((scene, tracker))
+    assert slots[0] is not None
+    assert all(slot is slots[0] for slot in slots)
+    for found, true in zip(results, expected, strict=True):  # read after others have had the slot
+        assert all(np.array_equal(late[1].mask, mask) for late, mask in zip(found, true, strict=True))
+    for scene, tracker in held:
+        scene.close()
+        tracker.close()
+    assert batch.engine.call(lambda: len(batch._free)) == 1, "and once, however often it is closed"
+
+
+@pytest.mark.networks
+def test_a_tracker_that_failed_gives_its_slot_back_too(network: RTS, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = BatchedNetwork(network, SMALL, places=1)
+    tracker = started(network, batch, 0)
+    tracker.step(moved(1, 0)[0])
+    slot = tracker._slot
+    with monkeypatch.context() as broken:
+        broken.setattr(batch, "run", lambda slots: 1 / 0)
+        late = tracker.step_late(moved(2, 0)[0])
+        tracker.close()
+    with pytest.raises(ZeroDivisionError):
+        late.read()
+    other = started(network, batch, 40)
+    other.step(moved(1, 40)[0])
+    assert other._slot is slot
+
+
+@pytest.mark.networks
+def test_a_scene_that_is_put_back_has_no_more_slots_than_targets(network: RTS) -> None:
+    batch = BatchedNetwork(network, SMALL, places=2)
+    scene = Scene(network, SMALL, single=False, tracker=lambda *a, **kw: GpuTracker(*a, network=batch, **kw))
+    frame, mask = moved(0, 0)
+    scene.step(frame, {1: Marking(mask=mask), 2: Marking(mask=np.roll(mask, 40, axis=1))})
+    scene.step(moved(1, 0)[0])
+    earlier = {tracker._slot for tracker in scene.trackers.values()}  # type: ignore[attr-defined]
+    scene.restore(scene.snapshot())
+    scene.step(moved(2, 0)[0])
+    assert {tracker._slot for tracker in scene.trackers.values()} == earlier  # type: ignore[attr-defined]
+
+
+@pytest.mark.networks
 def test_a_snapshot_comes_after_the_frames_that_were_brought(network: RTS) -> None:
     ours, theirs = started(network, None, 0), started(network, None, 0)
     for index in range(1, 4):
