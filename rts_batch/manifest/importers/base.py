@@ -6,30 +6,33 @@ cannot hold, and keeps the reason. From here on frames are indices from 0, boxes
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 import re
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from PIL import Image
 from pycocotools import mask as coco
 
-from rts_batch.errors import ManifestError, StorageError
+from rts_batch.errors import ManifestError
 from rts_batch.manifest.boxes import is_impossible
 from rts_batch.manifest.importers.association import associate
+from rts_batch.manifest.importers.files import read_names
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.masks import Box
 
-__all__ = ["Annotation", "ImportOptions", "Imported", "Keep", "Reading", "Rle", "image_size", "read_json", "read_text"]
+__all__ = ["Annotation", "ImportOptions", "Imported", "Keep", "Reading", "Rle"]
 
 Keep = Literal["first", "all"]
 Rle = dict[str, Any]
 """`{"size": [height, width], "counts": str}`."""
+
+MOST: Final = 2**31 - 1
+"""Of frames and targets' numbers in a manifest."""
+
+LONGEST_NAME: Final = 1000
+"""Characters of a name."""
 
 FRAME_NAME: Final = r"(?:(?P<video>.+?)(?:/(?:frame|image|img)[_-]?|[/_.-]))?(?P<frame>\d+)"
 """How an image's name, without its ending, says which frame of which video it is: `clips/one/000120`, `one_000120`,
@@ -82,7 +85,8 @@ class Annotation:
     frame: int
     track: Any
     """What the tool calls the target, a number or a text; None where it does not say which annotations are one."""
-    category: str | None
+    category: Any
+    """A name; other values are taken as their text."""
     box: Box | None = None
     mask: Rle | None = None
     absent: bool = False
@@ -106,7 +110,7 @@ class Reading:
         self._frame_numbers: list[int] = []
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
         tables = (place / "names.csv" for place in (folder, folder.parent))
-        self.names = _read_names(next((table for table in tables if table.is_file()), None))
+        self.names = read_names(next((table for table in tables if table.is_file()), None))
         """video_id and video by an export's name for it."""
         self.videos: dict[str, str] = {}
         """The manifest's `video` by the annotations' name, where an importer found it."""
@@ -139,12 +143,21 @@ class Reading:
             self.leave_out(f"scores below {least:g}", place)
         elif annotation.mask is None and annotation.box is None and not annotation.absent:
             self.leave_out("neither a box nor a mask", place)
+        elif annotation.box is not None and not all(map(math.isfinite, annotation.box)):
+            self.leave_out("boxes of numbers that are not finite", place)
         elif annotation.mask is None and annotation.box is not None and _is_no_box(annotation.box):
             self.leave_out("boxes smaller than a pixel (fractions of the frame, perhaps)", place)
         elif annotation.frame < 0:
             self.leave_out("frames before the first", place)
+        elif annotation.frame > MOST:
+            self.leave_out("frames past any video's end", place)
         else:
-            annotation = replace(annotation, track=_track(annotation.track))
+            annotation = replace(
+                annotation,
+                video=_name(annotation.video) or "video",
+                track=_track(annotation.track),
+                category=_name(annotation.category),
+            )
             self._places[id(annotation)] = place
             self.annotations.append(annotation)
 
@@ -229,7 +242,13 @@ def _track(value: Any) -> int | str | None:
         value = int(value)
     if value is None or value == -1 or value != value:
         return None
-    return value if type(value) is int else str(value)
+    return value if type(value) is int and abs(value) <= MOST else str(value)
+
+
+def _name(value: Any) -> str | None:
+    """What a tool calls a video or a class, as a manifest may say it."""
+    text = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]+", " ", str(value)).strip()
+    return None if value is None else text[:LONGEST_NAME] or None
 
 
 def _take(numbers: Iterator[int], count: int) -> Iterator[int]:
@@ -246,51 +265,3 @@ def _box(annotation: Annotation) -> Box:
 
 def _is_no_box(box: Box) -> bool:
     return box[2] <= 0 or box[3] <= 0 or is_impossible(box)
-
-
-def _read_names(path: Path | None) -> dict[str, tuple[str, str]]:
-    """video_id and video by the name in an export's files; nothing where the table is another one."""
-    if path is None:
-        return {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.DictReader(file)
-        if not {"name", "video_id", "video"} <= set(rows.fieldnames or ()):
-            return {}
-        return {row["name"]: (row["video_id"], row["video"]) for row in rows}
-
-
-def read_text(path: str | Path) -> str:
-    """Read a local text file; raises StorageError where it cannot be read, ManifestError where it is no UTF-8."""
-    if Path(path).is_dir():
-        inside = next((f", {file} say" for file in sorted(Path(path).rglob("*.json"))), "")
-        raise ManifestError(f"{path} is a folder; name the file in it{inside}")
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        what = (
-            "is an archive; unpack it, and name what is in it" if _is_archive(path) else f"is not UTF-8 text: {error}"
-        )
-        raise ManifestError(f"{path} {what}") from error
-
-
-def _is_archive(path: str | Path) -> bool:
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a local JSON file; raises StorageError where it cannot be read, ManifestError where it is no JSON."""
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path} is no JSON: {error}") from error
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height that an image's head gives; None where there is no readable image."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError:
-        return None

@@ -15,7 +15,8 @@ from typing import Any
 
 from rts_batch.errors import ManifestError
 from rts_batch.io.video.picture_names import natural_key
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
+from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
 from rts_batch.masks import Box
@@ -79,7 +80,7 @@ def _read(data: dict[str, Any], reading: Reading, *, crowds: bool) -> None:
         try:
             mask, box = _mask(annotation.get("segmentation"), image), _box(annotation.get("bbox"))
             score = None if annotation.get("score") is None else float(annotation["score"])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             reading.leave_out(f"annotations that cannot be read: {error}", place)
             continue
         category = categories.get(annotation.get("category_id"))
@@ -101,7 +102,7 @@ def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
                 continue
             try:
                 mark = _mask(mask, video), _box(box)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 reading.leave_out(f"annotations that cannot be read: {error}", place)
                 continue
             category = categories.get(annotation.get("category_id"))

@@ -8,6 +8,7 @@ absent.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
+from rts_batch.manifest.importers.files import read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
@@ -145,11 +147,11 @@ def _add(
 def _box(shape: Element) -> Box:
     """The upright box around a box that may be rotated (degrees, clockwise, about its middle)."""
     x1, y1, x2, y2 = (float(shape.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
-    angle = np.deg2rad(float(shape.get("rotation", 0)))
+    angle = math.radians(float(shape.get("rotation", 0)))
     w, h = x2 - x1, y2 - y1
     if angle:
-        cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
-        w, h = float(w * cos + h * sin), float(w * sin + h * cos)
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        w, h = w * cos + h * sin, w * sin + h * cos
     return (x1 + x2 - w) / 2, (y1 + y2 - h) / 2, w, h
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading
+from rts_batch.manifest.importers.files import read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.tables import Row, is_mot, read_table
 from rts_batch.masks import Box
@@ -71,7 +72,7 @@ def from_detections(
             if mot:
                 row |= _of_mot(row, mot, options)
             _read_row(row, place, reading, box_format, scale)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             reading.leave_out(f"rows that cannot be read: {error}", place)
     return reading.imported()
 
@@ -161,7 +162,7 @@ def _sides(row: dict[str, Any], box_format: BoxFormat | None) -> tuple[BoxFormat
 
 
 def _four(value: Any) -> list[Any]:
-    values = value if isinstance(value, list) else value.strip("[]() ").replace(",", " ").split()
+    values = value if isinstance(value, list) else str(value).strip("[]() ").replace(",", " ").split()
     if len(values) != 4:
         raise ValueError(f"a box of {len(values)} numbers")
     return list(values)

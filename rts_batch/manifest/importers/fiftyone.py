@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
+from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
 from rts_batch.masks import MAX_PIXELS, Box
@@ -62,7 +63,7 @@ def _read_video(name: str, labels: dict[str, Any], reading: Reading) -> None:
                 corners = detection["bounding_box"]
                 sides = [float(corners[corner][axis]) for corner in ("top_left", "bottom_right") for axis in "xy"]
                 box, mask = _mark(sides, detection.get("mask"), size)
-            except (KeyError, TypeError, ValueError, zlib.error) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, EOFError, zlib.error, cv2.error) as error:
                 what = f"no {error}" if isinstance(error, KeyError) else error
                 reading.leave_out(f"objects that cannot be read: {what}", place)
                 continue

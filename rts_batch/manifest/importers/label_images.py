@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import ManifestError, PromptError
 from rts_batch.io.video.picture_names import natural_key
-from rts_batch.manifest.importers.base import FRAME_NAME, Annotation, ImportOptions, Reading, Rle, read_json, read_text
+from rts_batch.manifest.importers.base import FRAME_NAME, Annotation, ImportOptions, Reading, Rle
+from rts_batch.manifest.importers.files import read_json, read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
 from rts_batch.manifest.mask_images import MaskImage, open_mask_image

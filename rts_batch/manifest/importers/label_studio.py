@@ -8,6 +8,7 @@ what Label Studio interpolates. One region (`id`) of a time line is one target; 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle, read_json
+from rts_batch.manifest.importers.base import MOST, Annotation, ImportOptions, Reading, Rle
+from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
@@ -79,7 +81,7 @@ def _read_task(task: dict[str, Any], place: str, reading: Reading) -> None:
             track = (result.get("meta") or {}).get("track_id")
             try:
                 box, mask = _region(value, _size(result, reading))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"no {error}" if isinstance(error, KeyError) else error
                 reading.leave_out(f"regions that cannot be read: {what}", where)
                 continue
@@ -96,7 +98,7 @@ def _address(data: dict[str, Any], result: dict[str, Any]) -> str:
     if (name := result.get("to_name")) in data:
         return str(data[name])
     found = next((data[name] for name in ("video", "image", "img") if name in data), None)
-    return str(found if found is not None else next(iter(data.values())))
+    return str(found if found is not None else next(iter(data.values()), ""))
 
 
 def _name(uri: str, *, folder: bool = False) -> str:
@@ -136,17 +138,20 @@ def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[
     if size is None:
         reading.leave_out("boxes in percent of a video whose size the file does not name (give --size)", where)
         return
-    drawn = sorted(result["value"]["sequence"], key=lambda key: int(key["frame"]))
-    frames = [int(key["frame"]) - 1 for key in drawn]
-    last = int(result["value"].get("framesCount") or 2**31)
-    for key, frame, later in zip(drawn, frames, [*frames[1:], last], strict=False):
+    drawn: list[tuple[int, Box, bool]] = []
+    for key in result["value"]["sequence"]:
         try:
-            box = _box(key, size)
-        except (KeyError, TypeError, ValueError) as error:
-            reading.leave_out(f"boxes that cannot be read: {error}", f"{where}, frame {frame + 1}")
+            mark = int(key["frame"]) - 1, _box(key, size), key.get("enabled") is not False
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            reading.leave_out(f"boxes that cannot be read: {error}", where)
             continue
+        drawn.append(mark)
+    drawn.sort(key=lambda mark: mark[0])
+    last = result["value"].get("framesCount")
+    ends = [*(frame for frame, *_ in drawn[1:]), last if isinstance(last, int) else MOST]
+    for (frame, box, seen), end in zip(drawn, ends, strict=False):
         yield frame, box
-        if key.get("enabled") is False and later > frame + 1:
+        if not seen and end > frame + 1:
             yield frame + 1, None
 
 
@@ -155,10 +160,10 @@ def _box(value: dict[str, Any], size: tuple[int, int]) -> Box:
     x, y, w, h = (
         float(value[key]) * side / 100 for key, side in zip(("x", "y", "width", "height"), size * 2, strict=True)
     )
-    angle = np.deg2rad(float(value.get("rotation") or 0))
+    angle = math.radians(float(value.get("rotation") or 0))
     if not angle:
         return x, y, w, h
-    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    cos, sin = math.cos(angle), math.sin(angle)
     across = [x + a * cos - b * sin for a in (0, w) for b in (0, h)]
     down = [y + a * sin + b * cos for a in (0, w) for b in (0, h)]
     return min(across), min(down), max(across) - min(across), max(down) - min(down)

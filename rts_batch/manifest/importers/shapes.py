@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 from rts_batch.errors import ResultsError
 from rts_batch.manifest.importers.base import Rle
 from rts_batch.manifest.polygons import fill_rings, parse_rings
-from rts_batch.masks import decode_rle, encode_rle, parse_rle
+from rts_batch.masks import MAX_PIXELS, decode_rle, encode_rle, parse_rle
 
 __all__ = ["coco_rle", "filled_polygon", "mask_rle", "polygons_rle"]
 
@@ -32,7 +32,19 @@ def polygons_rle(polygons: Sequence[Sequence[float]], width: int, height: int) -
     Raises:
         ValueError: a polygon of less than three points, not of pairs of numbers, or far outside.
     """
+    width, height = _size(width, height)
     return mask_rle(decode_rle(fill_rings(parse_rings(polygons), height, width), height, width))
+
+
+def _size(width: Any, height: Any) -> tuple[int, int]:
+    """Width and height as whole numbers; raises ValueError where no picture has them."""
+    try:
+        width, height = int(width), int(height)
+    except (TypeError, OverflowError) as error:
+        raise ValueError("a size that no picture has") from error
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise ValueError("a size that no picture has")
+    return width, height
 
 
 def filled_polygon(points: NDArray[np.float64], width: int, height: int) -> Rle | None:
@@ -49,7 +61,8 @@ def coco_rle(value: Any) -> Rle | None:
         ValueError: it is none.
     """
     try:
-        height, width = (int(side) for side in value["size"])
+        height, width = value["size"]
+        width, height = _size(width, height)
         counts = value["counts"]
         if isinstance(counts, list):
             if any(run < 0 for run in counts) or sum(counts) != height * width:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import read_json, read_text
+from rts_batch.manifest.importers.files import read_json, read_text
 
 __all__ = ["MOT_COLUMNS", "Row", "is_mot", "read_table"]
 

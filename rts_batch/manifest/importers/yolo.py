@@ -16,7 +16,8 @@ import numpy as np
 import yaml
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, image_size, read_text
+from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading
+from rts_batch.manifest.importers.files import image_size, read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import filled_polygon
 
