@@ -45,10 +45,11 @@ def main() -> None:
     parser.add_argument("davis", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--places", type=int, default=5)
+    parser.add_argument("--boxes-alone", action="store_true", help="keep the masks of boxes, whatever they are")
     given = parser.parse_args()
     truth = Truth(given.davis / "Annotations" / "480p")
     before = {video.video_id: truth.mean_iou(video) for video in read_masks(str(given.run))}
-    corrected, seconds = sit(given.run, truth, given.places)
+    corrected, seconds = sit(given.run, truth, given.places, good=0.0 if given.boxes_alone else GOOD)
     after = {video.video_id: truth.mean_iou(video) for video in read_masks(str(given.run))}
     content = {
         "corrected": corrected,
@@ -72,7 +73,7 @@ class Truth:
         return float(np.mean([jaccard(row.mask(), self.mask(row.video_id, row.frame)) for row in video.rows()]))
 
 
-def sit(run: Path, truth: Truth, places: int) -> tuple[list[str], dict[str, float]]:
+def sit(run: Path, truth: Truth, places: int, *, good: float) -> tuple[list[str], dict[str, float]]:
     """Correct the worst place of one video after another, again from the first on where there are few."""
     process = start("review", run, "--serve", "--no-open", "--json")
     assert process.stdout is not None
@@ -89,7 +90,7 @@ def sit(run: Path, truth: Truth, places: int) -> tuple[list[str], dict[str, floa
             for place in range(places):
                 if place:
                     press_video(browser, names[place % len(names)], place // len(names))
-                corrected.append(correct(browser, truth))
+                corrected.append(correct(browser, truth, good))
             browser.press("s")
             browser.until("return document.querySelector('#drafts').textContent === 'nothing'")
             at_page = time.monotonic() - began
@@ -115,7 +116,7 @@ def press_video(browser: Browser, name: str, skipped: int) -> None:
     browser.press(*["w"] * skipped)
 
 
-def correct(browser: Browser, truth: Truth) -> str:
+def correct(browser: Browser, truth: Truth, good: float) -> str:
     from selenium.webdriver.common.action_chains import ActionChains
 
     browser.press("w")
@@ -134,7 +135,7 @@ def correct(browser: Browser, truth: Truth) -> str:
     drawn = json.loads(browser.run("return sessionStorage.getItem('drafts') ?? '[]'"))
     counts = [draft["counts"] for draft in drafts_of(drawn, video)]
     iou = jaccard(decode_rle(counts[-1].encode(), *mask.shape), mask) if counts else 0.0
-    if iou >= GOOD:
+    if iou >= good:
         return f"{video} {frame}: a box, IoU {iou:.2f}"
     corners = outline(mask)
     browser.press("g")
