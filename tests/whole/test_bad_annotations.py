@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from rts_batch.manifest.importers import (
     Imported,
     ImportOptions,
     from_coco,
+    from_cvat,
     from_detections,
     from_fiftyone,
     from_label_studio,
+    from_yolo,
 )
 
 OPTIONS = ImportOptions(keep="all", size=(90, 60))
@@ -89,6 +92,51 @@ FIFTYONE = {
 }
 
 
+CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations>
+<meta><task><name>t</name><original_size><width>90</width><height>60</height></original_size></task></meta>
+<track id="0" label="c">
+<box frame="3" outside="0" keyframe="1" xtl="1" ytl="2" xbr="30" ybr="40" rotation="10">
+<attribute name="track_id">7</attribute></box>
+<polygon frame="4" outside="1" keyframe="1" points="1,1;30,1;30,30"/>
+<mask frame="5" outside="0" keyframe="1" rle="2,3,1" left="5" top="6" width="3" height="2"/></track>
+<image id="4" name="v/0003.jpg" width="90" height="60"><polygon label="c" points="1,1;30,1;30,30"/>
+<mask label="c" rle="2,3,1" left="5" top="6" width="3" height="2"/></image></annotations>"""
+TEXTS: dict[str, tuple[str, str, Callable[[Path], Imported]]] = {
+    "cvat": ("a.xml", CVAT, lambda path: from_cvat(path, OPTIONS)),
+    "yolo": (
+        "one_3.txt",
+        "0 0.2 0.2 0.5 0.2 0.5 0.5\n1 0.5 0.5 0.2 0.2 0.9\n",
+        lambda path: from_yolo(path.parent, OPTIONS),
+    ),
+    "csv": (
+        "a.csv",
+        "frame,x1,y1,x2,y2,score,track_id\n1,2,3,30,40,0.5,7\n2,2,3,30,40,0.5,7\n",
+        lambda path: from_detections(path, OPTIONS),
+    ),
+    "mot": ("a.txt", "1,2,10,20,30,40,1,1,0.8\n2,2,10,20,30,40,1,1,0.8\n", lambda path: from_detections(path, OPTIONS)),
+}
+WORDS = [
+    "",
+    "x",
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "9" * 20,
+    "é",
+    '"',
+    "<",
+    "&",
+    ";",
+    "[]",
+    "0",
+    "1.5",
+    "\ufeff",
+    "\x07",
+    "\0",
+]
+
+
 def places(data: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in inside:
@@ -127,6 +175,42 @@ READERS: dict[str, tuple[Any, Callable[[Path], Imported]]] = {
 }
 
 
+def spoiled_text(text: str, rng: random.Random) -> str:
+    """One or two words, or what lies anywhere, are others, or gone."""
+    for _ in range(rng.choice((1, 1, 2))):
+        begin, end = rng.choice([found.span() for found in re.finditer(r"[\w.-]+", text)])
+        if rng.random() < 0.15:
+            begin = rng.randrange(len(text))
+            end = begin + rng.randrange(20)
+        text = text[:begin] + rng.choice(WORDS) + text[end:]
+    return text
+
+
+def read_back(read: Callable[[], Imported], folder: Path) -> bool:
+    """Whether annotations are read at all; what they give must be a manifest."""
+    try:
+        found = read()
+    except RtsBatchError:
+        return False
+    if found.rows:
+        found.write(str(folder / "manifest.jsonl"))
+        read_manifest(str(folder / "manifest.jsonl"))
+    return True
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_spoiled_text_gives_our_error_or_a_manifest(tmp_path: Path, name: str) -> None:
+    file, text, reader = TEXTS[name]
+    path = tmp_path / "of" / file
+    path.parent.mkdir()
+    path.write_text(text)
+    assert reader(path).rows
+    rng = random.Random(name)
+    for _ in range(300):
+        path.write_text(spoiled_text(text, rng))
+        read_back(lambda: reader(path), tmp_path)
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_rubbish_gives_our_error_or_a_manifest(tmp_path: Path, name: str) -> None:
     data, reader = READERS[name]
@@ -137,12 +221,5 @@ def test_rubbish_gives_our_error_or_a_manifest(tmp_path: Path, name: str) -> Non
     refused = 0
     for _ in range(300):
         path.write_text(json.dumps(spoiled(data, rng)))
-        try:
-            found = reader(path)
-        except RtsBatchError:
-            refused += 1
-            continue
-        if found.rows:
-            found.write(str(tmp_path / "manifest.jsonl"))
-            read_manifest(str(tmp_path / "manifest.jsonl"))
+        refused += not read_back(lambda: reader(path), tmp_path)
     assert refused < 150, "what cannot be read costs itself, and seldom the whole file"

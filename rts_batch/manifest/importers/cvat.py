@@ -43,7 +43,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
     for file in paths:
         try:
             root = ElementTree.fromstring(_content(file))
-        except (ParseError, DefusedXmlException) as error:
+        except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # an encoding that is none
             raise ManifestError(f"{file} is no XML that can be read: {error}") from error
         if root.tag != "annotations":
             raise ManifestError(f"{file} is no file of CVAT: its root is <{root.tag}>, not <annotations>")
@@ -138,7 +138,7 @@ def _add(
     except KeyError as error:
         reading.leave_out(f"shapes without the attribute {error}", place)
         return
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         reading.leave_out(f"shapes that cannot be read: {error}", place)
         return
     reading.add(Annotation(*target, box=box, mask=mask), place)
