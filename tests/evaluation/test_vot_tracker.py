@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.evaluation.measures.curves import region_similarity
@@ -21,10 +20,7 @@ from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import load_weights
 from tests.support.environments import environment_with
 from tests.support.places import REPOSITORY
-from tests.support.vot_dataset import SEQUENCES, make_dataset
-
-Values = NDArray[np.float64]
-
+from tests.support.vot_dataset import SEQUENCES, make_dataset, overlaps
 
 GOLDEN = json.loads((REPOSITORY / "tests" / "support" / "fixtures" / "vot2020-st.json").read_text())
 
@@ -77,9 +73,7 @@ def test_the_tracker_answers_over_trax_as_it_does_by_itself(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_toolkit_launches_the_tracker_and_scores_it_alike(
-    tmp_path: Path, overlaps: dict[str, list[Values]]
-) -> None:
+def test_the_toolkit_launches_the_tracker_and_scores_it_alike(tmp_path: Path) -> None:
     """vot-toolkit (GPL-3) runs as a program of its own, in an environment of its own."""
     pytest.importorskip("trax", reason="pip install vot-trax")
     programs = environment_with(tmp_path / "environment", *TOOLKIT).parent
@@ -96,7 +90,7 @@ def test_the_toolkit_launches_the_tracker_and_scores_it_alike(
     vot(programs, "analysis", "--workspace", workspace, "--format", "json", "--name", "answer", "scripted")
     answer = json.loads((workspace / "analysis" / "answer.json").read_text())
     eao, curve, accuracy_robustness = answer["results"]["baseline"]["results"]
-    scores = vot_scores(overlaps, SEQUENCES)
+    scores = vot_scores(overlaps(), SEQUENCES)
     assert scores.eao == pytest.approx(eao[0][0], abs=1e-9)
     assert scores.curve == pytest.approx(np.array(curve[0][0], float), abs=1e-9)
     assert (scores.accuracy, scores.robustness) == pytest.approx(tuple(accuracy_robustness[0][:2]), abs=1e-9)

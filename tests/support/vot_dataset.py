@@ -119,3 +119,16 @@ def masks_of(sequence: str, anchor: int) -> Iterator[tuple[int, NDArray[np.bool_
     """The scripted run, frame by frame in the order of tracking."""
     for frame in frames_of(sequence, anchor):
         yield frame, truth(sequence, frame) if frame == anchor else scripted_mask(sequence, anchor, frame)
+
+
+def overlaps() -> dict[str, list[NDArray[np.float64]]]:
+    """The scripted tracker's, by sequence and anchor."""
+    from rts_batch.evaluation.measures.curves import region_similarity  # the script itself needs none of the package
+
+    return {
+        sequence: [
+            np.array([region_similarity(mask, truth(sequence, frame)) for frame, mask in masks_of(sequence, anchor)])
+            for anchor in anchors
+        ]
+        for sequence, anchors in ANCHORS.items()
+    }

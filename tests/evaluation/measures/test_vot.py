@@ -6,35 +6,16 @@ import json
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from rts_batch.evaluation.measures.curves import region_similarity
 from rts_batch.evaluation.measures.vot import frames_before_failure, vot_scores
 from tests.support.places import REPOSITORY
-from tests.support.vot_dataset import ANCHORS, SEQUENCES, masks_of, truth
-
-Values = NDArray[np.float64]
-
+from tests.support.vot_dataset import SEQUENCES, overlaps
 
 GOLDEN = json.loads((REPOSITORY / "tests" / "support" / "fixtures" / "vot2020-st.json").read_text())
 
 
-"""The last release whose multi-start experiment works; it needs an older attributee than pip would choose."""
-
-
-@pytest.fixture(scope="module")
-def overlaps() -> dict[str, list[Values]]:
-    return {
-        sequence: [
-            np.array([region_similarity(mask, truth(sequence, frame)) for frame, mask in masks_of(sequence, anchor)])
-            for anchor in anchors
-        ]
-        for sequence, anchors in ANCHORS.items()
-    }
-
-
-def test_measures_equal_the_toolkits(overlaps: dict[str, list[Values]]) -> None:
-    scores = vot_scores(overlaps, SEQUENCES)
+def test_measures_equal_the_toolkits() -> None:
+    scores = vot_scores(overlaps(), SEQUENCES)
     assert scores.eao == pytest.approx(GOLDEN["eao"], abs=1e-12)
     assert scores.accuracy == pytest.approx(GOLDEN["accuracy"], abs=1e-12)
     assert scores.robustness == pytest.approx(GOLDEN["robustness"], abs=1e-12)
