@@ -27,6 +27,7 @@ def test_filter_is_a_padded_convolution_and_its_adjoint(kernel: int, even: int) 
     assert torch.allclose((gradient * filters).sum(), (residual * scores).sum())
 
 
+@pytest.mark.long
 def test_steepest_descent_equals_automatic_differentiation() -> None:
     torch.manual_seed(1)
     features = torch.randn(4, 1, 6, 8, 8, dtype=torch.float64)

@@ -78,6 +78,7 @@ def test_a_correction_with_a_box_keeps_what_was_learned(networks) -> None:
     np.testing.assert_array_equal(tracker.step(frames[3]).mask, after.mask)
 
 
+@pytest.mark.long
 def test_a_mask_too_small_to_be_tracked_stays_as_it_is(networks) -> None:
     model, sta, config = networks
     frame = synthetic_frame(96, 128, 0)[0]

@@ -89,6 +89,7 @@ def test_a_target_of_which_nothing_is_left_is_refused(trained: Any) -> None:
             scene(trained).step(IMAGE, {5: prompt, 2: prompt})
 
 
+@pytest.mark.long
 def test_targets_that_may_overlap_are_tracked_each_as_if_it_were_alone(trained: Any) -> None:
     whole, part = rectangle(36, 36, 120, 120), rectangle(81, 81, 30, 30)
     prompts = {1: Marking(mask=whole), 2: Marking(mask=part), 5: Marking(mask=whole), 7: Marking(box=PART)}

@@ -231,6 +231,7 @@ def test_tracked_frames_agree_with_themselves(mini: RTS) -> None:
 
 
 @pytest.mark.parametrize("rules", ["code", "paper"])
+@pytest.mark.long
 def test_a_restored_tracker_goes_on_bit_for_bit(mini: RTS, rules) -> None:
     config = replace(SMALL, rules=rules, memory_size=6, localisation_memory_size=7)
     frames = clip(14)

@@ -136,6 +136,7 @@ class Hostile:
         self.target = target
 
 
+@pytest.mark.long
 def test_no_pickle_is_run(tmp_path: Path) -> None:
     target = tmp_path / "touched"
     plain = write_detectron(tmp_path / "evil.pkl", {"conv1_w": Hostile(str(target))})

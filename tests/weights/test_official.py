@@ -82,6 +82,7 @@ def test_official_key_lists_load_with_no_missing_and_no_unexpected_key(name: str
         ("sta", "STANet", "dlframework.common.utils"),
     ],
 )
+@pytest.mark.long
 def test_official_container_loads(tmp_path: Path, name: str, net_type: str, package: str, legacy: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     net = {
@@ -499,6 +500,7 @@ def test_attack_in_a_tensors_arguments(name: str, target: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.long
 def test_attack_saved_by_torch(target: Path, tmp_path: Path, legacy: bool) -> None:
     evil = Reduced(exec, code(target), state={"x": Reduced(os.mkdir, str(target))})
     path = save_official(tmp_path / "x.pth", NET, legacy=legacy, extra={"settings": evil, "loader": {"a": [evil]}})

@@ -199,6 +199,7 @@ def read_back(read: Callable[[], Imported], folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.long
 def test_spoiled_text_gives_our_error_or_a_manifest(tmp_path: Path, name: str) -> None:
     file, text, reader = TEXTS[name]
     path = tmp_path / "of" / file
@@ -212,6 +213,7 @@ def test_spoiled_text_gives_our_error_or_a_manifest(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", READERS)
+@pytest.mark.long
 def test_rubbish_gives_our_error_or_a_manifest(tmp_path: Path, name: str) -> None:
     data, reader = READERS[name]
     rng = random.Random(name)

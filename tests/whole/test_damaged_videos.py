@@ -95,6 +95,7 @@ def test_a_frame_that_is_jumped_to_is_the_one_that_counting_finds(
                     assert next(iter(found)) == start
 
 
+@pytest.mark.long
 def test_on_a_page_every_file_is_shown_or_said_to_be_damaged(corpus: Path, tmp_path: Path) -> None:
     names = [item.name for item in CORPUS if item.name.endswith(VIDEOS)]
     with marking_page([str(corpus)], tmp_path / "manifest.csv") as page:

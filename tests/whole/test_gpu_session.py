@@ -101,6 +101,7 @@ def test_parts_are_chosen_and_followed_by_those_of_the_code_before(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_parts_that_fail_or_take_too_long_leave_the_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,6 +222,7 @@ def test_an_image_without_pytorch_is_told_so(tmp_path: Path, monkeypatch: pytest
         session.install(None, tmp_path)
 
 
+@pytest.mark.long
 def test_the_parts_import_nothing_else() -> None:
     code = (
         "import importlib, sys\n"

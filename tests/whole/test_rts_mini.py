@@ -108,6 +108,7 @@ def test_an_empty_mask_has_no_warped_copies() -> None:
     assert (len(crops), len(masks)) == (0, 0)
 
 
+@pytest.mark.long
 def test_warped_samples_join_the_first_memory(model: RTS) -> None:
     images, masks = scene(2)
     with_warps = Tracker(model, TRACKER_RTS_MINI)

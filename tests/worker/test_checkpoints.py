@@ -218,6 +218,7 @@ BOX = {"box": [40, 30, 20, 20], "mask": None}
         ({"object_id": 1, "frame": 1, **BOX}, 1),
     ],
 )
+@pytest.mark.long
 def test_only_frames_that_a_correction_can_change_are_tracked_again(
     kept: Path, videos: Path, tmp_path: Path, row: dict[str, Any], expected: int
 ) -> None:
@@ -286,6 +287,7 @@ def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_pa
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.long
 def test_no_damage_of_a_checkpoint_goes_unnoticed(videos: Path, checkpoints: Path, data: st.DataObject) -> None:
     """It is passed over for an earlier one, or is what it was."""
     task = task_of(videos / "one.jsonl")

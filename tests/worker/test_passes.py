@@ -330,6 +330,7 @@ def test_a_correction_finds_a_target_that_was_lost(trained: Any, single: bool) -
         assert int(memory.protected.sum()) == 1 + (memory.initial_count if memory.protect_initial else 0)
 
 
+@pytest.mark.long
 def test_boxes_become_masks_frame_by_frame(trained: Any) -> None:
     model, config, sta = trained
     scene = Scene(model, config, sta=sta, single=False)

@@ -284,6 +284,7 @@ def test_another_bucket_than_ours_is_a_permanent_error(s3: str) -> None:
     assert not caught.value.transient
 
 
+@pytest.mark.long
 def test_a_server_that_is_gone_is_a_transient_error(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -196,6 +196,7 @@ def test_bodies_that_make_no_sense(tmp_path: Path, body: str) -> None:
             assert page.client.post(f"/token-of-the-tests/api/{name}", content=body, headers=headers).status_code == 400
 
 
+@pytest.mark.long
 def test_videos_that_are_gone_damaged_or_others(tmp_path: Path) -> None:
     names = ("gone", "damaged", "other", "short")
     videos = [disc_video(tmp_path, name, 20) for name in names]
