@@ -61,9 +61,8 @@ class Driver:
     def run(self) -> bool:
         """Run what is left; return whether it was interrupted."""
         local = self.settings.address == "local"
-        for task in self.plan.left:
-            for key in self.plan.replaces.get(task.key, ()):
-                carry_over(task, self.folder.paths.checkpoints(key), self.folder.checkpoints_of(task))
+        if self.plan.replaces:
+            self._carry_over_checkpoints()
         with scratch_folder() as scratch:
             worker_settings = WorkerSettings.of(
                 self.settings,
@@ -81,6 +80,13 @@ class Driver:
             self.display.step("starting Ray" if local else f"connecting to the cluster at {self.settings.address}")
             with ray_session(self.settings.address, folder=scratch, cpus=cpus, resources=resources):
                 return self._run_pool(worker_settings, workers)
+
+    def _carry_over_checkpoints(self) -> None:
+        """Have videos whose rows have changed go on from what was kept; where nothing was, nothing is looked up."""
+        kept = self.folder.checkpointed()
+        for task in self.plan.left:
+            for key in kept.intersection(self.plan.replaces.get(task.key, ())):
+                carry_over(task, self.folder.paths.checkpoints(key), self.folder.checkpoints_of(task))
 
     def _run_pool(self, worker_settings: WorkerSettings, workers: int) -> bool:
         # Importing it imports Ray, whose settings must stand in the environment before.

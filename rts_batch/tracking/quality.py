@@ -171,7 +171,6 @@ _SHARES: Final = (
 )
 """Measures up to 1 whose logit is an input too: they lie so near to 1 that it tells more."""
 _SHARE_RANGE: Final = (0.02, 0.9995)
-
 _MEASURES: Final = (
     *(signal.name.lower() for signal in _SIGNALS),
     *(f"{signal.name.lower()}_against_first" for signal in _AGAINST_FIRST),
@@ -187,6 +186,7 @@ _MEASURES: Final = (
     "mean_peak",
     "from_box",
 )
+_SHARE_PLACES: Final = tuple(map(_MEASURES.index, _SHARES))
 INPUTS: Final = (*_MEASURES, *(f"{name}_logit" for name in _SHARES))
 """The names of what `History.inputs` returns, in order."""
 
@@ -253,7 +253,7 @@ class History:
             self.areas = [*self.areas, float(frame.area)][-RECENT:]
             self.centre = centre
             self.recent_feature = (np.asarray(self.recent_feature) * (1 - RATE) + RATE * feature).tolist()
-        shares = np.clip([values[_MEASURES.index(name)] for name in _SHARES], *_SHARE_RANGE)
+        shares = np.clip([values[place] for place in _SHARE_PLACES], *_SHARE_RANGE)
         return np.concatenate([values, np.log(shares / (1 - shares))])
 
     def judge(self, frame: TrackedFrame, quality: QualityMap) -> TrackedFrame:
