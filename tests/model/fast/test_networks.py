@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS_MINI, ModelConfig, StaConfig
 from rts_batch.masks import Marking
+from rts_batch.model.fast import learner
 from rts_batch.model.fast.compiled_network import CompiledRTS
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.model.fast.networks import fast, upsample
@@ -129,7 +131,11 @@ def test_a_packed_convolution_takes_any_size_and_batch(size: tuple[int, int], ba
     assert torch.equal(packed(x)[-1:], packed(x[-1:].clone())), "a sample's result must not depend on its companions"
 
 
-def test_the_fast_learner_takes_the_plain_ones_steps() -> None:
+@pytest.mark.parametrize("arranged", [learner.Convolution, learner.Taps], ids=["on a CPU", "on a GPU"])
+def test_the_fast_learner_takes_the_plain_ones_steps(arranged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        learner, "_arranged", lambda features, filters, width: arranged(features, filters.shape[-1], width)
+    )
     torch.manual_seed(0)
     model = TargetModel(0, 24, 5, 3)
     features, tau = torch.randn(6, 24, 7, 11), 0.1 * torch.randn(1, 5, 24, 3, 3)
