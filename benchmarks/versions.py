@@ -1,9 +1,10 @@
 """Whole runs by default settings, by this code and by another checkout of it, in turns.
 
     git worktree add --detach ../before 6bb463f
-    python -m benchmarks.versions ../before --out benchmarks/results/versions.json
+    python -m benchmarks.versions ../before --crop-size 240x416 --out benchmarks/results/versions.json
 
 Both submit the same videos with nothing but a manifest, so the run decides its workers, threads and precision itself.
+This code takes the search regions' size that it is given, where its weights' own is another than the other's.
 Frames per second are the run's own (loading the model counts, starting Ray does not); beside them stand the whole
 command's seconds and the largest resident size of a worker. The other checkout runs in this Python, its code first.
 """
@@ -32,9 +33,9 @@ from tests.support.videos import make_video
 HERE = Path(__file__).resolve().parent.parent
 
 
-def run_of(code: Path, manifest: Path, out: Path) -> dict[str, Any]:
+def run_of(code: Path, manifest: Path, out: Path, options: list[str]) -> dict[str, Any]:
     """Submit `manifest` with the code of a checkout; return its rate, seconds and a worker's largest resident size."""
-    command = [sys.executable, "-P", "-m", "rts_batch.cli", "submit", str(manifest), "--out", str(out)]
+    command = [sys.executable, "-P", "-m", "rts_batch.cli", "submit", str(manifest), "--out", str(out), *options]
     environment = {**os.environ, "PYTHONPATH": str(code)}
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -88,9 +89,11 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=4)
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 272), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--crop-size", metavar="HEIGHTxWIDTH", help="for this code; the other takes its weights'")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     given = parser.parse_args()
+    options = {"before": [], "now": ["--crop-size", given.crop_size] if given.crop_size else []}
     trees = {"before": given.before.resolve(), "now": HERE}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in trees}
     with tempfile.TemporaryDirectory(prefix="versions-") as name:
@@ -98,7 +101,7 @@ def main() -> None:
         manifest = write_manifest(folder, videos=given.videos, frames=given.frames, size=tuple(given.size))
         for number in range(given.rounds):
             for tree, code in trees.items():
-                runs[tree].append(run_of(code, manifest, folder / f"{tree}-{number}"))
+                runs[tree].append(run_of(code, manifest, folder / f"{tree}-{number}", options[tree]))
                 print(tree, json.dumps(runs[tree][-1]), file=sys.stderr, flush=True)
     commit = ["git", "-C", str(trees["before"]), "rev-parse", "--short", "HEAD"]
     result = {
@@ -108,6 +111,7 @@ def main() -> None:
         "videos": given.videos,
         "frames": given.frames,
         "size": list(given.size),
+        "crop_size": given.crop_size,
         "ratio": {
             key: round(middle(runs["now"], key) / middle(runs["before"], key), 3)
             for key in ("frames_per_second", "command_seconds", "worker_mib")

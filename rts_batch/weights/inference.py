@@ -18,14 +18,31 @@ def fast_networks(
 ) -> tuple[RTS, STA | None]:
     """Build the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
 
-    Sets the process's precision (`set_precision`). On a CPU, what every frame needs is compiled for the weights' crop
-    size here, so that no video waits for it, with a stream for each of `lanes` threads that will ask.
+    On a CPU, what every frame needs is compiled for the weights' crop size here, so that no video waits for it.
+
+    Args:
+        weights: of the networks.
+        device: they are put on.
+        profile: the precision, which is set for the whole process where it must be (`set_precision`).
+        lanes: threads that will ask, for each of which there is a stream.
     """
+    network, sta = laid_out_networks(weights, device, profile=profile, lanes=lanes, threads=torch.get_num_threads())
+    compile_ahead(network, weights.tracker_config.crop_size)
+    return network, sta
+
+
+def laid_out_networks(
+    weights: Weights, device: str | torch.device, *, profile: Profile, lanes: int, threads: int
+) -> tuple[RTS, STA | None]:
+    """`fast_networks` up to what is compiled, which begins threads; `threads` is how many will compute."""
     set_precision(device, profile)
     sta = build_sta(weights, device)
-    threads = torch.get_num_threads()
     engine = Engine(threads=threads, streams=min(lanes, threads), fingerprint=weights.fingerprint)
     network = fast(build_model(weights, device), profile=profile, engine=engine)
-    if isinstance(network, CompiledRTS):
-        network.prepare(weights.tracker_config.crop_size)
     return network, None if sta is None else fast(sta)
+
+
+def compile_ahead(network: RTS, crop_size: tuple[int, int]) -> None:
+    """Compile what every frame needs, where anything is compiled."""
+    if isinstance(network, CompiledRTS):
+        network.prepare(crop_size)

@@ -23,13 +23,23 @@ from typing import Final
 
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Job, Ready, WorkerSettings
+from rts_batch.worker.tracker import LoadedTracker
 
 _PARENT_DEATH_SIGNAL: Final = 1
 
 
-def main(connection: Connection, fault_log: int, parent: int) -> None:
-    """Load the model, then tracks videos until the parent is gone or SIGTERM has come and none is in hand."""
-    _die_with(parent)
+def main(
+    connection: Connection, fault_log: int, parent: int, *, load: Callable[[], LoadedTracker] | None = None
+) -> None:
+    """Load the model, then track videos until the parent is gone or SIGTERM has come and none is in hand.
+
+    Args:
+        connection: by which settings and videos come, and events go.
+        fault_log: descriptor of the file for the fault handler's last words.
+        parent: process id.
+        load: the rest of loading, where a part of it is done already.
+    """
+    die_with(parent)
     faulthandler.enable(fault_log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's
     leaving = threading.Event()
@@ -46,7 +56,7 @@ def main(connection: Connection, fault_log: int, parent: int) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         settings: WorkerSettings = connection.recv()
         try:
-            first = Lane(settings, leaving=leaving.is_set)
+            first = Lane(settings, leaving=leaving.is_set, load=load)
             others = [Lane(settings, leaving=leaving.is_set, tracker=first.tracker) for _ in range(settings.lanes - 1)]
         except Exception as error:
             connection.send("".join(traceback.format_exception_only(error)).strip())
@@ -91,7 +101,7 @@ def _start(target: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """No worker goes on working for an actor that was killed. Elsewhere than on Linux the closed socket tells it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)

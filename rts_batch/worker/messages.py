@@ -52,6 +52,8 @@ class WorkerSettings:
     """Whether the machine may be one of a cloud's spot machines (`rts_batch.actors.notices`)."""
     scratch: str | None = None
     """Folder for files under way; None takes the system's."""
+    fork_server: str | None = None
+    """Address of the process that workers' processes are copies of (`worker/fork_server.py`), where there is one."""
 
     @classmethod
     def of(

@@ -27,6 +27,7 @@ from typing import Final
 from rts_batch.errors import ClusterError
 from rts_batch.io import processes
 from rts_batch.manifest import VideoTask
+from rts_batch.worker.fork_server import ForkedProcess
 from rts_batch.worker.messages import (
     OUT_OF_MEMORY,
     Advanced,
@@ -76,14 +77,7 @@ class WorkerProcess:
         """Something broke in it, which may have left it in any state."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                processes.python(
-                    "rts_batch.worker", *map(str, (theirs.fileno(), self._fault_log.fileno(), os.getpid()))
-                ),
-                pass_fds=(theirs.fileno(), self._fault_log.fileno()),
-                stdin=subprocess.DEVNULL,
-                env=processes.environment(),
-            )
+            self._process = _begin(settings.fork_server, theirs.fileno(), self._fault_log.fileno())
         self._connection = Connection(ours.detach())
         try:
             self._connection.send(settings)
@@ -206,6 +200,19 @@ class WorkerProcess:
         if self._leaving and code == 0:
             return Verdict("preempted", "Leaving", "the worker was told to leave before the video began")
         return judge(code, last_words, out_of_memory=out_of_memory)
+
+
+def _begin(fork_server: str | None, connection: int, fault_log: int) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Begin a worker's process, as a copy of the fork server where there is one."""
+    if fork_server is not None:
+        with contextlib.suppress(OSError):
+            return ForkedProcess(fork_server, connection, fault_log)
+    return subprocess.Popen(
+        processes.python("rts_batch.worker", *map(str, (connection, fault_log, os.getpid()))),
+        pass_fds=(connection, fault_log),
+        stdin=subprocess.DEVNULL,
+        env=processes.environment(),
+    )
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,7 +19,7 @@ from rts_batch.model.sta import STA
 from rts_batch.runs.settings import RunSettings
 from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
-from rts_batch.weights.inference import fast_networks
+from rts_batch.weights.inference import compile_ahead, laid_out_networks
 from rts_batch.weights.publications import DEFAULT_WEIGHTS, NAMES
 from rts_batch.weights.registry import Weights, default_quality, load_weights
 from rts_batch.worker.tracker import TrackerDescription
@@ -76,22 +77,36 @@ class RtsFactory:
         Raises:
             WeightsError: This host's weights are not those that the run was started with.
         """
-        torch.set_num_threads(threads)
+        return RtsFactory.read(description, threads=threads, lanes=lanes)()
+
+    @staticmethod
+    def read(description: TrackerDescription, *, threads: int, lanes: int = 1) -> Callable[[], RtsTracker]:
+        """See `rts_batch.worker.tracker.ForkableFactory`. Raises as `load` does."""
+        torch.set_num_threads(1)  # threads of the process that reads would be missing in its copies
         weights = _load(description.weights)
         if weights.fingerprint != description.fingerprint:
             raise WeightsError(
                 f"{description.weights}: the file on this worker has fingerprint {weights.fingerprint[:12]}…, the run "
                 f"was started with {description.fingerprint[:12]}…; put the same file on every node"
             )
-        model, sta = fast_networks(weights, description.device, profile=description.profile, lanes=lanes)
-        return RtsTracker(
-            model=model,
-            sta=sta,
-            config=TrackerConfig.from_dict(dict(description.settings["tracker"])),
-            lanes=lanes,
-            overlap=description.overlap,
-            quality=description.quality,
+        model, sta = laid_out_networks(
+            weights, description.device, profile=description.profile, lanes=lanes, threads=threads
         )
+        config = TrackerConfig.from_dict(dict(description.settings["tracker"]))
+
+        def finish() -> RtsTracker:
+            torch.set_num_threads(threads)
+            compile_ahead(model, config.crop_size)
+            return RtsTracker(
+                model=model,
+                sta=sta,
+                config=config,
+                lanes=lanes,
+                overlap=description.overlap,
+                quality=description.quality,
+            )
+
+        return finish
 
 
 class RtsTracker:

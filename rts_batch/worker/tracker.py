@@ -7,9 +7,9 @@ what the weights are before anything starts, each worker has it load them.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,14 @@ class TrackerFactory(Protocol):
     def describe(self, settings: RunSettings) -> TrackerDescription: ...
     def load(self, description: TrackerDescription, *, threads: int, lanes: int) -> LoadedTracker:
         """Load it for so many CPU threads, and so many videos at the same time."""
+
+
+@runtime_checkable
+class ForkableFactory(Protocol):
+    """A `TrackerFactory` whose loading has a first part that can be done before a process divides itself."""
+
+    def read(self, description: TrackerDescription, *, threads: int, lanes: int) -> Callable[[], LoadedTracker]:
+        """Do of `load` what leaves no thread behind, and return the rest, which is called at most once a process."""
 
 
 FORMER_FACTORIES: Final = {"rts_batch.actors.rts:RtsFactory": "rts_batch.worker.rts:RtsFactory"}

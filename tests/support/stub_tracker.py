@@ -15,7 +15,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +170,12 @@ class Stub:
         if description.weights == "cannot-load":
             raise OSError("the stub was told not to load")
         return StubTracker()
+
+
+class ForkableStub(Stub):
+    """The same, for a process that divides itself."""
+
+    @staticmethod
+    def read(description: TrackerDescription, *, threads: int, lanes: int) -> Callable[[], StubTracker]:
+        tracker = Stub.load(description, threads=threads, lanes=lanes)
+        return lambda: tracker

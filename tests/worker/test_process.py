@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rts_batch.errors import ClusterError
 from rts_batch.io.storage import files
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.settings import RunSettings
+from rts_batch.worker.fork_server import fork_server
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import StartLost, WorkerProcess, judge
 from tests.support.places import REPOSITORY
@@ -61,20 +63,27 @@ def worker_settings(out: Path, weights: str = "stub") -> WorkerSettings:
     )
 
 
-@pytest.fixture(scope="module")
-def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+@pytest.fixture(scope="module", params=["started", "forked"])
+def shared_process(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
     """One process for all tests; whoever ends it has the next one start another."""
     out = tmp_path_factory.mktemp("run")
-    held: dict[str, Any] = {"out": out, "process": None}
-    yield held
-    if held["process"] is not None:
-        held["process"].close()
+    settings = worker_settings(out)
+    forkable = dataclasses.replace(settings, factory="tests.support.stub_tracker:ForkableStub")
+    forking = fork_server(forkable, tmp_path_factory.mktemp("s")) if request.param == "forked" else nullcontext()
+    with forking as address:
+        settings = dataclasses.replace(settings, fork_server=address)
+        held: dict[str, Any] = {"out": out, "settings": settings, "process": None}
+        yield held
+        if held["process"] is not None:
+            held["process"].close()
 
 
 @pytest.fixture
 def process(shared_process: dict[str, Any]) -> WorkerProcess:
     if shared_process["process"] is None or not shared_process["process"].alive:
-        shared_process["process"] = WorkerProcess(worker_settings(shared_process["out"]), stall_seconds=4)
+        shared_process["process"] = WorkerProcess(shared_process["settings"], stall_seconds=4)
     found: WorkerProcess = shared_process["process"]
     return found
 
