@@ -28,7 +28,7 @@ from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.checkpoints import carry_over
-from rts_batch.worker.fork_server import fork_server
+from rts_batch.worker.forked import fork_server
 from rts_batch.worker.messages import Finished, WorkerSettings
 
 STATUS_SECONDS = 5.0
@@ -79,7 +79,7 @@ class Driver:
             resources = {name: workers * amount for name, amount in self.settings.resources.items()}
             cpus = workers * self.prepared.cpus
             self.display.step("starting Ray" if local else f"connecting to the cluster at {self.settings.address}")
-            forking = fork_server(worker_settings, scratch) if local else contextlib.nullcontext()
+            forking = fork_server(worker_settings, scratch, spares=workers) if local else contextlib.nullcontext()
             with forking as address, ray_session(self.settings.address, folder=scratch, cpus=cpus, resources=resources):
                 return self._run_pool(dataclasses.replace(worker_settings, fork_server=address), workers)
 

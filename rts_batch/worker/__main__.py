@@ -21,6 +21,7 @@ from queue import Queue
 from types import FrameType
 from typing import Final
 
+from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Job, Ready, WorkerSettings
 from rts_batch.worker.tracker import LoadedTracker
@@ -29,7 +30,12 @@ _PARENT_DEATH_SIGNAL: Final = 1
 
 
 def main(
-    connection: Connection, fault_log: int, parent: int, *, load: Callable[[], LoadedTracker] | None = None
+    connection: Connection,
+    fault_log: int,
+    parent: int,
+    *,
+    tracker: LoadedTracker | None = None,
+    decoding: DecodingProcess | None = None,
 ) -> None:
     """Load the model, then track videos until the parent is gone or SIGTERM has come and none is in hand.
 
@@ -37,7 +43,8 @@ def main(
         connection: by which settings and videos come, and events go.
         fault_log: descriptor of the file for the fault handler's last words.
         parent: process id.
-        load: the rest of loading, where a part of it is done already.
+        tracker: the model, where it is loaded already.
+        decoding: the first lane's decoding process, where it is started already.
     """
     die_with(parent)
     faulthandler.enable(fault_log)
@@ -56,7 +63,7 @@ def main(
     with contextlib.suppress(EOFError, ConnectionError):
         settings: WorkerSettings = connection.recv()
         try:
-            first = Lane(settings, leaving=leaving.is_set, load=load)
+            first = Lane(settings, leaving=leaving.is_set, tracker=tracker, decoding=decoding)
             others = [Lane(settings, leaving=leaving.is_set, tracker=first.tracker) for _ in range(settings.lanes - 1)]
         except Exception as error:
             connection.send("".join(traceback.format_exception_only(error)).strip())

@@ -25,7 +25,7 @@ class Lane:
         settings: what the worker is told.
         leaving: says whether it must stop after the frame in hand, because its machine is about to go.
         tracker: a model that is loaded already, and may have scenes of other lanes in other threads.
-        load: loads it, where a part of that is done already.
+        decoding: a process that is started already, for this lane alone.
     """
 
     def __init__(
@@ -34,14 +34,16 @@ class Lane:
         *,
         leaving: Callable[[], bool] = lambda: False,
         tracker: LoadedTracker | None = None,
-        load: Callable[[], LoadedTracker] | None = None,
+        decoding: DecodingProcess | None = None,
     ) -> None:
         cv2.setNumThreads(settings.threads)
         self._settings = settings
         self._leaving = leaving
-        self._decoding = DecodingProcess()
+        self._decoding = decoding or DecodingProcess()
         self._decoding.start()  # while the model loads
-        self.tracker = tracker or (load() if load else _load(settings))
+        self.tracker = tracker or find_factory(settings.factory).load(
+            settings.tracker, threads=settings.threads, lanes=settings.lanes
+        )
 
     def run(self, job: Job) -> Iterator[Event]:
         """Track one video and put its masks in place. The last event is `Finished` or `Failed`."""
@@ -53,8 +55,3 @@ class Lane:
             yield failure(error, key=job.task.key, frame=attempt.frame)
         finally:
             attempt.close()
-
-
-def _load(settings: WorkerSettings) -> LoadedTracker:
-    factory = find_factory(settings.factory)
-    return factory.load(settings.tracker, threads=settings.threads, lanes=settings.lanes)

@@ -27,7 +27,7 @@ from typing import Final
 from rts_batch.errors import ClusterError
 from rts_batch.io import processes
 from rts_batch.manifest import VideoTask
-from rts_batch.worker.fork_server import ForkedProcess
+from rts_batch.worker.forked import ForkedProcess
 from rts_batch.worker.messages import (
     OUT_OF_MEMORY,
     Advanced,

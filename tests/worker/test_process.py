@@ -24,7 +24,7 @@ from rts_batch.errors import ClusterError
 from rts_batch.io.storage import files
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.fork_server import fork_server
+from rts_batch.worker.forked import fork_server
 from rts_batch.worker.messages import Advanced, Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import StartLost, WorkerProcess, judge
 from tests.support.places import REPOSITORY

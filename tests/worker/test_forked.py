@@ -21,7 +21,7 @@ from rts_batch.actors.worker import WorkerActor
 from rts_batch.errors import ClusterError
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.fork_server import fork_server
+from rts_batch.worker.forked import fork_server
 from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import WorkerProcess
 from rts_batch.worker.tracker import find_factory
@@ -39,11 +39,11 @@ def settings_of(out: Path, factory: str = FORKABLE, **choices: object) -> Worker
     return WorkerSettings(out=str(out), factory=factory, tracker=tracker, decoder="auto", threads=1, extras={})
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[WorkerSettings]:
+@pytest.fixture(params=[0, 1], ids=["no spare", "a spare"])
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[WorkerSettings]:
     """What an actor beside whom there is a server is told."""
     settings = settings_of(tmp_path / "run")
-    with fork_server(settings, tmp_path) as address:
+    with fork_server(settings, tmp_path, spares=request.param) as address:
         yield dataclasses.replace(settings, fork_server=address)
 
 
@@ -105,7 +105,7 @@ def test_copies_know_nothing_of_each_other(served: WorkerSettings, make_task: Ca
 ACTOR = """
 import sys, time
 from pathlib import Path
-from tests.worker.test_fork_server import settings_of
+from tests.worker.test_forked import settings_of
 from rts_batch.worker.process import WorkerProcess
 from dataclasses import replace
 settings = replace(settings_of(Path(sys.argv[1])), fork_server=sys.argv[2])
@@ -128,12 +128,12 @@ def test_a_copy_whose_actor_is_gone_is_ended(served: WorkerSettings, tmp_path: P
 DRIVER = """
 import sys, time
 from pathlib import Path
-from tests.worker.test_fork_server import settings_of
-from rts_batch.worker.fork_server import fork_server
+from tests.worker.test_forked import settings_of
+from rts_batch.worker.forked import fork_server
 from rts_batch.worker.process import WorkerProcess
 from dataclasses import replace
 settings = settings_of(Path(sys.argv[1]))
-with fork_server(settings, Path(sys.argv[1])) as address:
+with fork_server(settings, Path(sys.argv[1]), spares=2) as address:
     process = WorkerProcess(replace(settings, fork_server=address), stall_seconds=9)
     print(process.name.rpartition(":")[2], flush=True)
     time.sleep(99)
@@ -144,11 +144,13 @@ def test_server_and_copies_end_with_the_driver(tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
     driver = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
-    copy = int(driver.stdout.readline())
-    server = psutil.Process(copy).ppid()
+    server = psutil.Process(int(driver.stdout.readline())).parent()
+    assert server is not None
+    family = [server, *server.children(recursive=True)]
+    assert len(family) == 5, "the server, two copies and what decodes for them"
     driver.kill()
     driver.communicate()
-    wait_until(lambda: is_gone(copy) and is_gone(server))
+    wait_until(lambda: all(is_gone(process.pid) for process in family))
 
 
 def test_without_its_server_a_copy_was_killed_and_the_next_process_is_started(
@@ -170,7 +172,7 @@ def test_without_its_server_a_copy_was_killed_and_the_next_process_is_started(
 
 def test_a_tracker_that_cannot_be_read_is_told_of_by_each_worker(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "run", weights="cannot-load")
-    with fork_server(settings, tmp_path) as address:
+    with fork_server(settings, tmp_path, spares=1) as address:
         for _ in range(2):
             with pytest.raises(ClusterError, match="the stub was told not to load"):
                 WorkerProcess(dataclasses.replace(settings, fork_server=address), stall_seconds=9)
@@ -192,7 +194,7 @@ def test_forked_and_started_workers_of_the_network_write_the_same_bytes(
     options = {"crop_size": [96, 160], "init_iterations": 8}
     settings = settings_of(tmp_path, RunSettings.tracker, weights="rts-mini", tracker_options=options)
     task, written = make_task("a"), []
-    with fork_server(settings, tmp_path) as address:
+    with fork_server(settings, tmp_path, spares=1) as address:
         assert address is not None
         for name, server in (("forked", address), ("started", None)):
             of_run = dataclasses.replace(settings, out=str(tmp_path / name), fork_server=server)
