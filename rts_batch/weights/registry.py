@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,21 +129,33 @@ def _network(weights: Weights | StaWeights) -> dict[str, Any]:
 
 def _load_any(path_or_name: str | Path) -> Weights | OfficialNetwork:
     """Load weights; an `OfficialNetwork` is returned only for STA."""
-    if path_or_name == "rts-mini-untrained":
-        return _untrained()
-    path = _path_of(path_or_name)
-    if not path.is_file():
-        raise WeightsError(_not_found(path_or_name))
+    with _one_thread():
+        if path_or_name == "rts-mini-untrained":
+            return _untrained()
+        path = _path_of(path_or_name)
+        if not path.is_file():
+            raise WeightsError(_not_found(path_or_name))
+        try:
+            if is_weights_file(path):
+                return load_weights_file(path)
+            network = load_checkpoint(path)
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
+        if isinstance(network.config, StaConfig):
+            return network
+        metadata = {"provenance": network.origin, "licence": _OFFICIAL_LICENCE, "stored_as": network.stored_as}
+        return Weights(network.config, TRACKER_RTS50, network.state, None, metadata)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Look at a thousand small tensors without waking threads for each, which may take ten times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        if is_weights_file(path):
-            return load_weights_file(path)
-        network = load_checkpoint(path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if isinstance(network.config, StaConfig):
-        return network
-    metadata = {"provenance": network.origin, "licence": _OFFICIAL_LICENCE, "stored_as": network.stored_as}
-    return Weights(network.config, TRACKER_RTS50, network.state, None, metadata)
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _path_of(path_or_name: str | Path) -> Path:

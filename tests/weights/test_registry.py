@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from rts_batch.cli.app import app
 from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS50, TRACKER_RTS_MINI, ModelConfig, StaConfig, TrackerConfig
 from rts_batch.errors import WeightsError
+from rts_batch.weights import layout as layout_module
 from rts_batch.weights import registry as weights_module
 from rts_batch.weights.layout import network_layout
 from rts_batch.weights.registry import (
@@ -493,3 +494,24 @@ def test_a_quality_map_travels_with_the_weights_and_is_no_part_of_their_fingerpr
         "map": quality.fingerprint,
         "origin": quality.origin,
     }
+
+
+def test_weights_are_checked_on_one_thread_and_the_callers_threads_stay(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, threads = torch.get_num_threads(), []
+    check = layout_module.check_values
+
+    def checked(*arguments: Any) -> None:
+        threads.append(torch.get_num_threads())
+        check(*arguments)
+
+    monkeypatch.setattr(layout_module, "check_values", checked)
+    try:
+        torch.set_num_threads(3)
+        load_weights(tiny_file)
+        with pytest.raises(WeightsError):
+            load_weights(tmp_path / "none.safetensors")
+        assert (set(threads), torch.get_num_threads()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(before)
