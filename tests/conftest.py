@@ -35,8 +35,11 @@ def davis_folder() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves tests marked `gpu` out where there is none, and says which tests several processes may share out."""
     for item in items:
-        # Fixtures of a module are made once. No two Ray clusters at the same time: each takes all cores.
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+        # Fixtures of a module are made once. At most two Ray clusters at the same time, as each takes all cores: the
+        # one longest module is about as long as all others.
+        ray = item.get_closest_marker("ray")
+        group = f"ray {item.path.name == 'test_submit.py'}" if ray else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
     if PARALLEL:
         items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest group goes first
     marked = [item for item in items if item.get_closest_marker("gpu")]
