@@ -109,6 +109,7 @@ def test_prompts_have_no_estimate_and_all_else_has(model: Any) -> None:
     assert {frame.quality for frames in run(scene(model, None)) for frame in frames.values()} == {None}
 
 
+@pytest.mark.long
 def test_a_mask_below_the_threshold_is_uncertain_and_nothing_else_changes(model: Any) -> None:
     sure, unsure = (run(scene(model, flat_map(0.5, bias))) for bias in (1.0, -1.0))
     assert {frames[1].state for frames in sure[1:]} == {"tracked"}
@@ -127,6 +128,7 @@ def test_the_tracker_of_gpus_measures_the_same(model: Any) -> None:
             assert found[1].quality == pytest.approx(expected[1].quality, abs=5e-3)
 
 
+@pytest.mark.long
 def test_a_scene_gone_on_with_elsewhere_estimates_the_same(model: Any) -> None:
     quality = default_quality()
     opened = scene(model, quality)

@@ -250,6 +250,7 @@ def test_a_restored_tracker_goes_on_bit_for_bit(mini: RTS, rules) -> None:
     assert_equal(tracker.step(frames[8]), expected[0])
 
 
+@pytest.mark.long
 def test_a_restored_scene_goes_on_bit_for_bit(mini: RTS) -> None:
     frames = clip(10)
     second = np.zeros((96, 128), bool)

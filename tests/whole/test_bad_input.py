@@ -197,6 +197,7 @@ def test_a_bad_video_or_prompt_is_permanent_and_named(
         "images,1-1-9-9,,1,,",
     ],
 )
+@pytest.mark.long
 def test_what_is_just_right_is_done(folder: Path, tmp_path: Path, row: str) -> None:
     assert isinstance(track(folder, tmp_path, row)[-1], Finished)
 

@@ -267,6 +267,7 @@ def test_short_videos_write_none_and_nothing_is_looked_up(
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_an_incomplete_or_damaged_checkpoint_is_passed_over(videos: Path, tmp_path: Path) -> None:
     task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
     last_of(lane(tmp_path / "undisturbed").run(Job(task=task, attempt=1)))
@@ -319,6 +320,7 @@ def checkpoints(videos: Path, tmp_path: Path) -> Path:
     return Path(RunFolder(str(out)).checkpoints_of(task))
 
 
+@pytest.mark.long
 def test_a_state_that_cannot_be_put_back_means_to_begin_again(videos: Path, tmp_path: Path) -> None:
     task, out = task_of(videos / "one.jsonl"), tmp_path / "run"
     last_of(lane(tmp_path / "undisturbed").run(Job(task=task, attempt=1)))

@@ -93,6 +93,7 @@ def test_a_copy_has_its_actors_place_output_and_priority(
     assert is_gone(copy.pid)
 
 
+@pytest.mark.long
 def test_copies_know_nothing_of_each_other(served: WorkerSettings, make_task: Callable[[str], VideoTask]) -> None:
     first, second = WorkerProcess(served, stall_seconds=9), WorkerProcess(served, stall_seconds=9)
     assert isinstance(track(first, make_task("a")), Finished)
@@ -153,6 +154,7 @@ def test_server_and_copies_end_with_the_driver(tmp_path: Path) -> None:
     wait_until(lambda: all(is_gone(process.pid) for process in family))
 
 
+@pytest.mark.long
 def test_without_its_server_a_copy_was_killed_and_the_next_process_is_started(
     served: WorkerSettings, make_task: Callable[[str], VideoTask]
 ) -> None:

@@ -126,6 +126,7 @@ def test_want_of_memory_is_told_as_such(process: WorkerProcess, make_task: Calla
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.long
 def test_a_kill_from_outside_does_not_speak_against_the_video(
     process: WorkerProcess, make_task: Callable[..., VideoTask], number: signal.Signals
 ) -> None:

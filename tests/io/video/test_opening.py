@@ -73,6 +73,7 @@ def read(path: Path, decoder: DecoderName = "auto", **options: Any) -> tuple[Vid
 
 
 @pytest.mark.parametrize("name", SAFE)
+@pytest.mark.long
 def test_decord_and_pyav_give_the_same_frames(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     masks = make_video(path, **SAFE[name])
