@@ -18,7 +18,7 @@ def fast_networks(
 ) -> tuple[RTS, STA | None]:
     """Build the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
 
-    On a CPU, what every frame needs is compiled for the weights' crop size here, so that no video waits for it.
+    On a CPU, what a video needs is compiled for the weights' crop size here, so that no video waits for it.
 
     Args:
         weights: of the networks.
@@ -43,6 +43,6 @@ def laid_out_networks(
 
 
 def compile_ahead(network: RTS, crop_size: tuple[int, int]) -> None:
-    """Compile what every frame needs, where anything is compiled."""
+    """Compile what a video needs, where anything is compiled."""
     if isinstance(network, CompiledRTS):
         network.prepare(crop_size)

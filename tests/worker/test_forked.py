@@ -36,7 +36,7 @@ FORKABLE = "tests.support.stub_tracker:ForkableStub"
 
 def settings_of(out: Path, factory: str = FORKABLE, **choices: object) -> WorkerSettings:
     tracker = find_factory(factory).describe(RunSettings(**{"weights": "stub", "device": "cpu", **choices}))
-    return WorkerSettings(out=str(out), factory=factory, tracker=tracker, decoder="auto", threads=1, extras={})
+    return WorkerSettings(out=str(out), factory=factory, tracker=tracker, decoder="auto", threads=2, extras={})
 
 
 @pytest.fixture(params=[0, 1], ids=["no spare", "a spare"])

@@ -170,7 +170,11 @@ class Compiled(nn.Module):
         example = tuple(torch.zeros(shape) for shape in shapes)
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")  # every shape becomes a constant, as it is meant to
-            decoder = TorchScriptPythonDecoder(self._plain[0], example_input=example)
+            decoder = TorchScriptPythonDecoder(
+                self._plain[0],
+                example_input=example,
+                trace_kwargs={"check_trace": False},  # by tracing it again, which takes most of the time
+            )
             frontend = FrontEndManager().load_by_framework("pytorch")
             model = frontend.convert(frontend.load(decoder))
         model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})

@@ -81,12 +81,16 @@ class CompiledRTS(RTS):
         return (crops,) if self._begin is None else self._begin(crops)
 
     def prepare(self, crop_size: tuple[int, int]) -> None:
-        """Compile what every frame needs for crops of this size (H, W), so that no video waits for it."""
+        """Compile what a video needs for crops of this size (H, W), so that none waits for it."""
         crop = torch.zeros(1, 3, *crop_size)
         found = self.extract(crop)
         channels = self.config.num_filters + self.config.previous_mask
         self.decoder(crop.new_zeros(1, channels, *found.segmentation.shape[-2:]), found.maps, crop_size)
         self.label_encoder(crop.new_zeros(1, 1, *crop_size))
+        even = 1 - self.config.localisation_filter_size % 2
+        self.clf_encoder.label(crop.new_zeros(1, 1, *(side + even for side in found.localisation.shape[-2:])))
+        self.segmentation_features(crop)
+        self.localisation_features(crop)
 
 
 def halves(
