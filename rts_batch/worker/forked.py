@@ -41,7 +41,7 @@ def fork_server(settings: WorkerSettings, folder: Path, *, spares: int = 0) -> I
 
     Args:
         settings: what the workers will be told.
-        folder: an empty one for the server's socket, which others may not enter.
+        folder: for the server's socket and log; others may not enter it.
         spares: copies that are made before anybody asks for one.
 
     Yields:
@@ -51,7 +51,11 @@ def fork_server(settings: WorkerSettings, folder: Path, *, spares: int = 0) -> I
         yield None
         return
     address = str(folder / _SOCKET)
-    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryFile() as told:
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        tempfile.TemporaryFile() as told,
+        open(folder / "fork-server.log", "wb") as log,
+    ):
         listener.bind(address)
         listener.listen()
         pickle.dump(settings, told)
@@ -61,7 +65,7 @@ def fork_server(settings: WorkerSettings, folder: Path, *, spares: int = 0) -> I
             pass_fds=(listener.fileno(),),
             stdin=told,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             # Threads that share cores sleep while they wait; OpenMP asks once, before an actor's environment is known.
             env={"OMP_WAIT_POLICY": "PASSIVE", **processes.environment()},
             cwd=folder,
