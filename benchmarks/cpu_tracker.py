@@ -24,14 +24,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from rts_batch.config import TRACKER_RTS50
+from rts_batch.config import TRACKER_RTS50, Profile
 from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.tracker import Tracker
 from tests.support.parity_data import parity_model, read_davis, read_davis_mask
 
 CALIBRATION_GFLOP = 29.4
-NETWORKS = ("plain", "fast")
+NETWORKS = ("plain", "fast", "bf16")
+"""`fast` in float32, and the same with the profile `bf16`."""
 PUBLISHED = {
     "start": 42.6,
     "2–10": 9.5,
@@ -85,8 +86,9 @@ def phase(frame: int) -> str | None:
 def run(shared: Path, frames: int, network: str) -> dict[str, float]:
     """Returns multiples of the calibration for each phase of one run over `frames` frames."""
     model, kind = parity_model(shared / "parity"), Tracker
-    if network == "fast":
-        model, kind = fast(model), fast_tracker
+    if network != "plain":
+        profile: Profile = "bf16" if network == "bf16" else "exact"
+        model, kind = fast(model, profile=profile), fast_tracker
     davis = shared / "data/davis-dev"
     order = [*range(60), *range(58, 0, -1)][:frames]
     images = {index: read_davis(davis, "dog", index) for index in set(order)}
@@ -141,7 +143,7 @@ def main() -> None:
         arguments.out.write_text(
             json.dumps(
                 {
-                    "what": "tracker, rts50 layout, parity weights, dog 480×832, t_sc 0.12, float32",
+                    "what": "tracker, rts50 layout, parity weights, dog 480×832, t_sc 0.12",
                     "machine": {"processor": processor(), "threads": arguments.threads, "torch": torch.__version__},
                     "command": "python -m benchmarks.cpu_tracker "
                     f"--frames {arguments.frames} --runs {arguments.runs} --threads {arguments.threads} "
