@@ -30,6 +30,9 @@ from torch import Tensor, nn
 Precision = Literal["f32", "bf16"]
 """What the compiled convolutions compute in; inputs and outputs are float32 always."""
 
+LARGEST_CACHE = 1 << 30
+"""Bytes of compiled parts that are kept, of all weights, shapes, threads and precisions together."""
+
 
 def is_available() -> bool:
     """Whether OpenVINO is installed; `RTS_BATCH_CPU_ENGINE=packed` does without."""
@@ -74,7 +77,7 @@ class Engine:
             return None
         import openvino
 
-        facts = (openvino.__version__, _processor(), self.fingerprint, name, [list(each) for each in shapes])
+        facts = (openvino.__version__, _code(), _processor(), self.fingerprint, name, [list(each) for each in shapes])
         key = json.dumps([*facts, self.properties(precision)], sort_keys=True)
         return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.blob"
 
@@ -152,9 +155,9 @@ class Compiled(nn.Module):
     def _compile(self, shapes: tuple[torch.Size, ...]) -> Any:
         properties = self._engine.properties(self._precision)
         kept = self._engine.kept(self.name, self._precision, shapes)
-        if kept is not None and kept.is_file():
+        if kept is not None and (content := _kept_content(kept)) is not None:
             try:
-                return _core().import_model(kept.read_bytes(), "CPU", properties)
+                return _core().import_model(content, "CPU", properties)
             except RuntimeError:  # damaged, or of a processor that only looks the same: made again below
                 kept.unlink(missing_ok=True)
         model = _core().compile_model(self._converted(shapes), "CPU", properties)
@@ -181,12 +184,41 @@ class Compiled(nn.Module):
         return model
 
 
+def _kept_content(path: Path) -> bytes | None:
+    """Return a compiled part from the cache and note that it was used; None where it is not, or no longer, there."""
+    try:
+        content = path.read_bytes()
+        os.utime(path)
+    except OSError:
+        return None
+    return content
+
+
 def _keep(content: Any, path: Path) -> None:
     """Put a compiled part into the cache as a whole or not at all; a full disk costs the next process its time."""
     with contextlib.suppress(OSError):
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             file.write(content.getvalue() if hasattr(content, "getvalue") else bytes(content))
         os.replace(file.name, path)
+        _make_room(path.parent)
+
+
+def _make_room(folder: Path) -> None:
+    """Delete what was not used for longest, and what a process that died has left, until the cache is small enough."""
+    facts = [(file, file.stat()) for file in folder.iterdir() if file.suffix in (".blob", ".part")]
+    total = sum(found.st_size for _, found in facts)
+    for file, found in sorted(facts, key=lambda fact: fact[1].st_mtime):
+        if total <= LARGEST_CACHE:
+            return
+        file.unlink(missing_ok=True)
+        total -= found.st_size
+
+
+@cache
+def _code() -> str:
+    """What of this package a compiled part depends on: the sources of its networks."""
+    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -89,6 +90,42 @@ def test_a_part_is_kept_for_the_next_process_by_weights_and_shape(tmp_path: Path
     monkeypatch.undo()
     blob.write_bytes(b"rubbish")
     assert torch.equal(part(engine)[1](x)[0], fresh), "a damaged one is made again"
+
+
+def test_a_part_of_other_code_is_another(tmp_path: Path, monkeypatch) -> None:
+    engine = Engine(threads=1, fingerprint="a" * 64, cache=tmp_path)
+    shapes = (torch.Size((1, 3, 16, 24)),)
+    before = engine.kept("part", "f32", shapes)
+    monkeypatch.setattr("rts_batch.model.fast.compiled._code", lambda: "changed")
+    assert before != engine.kept("part", "f32", shapes)
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path, monkeypatch) -> None:
+    engine = Engine(threads=1, fingerprint="a" * 64, cache=tmp_path)
+    compiled = part(engine)[1]
+
+    def run(width: int) -> Path:
+        """Return the part for this width."""
+        before = set(tmp_path.iterdir())
+        part(engine)[1](torch.randn(1, 3, 16, width))
+        (kept,) = set(tmp_path.iterdir()) - before or {max(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime)}
+        return kept
+
+    first, second = run(24), run(32)
+    died = tmp_path / "died.part"
+    died.write_bytes(b"0" * 10)
+    for age, file in enumerate((second, first, died)):  # the second was used last
+        os.utime(file, (1e9 - age, 1e9 - age))
+    foreign = tmp_path / "notes.txt"
+    foreign.write_text("not ours")
+    assert run(24) == first, "which counts as used now"
+    size = first.stat().st_size
+    monkeypatch.setattr("rts_batch.model.fast.compiled.LARGEST_CACHE", 5 * size // 2)
+    third = run(40)
+    assert set(tmp_path.iterdir()) == {first, third, foreign}
+    assert torch.equal(compiled(x := torch.randn(1, 3, 16, 32))[0], part(engine)[1](x)[0]), (
+        "and makes again what it lacks"
+    )
 
 
 @pytest.mark.long
