@@ -28,6 +28,7 @@ from rts_batch.config import TRACKER_RTS50, Profile
 from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.tracker import Tracker
+from rts_batch.weights.inference import compile_ahead
 from tests.support.parity_data import parity_model, read_davis, read_davis_mask
 
 CALIBRATION_GFLOP = 29.4
@@ -89,6 +90,7 @@ def run(shared: Path, frames: int, network: str) -> dict[str, float]:
     if network != "plain":
         profile: Profile = "bf16" if network == "bf16" else "exact"
         model, kind = fast(model, profile=profile), fast_tracker
+        compile_ahead(model, TRACKER_RTS50.crop_size)  # as a worker does
     davis = shared / "data/davis-dev"
     order = [*range(60), *range(58, 0, -1)][:frames]
     images = {index: read_davis(davis, "dog", index) for index in set(order)}

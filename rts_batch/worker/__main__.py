@@ -71,10 +71,6 @@ def main(
         connection.send(Ready(name=f"{socket.gethostname()}:{os.getpid()}"))
         speaking = threading.Lock()
 
-        def receive() -> None:
-            while True:
-                jobs.put(connection.recv())
-
         def work(lane: Lane) -> None:
             while True:
                 job = jobs.get()
@@ -87,10 +83,15 @@ def main(
                     # must be woken for that.
                     signal.pthread_kill(main_thread, signal.SIGTERM)
 
-        _start(receive)
+        _start(_receive, connection, jobs)
         for lane in others:
             _start(work, lane)
         work(first)
+
+
+def _receive(connection: Connection, jobs: Queue[Job]) -> None:
+    while True:
+        jobs.put(connection.recv())
 
 
 def _start(target: Callable[..., None], *arguments: object) -> None:
