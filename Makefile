@@ -28,7 +28,7 @@ chromium:
 	    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium, which only root may install here: the tests of the report are skipped"
 
-# Tests are shared out by module among one process more than there are cores, as those that start Ray, all in one, wait often.
+# Tests are shared out by module among one process more than there are cores, as those that start Ray, in two, wait often.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PARALLEL := -n $(shell expr $(CORES) + 1) --maxprocesses 5 --dist loadgroup
 
