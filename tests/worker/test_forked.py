@@ -110,7 +110,8 @@ from tests.worker.test_forked import settings_of
 from rts_batch.worker.process import WorkerProcess
 from dataclasses import replace
 settings = replace(settings_of(Path(sys.argv[1])), fork_server=sys.argv[2])
-print(WorkerProcess(settings, stall_seconds=9).name.rpartition(":")[2], flush=True)
+process = WorkerProcess(settings, stall_seconds=9)  # as a temporary its end would be the copy's
+print(process.name.rpartition(":")[2], flush=True)
 time.sleep(99)
 """
 
