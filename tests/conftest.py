@@ -35,13 +35,9 @@ def davis_folder() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves tests marked `gpu` out where there is none, and says which tests several processes may share out."""
     for item in items:
-        # Fixtures of a module are made once. At most two Ray clusters at the same time, as each takes all cores: the
-        # one longest module is about as long as all others.
-        ray = item.get_closest_marker("ray")
-        group = f"ray {item.path.name == 'test_submit.py'}" if ray else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if PARALLEL:
-        items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # the longest group goes first
+        items.sort(key=_turn)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -50,3 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _group(item: pytest.Item) -> str:
+    """Name the tests that one process runs one after the other."""
+    if item.get_closest_marker("ray"):
+        # At most two Ray clusters at the same time, as each takes all cores: the longest module's, and all others'.
+        return f"ray {item.path.name == 'test_submit.py'}"
+    if "parity" in item.path.parts:
+        return item.nodeid  # of which each takes long and makes all that it needs
+    return str(item.path)  # whose fixtures are made once
+
+
+def _turn(item: pytest.Item) -> int:
+    """Say when it is begun: the longest groups first, so that no process is left alone with them at the end."""
+    return 0 if item.get_closest_marker("ray") else 1 if "parity" in item.path.parts else 2

@@ -435,6 +435,7 @@ def test_files_in_the_wrong_place_are_refused(official: Path, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_inspect_shows_an_sta_checkpoint_alone(official: Path) -> None:
     about = describe(official / "sta.pth.tar")
     assert (about["kind"], about["fingerprint"], about["sta"]["parameters"]) == ("sta", None, 40_336_931)

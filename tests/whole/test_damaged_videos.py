@@ -54,6 +54,7 @@ def undamaged(corpus: Path, process: DecodingProcess) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("item", CORPUS, ids=lambda item: item.name)
+@pytest.mark.long
 def test_a_file_gives_what_it_has_or_says_what_is_wrong(
     corpus: Path, process: DecodingProcess, undamaged: dict[str, Outcome], item: Damaged
 ) -> None:

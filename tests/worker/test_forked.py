@@ -29,7 +29,10 @@ from tests.support.places import REPOSITORY
 from tests.support.running import done, wait_until, write_manifest
 from tests.support.videos import make_video
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only"),
+    pytest.mark.long,
+]
 
 FORKABLE = "tests.support.stub_tracker:ForkableStub"
 
@@ -93,7 +96,6 @@ def test_a_copy_has_its_actors_place_output_and_priority(
     assert is_gone(copy.pid)
 
 
-@pytest.mark.long
 def test_copies_know_nothing_of_each_other(served: WorkerSettings, make_task: Callable[[str], VideoTask]) -> None:
     first, second = WorkerProcess(served, stall_seconds=9), WorkerProcess(served, stall_seconds=9)
     assert isinstance(track(first, make_task("a")), Finished)
@@ -155,7 +157,6 @@ def test_server_and_copies_end_with_the_driver(tmp_path: Path) -> None:
     wait_until(lambda: all(is_gone(process.pid) for process in family))
 
 
-@pytest.mark.long
 def test_without_its_server_a_copy_was_killed_and_the_next_process_is_started(
     served: WorkerSettings, make_task: Callable[[str], VideoTask]
 ) -> None:
@@ -190,7 +191,6 @@ def test_only_trackers_that_can_be_forked_have_a_server(tmp_path: Path) -> None:
             assert address is None
 
 
-@pytest.mark.long
 def test_forked_and_started_workers_of_the_network_write_the_same_bytes(
     tmp_path: Path, make_task: Callable[[str], VideoTask]
 ) -> None:

@@ -337,6 +337,7 @@ def test_a_large_file_comes_whole_from_a_web_server_without_ranges(web: str, tmp
     ("code", "transient"),
     [(400, False), (401, False), (403, False), (404, False), (410, False), (429, True), (500, True), (503, True)],
 )
+@pytest.mark.long
 def test_errors_of_a_web_server(web: str, tmp_path: Path, code: int, transient: bool) -> None:
     with pytest.raises(StorageError) as caught:
         files.fetch(f"{web}/{code}.mp4?signature=secret", tmp_path / "spool")

@@ -78,6 +78,7 @@ def read(process: DecodingProcess, stored: RangedObject | Path, **part: Any) -> 
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_streamed_frames_are_those_of_the_file(
     process: DecodingProcess, tmp_path: Path, small_blocks: None, name: str, options: dict[str, Any]
 ) -> None:

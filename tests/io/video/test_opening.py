@@ -271,6 +271,7 @@ def read_backward(path: Path, **options: Any) -> list[Frame]:
 
 
 @pytest.mark.parametrize("name", BACKWARD)
+@pytest.mark.long
 def test_backward_is_forward_reversed(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = make_video(tmp_path / name, **BACKWARD[name])
     forward = read(tmp_path / name, "pyav")[1]
