@@ -28,22 +28,22 @@ chromium:
 	    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium, which only root may install here: the tests of the report are skipped"
 
-# Tests are shared out by module among one process more than there are cores, as those that start Ray, in two, wait often.
+# Tests are shared out by module among more processes than there are cores: two of them start Ray, and wait often.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PARALLEL := -n $(shell expr $(CORES) + 1) --maxprocesses 5 --dist loadgroup
+PARALLEL = -n $(shell expr $(CORES) + $(1)) --maxprocesses 6 --dist loadgroup
 
 test: $(INSTALLED) chromium
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
 tests: $(INSTALLED)
-	$(BIN)/pytest -m "not slow" $(PARALLEL)
+	$(BIN)/pytest -m "not slow" $(call PARALLEL,2)
 
 # For the daily loop: no Ray, no browser, no training, no network that runs for long, nothing else that takes seconds.
 check: $(INSTALLED)
 	@$(MAKE) --no-print-directory --jobs 2 lint quick-tests
 
 quick-tests: $(INSTALLED)
-	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(PARALLEL)
+	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(call PARALLEL,1)
 
 # Afterwards the tests of storage once more, against SeaweedFS in the place of moto.
 test-slow: $(INSTALLED)
