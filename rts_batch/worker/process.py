@@ -48,6 +48,9 @@ FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIG
 TRANSFER_PATIENCE: Final = 6
 """So many times longer may a transfer from or to storage take, which reports no progress while it lasts."""
 
+PAUSE_SECONDS: Final = 2.0
+"""The parent looks again within so long of the time that it means to, unless the whole machine stands still."""
+
 
 class StartLost(ClusterError):
     """The process ended before it was ready, by something that another try may not meet."""
@@ -71,6 +74,7 @@ class WorkerProcess:
         self._kills = _memory_kills()
         self._in_hand: dict[str, InLane] = {}
         self._leaving = False
+        self._looks_again = 0.0
         self.used = False
         """A video has been given to it."""
         self.spoiled = False
@@ -103,6 +107,8 @@ class WorkerProcess:
     def begin(self, job: Job) -> None:
         """Have a video tracked in a free lane; `events` says how it goes."""
         self.used = True
+        if not self._in_hand:
+            self._looks_again = time.monotonic()
         self._in_hand[job.task.key] = InLane(job.task)
         with contextlib.suppress(OSError):  # the process is gone, which `events` finds out
             self._connection.send(job)
@@ -122,6 +128,7 @@ class WorkerProcess:
                     events.append(self._hear(self._connection.recv()))
         except (EOFError, OSError) as error:
             return [*events, *self._lost(error)]
+        self._forgive_pauses(seconds)
         return [*events, *self._hung()]
 
     def _hear(self, event: Event) -> Event:
@@ -146,6 +153,14 @@ class WorkerProcess:
         while self._in_hand:
             key, video = self._in_hand.popitem()
             yield Failed(key=key, kind=kind, error=verdict.error, message=message, frame=video.frames)
+
+    def _forgive_pauses(self, seconds: float) -> None:
+        """Count no time as silence in which this process did not run itself, as when its machine was suspended."""
+        now = time.monotonic()
+        pause = now - self._looks_again
+        self._looks_again = now + seconds
+        for video in self._in_hand.values():
+            video.heard = min(video.heard + max(0.0, pause - PAUSE_SECONDS), now)
 
     def _hung(self) -> Iterator[Failed]:
         """Close the process if one of its videos makes no progress."""

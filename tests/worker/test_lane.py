@@ -358,7 +358,7 @@ def test_every_lane_leaves_with_a_checkpoint_and_goes_on_elsewhere(
         ends = ends_of(side_by_side(another, tasks, attempt=2))
     finally:
         another.close()
-    assert set(kinds_of(ends).values()) == {"finished"}
+    assert set(kinds_of(ends).values()) == {"finished"}, ends
     assert masks_of(shared_process["out"], tasks) == alone
     for task in tasks:
         report = json.loads((shared_process["out"] / "videos" / f"{task.key}.json").read_text())

@@ -276,6 +276,43 @@ def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+SLOW_VIDEO = """
+import sys
+from pathlib import Path
+from tests.worker.test_process import worker_settings
+from rts_batch.manifest import read_manifest
+from rts_batch.worker.messages import Advanced, Finished, Job
+from rts_batch.worker.process import WorkerProcess
+process = WorkerProcess(worker_settings(Path(sys.argv[1])), stall_seconds=3)
+process.begin(Job(task=read_manifest(sys.argv[2]).tasks[0], attempt=1))
+last = None
+while process.busy:
+    for last in process.events(0.2):
+        if isinstance(last, Advanced):
+            print(process.name.rpartition(":")[2], flush=True)
+print(last if not isinstance(last, Finished) else "finished", flush=True)
+"""
+
+
+@pytest.mark.long
+def test_a_machine_that_stood_still_makes_no_video_hang(tmp_path: Path) -> None:
+    """Suspend parent and worker alike, as a frozen virtual machine does, for longer than a frame may take."""
+    video = tmp_path / "short.mp4"
+    make_video(video, 6)
+    manifest = write_manifest(tmp_path / "m.jsonl", [{"video": str(video), "box": [20, 20, 20, 20], "sleep": 1.0}])
+    command = [sys.executable, "-c", SLOW_VIDEO, str(tmp_path), str(manifest)]
+    parent = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    both = [psutil.Process(parent.pid), psutil.Process(int(parent.stdout.readline()))]
+    for process in both:
+        process.suspend()
+    time.sleep(6)
+    for process in both:
+        process.resume()
+    output, _ = parent.communicate(timeout=60)
+    assert output.splitlines()[-1] == "finished"
+
+
 @pytest.mark.parametrize(
     ("code", "out_of_memory", "kind", "error"),
     [
