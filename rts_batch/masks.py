@@ -81,7 +81,7 @@ class TrackedFrame:
     """Mean probability inside the mask; None where it is empty."""
     state: State
     signals: tuple[float, ...] | None = None
-    """What `tracking.quality.signals_of` measured; None on a prompt's frame and of trackers that measure nothing."""
+    """What `tracking.signals.signals_of` measured; None on a prompt's frame and of trackers that measure nothing."""
     quality: float | None = None
     """Expected IoU of the mask with the truth; None where there is no estimate."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rts_batch.config import TrackerConfig
 from rts_batch.model.instance_model import labels_in_crop
@@ -90,6 +91,7 @@ class SegmentationBranch(Branch):
         self.filters = features.new_zeros(1, *self.model.target_model.filter_shape)  # whatever was followed before
         self.memory.start(self._samples(features, labels[:, 0], weights[:, 0]))
         self.last_update = 1
+        self._keep_prompt(state, features, crops.masks)
         self._learn(self.config.init_iterations, first=True)
 
     def correct(self, state: TrackerState, image: Tensor, mask: Tensor) -> None:
@@ -99,7 +101,15 @@ class SegmentationBranch(Branch):
         label, weight = self.model.label_encoder(crops.masks[:1, None])
         self.memory.anchor(self._sample(features, label[0], weight[0]))
         self.last_update = state.frame_number
+        self._keep_prompt(state, features, crops.masks)
         self._learn(self.config.init_iterations)
+
+    @staticmethod
+    def _keep_prompt(state: TrackerState, features: Tensor, masks: Tensor) -> None:
+        """Keep the plain crop's x_s and where the target is in it, which later masks are compared with."""
+        grid = (features.shape[-2], features.shape[-1])
+        state.prompt_features = features[0].clone()
+        state.prompt_coverage = functional.adaptive_avg_pool2d(masks[:1], grid)[0]
 
     def update(self, state: TrackerState, previous: Tensor) -> None:
         """Store the previous frame with its probability map `[H, W] float32` and train τ when it is due (§6.1)."""

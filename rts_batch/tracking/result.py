@@ -23,7 +23,7 @@ class StepResult:
     mask_too_small: bool
     probability_sum: float
     signals: tuple[float, ...] | None = None
-    """`quality.signals_of`; None on a prompt's frame."""
+    """`signals.signals_of`; None on a prompt's frame."""
 
 
 class Pending:

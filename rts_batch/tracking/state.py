@@ -17,7 +17,8 @@ VERSION = 2
 
 1, which said no number, was begun when scales and pooled boxes were rounded in another order than the published one.
 It holds the same quantities and every rule reads them alike, so it is gone on with: the rules of now from the next
-frame on, the filters as they were learned.
+frame on, the filters as they were learned. States of either without the prompt's features are gone on with as well:
+only how good a mask is, is then estimated without knowing what the prompt looked like.
 """
 
 
@@ -57,6 +58,10 @@ class TrackerState:
     region: SearchRegion | None = None
     features: Tensor | None = None
     """x_s of the previous frame, `[C, h, w]`."""
+    prompt_features: Tensor | None = None
+    """x_s of the last prompt's frame, `[C, h, w]`; None where the prompt's mask is empty or nobody kept them."""
+    prompt_coverage: Tensor | None = None
+    """The share of each of its cells that the prompt's mask covers, `[h, w] float32`."""
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain containers of CPU tensors and values, sharing nothing with this object."""
@@ -83,8 +88,8 @@ class TrackerState:
             )
         if values["region"] is not None:
             values["region"] = SearchRegion(**values["region"])
-        for name in ("probabilities", "features"):
-            if values[name] is not None:
+        for name in ("probabilities", "features", "prompt_features", "prompt_coverage"):
+            if values.get(name) is not None:
                 values[name] = values[name].to(device)
         return cls(**values)
 

@@ -22,9 +22,9 @@ from rts_batch.tracking import first_frame
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.motion import update_search_state
-from rts_batch.tracking.quality import signals_of
 from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.result import Pending, StepResult, centred_box, prompt_result, tight_box, tracked_frame
+from rts_batch.tracking.signals import signals_of
 from rts_batch.tracking.state import TrackerState
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class Tracker:
             localised=not state.lost_localisation,
             mask_too_small=state.mask_too_small,
             probability_sum=probability_sum,
-            signals=tuple(signals_of(logits[0, 0], score_map[0, 0], features.segmentation[0]).tolist()),
+            signals=tuple(self._measure(logits[0, 0], score_map[0, 0], features.segmentation[0]).tolist()),
         )
 
     @staticmethod
@@ -259,6 +259,10 @@ class Tracker:
         centre = state.position + odd * state.target_scale * crop_size / (2 * grid)
         size = state.target_scale * crop_size
         return place_region(centre, size, (image.shape[-2], image.shape[-1]), self.config.crop_size)
+
+    def _measure(self, logits: Tensor, score_map: Tensor, features: Tensor) -> Tensor:
+        """`signals_of`, beside the prompt's frame."""
+        return signals_of(logits, score_map, features, self.state.prompt_features, self.state.prompt_coverage)
 
     def _previous_mask(self, previous: Tensor, region: SearchRegion) -> Tensor | None:
         """The previous frame's probabilities in this frame's crop, for networks that read them; zero once lost."""

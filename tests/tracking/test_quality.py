@@ -16,8 +16,9 @@ from rts_batch.masks import Marking
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
-from rts_batch.tracking.quality import INPUTS, Signal, expected_iou, signals_of
+from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.tracking.scene import Scene
+from rts_batch.tracking.signals import Signal, signals_of
 from rts_batch.weights.registry import build_model, default_quality, load_weights
 from tests.support.trackers import SMALL
 from tests.support.videos import Disc, draw
@@ -63,7 +64,8 @@ def test_a_sharp_mask_agrees_more_with_its_probabilities_than_a_vague_one() -> N
     assert sharp[Signal.OFF_PEAK] < 0.1
     assert float(sharp[Signal.SIZE].exp()) == pytest.approx(np.pi * 400 / (96 * 160), rel=0.02)
     assert (float(sharp[Signal.PEAK]), float(sharp[Signal.SECOND])) == (pytest.approx(0.8), 0)
-    assert torch.isfinite(nothing).all()
+    assert torch.isnan(nothing[Signal.LIKE_PROMPT])  # which nobody has given
+    assert torch.isfinite(nothing).sum() == len(nothing) - 1
     assert (nothing[Signal.EMPTY], sharp[Signal.EMPTY], nothing[Signal.SOFT_IOU]) == (1, 0, 0)
     assert sharp[Signal.LENGTH :].tolist() == pytest.approx([1.0] * 4, abs=1e-3)
 
@@ -75,6 +77,18 @@ def test_a_map_takes_what_it_has_not_seen_for_the_most_extreme_that_it_has() -> 
     edge, beyond = np.ones((1, len(INPUTS))), np.full((1, len(INPUTS)), 50.0)
     assert expected_iou(units, edge) == expected_iou(units, beyond)
     assert 0 < expected_iou(units, -beyond)[0] < expected_iou(units, edge)[0] < 1
+
+
+def test_an_input_that_is_not_known_counts_as_the_mean() -> None:
+    likeness = INPUTS.index("like_prompt")
+    inputs = np.ones((3, len(INPUTS)))
+    inputs[:, likeness] = np.nan, 0.3, 0.5
+    units = replace(flat_map(0.5), hidden=((1.0,) * len(INPUTS),), means=(0.3,) * len(INPUTS))
+    unknown, mean, more = expected_iou(units, inputs / len(INPUTS) + np.where(inputs == 1, 0.3, 0))
+    assert 0 < unknown < 1
+    units = replace(units, hidden=(tuple(float(place == likeness) for place in range(len(INPUTS))),))
+    unknown, mean, more = expected_iou(units, inputs)
+    assert unknown == mean < more
 
 
 def test_a_map_whose_parts_do_not_fit_together_is_refused() -> None:
@@ -139,6 +153,32 @@ def test_a_scene_gone_on_with_elsewhere_estimates_the_same(model: Any) -> None:
     other.restore(opened.snapshot())
     for image, _ in FRAMES[6:]:
         assert opened.step(image)[1].quality == other.step(image)[1].quality is not None
+
+
+@pytest.mark.long
+def test_a_snapshot_that_did_not_keep_the_prompt_is_gone_on_with(model: Any) -> None:
+    """As those of an earlier version are, which knew no `like_prompt`."""
+    quality = default_quality()
+    opened, other = scene(model, quality), scene(model, quality)
+    opened.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
+    for image, _ in FRAMES[1:4]:
+        opened.step(image)
+    other.restore(without(opened.snapshot(), "prompt_features", "prompt_coverage"))
+    expected, found = opened.step(FRAMES[4][0])[1], other.step(FRAMES[4][0])[1]
+    np.testing.assert_array_equal(expected.mask, found.mask)
+    assert expected.signals is not None
+    assert found.signals is not None
+    assert np.isnan(found.signals[Signal.LIKE_PROMPT])
+    assert np.isfinite(expected.signals).all()
+    assert found.quality is not None
+    assert 0 < found.quality < 1
+
+
+def without(values: Any, *names: str) -> Any:
+    """Nested containers, less some of their keys."""
+    if isinstance(values, dict):
+        return {key: without(value, *names) for key, value in values.items() if key not in names}
+    return type(values)(without(value, *names) for value in values) if isinstance(values, list | tuple) else values
 
 
 @pytest.mark.long

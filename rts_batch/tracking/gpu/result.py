@@ -38,7 +38,7 @@ class Reading:
     Args:
         numbers: `[Number.LENGTH] float32`.
         mask: `[H, W] bool`.
-        signals: `quality.signals_of`.
+        signals: `signals.signals_of`.
         scores: mask logits, `[H, W] float32`, handed on as they are.
         fallback: the box of a lost mask is the localisation branch's.
     """

@@ -90,6 +90,10 @@ class DeviceState:
         """What the next step takes for the last frame's probabilities: merged with other targets' where there are."""
         self.features = torch.zeros_like(features)
         """x_s of the last frame, `[C, h, w]`."""
+        self.prompt_features = torch.zeros_like(features)
+        """x_s of the prompt's frame, `[C, h, w]`."""
+        self.prompt_coverage = torch.zeros(features.shape[-2:], device=device)
+        """The share of each of its cells that the prompt's mask covers, `[h, w]`; all 0 where no prompt is known."""
         self.places = torch.zeros(sum(grid.crop_size), dtype=torch.int64, device=device)
         self.inside = torch.zeros(sum(grid.crop_size), dtype=torch.bool, device=device)
         """The last search region's `mask_places`."""
@@ -105,6 +109,10 @@ class DeviceState:
         history = torch.tensor(state.scale_history, dtype=torch.float32)
         self.scale_history.zero_()
         self.scale_history[LOST_HISTORY - len(history) :] = history.to(self.scale_history.device)
+        self.prompt_coverage.zero_()
+        if state.prompt_features is not None and state.prompt_coverage is not None:
+            self.prompt_features.copy_(state.prompt_features)
+            self.prompt_coverage.copy_(state.prompt_coverage)
         if state.region is not None and state.features is not None:
             self.features.copy_(state.features)
             for own, value in zip((self.places, self.inside), region_places(state.region, self.grid), strict=True):

@@ -16,7 +16,7 @@ from rts_batch.tracking.gpu.network import Slot
 from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
-from rts_batch.tracking.quality import Signal, signals_of
+from rts_batch.tracking.signals import Signal, signals_of
 from rts_batch.tracking.state import TrackerState
 
 
@@ -170,10 +170,14 @@ class SlotSteps:
 
     def _finish(self, due: bool) -> None:
         self._judge()
-        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s))
+        self._measure()
         self.state.features.copy_(self.x_s)
         if self.config.update_localisation:
             self._learn_place(due)
+
+    def _measure(self) -> None:
+        prompt = self.state.prompt_features, self.state.prompt_coverage
+        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s, *prompt))
 
     def _judge(self) -> None:
         """Paste the logits, follow the target, and write down what the host will read and learn from."""

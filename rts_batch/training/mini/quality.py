@@ -21,7 +21,8 @@ from torch import nn
 from torch.nn import functional
 
 from rts_batch.config import GOOD_IOU, GOOD_LEFT_OUT, QualityMap
-from rts_batch.tracking.quality import INPUTS, Signal, expected_iou
+from rts_batch.tracking.quality import INPUTS, expected_iou
+from rts_batch.tracking.signals import Signal
 from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
 
@@ -49,10 +50,11 @@ def fit_map(
 ) -> QualityMap:
     """Fit a map from inputs `[N, len(INPUTS)]` to IoU `[N]`: by cross entropy, so that it expects the mean."""
     inputs = inputs[:, [INPUTS.index(name) for name in USED]]
-    lowest, highest = np.quantile(inputs, [OUTERMOST, 1 - OUTERMOST], axis=0)
+    lowest, highest = np.nanquantile(inputs, [OUTERMOST, 1 - OUTERMOST], axis=0)
     clipped = np.clip(inputs, lowest, highest)
-    means, scales = clipped.mean(0), clipped.std(0) + 1e-6
-    scaled, target = torch.tensor((clipped - means) / scales).float(), torch.tensor(iou).float()
+    means, scales = np.nanmean(clipped, 0), np.nanstd(clipped, 0) + 1e-6
+    scaled = torch.tensor(np.nan_to_num((clipped - means) / scales)).float()
+    target = torch.tensor(iou).float()
     members = [_fit_member(scaled, target, seed) for seed in range(MEMBERS)]
     return QualityMap(
         origin=origin,

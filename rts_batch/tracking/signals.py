@@ -1,0 +1,154 @@
+"""What the network's output tells of a mask's quality, measured where it was computed.
+
+One vector a frame, which is read back with the mask; `quality` makes an estimate of it. The paper has no such measures.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rts_batch.tracking.appearance import likeness_to_prompt
+
+__all__ = ["SIGNALS", "Signal", "signals_of"]
+
+NEIGHBOURHOOD: Final = 4
+"""Cells of the score map around its peak, to each side, in which no second peak is looked for."""
+
+
+class Signal(IntEnum):
+    """Where each measure lies in a vector of signals; the mean feature of the mask's pixels follows at `LENGTH`."""
+
+    SOFT_IOU = 0
+    """IoU of the mask with its own probabilities."""
+    SOFTER_IOU = 1
+    """The same of probabilities at a third of the logits."""
+    CONFIDENCE = 2
+    """Mean probability inside the mask."""
+    STABLE_1 = 3
+    """Area above logit 1 over the area above −1."""
+    STABLE_3 = 4
+    """Area above logit 3 over the area above −3."""
+    UNSURE = 5
+    """Sum of 4 p (1 − p) over the length of the outline: how many pixels wide the doubt is."""
+    SIZE = 6
+    """Logarithm of the mask's share of the search region."""
+    EDGE = 7
+    """Mask pixels on the search region's border over the length of the outline."""
+    COMPACT = 8
+    """Area over that of the ellipse with the same moments."""
+    ROUGH = 9
+    """Length of the outline over the root of the area."""
+    PEAK = 10
+    """Maximum of the score map."""
+    SECOND = 11
+    """The highest score away from the peak over the peak."""
+    OFF_PEAK = 12
+    """From the peak to the mask's centre, over the root of the area."""
+    SEEN_AT_PEAK = 13
+    """Probability around the peak."""
+    EMPTY = 14
+    """1 where there is no mask."""
+    LIKE_PROMPT = 15
+    """How much more it looks like the prompt's target than like its background; NaN where no prompt is known."""
+    LENGTH = 16
+
+
+SIGNALS: Final = tuple(signal for signal in Signal if signal is not Signal.LENGTH)
+
+
+def signals_of(
+    logits: Tensor,
+    score_map: Tensor,
+    features: Tensor,
+    prompt_features: Tensor | None = None,
+    prompt_coverage: Tensor | None = None,
+) -> Tensor:
+    """Measure one target's output in its search region, without a value that the host has to know.
+
+    Args:
+        logits: of the mask, `[h, w] float`.
+        score_map: s_c, `[h', w'] float`.
+        features: x_s, `[C, h / 16, w / 16] float`.
+        prompt_features: x_s of the prompt's frame, of the same shape.
+        prompt_coverage: the share of each of its cells that the prompt's mask covers, `[h / 16, w / 16] float32`.
+
+    Returns:
+        `[Signal.LENGTH + C] float32`.
+    """
+    logits, score_map, features = logits.float(), score_map.float(), features.float()
+    mask, probabilities = (logits > 0).float(), torch.sigmoid(logits)
+    coarse = functional.adaptive_avg_pool2d(probabilities[None], (features.shape[-2], features.shape[-1]))[0]
+    measured = _measure_mask(logits, probabilities, mask) | _measure_scores(score_map, mask, coarse)
+    measured[Signal.LIKE_PROMPT] = likeness_to_prompt(features, coarse, prompt_features, prompt_coverage)
+    mean = (features * coarse).sum((1, 2)) / coarse.sum().clamp(min=1e-3)
+    return torch.cat([torch.stack([measured[signal].float() for signal in SIGNALS]), mean])
+
+
+def _measure_mask(logits: Tensor, probabilities: Tensor, mask: Tensor) -> dict[Signal, Tensor]:
+    """How sure the mask is of itself, and its shape; all `[h, w] float32`."""
+    area = mask.sum()
+    some = area.clamp(min=1)
+    outline = (mask[1:] - mask[:-1]).abs().sum() + (mask[:, 1:] - mask[:, :-1]).abs().sum()
+    edge = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
+    length = (outline + edge).clamp(min=1)
+    rows, columns = mask.sum(1), mask.sum(0)
+    off_y, off_x = (
+        torch.arange(len(profile), dtype=torch.float32, device=mask.device) - centre
+        for profile, centre in zip((rows, columns), _centre_of(mask), strict=True)
+    )
+    var_y, var_x = (rows * off_y.square()).sum() / some, (columns * off_x.square()).sum() / some
+    cov = (mask * off_y[:, None] * off_x).sum() / some
+    return {
+        Signal.SOFT_IOU: _soft_iou(probabilities, mask),
+        Signal.SOFTER_IOU: _soft_iou(torch.sigmoid(logits / 3), mask),
+        Signal.CONFIDENCE: (probabilities * mask).sum() / some,
+        Signal.STABLE_1: (logits > 1).sum() / (logits > -1).sum().clamp(min=1),
+        Signal.STABLE_3: (logits > 3).sum() / (logits > -3).sum().clamp(min=1),
+        Signal.UNSURE: 4 * (probabilities * (1 - probabilities)).sum() / length,
+        Signal.SIZE: torch.log(some / mask.numel()),
+        Signal.EDGE: edge / length,
+        Signal.COMPACT: area / (4 * math.pi * (var_y * var_x - cov.square()).clamp(min=0.01).sqrt()),
+        Signal.ROUGH: length / some.sqrt(),
+        Signal.EMPTY: (area == 0).float(),
+    }
+
+
+def _measure_scores(score_map: Tensor, mask: Tensor, coarse: Tensor) -> dict[Signal, Tensor]:
+    """Whether the localisation branch agrees; `coarse` are the probabilities on the features' grid."""
+    down, across = score_map.shape
+    scores = score_map.flatten()
+    place = scores.argmax(0, keepdim=True)
+    peak = scores.gather(0, place)[0]
+    row, column = torch.div(place, across, rounding_mode="floor")[0], torch.remainder(place, across)[0]
+    rows, columns = (torch.arange(size, device=scores.device) for size in (down, across))
+    near = ((rows - row).abs() <= NEIGHBOURHOOD)[:, None] & ((columns - column).abs() <= NEIGHBOURHOOD)
+    height, width = mask.shape
+    centre_y, centre_x = _centre_of(mask)
+    off_y, off_x = row * (height / (down - 1)) - centre_y, column * (width / (across - 1)) - centre_x
+    # A cell of the score map lies between four of the features'.
+    around = functional.avg_pool2d(coarse[None], 2, stride=1, padding=1, count_include_pad=False)[0].flatten()
+    return {
+        Signal.PEAK: peak,
+        Signal.SECOND: torch.where(near, 0.0, score_map).amax() / peak.clamp(min=0.05),
+        Signal.OFF_PEAK: torch.hypot(off_y, off_x) / mask.sum().clamp(min=1).sqrt(),
+        Signal.SEEN_AT_PEAK: around.gather(0, place.clamp(max=around.numel() - 1))[0],
+    }
+
+
+def _centre_of(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean row and column of a mask of 0 and 1, `[]` each; 0 where it is empty."""
+    some = mask.sum().clamp(min=1)
+    y, x = (torch.arange(size, dtype=torch.float32, device=mask.device) for size in mask.shape)
+    return (mask.sum(1) * y).sum() / some, (mask.sum(0) * x).sum() / some
+
+
+def _soft_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
+    """Return the IoU of a mask of 0 and 1 with probabilities, `[] float32`; 0 where it is empty."""
+    shared = (probabilities * mask).sum()
+    return shared / (mask.sum().clamp(min=1) + (probabilities * (1 - mask)).sum())
