@@ -22,6 +22,8 @@ __all__ = ["INPUTS", "History", "expected_iou"]
 
 RECENT: Final = 8
 """Frames whose mean area a mask's is compared with."""
+LEAST_LIKENESS: Final = 0.05
+"""To the prompt, that a change of it is measured by."""
 RATE: Final = 0.15
 """What a new frame counts for in running means."""
 
@@ -47,6 +49,7 @@ _SHARE_RANGE: Final = (0.02, 0.9995)
 _MEASURES: Final = (
     *(signal.name.lower() for signal in SIGNALS),
     *(f"{signal.name.lower()}_against_first" for signal in _AGAINST_FIRST),
+    "like_prompt_against_first",
     "area_against_prompt",
     "area_against_recent",
     "jump",
@@ -110,6 +113,7 @@ class History:
         values = [
             *signals,
             *(signals[signal] - self.first[signal] for signal in _AGAINST_FIRST),
+            self._against_first_likeness(signals),
             math.log(area / max(self.prompt_area, 1.0)),
             math.log(area / recent),
             math.log1p(jump),
@@ -128,6 +132,16 @@ class History:
             self.recent_feature = (np.asarray(self.recent_feature) * (1 - RATE) + RATE * feature).tolist()
         shares = np.clip([values[place] for place in _SHARE_PLACES], *_SHARE_RANGE)
         return np.concatenate([values, np.log(shares / (1 - shares))])
+
+    def _against_first_likeness(self, signals: Sequence[float]) -> float:
+        """Return the change of the likeness to the prompt as a share of the first, as scenes differ in how alike all is.
+
+        NaN where an earlier version's history is gone on with, which does not know the first.
+        """
+        if len(self.first) <= Signal.LIKE_PROMPT:
+            return math.nan
+        first = self.first[Signal.LIKE_PROMPT]
+        return (signals[Signal.LIKE_PROMPT] - first) / max(first, LEAST_LIKENESS)
 
     def judge(self, frame: TrackedFrame, quality: QualityMap) -> TrackedFrame:
         """Take the next frame up and return it with its quality, and called `uncertain` where that is low."""

@@ -27,9 +27,10 @@ from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
 
 _SHAPE = ("size", "edge", "compact", "rough", "compact_against_first", "rough_against_first")
-LEFT_OUT = frozenset((*_SHAPE, "second", "off_peak", "jump", "age"))
+LEFT_OUT = frozenset((*_SHAPE, "second", "off_peak", "jump", "age", "like_prompt"))
 """Inputs that say more of synthetic clips than of footage: without them a map fitted on clips did better on real frames
-(persons who come and go before a camera that stands still)."""
+(persons who come and go before a camera that stands still). How much a mask looks like the prompt is read as its change
+since the first frame."""
 AS_LOGITS = frozenset(name.removesuffix("_logit") for name in INPUTS if name.endswith("_logit"))
 """Inputs of which only the logit is read. With it a map orders masks that are nearly all of a visible target as well
 as `confidence` does, on clips that it has not seen; without, it did worse."""
@@ -37,7 +38,9 @@ USED = tuple(name for name in INPUTS if name not in LEFT_OUT | AS_LOGITS)
 UNITS = 12
 MEMBERS = 6
 """Small networks that are fitted from different starts; together they are one, of as many times the units."""
-STEPS = 600
+STEPS = 1200
+BATCH = 4096
+"""Frames a step."""
 NOISE = 0.1
 """Added to the inputs while it is fitted, in standard deviations."""
 OUTERMOST = 0.003
@@ -82,8 +85,9 @@ def _fit_member(inputs: torch.Tensor, target: torch.Tensor, seed: int) -> tuple[
     optimiser = torch.optim.AdamW([*hidden.parameters(), *out.parameters()], lr=1e-2, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     for _ in range(STEPS):
-        noisy = inputs + NOISE * torch.randn(inputs.shape, generator=generator)
-        loss = functional.binary_cross_entropy_with_logits(out(torch.tanh(hidden(noisy)))[:, 0], target)
+        chosen = torch.randint(len(inputs), (BATCH,), generator=generator)
+        noisy = inputs[chosen] + NOISE * torch.randn(BATCH, inputs.shape[1], generator=generator)
+        loss = functional.binary_cross_entropy_with_logits(out(torch.tanh(hidden(noisy)))[:, 0], target[chosen])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
