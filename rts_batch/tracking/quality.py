@@ -134,7 +134,7 @@ class History:
         return np.concatenate([values, np.log(shares / (1 - shares))])
 
     def _against_first_likeness(self, signals: Sequence[float]) -> float:
-        """Return the change of the likeness to the prompt as a share of the first, as scenes differ in how alike all is.
+        """Return the change of the likeness to the prompt as a share of the first; scenes differ in how alike all is.
 
         NaN where an earlier version's history is gone on with, which does not know the first.
         """

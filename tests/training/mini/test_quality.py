@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rts_batch.tracking.quality import INPUTS, Signal, expected_iou
+from rts_batch.tracking.quality import INPUTS, expected_iou
+from rts_batch.tracking.signals import Signal
 from rts_batch.training.mini.quality import auroc, fit_map, measured, threshold_of
 from rts_batch.training.mini.quality_runs import Runs
 
