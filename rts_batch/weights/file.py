@@ -156,7 +156,10 @@ def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> N
     document = json.dumps({**content, "sha256": _sha256(content)}, sort_keys=True)
     partial = Path(f"{path}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(tensors, partial, metadata={_ENTRY: document})
+        partial.chmod(mode)  # safetensors makes files that their owner alone may read
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be written ({error})") from None

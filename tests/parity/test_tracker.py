@@ -208,7 +208,7 @@ def test_several_targets_equal_the_published_track(
     assert np.mean(later) >= 0.9
 
 
-@pytest.mark.parametrize("run", ["mask", "box", "mask_thr0.05"])
+@pytest.mark.parametrize("run", ["mask", "box", pytest.param("mask_thr0.05", marks=pytest.mark.slow)])
 def test_tracker_equals_the_golden_numbers(run: str) -> None:
     rows = load_golden()["tracker"][run]
     model = RTS(RTS50)

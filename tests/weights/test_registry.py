@@ -142,6 +142,12 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
         save_weights(tiny_weights(), tmp_path / "absent" / "a.safetensors")
 
 
+def test_a_weights_file_may_be_read_by_whom_the_user_lets(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_weights(tiny_weights(), tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -306,6 +306,7 @@ def test_the_code_before_is_measured_by_these_benchmarks(tmp_path: Path) -> None
 
 
 @pytest.mark.networks
+@pytest.mark.slow
 def test_all_of_it_runs_on_a_cpu(tmp_path: Path) -> None:
     options = [*TINY, "--places", "2", "--lanes", "2", "--targets", "2", "--long", "20"]
     parts = ["--parts", "network", "rates", "whole", "plain", "long"]

@@ -40,7 +40,7 @@ MEMBERS = 6
 """Small networks that are fitted from different starts; together they are one, of as many times the units."""
 STEPS = 1200
 BATCH = 4096
-"""Frames a step."""
+"""Frames a step, where there are as many."""
 NOISE = 0.1
 """Added to the inputs while it is fitted, in standard deviations."""
 OUTERMOST = 0.003
@@ -85,8 +85,8 @@ def _fit_member(inputs: torch.Tensor, target: torch.Tensor, seed: int) -> tuple[
     optimiser = torch.optim.AdamW([*hidden.parameters(), *out.parameters()], lr=1e-2, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     for _ in range(STEPS):
-        chosen = torch.randint(len(inputs), (BATCH,), generator=generator)
-        noisy = inputs[chosen] + NOISE * torch.randn(BATCH, inputs.shape[1], generator=generator)
+        chosen = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=generator)
+        noisy = inputs[chosen] + NOISE * torch.randn(len(chosen), inputs.shape[1], generator=generator)
         loss = functional.binary_cross_entropy_with_logits(out(torch.tanh(hidden(noisy)))[:, 0], target[chosen])
         optimiser.zero_grad()
         loss.backward()
