@@ -1,8 +1,8 @@
 """Weights in memory and in a safetensors file of ours.
 
 The tracker's tensors are `rts.<key>`, those of a box-to-mask network `sta.<key>`, with the keys of the official ones. A
-backbone that both share is stored once, as the tracker's. One metadata entry, `rts_batch`, holds a JSON document
-(`Document`): safetensors writes several in random order (safetensors#584), and equal weights shall make equal files.
+shared backbone is stored once. One metadata entry, `rts_batch`, holds a JSON document (`Document`): safetensors writes
+several in random order (safetensors#584) and equal weights shall make equal files.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ class StaWeights:
 class Weights:
     """A tracker's weights, checked and on the CPU: floating point as float32, counters as int64.
 
-    `tracker_config` holds the settings that belong to the weights; a run may set others. `metadata` has `provenance`,
-    `licence` and `stored_as` (float32 or float16).
+    A run may set others than `tracker_config`. `metadata` has `provenance`, `licence` and `stored_as` (a dtype).
     """
 
     config: ModelConfig
@@ -72,8 +71,7 @@ class Weights:
     def fingerprint(self) -> str:
         """SHA-256 as 64 hex digits over each tensor's name, dtype, shape and values and the settings that matter.
 
-        Equal for equal values whichever kind of file they came from. Settings at their defaults are left out, so that
-        a release that adds one does not change it.
+        Equal values have equal ones, from any file. A setting at its default does not count: a release may add one.
         """
         return _sha256(
             {
@@ -132,8 +130,7 @@ def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> N
     Args:
         weights: what to write.
         path: a name ending in `.safetensors`.
-        half: store float16, half the size; loading casts back, so values lose precision once. Raises `WeightsError`
-            where a value does not fit.
+        half: store float16, half the size and less precise; raises `WeightsError` where a value does not fit.
     """
     tensors = _named(weights)
     if half:
@@ -157,9 +154,9 @@ def save_weights(weights: Weights, path: str | Path, *, half: bool = False) -> N
     partial = Path(f"{path}.{os.getpid()}.partial")
     try:
         partial.touch()
-        mode = partial.stat().st_mode
+        mode = partial.stat().st_mode  # which safetensors would narrow to the owner
         save_file(tensors, partial, metadata={_ENTRY: document})
-        partial.chmod(mode)  # safetensors makes files that their owner alone may read
+        partial.chmod(mode)
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: cannot be written ({error})") from None
