@@ -7,7 +7,6 @@ elsewhere the packed layers do the work (`packed.py`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -15,7 +14,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -27,11 +25,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rts_batch.model.fast import kept
+
 Precision = Literal["f32", "bf16"]
 """What the compiled convolutions compute in; inputs and outputs are float32 always."""
-
-LARGEST_CACHE = 1 << 30
-"""Bytes of compiled parts that are kept, of all weights, shapes, threads and precisions together."""
 
 
 def is_available() -> bool:
@@ -52,7 +49,7 @@ class Engine:
         threads: that compute, of all streams together; None takes PyTorch's number.
         streams: requests that run at the same time, one for each lane that asks.
         fingerprint: of the weights; compiled parts are kept for the next process only where it is known.
-        cache: folder to keep them in; None takes the user's own (`user_cache`).
+        cache: folder to keep them in; None takes the user's own (`kept.user_folder`).
     """
 
     threads: int | None = None
@@ -70,9 +67,9 @@ class Engine:
             "ENABLE_CPU_PINNING": False,  # other workers have the same cores
         }
 
-    def kept(self, name: str, precision: Precision, shapes: tuple[torch.Size, ...]) -> Path | None:
+    def kept_part(self, name: str, precision: Precision, shapes: tuple[torch.Size, ...]) -> Path | None:
         """Return where a part compiled for these shapes is kept, whether it is there or not; None for nowhere."""
-        folder = self.cache or user_cache()
+        folder = self.cache or kept.user_folder()
         if self.fingerprint is None or folder is None:
             return None
         import openvino
@@ -80,17 +77,6 @@ class Engine:
         facts = (openvino.__version__, _code(), _processor(), self.fingerprint, name, [list(each) for each in shapes])
         key = json.dumps([*facts, self.properties(precision)], sort_keys=True)
         return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.blob"
-
-
-def user_cache() -> Path | None:
-    """Return the folder for compiled parts in the user's cache; None where nothing can be written there."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(home) / "rts-batch" / "compiled"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
 
 
 class Compiled(nn.Module):
@@ -153,17 +139,30 @@ class Compiled(nn.Module):
             return self._models[shapes]
 
     def _compile(self, shapes: tuple[torch.Size, ...]) -> Any:
-        properties = self._engine.properties(self._precision)
-        kept = self._engine.kept(self.name, self._precision, shapes)
-        if kept is not None and (content := _kept_content(kept)) is not None:
-            try:
-                return _core().import_model(content, "CPU", properties)
-            except RuntimeError:  # damaged, or of a processor that only looks the same: made again below
-                kept.unlink(missing_ok=True)
-        model = _core().compile_model(self._converted(shapes), "CPU", properties)
-        if kept is not None:
-            _keep(model.export_model(), kept)
-        return model
+        part = self._engine.kept_part(self.name, self._precision, shapes)
+        if part is None:
+            return self._made(shapes)
+        known = self._imported(part)
+        if known is None:
+            with kept.turn(part):
+                known = self._imported(part)  # made by another process meanwhile
+                if known is None:
+                    known = self._made(shapes)
+                    kept.write(known.export_model(), part)
+        return known
+
+    def _made(self, shapes: tuple[torch.Size, ...]) -> Any:
+        return _core().compile_model(self._converted(shapes), "CPU", self._engine.properties(self._precision))
+
+    def _imported(self, part: Path) -> Any | None:
+        content = kept.read(part)
+        if content is None:
+            return None
+        try:
+            return _core().import_model(content, "CPU", self._engine.properties(self._precision))
+        except RuntimeError:  # damaged, or of a processor that only looks the same
+            part.unlink(missing_ok=True)
+            return None
 
     def _converted(self, shapes: tuple[torch.Size, ...]) -> Any:
         """The part as OpenVINO's graph; without `openvino.convert_model`, which reports to its makers."""
@@ -182,36 +181,6 @@ class Compiled(nn.Module):
             model = frontend.convert(frontend.load(decoder))
         model.reshape({port: list(shape) for port, shape in zip(model.inputs, shapes, strict=True)})
         return model
-
-
-def _kept_content(path: Path) -> bytes | None:
-    """Return a compiled part from the cache and note that it was used; None where it is not, or no longer, there."""
-    try:
-        content = path.read_bytes()
-        os.utime(path)
-    except OSError:
-        return None
-    return content
-
-
-def _keep(content: Any, path: Path) -> None:
-    """Put a compiled part into the cache as a whole or not at all; a full disk costs the next process its time."""
-    with contextlib.suppress(OSError):
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(content.getvalue() if hasattr(content, "getvalue") else bytes(content))
-        os.replace(file.name, path)
-        _make_room(path.parent)
-
-
-def _make_room(folder: Path) -> None:
-    """Delete what was not used for longest, and what a process that died has left, until the cache is small enough."""
-    facts = [(file, file.stat()) for file in folder.iterdir() if file.suffix in (".blob", ".part")]
-    total = sum(found.st_size for _, found in facts)
-    for file, found in sorted(facts, key=lambda fact: fact[1].st_mtime):
-        if total <= LARGEST_CACHE:
-            return
-        file.unlink(missing_ok=True)
-        total -= found.st_size
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rts_batch.model.fast import kept
 from rts_batch.model.fast.compiled import Compiled, Engine, Part
 
 
@@ -76,7 +76,7 @@ def test_a_part_is_kept_for_the_next_process_by_weights_and_shape(tmp_path: Path
     compiled = part(engine)[1]
     x = torch.randn(1, 3, 16, 24)
     fresh = compiled(x)[0]
-    (blob,) = tmp_path.iterdir()
+    (blob,) = tmp_path.glob("*.blob")
 
     def refuse(*_: object) -> None:
         raise AssertionError("converted although it was kept")
@@ -95,37 +95,32 @@ def test_a_part_is_kept_for_the_next_process_by_weights_and_shape(tmp_path: Path
 def test_a_part_of_other_code_is_another(tmp_path: Path, monkeypatch) -> None:
     engine = Engine(threads=1, fingerprint="a" * 64, cache=tmp_path)
     shapes = (torch.Size((1, 3, 16, 24)),)
-    before = engine.kept("part", "f32", shapes)
+    before = engine.kept_part("part", "f32", shapes)
     monkeypatch.setattr("rts_batch.model.fast.compiled._code", lambda: "changed")
-    assert before != engine.kept("part", "f32", shapes)
+    assert before != engine.kept_part("part", "f32", shapes)
 
 
-def test_the_cache_keeps_what_was_used_last(tmp_path: Path, monkeypatch) -> None:
-    engine = Engine(threads=1, fingerprint="a" * 64, cache=tmp_path)
-    compiled = part(engine)[1]
+def test_a_part_that_another_process_makes_is_waited_for(tmp_path: Path, monkeypatch) -> None:
+    here, there = (Engine(threads=1, fingerprint="a" * 64, cache=tmp_path / name) for name in ("here", "there"))
+    x = torch.randn(1, 3, 16, 24)
+    for engine in (here, there):
+        engine.cache.mkdir()
+    made = part(there)[1](x)[0]
+    (blob,) = (tmp_path / "there").glob("*.blob")
 
-    def run(width: int) -> Path:
-        """Return the part for this width, which was then used last."""
-        for file in tmp_path.iterdir():
-            os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**9))  # clocks of file systems are coarse
-        part(engine)[1](torch.randn(1, 3, 16, width))
-        return max(tmp_path.glob("*.blob"), key=lambda file: file.stat().st_mtime_ns)
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiled a second time")
 
-    first, second = run(24), run(32)
-    died = tmp_path / "died.part"
-    died.write_bytes(b"0" * 10)
-    for age, file in enumerate((second, first, died)):  # the second was used last
-        os.utime(file, (1e9 - age, 1e9 - age))
-    foreign = tmp_path / "notes.txt"
-    foreign.write_text("not ours")
-    assert run(24) == first, "which counts as used now"
-    size = first.stat().st_size
-    monkeypatch.setattr("rts_batch.model.fast.compiled.LARGEST_CACHE", 5 * size // 2)
-    third = run(40)
-    assert set(tmp_path.iterdir()) == {first, third, foreign}
-    assert torch.equal(compiled(x := torch.randn(1, 3, 16, 32))[0], part(engine)[1](x)[0]), (
-        "and makes again what it lacks"
-    )
+    monkeypatch.setattr(Compiled, "_converted", refuse)
+    results: list[torch.Tensor] = []
+    waiting = threading.Thread(target=lambda: results.append(part(here)[1](x)[0]))
+    with kept.turn(tmp_path / "here" / blob.name):
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        kept.write(blob.read_bytes(), tmp_path / "here" / blob.name)
+    waiting.join(30)
+    assert torch.equal(results[0], made)
 
 
 @pytest.mark.long
