@@ -1,10 +1,11 @@
 """Makes the embedded weights: `python -m rts_batch.training.mini.make INDEX [INDEX…] OUT` (`make train-mini`).
 
-Four stages, each with checkpoints of its own, so that calling again goes on where it stopped: the heads on small
-crops, then heads and late backbone blocks on full crops, then both on whole frames that the network follows by itself,
-then the box head on that backbone. What goes on from each stage is the checkpoint that the clips of held-out pictures
-prefer. `--start` takes a weights file in the place of the first two stages, `--stop-after` ends with a checkpoint after
-so many minutes, `--export-only` writes the weights of a training that has not ended.
+Stages with checkpoints of their own, so that calling again goes on where it stopped: the heads on small crops, then
+heads and late backbone blocks on full crops, then both on whole frames that the network follows by itself (with small
+search regions, with its own, and for longer), then the box head on that backbone. What goes on from each stage is the
+checkpoint that the clips of held-out pictures prefer. `--start` takes a weights file in the place of the first two
+stages, `--stop-after` ends with a checkpoint after so many minutes, `--export-only` writes the weights of a training
+that has not ended.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ from rts_batch.training.clips.batches import ClipMaker, ClipStream
 from rts_batch.training.clips.stills.films import Films
 from rts_batch.training.clips.stills.stills import Split, read_index
 from rts_batch.training.clips.stills.synthetic import StillClips
-from rts_batch.training.clips.stills.whole_frames import WholeFrameClips
+from rts_batch.training.clips.stills.whole_frames import AWAY, WholeFrameClips
 from rts_batch.training.loop import Trainer, train
 from rts_batch.training.mini.heldout import evaluate_batches
 from rts_batch.training.mini.recipe import (
     BACKBONE_MEMBER,
     BACKBONE_PACKAGE,
     MINI_HEADS,
+    MINI_LONG,
     MINI_RUNS,
     MINI_STA,
     MINI_WIDE,
@@ -53,8 +55,10 @@ from rts_batch.training.objectives import build_network
 from rts_batch.training.settings import TrainSettings
 
 SMALL_CROP = (192, 336)
-ON_RUNS = (MINI_RUNS.name, MINI_WIDE.name)
+ON_RUNS = (MINI_RUNS.name, MINI_WIDE.name, MINI_LONG.name)
 """The stages that follow whole frames."""
+LONG_FRAMES, LONG_PACE = 9, (0.25, 1.5)
+"""Frames of a long run's clip, and how much happens in it, relative to the scenes of single crops."""
 FRAMES = 3
 """Of a clip: one to learn from and two to be judged by."""
 VALIDATION_SEED = 10_000
@@ -149,6 +153,9 @@ def clip_maker(settings: TrainSettings, indexes: Sequence[Path], *, split: Split
     The box head's clips have one frame. The first stage's crops are small, but not those that it is judged by.
     """
     stills = read_index(indexes, split=split)
+    if settings.name == MINI_LONG.name:
+        films = Films.read(indexes, split=split)
+        return WholeFrameClips(stills, films, frames=LONG_FRAMES, options=AWAY, pace=LONG_PACE)
     if settings.name in ON_RUNS:
         return WholeFrameClips(stills, Films.read(indexes, split=split))
     tracker = TRACKER_RTS_MINI
@@ -176,21 +183,27 @@ def make_mini(
 
     With `start`, a weights file, its tracker goes on with the third stage and its box head with the last.
     """
-    heads, mini, runs, wide, box = stages(seed=seed, steps_scale=steps_scale)
+    recipe = stages(seed=seed, steps_scale=steps_scale)
     stage = partial(train_stage, indexes=indexes, device=device, loaders=loaders, stop=stop)
     head: dict[str, Tensor] = {}
-    crops: Mapping[str, Tensor] | None
+    tensors: Mapping[str, Tensor] | None
     if start is None:
         features: Path | None = fetch_imagenet_features(out / "imagenet")
-        first = stage(heads, features=features, folder=out / heads.name)
-        second = first and stage(mini, features=features, folder=out / mini.name, start=first.state_dict())
-        crops = second.state_dict() if second else None
+        first = stage(recipe.heads, features=features, folder=out / recipe.heads.name)
+        second = first and stage(
+            recipe.crops, features=features, folder=out / recipe.crops.name, start=first.state_dict()
+        )
+        tensors = second.state_dict() if second else None
     else:
         features = None
-        crops, head = folded_states(start)
-    followed = stage(runs, features=features, folder=out / runs.name, start=crops) if crops else None
-    tracker = followed and stage(wide, features=features, folder=out / wide.name, start=followed.state_dict())
+        tensors, head = folded_states(start)
+    tracker: RTS | STA | None = None
+    for settings in (recipe.runs, recipe.wide, recipe.long):
+        if tensors is not None:
+            tracker = stage(settings, features=features, folder=out / settings.name, start=tensors)
+            tensors = tracker.state_dict() if tracker else None
     if tracker is not None:
+        box = recipe.box
         stage(box, features=features, folder=out / box.name, start={**head, **backbone_of(tracker)})
     return export(out, seed=seed, steps_scale=steps_scale, start=start)
 

@@ -210,6 +210,17 @@ MINI_WIDE = dataclasses.replace(
 )
 """The fourth stage: the same on search regions of the tracker's own size, and on smaller ones in between."""
 
+MINI_LONG = dataclasses.replace(
+    MINI_WIDE,
+    name="mini-long",
+    objective="mini-long",
+    batch=2,
+    step_epochs=(17, 21),
+    epochs=25,
+    evaluate_every=100,
+)
+"""The fifth stage: longer runs in which targets leave and come back among others like them."""
+
 MINI_STA = dataclasses.replace(
     MINI_HEADS,
     name="mini-sta",

@@ -45,7 +45,7 @@ MISSED = 0.2
 """A search region with less than this share of the visible target misses it."""
 ABSENT_SCORE, PRESENT_SCORE = 0.1, 0.6
 """Score maps should stay below the one without a target and rise above the other with one; the threshold is 0.3."""
-PRESENCE_WEIGHT = 1.0
+PRESENCE_WEIGHT, LONG_PRESENCE_WEIGHT = 1.0, 2.0
 SCALE_NOISE, PLACE_NOISE = 0.12, 0.05
 """Deviations of the first search region's size and place, in logarithms and in the target's size."""
 
@@ -124,33 +124,42 @@ def run_objective(model: nn.Module, batch: Batch, settings: TrainSettings, worke
 
 def wide_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
     """Follow with the tracker's own search regions, and in training sometimes with small ones; see `_objective`."""
+    return _objective(model, batch, settings, _any_size())
+
+
+def long_objective(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
+    """Follow as in `wide_objective`; whether the target is there at all counts for more; see `_objective`."""
+    return _objective(model, batch, settings, _any_size(), presence=LONG_PRESENCE_WEIGHT)
+
+
+def _any_size() -> TrackerConfig:
     small = torch.is_grad_enabled() and float(torch.rand(())) < SMALL_SHARE
-    return _objective(model, batch, settings, SMALL_TRACKER if small else TRACKER_RTS_MINI)
+    return SMALL_TRACKER if small else TRACKER_RTS_MINI
 
 
-def _objective(model: nn.Module, batch: Batch, settings: TrainSettings, config: TrackerConfig) -> Loss:
+def _objective(
+    model: nn.Module, batch: Batch, settings: TrainSettings, config: TrackerConfig, *, presence: float = PRESENCE_WEIGHT
+) -> Loss:
     """Lovász and cross-entropy of the masks, the paper's localisation loss, and `presence_loss`."""
     hide_scores = float(torch.rand(())) < SCORES_HIDDEN
     run = follow(cast(RTS, model), batch, settings, hide_scores=hide_scores, config=config)
     total, parts = mask_loss(run.logits, run.masks)
     localisation = localisation_loss(run.scores, run.labels)
-    presence = presence_loss(run.scores[-1], run.labels)
+    told = presence_loss(run.scores[-1], run.labels)
     present = run.labels.flatten(-2).amax(-1) > 0
     peaks = run.scores[-1].flatten(-2).amax(-1)
     threshold = TRACKER_RTS_MINI.not_found_threshold
     parts |= {
         "localisation": localisation,
-        "presence": presence,
+        "presence": told,
         "jaccard": run.frame_jaccard.mean(),
         "crop_jaccard": mask_jaccard(run.logits, run.masks),
         "peak": peak_accuracy(run.scores[-1], run.labels),
         "found": ((peaks >= threshold) & present).sum() / present.sum().clamp(min=1),
         "rejected": ((peaks < threshold) & ~present).sum() / (~present).sum().clamp(min=1),
     }
-    return Loss(
-        settings.segmentation_weight * total + settings.localisation_weight * localisation + PRESENCE_WEIGHT * presence,
-        parts,
-    )
+    whole = settings.segmentation_weight * total + settings.localisation_weight * localisation
+    return Loss(whole + presence * told, parts)
 
 
 def presence_loss(scores: Tensor, labels: Tensor) -> Tensor:

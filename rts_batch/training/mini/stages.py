@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +17,13 @@ from rts_batch.model.sta import STA
 from rts_batch.training.mini.recipe import (
     MINI,
     MINI_HEADS,
+    MINI_LONG,
     MINI_RUNS,
     MINI_STA,
     MINI_WIDE,
     unfolded_state,
 )
-from rts_batch.training.mini.runs import run_objective, wide_objective
+from rts_batch.training.mini.runs import long_objective, run_objective, wide_objective
 from rts_batch.training.objectives import build_network, register
 from rts_batch.training.settings import TrainSettings
 from rts_batch.weights.registry import StaWeights, load_weights, make_weights, save_weights
@@ -32,20 +34,32 @@ LICENCE = "Apache-2.0; trained on pictures under CC BY 2.0 and CC BY-SA 2.0, foo
 
 register(MINI_RUNS.objective, run_objective)
 register(MINI_WIDE.objective, wide_objective)
+register(MINI_LONG.objective, long_objective)
 
 
-def stages(
-    *, seed: int = 0, steps_scale: float = 1.0
-) -> tuple[TrainSettings, TrainSettings, TrainSettings, TrainSettings, TrainSettings]:
-    """Return the settings of the heads, the tracker on crops, on runs and on wide runs, and the box head.
+class Stages(NamedTuple):
+    """The settings of every stage, in the order of training."""
+
+    heads: TrainSettings
+    crops: TrainSettings
+    runs: TrainSettings
+    wide: TrainSettings
+    long: TrainSettings
+    box: TrainSettings
+
+
+def stages(*, seed: int = 0, steps_scale: float = 1.0) -> Stages:
+    """Return the settings of the heads, the tracker on crops, on runs, wide runs and long ones, and the box head.
 
     They have `steps_scale` times the recipe's steps. Every stage sees clips of its own, and so does every seed.
     """
-    heads, mini, runs, wide, box = (
-        dataclasses.replace(_scaled(stage, steps_scale), seed=1000 * seed + place)
-        for place, stage in enumerate((MINI_HEADS, MINI, MINI_RUNS, MINI_WIDE, MINI_STA))
+    recipe = (MINI_HEADS, MINI, MINI_RUNS, MINI_WIDE, MINI_LONG, MINI_STA)
+    return Stages(
+        *(
+            dataclasses.replace(_scaled(stage, steps_scale), seed=1000 * seed + place)
+            for place, stage in enumerate(recipe)
+        )
     )
-    return heads, mini, runs, wide, box
 
 
 def best_network(settings: TrainSettings, folder: Path) -> RTS | STA:

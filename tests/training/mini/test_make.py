@@ -33,10 +33,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_mini, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr(make_mini, "RUN_VALIDATION_BATCHES", 1)
     monkeypatch.setattr(make_mini, "WholeFrameClips", partial(WholeFrameClips, size=(176, 304), frames=3))
+    monkeypatch.setattr(make_mini, "LONG_FRAMES", 3)
     monkeypatch.setattr(make_mini, "SMALL_REGION", small.crop_size)
     for name in ("SMALL_TRACKER", "TRACKER_RTS_MINI"):
         monkeypatch.setattr(runs, name, small)
-    for name in ("MINI_HEADS", "MINI", "MINI_RUNS", "MINI_WIDE", "MINI_STA"):
+    for name in ("MINI_HEADS", "MINI", "MINI_RUNS", "MINI_WIDE", "MINI_LONG", "MINI_STA"):
         stage = getattr(mini_stages, name)
         monkeypatch.setattr(mini_stages, name, dataclasses.replace(stage, epochs=1, batch=1, iterations=2))
     monkeypatch.setattr(make_mini, "load_imagenet_features", lambda network, path: None)
@@ -52,7 +53,7 @@ def test_every_stage_finds_its_objective_in_a_process_that_only_makes_weights() 
 
 
 @pytest.mark.usefixtures("quick")
-def test_five_stages_make_one_weights_file(tmp_path: Path) -> None:
+def test_six_stages_make_one_weights_file(tmp_path: Path) -> None:
     stills = write_stills(tmp_path)
     out = tmp_path / "out"
     (out / "imagenet").mkdir(parents=True)
@@ -60,27 +61,27 @@ def test_five_stages_make_one_weights_file(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no stage has"):
         mini_stages.export(out)
 
-    heads, mini, along, wide, box = mini_stages.stages(seed=3, steps_scale=1 / 1000)
-    assert [stage.iterations_per_epoch for stage in (heads, mini, along, wide, box)] == [1, 2, 1, 1, 2]
+    recipe = mini_stages.stages(seed=3, steps_scale=1 / 1000)
+    assert [stage.total_iterations for stage in recipe] == [1, 2, 1, 1, 1, 2]
     path = make_mini.make_mini([stills], out, seed=3, steps_scale=1 / 1000, loaders=0)
     weights = load_weights(path)
     assert (weights.config, weights.sta.config) == (RTS_MINI, STA_MINI)
     assert "seed 3, 0.001 times" in weights.metadata["provenance"]
-    for stage in (heads, mini, along, wide, box):
+    for stage in recipe:
         assert len((out / stage.name / "evaluation.csv").read_text().splitlines()) == 2
     backbone = {key: value for key, value in weights.state.items() if key.startswith("feature_extractor.")}
     assert all(torch.equal(weights.sta.state[key], value) for key, value in backbone.items())
 
     # What an unfinished training has got to: without a box head, and then from earlier stages alone.
-    (out / box.name / "best.pt").unlink()
+    (out / recipe.box.name / "best.pt").unlink()
     trained = load_weights(mini_stages.export(out, seed=3, steps_scale=1 / 1000))
     assert trained.sta is None
     prints = {weights.fingerprint, trained.fingerprint}
-    for stage in (wide, along, mini):
+    for stage in (recipe.long, recipe.wide, recipe.runs, recipe.crops):
         (out / stage.name / "best.pt").unlink()
         earlier = load_weights(mini_stages.export(out, seed=3, steps_scale=1 / 1000))
         prints.add(earlier.fingerprint)
-    assert len(prints) == 5
+    assert len(prints) == 6
     kept, moved = "feature_extractor.features.2.conv.1.0.weight", "decoder.project.conv1.weight"
     assert torch.equal(earlier.state[kept], trained.state[kept])
     assert not torch.equal(earlier.state[moved], trained.state[moved])

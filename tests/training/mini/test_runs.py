@@ -83,7 +83,7 @@ def test_a_search_that_misses_its_target_begins_anew() -> None:
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("objective", [runs.run_objective, runs.wide_objective])
+@pytest.mark.parametrize("objective", [runs.run_objective, runs.wide_objective, runs.long_objective])
 def test_a_step_trains_every_part(objective: Objective) -> None:
     network = build_model(load_weights("rts-mini"))
     for parameter in network.parameters():

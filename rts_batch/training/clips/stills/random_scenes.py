@@ -43,6 +43,8 @@ class SceneOptions:
     occluder: float = OCCLUDER
     absence: float = 0.15
     """Share of scenes whose target leaves the frame for a while (never in an in-place scene)."""
+    absence_length: tuple[float, float] = (0.12, 0.3)
+    """Shortest and longest absence, as shares of the scene."""
     pace: float = 1.0
     """How much is moving between t = 0 and 1, relative to single crops' training."""
     film: float = 0.1
@@ -98,7 +100,7 @@ def _pasted_scene(
     if rng.random() < options.absence:
         leave = rng.uniform(0.2, 0.6)
         way = (float(rng.choice([-1.3, 1.3])) * FRAME[1], 0.0)
-        motion = replace(subject.motion, absence=(leave, leave + rng.uniform(0.12, 0.3)), exit=way)
+        motion = replace(subject.motion, absence=(leave, leave + rng.uniform(*options.absence_length)), exit=way)
         subject = replace(subject, motion=motion)
     behind: list[Layer] = []
     front: list[Layer] = []

@@ -22,6 +22,8 @@ from rts_batch.training.clips.stills.synthetic import SOLID, mask_box
 
 RUNS = SceneOptions(in_place=0.25, distractors=3, occluder=0.5, absence=0.3)
 """Scenes for training on runs: more absences than single crops have."""
+AWAY = SceneOptions(in_place=0.2, distractors=4, occluder=0.5, absence=0.5, absence_length=(0.2, 0.45))
+"""Scenes for training on long runs: half of the targets leave, and something like them is nearly always about."""
 HARD = SceneOptions(in_place=0.2, distractors=3, absence=0.5, pace=0.8)
 """Scenes for some 30 frames of a tracker: look-alikes in most, and half of the targets leave the frame and return."""
 LONG = SceneOptions(in_place=0.2, distractors=3, occluder=0.6, absence=0.5, pace=2.0)
@@ -45,6 +47,7 @@ class WholeFrameClips:
         size: height and width of the frames.
         frames: of a clip, the first of which is the train frame.
         options: what the scenes contain; their pace is drawn for every clip.
+        pace: how much happens at least and at most, relative to the scenes of single crops.
     """
 
     stills: Stills
@@ -52,6 +55,7 @@ class WholeFrameClips:
     size: tuple[int, int] = (352, 624)
     frames: int = 6
     options: SceneOptions = RUNS
+    pace: tuple[float, float] = (SLOWEST, FASTEST)
 
     def __call__(self, rng: np.random.Generator) -> Clip:
         """Make one clip; scenes whose first frame shows too little of the target are drawn again."""
@@ -61,7 +65,7 @@ class WholeFrameClips:
                 return clip
 
     def _attempt(self, rng: np.random.Generator) -> Clip | None:
-        pace = float(np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST))))
+        pace = float(np.exp(rng.uniform(*np.log(self.pace))))
         scene = random_scene(self.stills, rng, replace(self.options, pace=pace), self.films)
         look = Footage(rng)
         view = camera(self.size)
