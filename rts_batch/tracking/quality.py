@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.config import QualityMap
-from rts_batch.masks import TrackedFrame
+from rts_batch.masks import Box, TrackedFrame
 from rts_batch.tracking.signals import SIGNALS, Signal
 
 __all__ = ["INPUTS", "History", "expected_iou"]
@@ -53,6 +53,8 @@ _MEASURES: Final = (
     "area_against_prompt",
     "area_against_recent",
     "jump",
+    "overlap",
+    "lowest_overlap",
     "age",
     "likeness_to_first",
     "likeness_to_recent",
@@ -77,8 +79,10 @@ class History:
     """Frames since the prompt."""
     areas: list[float] = field(default_factory=list)
     """Of the last `RECENT` frames with a mask."""
-    centre: tuple[float, float] | None = None
-    """Of the last box, x and y in pixels."""
+    box: Box | None = None
+    """Of the last mask."""
+    lowest_overlap: float = 1.0
+    """Of the boxes of two masks in a row: a target moves on, what was taken for it lies elsewhere."""
     first: list[float] = field(default_factory=list)
     """Signals of the first frame after the prompt."""
     first_feature: list[float] = field(default_factory=list)
@@ -91,7 +95,7 @@ class History:
     @classmethod
     def from_prompt(cls, frame: TrackedFrame, *, from_box: bool) -> History:
         """Begin anew with a prompt's own frame."""
-        return cls(prompt_area=float(frame.area), from_box=from_box, centre=_centre(frame))
+        return cls(prompt_area=float(frame.area), from_box=from_box, box=frame.box)
 
     def inputs(self, frame: TrackedFrame) -> NDArray[np.float64] | None:
         """Take the next frame up and return the inputs of the map, `[len(INPUTS)] float64`; None without signals."""
@@ -107,8 +111,11 @@ class History:
         self.lowest_soft_iou = min(self.lowest_soft_iou, signals[Signal.SOFT_IOU])
         self.mean_soft_iou += RATE * (signals[Signal.SOFT_IOU] - self.mean_soft_iou)
         self.mean_peak += RATE * (signals[Signal.PEAK] - self.mean_peak)
-        centre, area = _centre(frame), max(frame.area, 1.0)
-        jump = math.dist(centre, self.centre) / math.sqrt(area) if centre and self.centre and frame.area else 0.0
+        area = max(frame.area, 1.0)
+        here, before = (frame.box, self.box) if frame.area and self.box else (None, None)
+        jump = math.dist(_centre(here), _centre(before)) / math.sqrt(area) if here and before else 0.0
+        overlap = _box_iou(here, before) if here and before else 1.0
+        self.lowest_overlap = min(self.lowest_overlap, overlap)
         recent = sum(self.areas) / len(self.areas) if self.areas else max(self.prompt_area, 1.0)
         values = [
             *signals,
@@ -117,6 +124,8 @@ class History:
             math.log(area / max(self.prompt_area, 1.0)),
             math.log(area / recent),
             math.log1p(jump),
+            overlap,
+            self.lowest_overlap,
             math.log1p(self.age),
             to_first,
             to_recent,
@@ -128,7 +137,7 @@ class History:
         ]
         if frame.area:
             self.areas = [*self.areas, float(frame.area)][-RECENT:]
-            self.centre = centre
+            self.box = frame.box
             self.recent_feature = (np.asarray(self.recent_feature) * (1 - RATE) + RATE * feature).tolist()
         shares = np.clip([values[place] for place in _SHARE_PLACES], *_SHARE_RANGE)
         return np.concatenate([values, np.log(shares / (1 - shares))])
@@ -160,7 +169,9 @@ class History:
     def restore(cls, values: Mapping[str, Any]) -> History:
         """Build the history of a `snapshot`."""
         own: dict[str, Any] = {
-            name: list(value) if isinstance(value, list) else value for name, value in values.items()
+            name: list(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name != "centre"  # of the last box, in earlier versions
         }
         return cls(**own)
 
@@ -178,8 +189,17 @@ def expected_iou(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np
     return estimates
 
 
-def _centre(frame: TrackedFrame) -> tuple[float, float] | None:
-    return None if frame.box is None else (frame.box[0] + frame.box[2] / 2, frame.box[1] + frame.box[3] / 2)
+def _centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2] / 2, box[1] + box[3] / 2)
+
+
+def _box_iou(box: Box, other: Box) -> float:
+    """Return the IoU of two boxes (x, y, w, h); 0 where neither has an area."""
+    width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
+    height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = box[2] * box[3] + other[2] * other[3] - shared
+    return shared / union if union > 0 else 0.0
 
 
 def _likeness(feature: NDArray[np.float64], other: Sequence[float]) -> float:

@@ -12,11 +12,11 @@ import torch
 
 from rts_batch.config import QualityMap
 from rts_batch.errors import SettingsError
-from rts_batch.masks import Marking
+from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
-from rts_batch.tracking.quality import INPUTS, expected_iou
+from rts_batch.tracking.quality import INPUTS, History, expected_iou
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.signals import Signal, signals_of
 from rts_batch.weights.registry import build_model, default_quality, load_weights
@@ -89,6 +89,35 @@ def test_an_input_that_is_not_known_counts_as_the_mean() -> None:
     units = replace(units, hidden=(tuple(float(place == likeness) for place in range(len(INPUTS))),))
     unknown, mean, more = expected_iou(units, inputs)
     assert unknown == mean < more
+
+
+def frame_at(box: Box, *, area: int = 400) -> TrackedFrame:
+    signals = (0.9,) * Signal.LENGTH + (1.0, 0.0)
+    nothing = np.zeros((0, 0), np.bool_)
+    return TrackedFrame(nothing, (0, 0, 0, 0), box, area, 0.8, 0.9, "tracked", signals)
+
+
+def test_a_mask_that_lies_elsewhere_than_the_one_before_is_remembered() -> None:
+    history = History.from_prompt(frame_at((10, 10, 20, 20)), from_box=False)
+    places = [INPUTS.index(name) for name in ("overlap", "lowest_overlap")]
+    follow = [(15, 10, 20, 20), (90, 10, 20, 20), (92, 10, 20, 20)]
+    seen = [history.inputs(frame_at(box))[places].tolist() for box in follow]
+    assert seen[0] == [pytest.approx(300 / 500)] * 2
+    assert seen[1] == [0, 0]
+    assert seen[2] == [pytest.approx(360 / 440), 0]
+    # Without a mask there is nothing to compare, and the next one is compared with the last that there was.
+    assert history.inputs(frame_at((0, 0, 0, 0), area=0))[places].tolist() == [1, 0]
+    assert history.inputs(frame_at((92, 10, 20, 20)))[places].tolist() == [1, 0]
+
+
+def test_a_history_of_an_earlier_version_is_gone_on_with() -> None:
+    history = History.from_prompt(frame_at((10, 10, 20, 20)), from_box=False)
+    values = history.snapshot()
+    for name in ("box", "lowest_overlap"):
+        del values[name]
+    inputs = History.restore({**values, "centre": (20.0, 20.0)}).inputs(frame_at((15, 10, 20, 20)))
+    assert inputs is not None
+    assert inputs[INPUTS.index("lowest_overlap")] == 1
 
 
 def test_a_map_whose_parts_do_not_fit_together_is_refused() -> None:

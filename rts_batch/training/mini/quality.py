@@ -43,6 +43,9 @@ BATCH = 4096
 """Frames a step, where there are as many."""
 NOISE = 0.1
 """Added to the inputs while it is fitted, in standard deviations."""
+UNSEEN = 0.3
+"""Share of the inputs that each frame of a step goes without, so that no single one decides where footage is of another
+kind than clips."""
 OUTERMOST = 0.003
 """Share of the values at either end of an input's range that is taken for the range's end."""
 FOLDS = 3
@@ -87,6 +90,7 @@ def _fit_member(inputs: torch.Tensor, target: torch.Tensor, seed: int) -> tuple[
     for _ in range(STEPS):
         chosen = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=generator)
         noisy = inputs[chosen] + NOISE * torch.randn(len(chosen), inputs.shape[1], generator=generator)
+        noisy = noisy * (torch.rand(noisy.shape, generator=generator) >= UNSEEN)
         loss = functional.binary_cross_entropy_with_logits(out(torch.tanh(hidden(noisy)))[:, 0], target[chosen])
         optimiser.zero_grad()
         loss.backward()
@@ -145,6 +149,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=480, help="to track clips for; 0 fits on --runs alone")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="frames tracked before; the first gets these")
+    parser.add_argument("--report", type=Path, help="writes how good maps are on clips they have not seen, as JSON")
     parser.add_argument("--default", type=Path, help="writes the map for weights that bring none")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -161,11 +166,18 @@ def main() -> None:
     estimates = crossed(inputs, runs)
     threshold = threshold_of(estimates, runs)
     confidence = inputs[:, INPUTS.index(Signal.CONFIDENCE.name.lower())]
-    print(json.dumps({"threshold": threshold, "quality": measured(estimates, runs, threshold)}, indent=1))
-    print(json.dumps({"confidence": measured(confidence, runs, 0.0)}, indent=1))
     origin = (
         f"{len(runs.iou)} frames of {len(np.unique(runs.clip))} synthetic clips, weights {weights.fingerprint[:12]}"
     )
+    found = {
+        "fitted_on": origin,
+        "threshold": threshold,
+        "quality": measured(estimates, runs, threshold),
+        "confidence": measured(confidence, runs, 0.0),
+    }
+    print(json.dumps(found, indent=1))
+    if options.report:
+        options.report.write_text(json.dumps(found, indent=1) + "\n")
     quality = fit_map(inputs, runs.iou, origin=origin, threshold=threshold)
     if options.output:
         save_weights(dataclasses.replace(weights, quality=quality), options.output, half=_is_half(weights.metadata))

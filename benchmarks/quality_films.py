@@ -1,0 +1,93 @@
+"""Measures how well `quality` knows the IoU of a mask on real footage: objects of an index's films that come and go.
+
+    python -m benchmarks.quality_films INDEX WEIGHTS --out benchmarks/results/quality-films.json [--runs RUNS.npz]
+
+Every object that is large enough on every 25th frame is followed for 49 frames, from its mask and from the box around
+it. The films of train-pack-2 show persons, cars and fruit before cameras that stand still; most of their frames have
+trained the tracker, none the map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from rts_batch.tracking.fast import fast_tracker
+from rts_batch.tracking.quality import INPUTS, expected_iou
+from rts_batch.training.clips.stills.films import SMALLEST_START, Films
+from rts_batch.training.clips.stills.stills import read_image, read_mask
+from rts_batch.training.clips.stills.whole_frames import TruthClip
+from rts_batch.training.mini.quality import measured
+from rts_batch.training.mini.quality_runs import Runs, track
+from rts_batch.weights.inference import fast_networks
+from rts_batch.weights.registry import Weights, load_weights
+
+STEP, FRAMES, FEWEST = 25, 50, 10
+"""Frames from one start to the next, of a clip, and of the shortest clip."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("weights")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, help="keeps what was tracked, or takes it from there")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    weights = load_weights(options.weights)
+    assert weights.quality is not None, "the weights have no map; fit one with rts_batch.training.mini.quality"
+    if options.runs and options.runs.is_file():
+        runs = Runs.load(options.runs)
+    else:
+        runs = film_runs(options.index, weights)
+        if options.runs:
+            runs.save(options.runs)
+    inputs = runs.inputs()
+    estimates = {
+        "quality": expected_iou(weights.quality, inputs),
+        "confidence": inputs[:, INPUTS.index("confidence")],
+    }
+    results = {
+        "fingerprint": weights.fingerprint,
+        "map": weights.quality.fingerprint,
+        "clips": len(np.unique(runs.clip)),
+        **{name: measured(values, runs, weights.quality.threshold) for name, values in estimates.items()},
+    }
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def film_runs(index: Path, weights: Weights) -> Runs:
+    """Track every clip from its first mask and from that mask's box."""
+    model, sta = fast_networks(weights, "cpu")
+    rows = []
+    for number, (clip, box) in enumerate((clip, box) for clip in film_clips(index) for box in (False, True)):
+        tracker = fast_tracker(model, weights.tracker_config, sta=sta)
+        rows.extend({"clip": number, **row} for row in track(tracker, clip, box=box))
+    return Runs.of(rows)
+
+
+def film_clips(index: Path) -> Iterator[TruthClip]:
+    """Yield a clip for each object that is there at each start, of both splits' frames in their order."""
+    train, held_out = (Films.read([index], split=split).sequences for split in ("train", "held-out"))
+    for name in sorted(train):
+        rows = [(path, mask) for path, mask in (*train[name], *held_out.get(name, ())) if mask is not None]
+        for start in range(0, len(rows) - FEWEST, STEP):
+            some = rows[start : start + FRAMES]
+            labels = np.stack([read_mask(mask) for _, mask in some])
+            areas = np.bincount(labels[0].ravel())
+            frames = np.stack([read_image(path) for path, _ in some])
+            for place in range(1, len(areas)):
+                if areas[place] >= SMALLEST_START * labels[0].size:
+                    yield TruthClip(frames, labels == place, np.zeros_like(labels, bool))
+
+
+if __name__ == "__main__":
+    main()
