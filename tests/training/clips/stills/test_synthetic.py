@@ -63,13 +63,13 @@ def test_a_clips_parts_fit_together(index: Path) -> None:
 
 
 def test_the_target_leaves_the_frame_and_comes_back(index: Path) -> None:
-    options = SceneOptions(in_place=0, distractors=0, occluder=0, absence=1, pace=0.2, absence_length=(0.4, 0.45))
+    options = SceneOptions(in_place=0, distractors=0, occluder=0, absence=1, pace=0.2, absence_length=(0.3, 0.35))
     view = view_of((FRAME[1] / 2, FRAME[0] / 2), 1.0, FRAME)
     for number in range(4):
         scene = random_scene(read_index(index), clip_generator(1, number), options)
         absence = scene.layers[scene.target].motion.absence
         assert absence is not None
-        assert 0.4 <= absence[1] - absence[0] <= 0.45
+        assert 0.3 <= absence[1] - absence[0] <= 0.35
         visible = [(scene.render(t, view, FRAME).target >= SOLID).any() for t in (0.0, float(np.mean(absence)), 1.0)]
         assert visible == [True, False, True]
 
