@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     weights = load_weights(options.weights)
+    runs = kept_runs(options.runs, lambda: clip_runs(davis_clips(options.davis), weights))
     assert weights.quality is not None, "the weights have no map; fit one with rts_batch.training.mini.quality"
-    if options.runs and options.runs.is_file():
-        runs = Runs.load(options.runs)
-    else:
-        runs = davis_runs(options.davis, weights)
-        if options.runs:
-            runs.save(options.runs)
     inputs = runs.inputs()
     quality = expected_iou(weights.quality, inputs)
     results = {
@@ -67,15 +62,32 @@ def main() -> None:
     print(json.dumps(results, indent=1))
 
 
-def davis_runs(folder: Path, weights: Weights) -> Runs:
-    """Track every sequence from its first mask, and then from that mask's box."""
+def kept_runs(path: Path | None, track_all: Callable[[], Runs]) -> Runs:
+    """Return what was tracked before, where `path` has it; otherwise track, and keep it there if there is a path."""
+    if path and path.is_file():
+        return Runs.load(path)
+    runs = track_all()
+    if path:
+        runs.save(path)
+    return runs
+
+
+def clip_runs(clips: Iterable[tuple[TruthClip, bool]], weights: Weights) -> Runs:
+    """Track clips, each from its first mask or, where it says so, from that mask's box."""
     model, sta = fast_networks(weights, "cpu")
     rows: list[dict[str, Any]] = []
-    names = sorted(path.name for path in (folder / "Annotations" / "480p").iterdir())
-    for number, (box, name) in enumerate((box, name) for box in (False, True) for name in names):
+    for number, (clip, box) in enumerate(clips):
         tracker = fast_tracker(model, weights.tracker_config, sta=sta)
-        rows.extend({"clip": number, **row} for row in track(tracker, read_clip(folder, name), box=box))
+        rows.extend({"clip": number, **row} for row in track(tracker, clip, box=box))
     return Runs.of(rows)
+
+
+def davis_clips(folder: Path) -> Iterator[tuple[TruthClip, bool]]:
+    """Yield every sequence to be tracked from its first mask, and then all of them from that mask's box."""
+    names = sorted(path.name for path in (folder / "Annotations" / "480p").iterdir())
+    for box in (False, True):
+        for name in names:
+            yield read_clip(folder, name), box
 
 
 def read_clip(folder: Path, name: str) -> TruthClip:

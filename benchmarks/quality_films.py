@@ -18,15 +18,13 @@ import cv2
 import numpy as np
 import torch
 
-from rts_batch.tracking.fast import fast_tracker
+from benchmarks.quality import clip_runs, kept_runs
 from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.training.clips.stills.films import SMALLEST_START, Films
 from rts_batch.training.clips.stills.stills import read_image, read_mask
 from rts_batch.training.clips.stills.whole_frames import TruthClip
 from rts_batch.training.mini.quality import measured
-from rts_batch.training.mini.quality_runs import Runs, track
-from rts_batch.weights.inference import fast_networks
-from rts_batch.weights.registry import Weights, load_weights
+from rts_batch.weights.registry import load_weights
 
 STEP, FRAMES, FEWEST = 25, 50, 10
 """Frames from one start to the next, of a clip, and of the shortest clip."""
@@ -42,13 +40,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     weights = load_weights(options.weights)
+    clips = ((clip, box) for clip in film_clips(options.index) for box in (False, True))
+    runs = kept_runs(options.runs, lambda: clip_runs(clips, weights))
     assert weights.quality is not None, "the weights have no map; fit one with rts_batch.training.mini.quality"
-    if options.runs and options.runs.is_file():
-        runs = Runs.load(options.runs)
-    else:
-        runs = film_runs(options.index, weights)
-        if options.runs:
-            runs.save(options.runs)
     inputs = runs.inputs()
     estimates = {
         "quality": expected_iou(weights.quality, inputs),
@@ -62,16 +56,6 @@ def main() -> None:
     }
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
-
-
-def film_runs(index: Path, weights: Weights) -> Runs:
-    """Track every clip from its first mask and from that mask's box."""
-    model, sta = fast_networks(weights, "cpu")
-    rows = []
-    for number, (clip, box) in enumerate((clip, box) for clip in film_clips(index) for box in (False, True)):
-        tracker = fast_tracker(model, weights.tracker_config, sta=sta)
-        rows.extend({"clip": number, **row} for row in track(tracker, clip, box=box))
-    return Runs.of(rows)
 
 
 def film_clips(index: Path) -> Iterator[TruthClip]:

@@ -153,11 +153,11 @@ def clip_maker(settings: TrainSettings, indexes: Sequence[Path], *, split: Split
     The box head's clips have one frame. The first stage's crops are small, but not those that it is judged by.
     """
     stills = read_index(indexes, split=split)
-    if settings.name == MINI_LONG.name:
-        films = Films.read(indexes, split=split)
-        return WholeFrameClips(stills, films, frames=LONG_FRAMES, options=AWAY, pace=LONG_PACE)
     if settings.name in ON_RUNS:
-        return WholeFrameClips(stills, Films.read(indexes, split=split))
+        films = Films.read(indexes, split=split)
+        if settings.name == MINI_LONG.name:
+            return WholeFrameClips(stills, films, frames=LONG_FRAMES, options=AWAY, pace=LONG_PACE)
+        return WholeFrameClips(stills, films)
     tracker = TRACKER_RTS_MINI
     small = settings.name == MINI_HEADS.name and split == "train"
     crop_size = SMALL_CROP if small else SMALL_REGION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -121,6 +122,34 @@ def test_a_part_that_another_process_makes_is_waited_for(tmp_path: Path, monkeyp
         kept.write(blob.read_bytes(), tmp_path / "here" / blob.name)
     waiting.join(30)
     assert torch.equal(results[0], made)
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path: Path, monkeypatch) -> None:
+    engine = Engine(threads=1, fingerprint="a" * 64, cache=tmp_path)
+    compiled = part(engine)[1]
+
+    def run(width: int) -> Path:
+        """Return the part for this width, which was then used last."""
+        for file in tmp_path.iterdir():
+            os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**9))  # clocks of file systems are coarse
+        part(engine)[1](torch.randn(1, 3, 16, width))
+        return max(tmp_path.glob("*.blob"), key=lambda file: file.stat().st_mtime_ns)
+
+    first, second = run(24), run(32)
+    died = tmp_path / "died.part"
+    died.write_bytes(b"0" * 10)
+    for age, file in enumerate((second, first, died)):  # the second was used last
+        os.utime(file, (1e9 - age, 1e9 - age))
+    foreign = tmp_path / "notes.txt"
+    foreign.write_text("not ours")
+    assert run(24) == first, "which counts as used now"
+    size = first.stat().st_size
+    monkeypatch.setattr("rts_batch.model.fast.kept.LARGEST", 5 * size // 2)
+    third = run(40)
+    assert {file for file in tmp_path.iterdir() if file.suffix != ".turn"} == {first, third, foreign}
+    assert torch.equal(compiled(x := torch.randn(1, 3, 16, 32))[0], part(engine)[1](x)[0]), (
+        "and makes again what it lacks"
+    )
 
 
 @pytest.mark.long
