@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
+from rts_batch.tracking.maps import at_least
 from rts_batch.tracking.state import TrackerState
 
 SIZE_PER_DEVIATION = 4.0
@@ -30,7 +31,7 @@ def extent_of(probabilities: Tensor, threshold: float) -> tuple[Tensor, Tensor, 
     """Return whether a map has an extent, `[] bool`, and what `moments` does, all on the map's device."""
     positive = probabilities.clamp(min=0)
     if threshold > 0:
-        positive = positive * (positive >= threshold)
+        positive *= at_least(positive, threshold)
     total = positive.sum()
     centre, variance = [], []
     for axis in (0, 1):

@@ -109,7 +109,9 @@ def stride_of(ratio: Tensor) -> Tensor:
 def sample_image(image: Tensor, region: SearchRegion) -> Tensor:
     """Return the crop `[1, 3, h, w] float32`, 0…255, of an image `[3, H, W] uint8`; edges are repeated."""
     # Indexing the bytes first and converting only the crop gives the same values as converting the frame.
-    patch = _take(_take(image, 1, region.rows), 2, region.columns).float()[None]
+    # As frames lie in memory, pixel by pixel, a row is one piece to copy.
+    pixels = _take(_take(image.permute(1, 2, 0), 0, region.rows), 1, region.columns)
+    patch = pixels.permute(2, 0, 1).float()[None]
     if patch.shape[-2:] == torch.Size(region.crop_size):
         return patch
     return functional.interpolate(patch, region.crop_size, mode="bilinear", align_corners=False)
@@ -126,13 +128,18 @@ def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:
 
 def sample_mask(values: Tensor, region: SearchRegion) -> Tensor:
     """Return the crop `[h, w]` of a map `[H, W] float32` by nearest neighbour; zero outside the image."""
-    patch = _take(_take(values, 0, region.rows), 1, region.columns)
-    if not (region.rows_inside.all() and region.columns_inside.all()):
-        inside = region.rows_inside[:, None] & region.columns_inside[None, :]
-        patch = patch * inside.to(values.device)
-    if patch.shape == torch.Size(region.crop_size):
-        return patch
-    return functional.interpolate(patch[None, None], region.crop_size, mode="nearest")[0, 0]
+    rows, columns, *inside = (
+        _nearest(places.to(values.device), size)
+        for pair in ((region.rows, region.columns), (region.rows_inside, region.columns_inside))
+        for places, size in zip(pair, region.crop_size, strict=True)
+    )
+    patch = values.index_select(0, rows.long()).index_select(1, columns.long())
+    return patch * inside[0][:, None] * inside[1]
+
+
+def _nearest(values: Tensor, size: int) -> Tensor:
+    """Return a row of numbers, `[n]`, resized to `[size] float32` by nearest neighbour."""
+    return functional.interpolate(values.float()[None, None], size, mode="nearest")[0, 0]
 
 
 def paste_scores(logits: Tensor, region: SearchRegion, image_size: tuple[int, int]) -> tuple[Tensor, Window]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from rts_batch.masks import Box, Region, State, TrackedFrame
+from rts_batch.tracking.maps import above
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def prompt_result(mask: Tensor, box: Box, *, too_small: bool) -> StepResult:
 def tight_box(values: Tensor, window: Region) -> tuple[int, int, int, int] | None:
     """Return the tight box x, y, w, h of what is positive of `values`, `[H, W]`, in `window`; None where none is."""
     y0, x0, y1, x1 = window
-    part = values[y0:y1, x0:x1] > 0
-    rows, columns = (part.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    part = above(values[y0:y1, x0:x1])
+    rows, columns = (part.sum(axis).nonzero().flatten().tolist() for axis in (1, 0))
     if not rows:
         return None
     return (x0 + columns[0], y0 + rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1)
@@ -100,15 +102,16 @@ def tracked_frame(
     `probabilities`, `[H, W] float32`, give the confidence; None means a prompt, which is certain.
     """
     y0, x0, y1, x1 = result.region
-    inside = mask[y0:y1, x0:x1]
-    area = int(inside.sum())
+    read = mask.cpu().numpy()
+    area = int(np.count_nonzero(read[y0:y1, x0:x1]))
     confidence: float | None = 1.0
     if probabilities is not None:
+        inside = mask[y0:y1, x0:x1].to(probabilities.dtype)
         confidence = float((probabilities[y0:y1, x0:x1] * inside).sum()) / area if area else None
     if state is None:
         state = target_state(area, result)
     return TrackedFrame(
-        mask=mask.cpu().numpy(),
+        mask=read,
         region=result.region,
         box=None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
         area=area,

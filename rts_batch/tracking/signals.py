@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rts_batch.tracking.appearance import likeness_to_prompt
+from rts_batch.tracking.maps import above
 
 __all__ = ["SIGNALS", "Signal", "signals_of"]
 
@@ -82,7 +83,7 @@ def signals_of(
         `[Signal.LENGTH + C] float32`.
     """
     logits, score_map, features = logits.float(), score_map.float(), features.float()
-    mask, probabilities = (logits > 0).float(), torch.sigmoid(logits)
+    mask, probabilities = above(logits), torch.sigmoid(logits)
     coarse = functional.adaptive_avg_pool2d(probabilities[None], (features.shape[-2], features.shape[-1]))[0]
     measured = _measure_mask(logits, probabilities, mask) | _measure_scores(score_map, mask, coarse)
     measured[Signal.LIKE_PROMPT] = likeness_to_prompt(features, coarse, prompt_features, prompt_coverage)
@@ -103,13 +104,15 @@ def _measure_mask(logits: Tensor, probabilities: Tensor, mask: Tensor) -> dict[S
         for profile, centre in zip((rows, columns), _centre_of(mask), strict=True)
     )
     var_y, var_x = (rows * off_y.square()).sum() / some, (columns * off_x.square()).sum() / some
-    cov = (mask * off_y[:, None] * off_x).sum() / some
+    cov = ((mask * off_x).sum(1) * off_y).sum() / some
+    shared = (probabilities * mask).sum()
+    softer = torch.sigmoid(logits / 3)
     return {
-        Signal.SOFT_IOU: _soft_iou(probabilities, mask),
-        Signal.SOFTER_IOU: _soft_iou(torch.sigmoid(logits / 3), mask),
-        Signal.CONFIDENCE: (probabilities * mask).sum() / some,
-        Signal.STABLE_1: (logits > 1).sum() / (logits > -1).sum().clamp(min=1),
-        Signal.STABLE_3: (logits > 3).sum() / (logits > -3).sum().clamp(min=1),
+        Signal.SOFT_IOU: _soft_iou(probabilities, shared, some),
+        Signal.SOFTER_IOU: _soft_iou(softer, (softer * mask).sum(), some),
+        Signal.CONFIDENCE: shared / some,
+        Signal.STABLE_1: above(logits, 1).sum() / above(logits, -1).sum().clamp(min=1),
+        Signal.STABLE_3: above(logits, 3).sum() / above(logits, -3).sum().clamp(min=1),
         Signal.UNSURE: 4 * (probabilities * (1 - probabilities)).sum() / length,
         Signal.SIZE: torch.log(some / mask.numel()),
         Signal.EDGE: edge / length,
@@ -148,7 +151,6 @@ def _centre_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     return (mask.sum(1) * y).sum() / some, (mask.sum(0) * x).sum() / some
 
 
-def _soft_iou(probabilities: Tensor, mask: Tensor) -> Tensor:
-    """Return the IoU of a mask of 0 and 1 with probabilities, `[] float32`; 0 where it is empty."""
-    shared = (probabilities * mask).sum()
-    return shared / (mask.sum().clamp(min=1) + (probabilities * (1 - mask)).sum())
+def _soft_iou(probabilities: Tensor, shared: Tensor, area: Tensor) -> Tensor:
+    """Return the IoU of a mask of `area` with probabilities, of which `shared` lie inside it, `[] float32`."""
+    return shared / (area + (probabilities.sum() - shared).clamp(min=0))
