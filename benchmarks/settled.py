@@ -3,8 +3,9 @@
     git worktree add --detach ../before 6bb463f
     python -m benchmarks.settled ../before --shared ../shared --out benchmarks/results/settled.json
 
-Both follow the same target (dog of DAVIS, 640×272, search regions of 240×416) with their own `rts-mini`, each in a
-process of its own. Medians over the frames of a phase and over the rounds; ratios are to the other checkout in `exact`.
+All follow the same target (dog of DAVIS, 640×272, search regions of 240×416) with their own `rts-mini`, each in a
+process of its own, and take turns of a few frames: a machine that others share is not the same from one minute to the
+next. Medians over the frames of a phase; ratios are to the other checkout in `exact`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,16 @@ import torch
 
 SIZE = (640, 272)
 CROP_SIZE = (240, 416)
-FRAMES = 138
+FRAMES = 220
+TURN = 5
+"""Frames that one process tracks while the others wait."""
+
 PHASES = {"2–100": range(2, 101), "after 101, without an update": range(102, FRAMES + 1)}
 VARIANTS = {"before, exact": ("before", "exact"), "exact": ("now", "exact"), "bf16": ("now", "bf16")}
 
 
-def follow(shared: Path, profile: str, threads: int) -> dict[str, float]:
-    """Return the milliseconds of the first frame and the medians of each phase's, by the code that is on the path."""
+def follow(shared: Path, profile: str, threads: int) -> Iterator[float]:
+    """Track with the code that is on the path; yield each frame's milliseconds, from the first frame's on."""
     from rts_batch.model.fast.networks import fast
     from rts_batch.tracking import fast as trackers
     from rts_batch.weights.registry import build_model, load_weights
@@ -50,28 +56,48 @@ def follow(shared: Path, profile: str, threads: int) -> dict[str, float]:
     ]
     first = cv2.imread(str(folder / "Annotations/480p/dog/00000.png"), cv2.IMREAD_GRAYSCALE)
     order = [*range(len(images)), *range(len(images) - 2, 0, -1)] * 2
-    milliseconds: dict[int, float] = {}
     for number, index in enumerate(order[:FRAMES], start=1):
         began = time.perf_counter()
         if number == 1:
             tracker.start(images[index], mask=cv2.resize(first, SIZE) > 0)
         else:
             tracker.step(images[index])
-        milliseconds[number] = 1e3 * (time.perf_counter() - began)
-    result = {"start, with what is compiled": milliseconds[1]}
-    for name, numbers in PHASES.items():
-        settled = [milliseconds[number] for number in numbers if number < 101 or (number - 1) % 20]
-        result[name] = statistics.median(settled)
-    return result
+        yield 1e3 * (time.perf_counter() - began)
 
 
-def run_of(code: Path, arguments: argparse.Namespace, profile: str, threads: int) -> dict[str, float]:
-    """Return what `follow` does, in a process with the code of a checkout."""
+def take_turns(arguments: argparse.Namespace, codes: dict[str, Path], threads: int) -> dict[str, dict[str, float]]:
+    """Return each variant's medians over its phases; one variant's process runs at a time, `TURN` frames long."""
+    processes = {
+        name: process_of(codes[code], arguments, profile, threads) for name, (code, profile) in VARIANTS.items()
+    }
+    milliseconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for turn in range(-(-FRAMES // TURN)):
+        names = list(VARIANTS)[:: 1 if turn % 2 else -1]
+        for name in names:
+            process = processes[name]
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(min(TURN, FRAMES - turn * TURN), file=process.stdin, flush=True)
+            milliseconds[name] += json.loads(process.stdout.readline())
+    for process in processes.values():
+        process.communicate()
+    return {name: medians_of(values) for name, values in milliseconds.items()}
+
+
+def process_of(code: Path, arguments: argparse.Namespace, profile: str, threads: int) -> subprocess.Popen[str]:
+    """Start a process with the code of a checkout, which tracks as many frames as it is told to, line by line."""
     command = [sys.executable, "-P", __file__, str(arguments.before), "--shared", str(arguments.shared)]
     environment = {**os.environ, "PYTHONPATH": str(code), "OMP_WAIT_POLICY": "PASSIVE"}
     child = [*command, "--only", profile, "--threads", str(threads)]
-    done = subprocess.run(child, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return subprocess.Popen(child, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def medians_of(milliseconds: list[float]) -> dict[str, float]:
+    """Return the first frame's milliseconds and the median of each phase's."""
+    result = {"start, with what is compiled": round(milliseconds[0], 1)}
+    for name, numbers in PHASES.items():
+        settled = [milliseconds[number - 1] for number in numbers if number < 101 or (number - 1) % 20]
+        result[name] = round(statistics.median(settled), 1)
     return result
 
 
@@ -80,33 +106,27 @@ def main() -> None:
     parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/davis-dev")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("exact", "bf16"), help="time the code that is on the path, once")
+    parser.add_argument("--only", choices=("exact", "bf16"), help="time the code that is on the path, turn by turn")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(follow(arguments.shared, arguments.only, arguments.threads[0])))
+        frames = follow(arguments.shared, arguments.only, arguments.threads[0])
+        for line in sys.stdin:
+            print(json.dumps(list(islice(frames, int(line)))), flush=True)
         return
     from benchmarks.cpu_tracker import processor
 
     codes = {"before": arguments.before.resolve(), "now": Path(__file__).resolve().parent.parent}
     results: dict[str, Any] = {}
     for threads in arguments.threads:
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
-        for _ in range(arguments.rounds):
-            for name, (code, profile) in VARIANTS.items():
-                runs[name].append(run_of(codes[code], arguments, profile, threads))
-        medians = {
-            name: {phase: round(statistics.median(each[phase] for each in rows), 1) for phase in rows[0]}
-            for name, rows in runs.items()
-        }
+        medians = take_turns(arguments, codes, threads)
         base = medians["before, exact"]
-        ratios = {
+        times = {
             name: {phase: round(base[phase] / medians[name][phase], 2) for phase in PHASES}
             for name in ("exact", "bf16")
         }
-        results[f"{threads} threads"] = {"milliseconds": medians, "times": ratios, "runs": runs}
-        print(threads, json.dumps({"milliseconds": medians, "times": ratios}, ensure_ascii=False), flush=True)
+        results[f"{threads} threads"] = {"milliseconds": medians, "times": times}
+        print(threads, json.dumps(results[f"{threads} threads"], ensure_ascii=False), flush=True)
     if arguments.out:
         commit = subprocess.run(
             ["git", "-C", str(arguments.before), "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True
