@@ -10,6 +10,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.videos import encoder_threads
+
 WIDTH, HEIGHT = 192, 128
 BLOCK = WIDTH // 8
 
@@ -44,6 +46,7 @@ def make_numbered(
     with av.open(str(path), "w", format=container_format, options=dict(container_options or {})) as container:
         stream = container.add_stream(codec, rate=25, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
+        stream.codec_context.thread_count = encoder_threads(codec)
         if ticks is not None:
             stream.time_base = stream.codec_context.time_base = base
         for number in range(frames):
