@@ -88,7 +88,7 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
     """Yield the frames of one stretch, each mending most beside those before it."""
     places = range(len(track.frames))[stretch]
     missing = 1.0 - track.qualities[stretch].astype(np.float64)
-    while (gains := _gains(missing)).max() > 0.0:
+    while (gains := expected_gains(missing)).max() > 0.0:
         first = int(gains.argmax())
         place = places[first]
         yield WorstFrame(
@@ -116,8 +116,11 @@ def _stretches(track: Track) -> Iterator[slice]:
             yield slice(start, stop)
 
 
-def _gains(missing: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what a correction mends at each of the places, `[N]`, in the order of tracking."""
+def expected_gains(missing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what a correction mends at each place, in IoU summed over frames, of what is missing there.
+
+    `missing` is what each frame's quality lacks, `[N]`, in the order of tracking, up to the next prompt.
+    """
     ahead = sliding_window_view(np.concatenate([missing, np.zeros(len(_SHARES) - 1)]), len(_SHARES))
     gains = np.empty_like(missing)
     for first in range(0, len(missing), _AT_ONCE):
