@@ -35,9 +35,21 @@ AS_LOGITS = frozenset(name.removesuffix("_logit") for name in INPUTS if name.end
 """Inputs of which only the logit is read. With it a map orders masks that are nearly all of a visible target as well
 as `confidence` does, on clips that it has not seen; without, it did worse."""
 USED = tuple(name for name in INPUTS if name not in LEFT_OUT | AS_LOGITS)
+OF_THE_FRAME = frozenset(
+    name
+    for name in USED
+    if name.removesuffix("_logit")
+    in (
+        *("confidence", "soft_iou", "softer_iou", "stable_1", "stable_3", "unsure", "empty"),
+        *("peak", "seen_at_peak", "likeness_to_first", "lowest_likeness", "from_box"),
+    )
+)
+"""What one frame's output says of its mask, and whether it still looks like the target: that is the same on footage of
+any kind, where areas, movements and their history are those of the clips that a map was fitted on."""
 UNITS = 12
-MEMBERS = 6
-"""Small networks that are fitted from different starts; together they are one, of as many times the units."""
+MEMBERS = 8
+"""Small networks that are fitted from different starts; together they are one, of as many times the units. Every second
+one reads `OF_THE_FRAME` only."""
 STEPS = 1200
 BATCH = 4096
 """Frames a step, where there are as many."""
@@ -61,7 +73,9 @@ def fit_map(
     means, scales = np.nanmean(clipped, 0), np.nanstd(clipped, 0) + 1e-6
     scaled = torch.tensor(np.nan_to_num((clipped - means) / scales)).float()
     target = torch.tensor(iou).float()
-    members = [_fit_member(scaled, target, seed) for seed in range(MEMBERS)]
+    of_the_frame = torch.tensor([name in OF_THE_FRAME for name in USED]).float()
+    reads = (torch.ones(len(USED)), of_the_frame)
+    members = [_fit_member(scaled, target, seed, reads=reads[seed % 2]) for seed in range(MEMBERS)]
     return QualityMap(
         origin=origin,
         threshold=threshold,
@@ -78,7 +92,10 @@ def fit_map(
     )
 
 
-def _fit_member(inputs: torch.Tensor, target: torch.Tensor, seed: int) -> tuple[nn.Linear, nn.Linear]:
+def _fit_member(
+    inputs: torch.Tensor, target: torch.Tensor, seed: int, *, reads: torch.Tensor
+) -> tuple[nn.Linear, nn.Linear]:
+    """Fit one small network; `reads` is 1 for the inputs that it reads, else 0."""
     generator = torch.Generator().manual_seed(seed)
     hidden, out = nn.Linear(inputs.shape[1], UNITS), nn.Linear(UNITS, 1)
     with torch.no_grad():
@@ -90,12 +107,13 @@ def _fit_member(inputs: torch.Tensor, target: torch.Tensor, seed: int) -> tuple[
     for _ in range(STEPS):
         chosen = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=generator)
         noisy = inputs[chosen] + NOISE * torch.randn(len(chosen), inputs.shape[1], generator=generator)
-        noisy = noisy * (torch.rand(noisy.shape, generator=generator) >= UNSEEN)
+        noisy = noisy * reads * (torch.rand(noisy.shape, generator=generator) >= UNSEEN)
         loss = functional.binary_cross_entropy_with_logits(out(torch.tanh(hidden(noisy)))[:, 0], target[chosen])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
+    hidden.weight.data *= reads
     return hidden, out
 
 
