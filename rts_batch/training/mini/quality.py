@@ -64,7 +64,7 @@ FOLDS = 3
 
 
 def fit_map(
-    inputs: NDArray[np.float64], iou: NDArray[np.float64], *, origin: str, threshold: float = 0.0
+    inputs: NDArray[np.float64], iou: NDArray[np.float64], *, origin: str, threshold: float = 0.0, steps: int = STEPS
 ) -> QualityMap:
     """Fit a map from inputs `[N, len(INPUTS)]` to IoU `[N]`: by cross entropy, so that it expects the mean."""
     inputs = inputs[:, [INPUTS.index(name) for name in USED]]
@@ -75,7 +75,7 @@ def fit_map(
     target = torch.tensor(iou).float()
     of_the_frame = torch.tensor([name in OF_THE_FRAME for name in USED]).float()
     reads = (torch.ones(len(USED)), of_the_frame)
-    members = [_fit_member(scaled, target, seed, reads=reads[seed % 2]) for seed in range(MEMBERS)]
+    members = [_fit_member(scaled, target, seed, reads=reads[seed % 2], steps=steps) for seed in range(MEMBERS)]
     return QualityMap(
         origin=origin,
         threshold=threshold,
@@ -93,7 +93,7 @@ def fit_map(
 
 
 def _fit_member(
-    inputs: torch.Tensor, target: torch.Tensor, seed: int, *, reads: torch.Tensor
+    inputs: torch.Tensor, target: torch.Tensor, seed: int, *, reads: torch.Tensor, steps: int
 ) -> tuple[nn.Linear, nn.Linear]:
     """Fit one small network; `reads` is 1 for the inputs that it reads, else 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -103,8 +103,8 @@ def _fit_member(
             layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
             layer.bias.zero_()
     optimiser = torch.optim.AdamW([*hidden.parameters(), *out.parameters()], lr=1e-2, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
         chosen = torch.randint(len(inputs), (min(BATCH, len(inputs)),), generator=generator)
         noisy = inputs[chosen] + NOISE * torch.randn(len(chosen), inputs.shape[1], generator=generator)
         noisy = noisy * reads * (torch.rand(noisy.shape, generator=generator) >= UNSEEN)

@@ -9,7 +9,7 @@ import pytest
 
 from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.tracking.signals import Signal
-from rts_batch.training.mini.quality import auroc, fit_map, measured, threshold_of
+from rts_batch.training.mini.quality import OF_THE_FRAME, auroc, fit_map, measured, threshold_of
 from rts_batch.training.mini.quality_runs import Runs
 
 
@@ -30,7 +30,7 @@ def runs(count: int, seed: int) -> Runs:
 @pytest.mark.long
 def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
     seen, other = runs(1500, 0), runs(600, 1)
-    quality = fit_map(seen.inputs(), seen.iou, origin="a test")
+    quality = fit_map(seen.inputs(), seen.iou, origin="a test", steps=300)
     estimates = expected_iou(quality, other.inputs())
     threshold = threshold_of(estimates, other)
     found = measured(estimates, other, threshold)
@@ -46,7 +46,13 @@ def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
 def test_equal_runs_make_equal_maps() -> None:
     inputs = runs(200, 0).inputs()
     iou = runs(200, 0).iou
-    assert fit_map(inputs, iou, origin="a test") == fit_map(inputs, iou, origin="a test")
+    quality = fit_map(inputs, iou, origin="a test", steps=40)
+    assert quality == fit_map(inputs, iou, origin="a test", steps=40)
+    # Half of its members read nothing but what one frame's output says.
+    other = [place for place, name in enumerate(quality.inputs) if name not in OF_THE_FRAME]
+    unread = [not any(row[place] for place in other) for row in quality.hidden]
+    assert 2 * sum(unread) == len(unread)
+    assert 0 < len(other) < len(quality.inputs)
 
 
 def test_joined_runs_keep_their_clips_apart() -> None:
