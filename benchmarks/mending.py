@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.quality_films import film_clips
-from rts_batch.masks import Box, jaccard, mask_box
+from rts_batch.masks import jaccard
 from rts_batch.review.worst import expected_gains
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.quality import History, expected_iou
@@ -31,7 +31,7 @@ from rts_batch.training.clips.batches import clip_generator
 from rts_batch.training.clips.stills.films import Films
 from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.whole_frames import TruthClip
-from rts_batch.training.mini.quality_runs import long_clip
+from rts_batch.training.mini.quality_runs import long_clip, start_on
 from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights, load_weights
 
@@ -49,7 +49,6 @@ class Correction:
     """One prompt in the middle of a clip; arrays from the corrected frame on, `[N]`."""
 
     clip: int
-    box: bool
     before: NDArray[np.float64]
     """IoU without the correction."""
     after: NDArray[np.float64]
@@ -76,11 +75,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     weights = load_weights("rts-mini")
-    found: list[Correction] = []
-    for correction in corrections(clips(options.indexes), weights, options.seconds):
-        found.append(correction)
-        report = summary(found, weights)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    report = summary(list(corrections(clips(options.indexes), weights, options.seconds)), weights)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
 
@@ -100,12 +96,9 @@ def corrections(clips: Iterator[TruthClip], weights: Weights, seconds: float) ->
     for number, clip in enumerate(clips):
         if time.monotonic() > until:
             return
-        tight, box = mask_box(clip.masks[0]), bool(number % 2)
-        assert tight is not None
-        drawn: Box = (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
+        box = bool(number % 2)
         tracker = fast_tracker(model, weights.tracker_config, sta=sta)
-        first = tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
-        history = History.from_prompt(first, from_box=box)
+        history = History.from_prompt(start_on(tracker, clip, box=box), from_box=box)
         places = sorted(set(rng.integers(3, len(clip.frames) - 5, CORRECTIONS).tolist()))
         states, before, inputs = {}, [], []
         for place in range(1, len(clip.frames)):
@@ -125,7 +118,7 @@ def corrections(clips: Iterator[TruthClip], weights: Weights, seconds: float) ->
                 after = [1.0, *(jaccard(again.step(image).mask, mask) for image, mask in pairs)]
                 visible = clip.masks[place:].any((1, 2))
                 rest = np.array(before[place - 1 :])
-                yield Correction(number, box, rest, np.array(after), quality[place - 1 :], visible)
+                yield Correction(number, rest, np.array(after), quality[place - 1 :], visible)
 
 
 def summary(found: list[Correction], weights: Weights) -> dict[str, Any]:

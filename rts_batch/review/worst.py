@@ -21,7 +21,7 @@ from rts_batch.masks import STATES
 from rts_batch.review.tracks import Track, read_tracks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["REACH", "WorstFrame", "choose_worst", "worst_frames"]
+__all__ = ["REACH", "WorstFrame", "choose_worst", "expected_gains", "worst_frames"]
 
 REACH: Final = 30
 """Frames after which a correction is expected to mend 1/e of what it mended at first: about a second."""

@@ -18,6 +18,7 @@ from rts_batch.model.instance_model import labels_in_crop
 from rts_batch.model.rts import RTS
 from rts_batch.tracking import first_frame
 from rts_batch.tracking.localisation import Localisation
+from rts_batch.tracking.maps import above
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import moments, scale_of_target
 from rts_batch.tracking.region import SearchRegion, sample_mask
@@ -258,7 +259,7 @@ class LocalisationBranch(Branch):
     def _label_position(self, state: TrackerState, tight: tuple[int, int, int, int] | None) -> Tensor:
         """The label's centre: of the tight box (released code) or of the mask itself (paper)."""
         if self.config.rules == "paper" and tight is not None:
-            centre = moments((state.probabilities > 0.5).float())
+            centre = moments(above(state.probabilities, 0.5))
             if centre is not None:
                 return centre[0]
         return state.clf_position

@@ -128,13 +128,13 @@ def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:
 
 def sample_mask(values: Tensor, region: SearchRegion) -> Tensor:
     """Return the crop `[h, w]` of a map `[H, W] float32` by nearest neighbour; zero outside the image."""
-    rows, columns, *inside = (
-        _nearest(places.to(values.device), size)
-        for pair in ((region.rows, region.columns), (region.rows_inside, region.columns_inside))
-        for places, size in zip(pair, region.crop_size, strict=True)
+    height, width = region.crop_size
+    rows, rows_inside = (_nearest(each, height).to(values.device) for each in (region.rows, region.rows_inside))
+    columns, columns_inside = (
+        _nearest(each, width).to(values.device) for each in (region.columns, region.columns_inside)
     )
     patch = values.index_select(0, rows.long()).index_select(1, columns.long())
-    return patch * inside[0][:, None] * inside[1]
+    return patch * rows_inside[:, None] * columns_inside
 
 
 def _nearest(values: Tensor, size: int) -> Tensor:

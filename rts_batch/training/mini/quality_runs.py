@@ -103,12 +103,19 @@ class Runs:
             return cls(**values)
 
 
-def track(tracker: Tracker, clip: TruthClip, *, box: bool) -> Iterator[dict[str, Any]]:
-    """Track a clip's target from its first mask, or from that mask's box, and yield what `Runs` keeps of each frame."""
+def start_on(tracker: Tracker, clip: TruthClip, *, box: bool) -> TrackedFrame:
+    """Start on a clip's first frame from its mask, or from that mask's box."""
+    if not box:
+        return tracker.start(clip.frames[0], mask=clip.masks[0])
     tight = mask_box(clip.masks[0])
     assert tight is not None
     drawn: Box = (float(tight[0]), float(tight[1]), float(tight[2]), float(tight[3]))
-    first = tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
+    return tracker.start(clip.frames[0], box=drawn)
+
+
+def track(tracker: Tracker, clip: TruthClip, *, box: bool) -> Iterator[dict[str, Any]]:
+    """Track a clip's target from its first mask, or from that mask's box, and yield what `Runs` keeps of each frame."""
+    first = start_on(tracker, clip, box=box)
     for image, mask in zip(clip.frames[1:], clip.masks[1:], strict=True):
         found = tracker.step(image)
         yield {
