@@ -33,6 +33,9 @@ LAST_PLACES = 2e-6
 NEAR = 0.01
 """A score as close as this to the threshold may fall to either side of it."""
 
+PARTED = 0.02
+"""A κ whose norm is this far from the published one, relative, is another filter: rounding has grown that far."""
+
 
 class Synchronised(Tracker):
     """Takes each frame's search region from the published track, because rounding grows in a free run.
@@ -46,6 +49,9 @@ class Synchronised(Tracker):
     apart: dict[str, float]
     """How far position, size and scale were from the row's, relative."""
 
+    last_row: dict[str, Any] | None = None
+    """The row of the frame before, where the next frame shows nothing: one grey."""
+
     def _place_region(self, image: torch.Tensor) -> SearchRegion:
         if self.row is not None:
             self.apart = {}
@@ -58,11 +64,19 @@ class Synchronised(Tracker):
         return super()._place_region(image)
 
     def _follow_flag(self, row: dict[str, Any]) -> None:
-        """Lets the row decide about a score so close to the threshold that rounding may take it to the other side."""
+        """Lets the row decide where rounding may take a score to the other side of the threshold.
+
+        That is a score close to it, and the score of a grey frame, which is a number of κ's alone, after κ has parted.
+        """
         threshold = self.published_threshold
-        if abs(row.get("max_score", 1) - threshold) < NEAR:
+        if self.last_row is not None and abs(self._kappa_norm() / self.last_row["kappa_norm"] - 1) > PARTED:
+            threshold = 10.0 if row["flag"] == "not_found" else 0.0
+        elif abs(row.get("max_score", 1) - threshold) < NEAR:
             threshold = max(threshold + (2 * NEAR if row["flag"] == "not_found" else -2 * NEAR), 0.0)
         self.config = replace(self.config, not_found_threshold=threshold)
+
+    def _kappa_norm(self) -> float:
+        return float(self.localisation.kappa.norm())
 
     @cached_property
     def published_threshold(self) -> float:
@@ -79,6 +93,9 @@ class Track:
     start: dict[str, Any]
     rows: dict[int, dict[str, Any]]
     """By step; of `evict` some have the search region, the score and the flag alone."""
+
+    def is_grey(self, step: int) -> bool:
+        return self.spec["order"][step] == -1
 
     def frame(self, step: int) -> np.ndarray:
         return frames_of(self.folder).frame(self.davis, self.spec, step)
