@@ -30,7 +30,7 @@ chromium:
 
 # Tests are shared out by module among more processes than there are cores: two of them start Ray, and wait often.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PARALLEL = -n $(shell expr $(CORES) + $(1)) --maxprocesses 6 --dist loadgroup
+PARALLEL = -n $(shell expr $(CORES) + $(1)) --maxprocesses 6 --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED) chromium
 	@$(MAKE) --no-print-directory --jobs 2 lint tests

@@ -32,6 +32,7 @@ def davis_folder() -> Path:
     return shared_folder("data/davis-dev")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook too, and would find none yet
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves tests marked `gpu` out where there is none, and says which tests several processes may share out."""
     for item in items:
@@ -55,9 +56,17 @@ def _group(item: pytest.Item) -> str:
         return f"ray {item.path.name == 'test_submit.py'}"
     if "parity" in item.path.parts:
         return item.nodeid  # of which each takes long and makes all that it needs
-    return str(item.path)  # whose fixtures are made once
+    return str(item.path.relative_to(item.config.rootpath))  # whose fixtures are made once
 
 
 def _turn(item: pytest.Item) -> int:
     """Say when it is begun: the longest groups first, so that no process is left alone with them at the end."""
-    return 0 if item.get_closest_marker("ray") else 1 if "parity" in item.path.parts else 2
+    turns = (
+        item.path.name == "test_submit.py" and item.get_closest_marker("ray"),
+        item.get_closest_marker("ray"),
+        item.get_closest_marker("training"),
+        "parity" in item.path.parts,
+        item.get_closest_marker("networks") or item.get_closest_marker("long"),
+        True,
+    )
+    return [bool(turn) for turn in turns].index(True)

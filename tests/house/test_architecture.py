@@ -276,3 +276,10 @@ def test_a_lost_test_is_found() -> None:
     assert house.lost_tests(tests, MODULES, NOT_A_MODULES_TEST) == ["io/video/test_trouble.py", "test_nothing.py"]
     assert "io/results" in house.untested_folders(tests, MODULES)
     assert "io/video" not in house.untested_folders(tests, MODULES)
+
+
+def test_a_files_tests_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Else its fixtures are made in every process, and more than two Rays run at the same time."""
+    if not request.config.getoption("loadgroup", default=False):
+        pytest.skip("the tests are not shared out by groups")
+    assert request.node.nodeid.endswith("@tests/house/test_architecture.py")

@@ -41,7 +41,7 @@ class Browser:
 
     def until(self, condition: str, *arguments: object) -> None:
         """Waits for a script to return something true: a change of the address is followed a moment later."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120  # `mark` loads a network before it draws its first mask
         while not self.run(condition, *arguments):
             assert time.monotonic() < deadline, f"waited in vain for {condition}"
             time.sleep(0.02)
