@@ -55,7 +55,7 @@ def _group(item: pytest.Item) -> str:
         # At most two Ray clusters at the same time, as each takes all cores: the longest module's, and all others'.
         return f"ray {item.path.name == 'test_submit.py'}"
     if "parity" in item.path.parts:
-        return item.nodeid  # of which each takes long and makes all that it needs
+        return f"{item.path.name} {'fast' in item.name}"  # the plain network, or the workers', made once
     return str(item.path.relative_to(item.config.rootpath))  # whose fixtures are made once
 
 

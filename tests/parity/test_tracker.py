@@ -163,9 +163,9 @@ def on_threads() -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
-        ("multi_cows", False),
-        pytest.param("multi_later", False, marks=pytest.mark.slow),
-        pytest.param("multi_later", True, marks=pytest.mark.slow),
+        pytest.param("multi_cows", False, id="multi_cows-fast"),
+        pytest.param("multi_later", False, marks=pytest.mark.slow, id="multi_later-fast"),
+        pytest.param("multi_later", True, marks=pytest.mark.slow, id="multi_later-plain"),
     ],
 )
 def test_several_targets_equal_the_published_track(
