@@ -33,6 +33,8 @@ from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
 
 FRAMES = 12
+STALL_SECONDS = 10
+"""A busy machine may let a process stand still for less, through no fault of a video's."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def shared_process(
 @pytest.fixture
 def process(shared_process: dict[str, Any]) -> WorkerProcess:
     if shared_process["process"] is None or not shared_process["process"].alive:
-        shared_process["process"] = WorkerProcess(shared_process["settings"], stall_seconds=4)
+        shared_process["process"] = WorkerProcess(shared_process["settings"], stall_seconds=STALL_SECONDS)
     found: WorkerProcess = shared_process["process"]
     return found
 
@@ -105,7 +107,7 @@ def last_of(events: Iterator[Event]) -> Event:
     [
         ("segfault_at", "SIGSEGV", "Segmentation fault"),
         ("exit_at", "ExitError", "exit code 7"),
-        ("hang_at", "NoProgressError", "no progress for 4 s in phase track"),
+        ("hang_at", "NoProgressError", f"no progress for {STALL_SECONDS} s in phase track"),
     ],
 )
 @pytest.mark.long
@@ -246,8 +248,8 @@ def test_lanes_go_on_while_the_next_video_is_on_its_way(
     while not isinstance(events[-1], Finished) or events[-1].key != coming.key:
         events += actor.work([])
         assert not isinstance(events[-1], Failed)
+    wait_until(lambda: list((tmp_path / "scratch").iterdir()) == [])  # it says that it is finished, and then tidies up
     actor._process.close()
-    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 PARENT = """
