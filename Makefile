@@ -28,7 +28,7 @@ chromium:
 	    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium, which only root may install here: the tests of the report are skipped"
 
-# Tests are shared out by module among more processes than there are cores: two of them start Ray and mostly wait.
+# Tests are shared out by module among more processes than there are cores: two of them start Ray, and wait often.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PARALLEL = -n $(shell expr $(CORES) + $(1)) --maxprocesses 6 --dist loadgroup --no-loadscope-reorder
 

@@ -103,7 +103,7 @@ def follow(tracker: Synchronised, track: Track, steps: int) -> list[float]:
     for step in range(1, steps + 1):
         row, where = track.rows[step], f"{track.spec['name']} frame {step}"
         tracker.row, tracker.free = row, step <= FREE
-        tracker.last_row = track.rows[step - 1] if step > FREE and track.is_grey(step) else None
+        tracker.kappa_before = track.rows[step - 1]["kappa_norm"] if step > FREE and track.is_grey(step) else None
         result = tracker.step(track.frame(step))
         if "rle" not in row:
             continue

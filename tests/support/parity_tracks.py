@@ -49,8 +49,8 @@ class Synchronised(Tracker):
     apart: dict[str, float]
     """How far position, size and scale were from the row's, relative."""
 
-    last_row: dict[str, Any] | None = None
-    """The row of the frame before, where the next frame shows nothing: one grey."""
+    kappa_before: float | None = None
+    """The published norm of κ before a grey frame; None before any other."""
 
     def _place_region(self, image: torch.Tensor) -> SearchRegion:
         if self.row is not None:
@@ -69,14 +69,12 @@ class Synchronised(Tracker):
         That is a score close to it, and the score of a grey frame, which is a number of κ's alone, after κ has parted.
         """
         threshold = self.published_threshold
-        if self.last_row is not None and abs(self._kappa_norm() / self.last_row["kappa_norm"] - 1) > PARTED:
+        norm = float(self.localisation.kappa.norm())
+        if self.kappa_before is not None and abs(norm / self.kappa_before - 1) > PARTED:
             threshold = 10.0 if row["flag"] == "not_found" else 0.0
         elif abs(row.get("max_score", 1) - threshold) < NEAR:
             threshold = max(threshold + (2 * NEAR if row["flag"] == "not_found" else -2 * NEAR), 0.0)
         self.config = replace(self.config, not_found_threshold=threshold)
-
-    def _kappa_norm(self) -> float:
-        return float(self.localisation.kappa.norm())
 
     @cached_property
     def published_threshold(self) -> float:
