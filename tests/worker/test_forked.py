@@ -150,6 +150,8 @@ def test_server_and_copies_end_with_the_driver(tmp_path: Path) -> None:
     assert driver.stdout is not None
     server = psutil.Process(int(driver.stdout.readline())).parent()
     assert server is not None
+    # Copies begin their decoding side by side with the driver's line.
+    wait_until(lambda: len(server.children(recursive=True)) == 4, process=driver)
     family = [server, *server.children(recursive=True)]
     assert len(family) == 5, "the server, two copies and what decodes for them"
     driver.kill()
