@@ -25,9 +25,10 @@ from rts_batch.evaluation.scoring import score
 from rts_batch.evaluation.tables import to_markdown
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle, mask_box
+from tests.support.cluster import SharedCluster
 from tests.support.places import REPOSITORY, shared_folder
 from tests.support.run_folders import write_plain_masks
-from tests.support.running import STUB, finish, start
+from tests.support.running import STUB
 
 Mask = NDArray[np.bool_]
 SIZE = (48, 64)
@@ -325,14 +326,14 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_the_job_prepares_tracks_and_scores(tmp_path: Path) -> None:
+def test_the_job_prepares_tracks_and_scores(tmp_path: Path, cluster: SharedCluster) -> None:
     root = tmp_path / "DAVIS"
     write_frames(root / "JPEGImages" / "480p" / "one", 5)
     for frame in range(5):
         write_labels(root / "Annotations" / "480p" / "one" / f"{frame:05d}.png", {1: rectangle(frame)})
     out = tmp_path / "out"
-    arguments = ["davis2017", root, "--out", out, *STUB, "--address", "local", "--workers", 1, "--json"]
-    outcome = finish(start(*arguments, program=[str(REPOSITORY / "jobs" / "evaluate.py")]))
+    arguments = ["davis2017", root, "--out", out, *STUB, "--workers", 1, "--json"]
+    outcome = cluster.run(*arguments, program=[str(REPOSITORY / "jobs" / "evaluate.py")])
     assert outcome.code == 0, outcome.err
     scores = json.loads(outcome.out.splitlines()[-1])
     assert 0 < scores["measures"]["j_and_f"] <= 1

@@ -15,6 +15,9 @@ from typing import Any
 
 from tests.support.places import REPOSITORY
 
+COMMAND = ("-m", "rts_batch.cli")
+"""What Python is given to be `rts-batch`."""
+
 STUB = ("--tracker", "tests.support.stub_tracker:Stub")
 
 
@@ -34,9 +37,7 @@ class Outcome:
         return found
 
 
-def start(
-    *arguments: object, program: Sequence[str] = ("-m", "rts_batch.cli"), **environment: str
-) -> subprocess.Popen[str]:
+def start(*arguments: object, program: Sequence[str] = COMMAND, **environment: str) -> subprocess.Popen[str]:
     """Starts `rts-batch` as the leader of a process group, as a shell would."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(

@@ -15,7 +15,8 @@ from rts_batch.manifest import read_manifest
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Failed, Finished, Job, WorkerSettings
-from tests.support.running import STUB, run
+from tests.support.cluster import SharedCluster
+from tests.support.running import STUB
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
 
@@ -220,13 +221,13 @@ def track(folder: Path, tmp_path: Path, row: str) -> list[object]:
 
 
 @pytest.mark.ray
-def test_bad_videos_do_not_stop_the_good_ones(folder: Path, tmp_path: Path) -> None:
+def test_bad_videos_do_not_stop_the_good_ones(folder: Path, tmp_path: Path, cluster: SharedCluster) -> None:
     path = tmp_path / "manifest.csv"
     names = ["missing.mp4", "text.mp4", "zero.mp4", "good.mp4"]
     path.write_text("video,box\n" + "".join(f'{folder / name},"200,5,20,20"\n' for name in names[:3]))
     with path.open("a") as file:
         file.write(f'{folder / "good.mp4"},"20,5,20,20"\n')
-    outcome = run("submit", path, "--out", tmp_path / "run", *STUB)
+    outcome = cluster.run("submit", path, "--out", tmp_path / "run", *STUB)
     assert outcome.code == 3, outcome.err
     assert "1 of 4 done, 3 failed" in outcome.out
     for name in names[:3]:

@@ -1,4 +1,4 @@
-"""A label that is mended by a further row: the real command, a real local Ray."""
+"""A label that is mended by a further row: the real command, a real Ray."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rts_batch import read_masks
 from rts_batch.masks import encode_rle
 from rts_batch.runs.corrections import CorrectionsBook
 from rts_batch.runs.rows_file import RowsFile
+from tests.support.cluster import SharedCluster
 from tests.support.running import STUB, run, write_manifest
 from tests.support.videos import make_video
 
@@ -30,16 +31,16 @@ def mask_of(x: int, y: int) -> str:
     return json.dumps({"size": [120, 160], "counts": encode_rle(mask).decode()})
 
 
-def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path) -> None:
+def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path, cluster: SharedCluster) -> None:
     for name in ("a", "b"):
         make_video(tmp_path / f"{name}.mp4", 8)
     rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, "box": BOX} for name in ("a", "b")]
     out, first = tmp_path / "run", write_manifest(tmp_path / "first.jsonl", rows)
-    assert run("submit", first, "--out", out, *STUB).code == 0
+    assert cluster.run("submit", first, "--out", out, *STUB).code == 0
     before = masks_in(out)
 
     more = write_manifest(tmp_path / "more.jsonl", [*rows, {**rows[0], "frame": 5, "box": [60, 40, 20, 20]}])
-    refused = run("submit", more, "--out", out, *STUB)
+    refused = cluster.run("submit", more, "--out", out, *STUB)
     assert refused.code == 11
     assert "--redo-changed tracks those videos again" in refused.err
     assert masks_in(out) == before
@@ -48,7 +49,7 @@ def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path) -> None
     assert "again    1 that were done with other rows: a" in planned.out
     assert masks_in(out) == before
 
-    outcome = run("submit", more, "--out", out, "--redo-changed", "--json", *STUB)
+    outcome = cluster.run("submit", more, "--out", out, "--redo-changed", "--json", *STUB)
     assert (outcome.code, outcome.summary["done"]) == (0, 2), outcome.err
     after = masks_in(out)
     assert len(after) == len(list((out / "videos").iterdir())) == 2, "nothing of the old rows is left"
@@ -63,14 +64,14 @@ def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path) -> None
     assert run("verify", out).code == 0
 
 
-def test_resume_puts_saved_corrections_in(tmp_path: Path) -> None:
+def test_resume_puts_saved_corrections_in(tmp_path: Path, cluster: SharedCluster) -> None:
     for name in ("a", "b"):
         make_video(tmp_path / f"{name}.mp4", 8)
     marks = {"a": {"box": BOX}, "b": {"polygon": "30 30 50 30 50 50 30 50"}}
     rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, **mark} for name, mark in marks.items()]
     out = tmp_path / "run"
-    assert run("submit", write_manifest(tmp_path / "first.jsonl", rows), "--out", out, *STUB).code == 0
-    assert "has no corrections" in run("resume", out, "--corrections").err
+    assert cluster.run("submit", write_manifest(tmp_path / "first.jsonl", rows), "--out", out, *STUB).code == 0
+    assert "has no corrections" in cluster.run("resume", out, "--corrections").err
     before = masks_in(out)
     book = CorrectionsBook(str(out))
     book.save("none", [{**rows[0], "object_id": 1, "frame": 5, "mask": mask_of(60, 40)} | {"box": None}])
@@ -80,7 +81,7 @@ def test_resume_puts_saved_corrections_in(tmp_path: Path) -> None:
     book.save(saved.version, RowsFile(str(out / "drawn.csv")).read().rows)
     (out / "drawn.csv").unlink()
 
-    outcome = run("resume", out, "--corrections", "--json")
+    outcome = cluster.run("resume", out, "--corrections", "--json")
     assert (outcome.code, outcome.summary["done"]) == (0, 2), outcome.err
     after = masks_in(out)
     assert len(before.items() & after.items()) == 1
@@ -91,19 +92,23 @@ def test_resume_puts_saved_corrections_in(tmp_path: Path) -> None:
     assert rows_now[7].area == 400
     assert next(read_masks(str(out)).video("b").rows()).mask()[30:50, 30:50].all()
     assert book.pending() == []
-    assert run("resume", out, "--corrections", "--json").summary["already_done"] == 2, "once more, and nothing to do"
+    assert cluster.run("resume", out, "--corrections", "--json").summary["already_done"] == 2, (
+        "once more, and nothing to do"
+    )
     assert masks_in(out) == after
 
 
-def test_with_kept_checkpoints_a_correction_costs_only_what_comes_after_it(tmp_path: Path) -> None:
+def test_with_kept_checkpoints_a_correction_costs_only_what_comes_after_it(
+    tmp_path: Path, cluster: SharedCluster
+) -> None:
     make_video(tmp_path / "a.mp4", 8)
     row = {"video": str(tmp_path / "a.mp4"), "video_id": "a", "box": BOX}
     out, first = tmp_path / "run", write_manifest(tmp_path / "first.jsonl", [row])
     kept = ("--keep-checkpoints", "--checkpoint-every", "1e-9")
-    assert run("submit", first, "--out", out, *kept, *STUB).code == 0
+    assert cluster.run("submit", first, "--out", out, *kept, *STUB).code == 0
     more = write_manifest(tmp_path / "more.jsonl", [row, {**row, "frame": 5, "box": [60, 40, 20, 20]}])
-    assert run("submit", more, "--out", out, "--redo-changed", *kept, *STUB).code == 0
-    assert run("submit", more, "--out", tmp_path / "whole", *STUB).code == 0
+    assert cluster.run("submit", more, "--out", out, "--redo-changed", *kept, *STUB).code == 0
+    assert cluster.run("submit", more, "--out", tmp_path / "whole", *STUB).code == 0
     assert masks_in(out) == masks_in(tmp_path / "whole")
     (report,) = (json.loads(path.read_text()) for path in (out / "videos").iterdir())
     assert report["checkpoints"]["resumed_after"] == 4

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 
 from rts_batch import read_masks
 from rts_batch.manifest import read_manifest
+from tests.support.cluster import LOOPBACK, SharedCluster
 from tests.support.places import REPOSITORY
 from tests.support.running import STUB, done, finish, masks_of, run, start, wait_until, write_manifest
 from tests.support.videos import make_video
@@ -78,9 +78,11 @@ def test_the_folders_manifest_is_a_manifest_of_the_same_videos(undisturbed: Path
     assert keys == {path.stem for path in done(undisturbed)}
 
 
-def test_workers_do_not_change_a_byte(undisturbed: Path, videos: Path, tmp_path: Path) -> None:
+def test_workers_do_not_change_a_byte(undisturbed: Path, videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
     manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, sleep=0.05))
-    outcome = run("submit", manifest, "--out", tmp_path / "run", "--workers", 1, "--threads-per-worker", 1, *STUB)
+    outcome = cluster.run(
+        "submit", manifest, "--out", tmp_path / "run", "--workers", 1, "--threads-per-worker", 1, *STUB
+    )
     assert outcome.code == 0, outcome.err
     assert "6 of 6 done" in outcome.out
     written, expected = masks_of(tmp_path / "run"), masks_of(undisturbed)
@@ -104,11 +106,13 @@ def test_python_gives_the_commands_bytes(undisturbed: Path, tmp_path: Path) -> N
     assert masks_of(tmp_path / "run") == masks_of(undisturbed)
 
 
-def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(videos: Path, tmp_path: Path) -> None:
+def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(
+    videos: Path, tmp_path: Path, cluster: SharedCluster
+) -> None:
     out = tmp_path / "run"
     manifest = tmp_path / "manifest.jsonl"
     write_manifest(manifest, rows(videos, 2))
-    assert run("submit", manifest, "--out", out, *STUB).code == 0
+    assert cluster.run("submit", manifest, "--out", out, *STUB).code == 0
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done(out)}
 
     kept = (out / "summary.json").read_bytes()
@@ -121,17 +125,17 @@ def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(video
     outcome = finish(start(program=("-c", script)))
     assert outcome.err.strip() == "", "a run with nothing to do imports neither PyTorch nor Ray"
     assert (out / "summary.json").read_bytes() == kept
-    assert "nothing  was left to do" in run("submit", manifest, "--out", out, *STUB).out
-    outcome = run("submit", manifest, "--out", out, "--json", *STUB)
+    assert "nothing  was left to do" in cluster.run("submit", manifest, "--out", out, *STUB).out
+    outcome = cluster.run("submit", manifest, "--out", out, "--json", *STUB)
     assert (outcome.code, outcome.summary["already_done"], outcome.summary["frames"]) == (0, 2, 0)
 
     write_manifest(manifest, rows(videos, 3))
-    outcome = run("submit", manifest, "--out", out, "--json", *STUB)
+    outcome = cluster.run("submit", manifest, "--out", out, "--json", *STUB)
     assert (outcome.code, outcome.summary["already_done"], outcome.summary["frames"]) == (0, 2, 20)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
 
     write_manifest(manifest, rows(videos, 2))
-    outcome = run("submit", manifest, "--out", out, *STUB)
+    outcome = cluster.run("submit", manifest, "--out", out, *STUB)
     assert outcome.code == 11
     assert "masks of 1 video(s) that this manifest does not have" in outcome.err
 
@@ -142,7 +146,7 @@ def test_other_settings_of_a_finished_run_are_still_refused(undisturbed: Path) -
         assert outcome.code == 11, outcome.out
 
 
-def test_quiet_and_verbose(videos: Path, tmp_path: Path) -> None:
+def test_quiet_and_verbose(videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
     given = [{"video": str(videos / name), "box": BOX} for name in ("0.mp4", "text.mp4")]
     manifest = write_manifest(tmp_path / "manifest.jsonl", given)
     verbose = run("submit", manifest, "--out", tmp_path / "run", "--verbose", *STUB)
@@ -151,7 +155,7 @@ def test_quiet_and_verbose(videos: Path, tmp_path: Path) -> None:
     for words in ("reading ", "loading the weights", "starting Ray", "done: ", "failed: "):
         assert sum(words in line for line in log) == 1, words
         assert words in verbose.err
-    quiet = run("retry", tmp_path / "run", "--failed", "--quiet", "--verbose")
+    quiet = cluster.run("retry", tmp_path / "run", "--failed", "--quiet", "--verbose")
     assert quiet.out == ""
     assert all(line.startswith(("failed: ", "warning: ")) for line in quiet.err.splitlines())
     more = (tmp_path / "run" / "log.txt").read_text().splitlines()
@@ -305,9 +309,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_run_in_which_every_video_failed_has_failed(tmp_path: Path) -> None:
+def test_a_run_in_which_every_video_failed_has_failed(tmp_path: Path, cluster: SharedCluster) -> None:
     manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "missing.mp4", "box": BOX}])
-    outcome = run("submit", manifest, "--out", tmp_path / "run", *STUB)
+    outcome = cluster.run("submit", manifest, "--out", tmp_path / "run", *STUB)
     assert outcome.code == 1
     assert "0 of 1 done, 1 failed" in outcome.out
     assert "missing.mp4 does not exist" in outcome.out
@@ -348,15 +352,15 @@ def test_ctrl_c_twice_stops_now(videos: Path, tmp_path: Path) -> None:
     assert not (out / "lease.json").exists()
 
 
-def test_a_second_ctrl_c_keeps_what_a_long_video_has(videos: Path, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_keeps_what_a_long_video_has(videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
     manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 1, sleep=0.7))
     options = ("--workers", 1, "--checkpoint-every", 5, *STUB)
-    assert run("submit", manifest, "--out", tmp_path / "undisturbed", *options).code == 0
+    assert cluster.run("submit", manifest, "--out", tmp_path / "undisturbed", *options).code == 0
 
     out = tmp_path / "run"
     process = start("submit", manifest, "--out", out, *options)
     wait_until(lambda: is_tracking(process), process=process)
-    wait_until(lambda: (found := running_of(run("status", out, "--json").events()[0])) and found[0]["frames"] >= 2)
+    wait_until(lambda: frames_tracked(out) >= 2, process=process)
     interrupt(process)
     time.sleep(0.5)
     interrupt(process)
@@ -385,14 +389,16 @@ def interrupt(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, tmp_path: Path) -> None:
+def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(
+    videos: Path, tmp_path: Path, cluster: SharedCluster
+) -> None:
     out = tmp_path / "run"
     late = tmp_path / "late.mp4"
     prompts = [{**row, "frames": 9} for row in rows(videos, 6, sleep=1.0)]
     manifest = write_manifest(
         tmp_path / "manifest.jsonl", [*prompts, {"video": str(late), "box": BOX, "sleep": 1.0, "frames": 99}]
     )
-    outcome = run("submit", manifest, "--out", out, "--workers", 1, "--on-error", "stop", "--json", *STUB)
+    outcome = cluster.run("submit", manifest, "--out", out, "--workers", 1, "--on-error", "stop", "--json", *STUB)
     assert outcome.code == 1, outcome.err
     assert (outcome.summary["stopped"], outcome.summary["failed"], outcome.summary["not_started"]) == (True, 1, 6)
     outcome = run("status", out, "--json")
@@ -401,9 +407,14 @@ def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, 
 
     late.write_bytes((videos / "0.mp4").read_bytes())
     manifest.unlink()  # the folder has its own
-    process = start("resume", out, "--json")
+    process = start("resume", out, "--address", "local", "--json")
     wait_until(lambda: is_tracking(process), process=process)
-    wait_until(lambda: (found := run("status", out, "--json").events()[0])["running"] and running_of(found))
+    wait_until(lambda: frames_tracked(out), process=process)
+    (found,) = run("status", out, "--json").events()
+    assert found["running"]
+    (submission,) = found["submissions"]
+    assert submission["holder"] == "alive"
+    assert submission["status"]["videos_running"]
     outcome = run("cancel", out, "--now")
     assert "to stop now" in outcome.out
     assert outcome.out.startswith("now: videos in hand stop after the frame at work; long ones keep a checkpoint")
@@ -414,10 +425,12 @@ def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(videos: Path, 
     assert run("cancel", out).out.strip().endswith("nothing is running")
 
 
-def running_of(status: dict[str, Any]) -> list[dict[str, Any]]:
-    (submission,) = status["submissions"]
-    assert submission["holder"] == "alive"
-    return [video for video in submission["status"].get("videos_running", []) if video["frames"]]
+def frames_tracked(out: Path) -> int:
+    """Of the videos in hand, as the run last wrote it."""
+    try:
+        return sum(video["frames"] for video in read_json(out / "status.json")["videos_running"])
+    except (FileNotFoundError, KeyError):
+        return 0
 
 
 def test_workers_that_cannot_start_end_the_run(videos: Path, tmp_path: Path) -> None:
@@ -430,53 +443,28 @@ def test_workers_that_cannot_start_end_the_run(videos: Path, tmp_path: Path) -> 
     assert [event["event"] for event in outcome.events()][-1] == "error"
 
 
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
-def test_the_job_script_runs_on_a_cluster_that_is_there(videos: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    cluster = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    try:
-        address = cluster.stdout.readline().strip()
-        manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 2))
-        job = start(
+def test_the_job_script_runs_on_a_cluster_that_is_there(videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 2))
+    outcome = finish(
+        start(
             *(manifest, "--out", tmp_path / "run", "--device", "cpu", "--workers", 2, *STUB),
             program=[str(REPOSITORY / "jobs" / "track.py")],
-            RAY_ADDRESS=address,
-            RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # as for the cluster: keep to the loopback address
+            RAY_ADDRESS=cluster.address,
+            **LOOPBACK,
         )
-        outcome = finish(job)
-    finally:
-        cluster.stdin.close()
-        cluster.wait(60)
+    )
     assert outcome.code == 0, outcome.err
     assert "2 of 2 done" in outcome.out
 
 
-def test_targets_may_appear_late_and_by_time(videos: Path, tmp_path: Path) -> None:
+def test_targets_may_appear_late_and_by_time(videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
     video = str(videos / "5.mp4")
     late = [
         {"video": video, "object_id": 1, "frame": 2, "box": BOX, "category": "cat", "source": "a"},
         {"video": video, "object_id": 7, "time": 0.41, "box": BOX, "category": "dog", "source": "b"},
     ]
     manifest = write_manifest(tmp_path / "manifest.jsonl", late)
-    assert run("submit", manifest, "--out", tmp_path / "run", *STUB).code == 0
+    assert cluster.run("submit", manifest, "--out", tmp_path / "run", *STUB).code == 0
     table = pq.read_table(done(tmp_path / "run")[0])
     by_object = {
         object_id: table.filter([one == object_id for one in table["object_id"].to_pylist()]) for object_id in (1, 7)

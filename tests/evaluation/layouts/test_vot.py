@@ -18,9 +18,10 @@ from rts_batch.evaluation.prepare import prepare
 from rts_batch.evaluation.scoring import score
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle
+from tests.support.cluster import SharedCluster
 from tests.support.places import REPOSITORY
 from tests.support.run_folders import write_plain_masks
-from tests.support.running import STUB, finish, start
+from tests.support.running import STUB
 from tests.support.vot_dataset import (
     ANCHORS,
     SIZE,
@@ -107,12 +108,12 @@ def test_a_run_is_scored_as_the_toolkit_scores_it(dataset: Path, tmp_path: Path)
 
 
 @pytest.mark.ray
-def test_the_job_tracks_forward_and_backward_and_scores(tmp_path: Path) -> None:
+def test_the_job_tracks_forward_and_backward_and_scores(tmp_path: Path, cluster: SharedCluster) -> None:
     make_dataset(tmp_path / "data")
     (tmp_path / "data" / "list.txt").write_text("ant\n")
-    arguments = ["vot2020-st", tmp_path / "data", "--out", tmp_path / "out", *STUB, "--address", "local"]
+    arguments = ["vot2020-st", tmp_path / "data", "--out", tmp_path / "out", *STUB]
     program = [str(REPOSITORY / "jobs" / "evaluate.py")]
-    outcome = finish(start(*arguments, "--workers", 1, "--json", program=program))
+    outcome = cluster.run(*arguments, "--workers", 1, "--json", program=program)
     assert outcome.code == 0, outcome.err
     scores = json.loads(outcome.out.splitlines()[-1])
     assert set(scores["measures"]) == {"eao", "accuracy", "robustness"}
