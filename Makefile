@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Where the environment forbids it, every process of the tests would compile this package and pytest all tests anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install test tests test-slow check quick-tests chromium lint demo chaos davis-dev train-mini clean
 .PHONY: bench bench-gpu bench-profiles bench-io bench-measures bench-pipeline bench-scale bench-features bench-workers
 .PHONY: bench-training
@@ -43,7 +46,7 @@ check: $(INSTALLED)
 	@$(MAKE) --no-print-directory --jobs 2 lint quick-tests
 
 quick-tests: $(INSTALLED)
-	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(call PARALLEL,1)
+	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(call PARALLEL,0)
 
 # Afterwards the tests of storage once more, against SeaweedFS in the place of moto.
 test-slow: $(INSTALLED)

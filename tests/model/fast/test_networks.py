@@ -157,8 +157,15 @@ def test_the_fast_learner_takes_the_plain_ones_steps(arranged: Any, monkeypatch:
 
 # ---- whole trackers ------------------------------------------------------------------------------------------------
 
+Clip = list[tuple[np.ndarray, np.ndarray]]
+"""Frames and the target's masks in them."""
+
 SMALL = replace(TRACKER_RTS_MINI, crop_size=(96, 160), not_found_threshold=0.0, init_iterations=8, dense_frames=20)
-FRAMES = [synthetic_frame(96, 128, index) for index in range(26)]
+
+
+@pytest.fixture(scope="module")
+def frames() -> Clip:
+    return [synthetic_frame(96, 128, index) for index in range(26)]
 
 
 @pytest.fixture(scope="module")
@@ -168,14 +175,14 @@ def networks() -> tuple[RTS, RTS]:
 
 
 @pytest.mark.parametrize("rules", ["code", "paper"])
-def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], rules) -> None:
+def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], frames: Clip, rules) -> None:
     plain, quick = networks
     # Small memories: samples are replaced, and score maps computed afresh.
     config = replace(SMALL, rules=rules, memory_size=12, localisation_memory_size=8)
     theirs, ours = Tracker(plain, config), fast_tracker(quick, config)
     for tracker in (theirs, ours):
-        tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
-    for number, (frame, mask) in enumerate(FRAMES[1:], start=2):
+        tracker.start(frames[0][0], mask=frames[0][1])
+    for number, (frame, mask) in enumerate(frames[1:], start=2):
         if number == 15:
             expected, found = theirs.correct(frame, mask=mask), ours.correct(frame, mask=mask)
         else:
@@ -185,25 +192,25 @@ def test_the_fast_tracker_gives_the_plain_ones_masks(networks: tuple[RTS, RTS], 
         assert_close(ours.segmentation.tau, theirs.segmentation.tau, 1e-3)
 
 
-def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS]) -> None:
+def test_a_restored_fast_tracker_goes_on_bit_for_bit(networks: tuple[RTS, RTS], frames: Clip) -> None:
     config = replace(SMALL, memory_size=12, localisation_memory_size=8)
     scene = Scene(networks[1], config, single=True, tracker=fast_tracker)
-    scene.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
-    for frame, _ in FRAMES[1:9]:
+    scene.step(frames[0][0], {1: Marking(mask=frames[0][1])})
+    for frame, _ in frames[1:9]:
         scene.step(frame)
     snapshot = scene.snapshot()
     fresh = Scene(networks[1], config, single=True, tracker=fast_tracker)
     fresh.restore(snapshot)
-    for frame, _ in FRAMES[9:22]:
+    for frame, _ in frames[9:22]:
         ours, theirs = fresh.step(frame)[1], scene.step(frame)[1]
         assert np.array_equal(ours.mask, theirs.mask)
         assert (ours.score, ours.confidence) == (theirs.score, theirs.confidence)
     assert torch.equal(fresh.trackers[1].segmentation.tau, scene.trackers[1].segmentation.tau)
 
 
-def test_a_fast_tracker_starts_anew_with_nothing_of_the_target_before(networks: tuple[RTS, RTS]) -> None:
+def test_a_fast_tracker_starts_anew_with_nothing_of_the_target_before(networks: tuple[RTS, RTS], frames: Clip) -> None:
     def masks(tracker: Tracker) -> list[np.ndarray]:
-        (first, mask), *later = FRAMES[:3]
+        (first, mask), *later = frames[:3]
         return [tracker.start(first, mask=mask).mask, *(tracker.step(frame).mask for frame, _ in later)]
 
     used = fast_tracker(networks[1], SMALL)
@@ -212,12 +219,14 @@ def test_a_fast_tracker_starts_anew_with_nothing_of_the_target_before(networks: 
         assert np.array_equal(again, fresh)
 
 
-def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(networks: tuple[RTS, RTS], engine: str) -> None:
+def test_bfloat16_stays_close_and_keeps_the_learners_in_float32(
+    networks: tuple[RTS, RTS], frames: Clip, engine: str
+) -> None:
     half = fast(networks[0], profile="bf16")
     exact, rounded = fast_tracker(networks[1], SMALL), fast_tracker(half, SMALL)
-    exact.start(FRAMES[0][0], mask=FRAMES[0][1])
+    exact.start(frames[0][0], mask=frames[0][1])
     overlaps = []
-    for frame, _ in FRAMES[1:8]:
+    for frame, _ in frames[1:8]:
         rounded.restore(exact.snapshot())
         overlaps.append(iou(exact.step(frame).mask, rounded.step(frame).mask))
     assert np.mean(overlaps) >= 0.98  # the gate of `make bench-profiles` is 0.99, on real clips
