@@ -426,6 +426,7 @@ def test_sta_network_of_a_weights_file_can_be_added_to_another(tiny_file: Path) 
     assert joined.metadata["provenance"] == "random, seed 0: masks are meaningless; box to mask: made by a test"
 
 
+@pytest.mark.long
 def test_files_in_the_wrong_place_are_refused(official: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.safetensors"
     result = invoke("import", official / "sta.pth.tar", "-o", output)
