@@ -6,6 +6,7 @@ compared with the prompt's own frame, which no later mistake has touched. The pa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -20,36 +21,57 @@ NEIGHBOURS: Final = 3
 """So many of the most similar cells of the prompt's frame count, and a target has at least so many cells."""
 
 
-def likeness_to_prompt(
-    features: Tensor, coverage: Tensor, prompt_features: Tensor | None, prompt_coverage: Tensor | None
-) -> Tensor:
+@dataclass(frozen=True)
+class PromptLook:
+    """What a prompt's frame looks like, cell by cell, as later frames are compared with it."""
+
+    mean: Tensor
+    """Of its features, `[C, 1] float32`."""
+    cells: Tensor
+    """Its features less their mean, each of length 1, `[C, h·w] float32`."""
+    target: Tensor
+    """Which cells are the target's, `[h·w] bool`; none where no prompt is known."""
+    background: Tensor
+    """Which are the background's, `[h·w] bool`."""
+
+    @classmethod
+    def of(cls, features: Tensor, coverage: Tensor) -> PromptLook:
+        """Look at a prompt's frame.
+
+        Args:
+            features: x_s of its search region, `[C, h, w] float`.
+            coverage: the share of each cell that the prompt's mask covers, `[h, w] float32`; all 0 where no prompt is
+                known.
+        """
+        known, covered = features.float().flatten(1), coverage.flatten()
+        mean = known.mean(1, keepdim=True)
+        least = covered.topk(min(NEIGHBOURS, covered.numel())).values[-1].clamp(max=INSIDE)
+        target = (covered >= least) & (covered > 0)
+        return cls(mean, functional.normalize(known - mean, dim=0), target, covered < OUTSIDE)
+
+
+def likeness_to_prompt(features: Tensor, coverage: Tensor, prompt: PromptLook | None) -> Tensor:
     """Return how much more a mask looks like the prompt's target than like its background.
 
     Args:
         features: x_s of this frame's search region, `[C, h, w] float`.
         coverage: the mask's mean probability in each cell, `[h, w] float32`; what is next to nothing does not count.
-        prompt_features: x_s of the prompt's search region, `[C, h, w] float`.
-        prompt_coverage: the share of each cell that the prompt's mask covers, `[h, w] float32`; all 0 where no prompt
-            is known.
+        prompt: what the prompt's frame looks like.
 
     Returns:
         `[] float32`: the mean, over the mask, of each cell's cosine with its nearest cells of the target less that
         with its nearest cells of the background, both from the mean of the prompt's features. NaN without a prompt.
     """
-    if prompt_features is None or prompt_coverage is None:
+    if prompt is None:
         return features.new_full((), torch.nan, dtype=torch.float32)
-    known, seen = prompt_features.float().flatten(1), features.float().flatten(1)
-    covered, weights = prompt_coverage.flatten(), coverage.flatten()
+    seen, weights = features.float().flatten(1), coverage.flatten()
     weights = torch.where(weights < OUTSIDE, 0.0, weights)
     if weights.device.type == "cpu":  # elsewhere the host does not know how many these are
         seen, weights = seen[:, weights > 0], weights[weights > 0]
-    mean = known.mean(1, keepdim=True)
-    similar = functional.normalize(seen - mean, dim=0).t() @ functional.normalize(known - mean, dim=0)
-    least = covered.topk(min(NEIGHBOURS, covered.numel())).values[-1].clamp(max=INSIDE)
-    target, background = (covered >= least) & (covered > 0), covered < OUTSIDE
-    margin = _nearest(similar, target) - _nearest(similar, background)
+    similar = functional.normalize(seen - prompt.mean, dim=0).t() @ prompt.cells
+    margin = _nearest(similar, prompt.target) - _nearest(similar, prompt.background)
     mean_margin = (margin * weights).sum() / weights.sum().clamp(min=OUTSIDE)
-    return torch.where(target.any(), mean_margin, torch.nan)
+    return torch.where(prompt.target.any(), mean_margin, torch.nan)
 
 
 def _nearest(similar: Tensor, which: Tensor) -> Tensor:

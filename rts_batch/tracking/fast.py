@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.branches import SegmentationBranch
+from rts_batch.tracking.region import SearchRegion, sample_pixels
 from rts_batch.tracking.tracker import Tracker
 
 REFRESH = 16
@@ -23,8 +25,25 @@ REFRESH = 16
 
 
 def fast_tracker(model: RTS, config: TrackerConfig, *, sta: STA | None = None) -> Tracker:
-    """Make the plain tracker with the segmentation branch below: the same but for rounding."""
-    return Tracker(model, config, sta=sta, segmentation=FastSegmentationBranch)
+    """Make a tracker that gives the plain one's results up to rounding."""
+    return FastTracker(model, config, sta=sta, segmentation=FastSegmentationBranch)
+
+
+class FastTracker(Tracker):
+    """Identical to the plain tracker but for rounding.
+
+    OpenCV resizes the crops that it tracks in, in a third of PyTorch's time. It rounds the places that a pixel is mixed
+    from less than PyTorch, whose float32 moves values of 0…255 by up to 0.01. A prompt's own crops are the plain
+    tracker's: everything later follows from them.
+    """
+
+    def _crop(self, image: Tensor, region: SearchRegion) -> Tensor:
+        if image.device.type != "cpu":
+            return super()._crop(image, region)
+        height, width = region.crop_size
+        pixels = sample_pixels(image, region).float().numpy()
+        resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(resized).permute(2, 0, 1)[None]
 
 
 class FastSegmentationBranch(SegmentationBranch):

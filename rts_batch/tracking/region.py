@@ -108,13 +108,17 @@ def stride_of(ratio: Tensor) -> Tensor:
 
 def sample_image(image: Tensor, region: SearchRegion) -> Tensor:
     """Return the crop `[1, 3, h, w] float32`, 0…255, of an image `[3, H, W] uint8`; edges are repeated."""
-    # Indexing the bytes first and converting only the crop gives the same values as converting the frame, and as frames
-    # lie in memory, pixel by pixel, a row is one piece to copy.
-    pixels = _take(_take(image.permute(1, 2, 0), 0, region.rows), 1, region.columns)
-    patch = pixels.permute(2, 0, 1).float()[None]
+    patch = sample_pixels(image, region).permute(2, 0, 1).float()[None]
     if patch.shape[-2:] == torch.Size(region.crop_size):
         return patch
     return functional.interpolate(patch, region.crop_size, mode="bilinear", align_corners=False)
+
+
+def sample_pixels(image: Tensor, region: SearchRegion) -> Tensor:
+    """Return what `sample_image` resizes, `[h', w', 3] uint8`, of an image `[3, H, W] uint8`."""
+    # Indexing the bytes first and converting only the crop gives the same values as converting the frame, and as frames
+    # lie in memory, pixel by pixel, a row is one piece to copy.
+    return _take(_take(image.permute(1, 2, 0), 0, region.rows), 1, region.columns)
 
 
 def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rts_batch.tracking.appearance import likeness_to_prompt
+from rts_batch.tracking.appearance import PromptLook, likeness_to_prompt
 from rts_batch.tracking.maps import above
 
 __all__ = ["SIGNALS", "Signal", "signals_of"]
@@ -67,8 +67,7 @@ def signals_of(
     logits: Tensor,
     score_map: Tensor,
     features: Tensor,
-    prompt_features: Tensor | None = None,
-    prompt_coverage: Tensor | None = None,
+    prompt: PromptLook | None = None,
 ) -> Tensor:
     """Measure one target's output in its search region, without a value that the host has to know.
 
@@ -76,35 +75,56 @@ def signals_of(
         logits: of the mask, `[h, w] float`.
         score_map: s_c, `[h', w'] float`.
         features: x_s, `[C, h / 16, w / 16] float`.
-        prompt_features: x_s of the prompt's frame, of the same shape.
-        prompt_coverage: the share of each of its cells that the prompt's mask covers, `[h / 16, w / 16] float32`.
+        prompt: what the prompt's frame looks like; None where no prompt is known.
 
     Returns:
         `[Signal.LENGTH + C] float32`.
     """
     logits, score_map, features = logits.float(), score_map.float(), features.float()
-    mask, probabilities = above(logits), torch.sigmoid(logits)
+    probabilities, mask = torch.sigmoid(logits), _Mask.of(logits)
     coarse = functional.adaptive_avg_pool2d(probabilities[None], (features.shape[-2], features.shape[-1]))[0]
     measured = _measure_mask(logits, probabilities, mask) | _measure_scores(score_map, mask, coarse)
-    measured[Signal.LIKE_PROMPT] = likeness_to_prompt(features, coarse, prompt_features, prompt_coverage)
+    measured[Signal.LIKE_PROMPT] = likeness_to_prompt(features, coarse, prompt)
     mean = (features * coarse).sum((1, 2)) / coarse.sum().clamp(min=1e-3)
     return torch.cat([torch.stack([measured[signal].float() for signal in SIGNALS]), mean])
 
 
-def _measure_mask(logits: Tensor, probabilities: Tensor, mask: Tensor) -> dict[Signal, Tensor]:
-    """How sure the mask is of itself, and its shape; all `[h, w] float32`."""
-    area = mask.sum()
+class _Mask(NamedTuple):
+    """A mask of 0 and 1, `[h, w] float32`, and what several measures need of it."""
+
+    pixels: Tensor
+    rows: Tensor
+    """Its pixels in each row, `[h] float32`."""
+    columns: Tensor
+    area: Tensor
+    off_y: Tensor
+    """Each row's distance from the mask's mean row, `[h] float32`; from the first one where the mask is empty."""
+    off_x: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor) -> _Mask:
+        pixels = above(logits)
+        rows, columns = pixels.sum(1), pixels.sum(0)
+        area = rows.sum()
+        off_y, off_x = (_off_centre(profile, area) for profile in (rows, columns))
+        return cls(pixels, rows, columns, area, off_y, off_x)
+
+
+def _off_centre(profile: Tensor, area: Tensor) -> Tensor:
+    places = torch.arange(len(profile), dtype=torch.float32, device=profile.device)
+    return places - (profile * places).sum() / area.clamp(min=1)
+
+
+def _measure_mask(logits: Tensor, probabilities: Tensor, found: _Mask) -> dict[Signal, Tensor]:
+    """How sure the mask is of itself, and its shape; both maps `[h, w] float32`."""
+    mask, area = found.pixels, found.area
     some = area.clamp(min=1)
-    outline = (mask[1:] - mask[:-1]).abs().sum() + (mask[:, 1:] - mask[:, :-1]).abs().sum()
+    outline = _changes(mask[1:], mask[:-1]) + _changes(mask[:, 1:], mask[:, :-1])
     edge = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
     length = (outline + edge).clamp(min=1)
-    rows, columns = mask.sum(1), mask.sum(0)
-    off_y, off_x = (
-        torch.arange(len(profile), dtype=torch.float32, device=mask.device) - centre
-        for profile, centre in zip((rows, columns), _centre_of(mask), strict=True)
-    )
-    var_y, var_x = (rows * off_y.square()).sum() / some, (columns * off_x.square()).sum() / some
-    cov = ((mask * off_x).sum(1) * off_y).sum() / some
+    var_y = (found.rows * found.off_y.square()).sum() / some
+    var_x = (found.columns * found.off_x.square()).sum() / some
+    cov = ((mask * found.off_x).sum(1) * found.off_y).sum() / some
     shared = (probabilities * mask).sum()
     softer = torch.sigmoid(logits / 3)
     return {
@@ -122,7 +142,12 @@ def _measure_mask(logits: Tensor, probabilities: Tensor, mask: Tensor) -> dict[S
     }
 
 
-def _measure_scores(score_map: Tensor, mask: Tensor, coarse: Tensor) -> dict[Signal, Tensor]:
+def _changes(values: Tensor, others: Tensor) -> Tensor:
+    """Count the places at which two maps of 0 and 1 differ, `[] float32`."""
+    return torch.ne(values, others, out=torch.empty_like(values)).sum()
+
+
+def _measure_scores(score_map: Tensor, mask: _Mask, coarse: Tensor) -> dict[Signal, Tensor]:
     """Whether the localisation branch agrees; `coarse` are the probabilities on the features' grid."""
     down, across = score_map.shape
     scores = score_map.flatten()
@@ -131,24 +156,16 @@ def _measure_scores(score_map: Tensor, mask: Tensor, coarse: Tensor) -> dict[Sig
     row, column = torch.div(place, across, rounding_mode="floor")[0], torch.remainder(place, across)[0]
     rows, columns = (torch.arange(size, device=scores.device) for size in (down, across))
     near = ((rows - row).abs() <= NEIGHBOURHOOD)[:, None] & ((columns - column).abs() <= NEIGHBOURHOOD)
-    height, width = mask.shape
-    centre_y, centre_x = _centre_of(mask)
-    off_y, off_x = row * (height / (down - 1)) - centre_y, column * (width / (across - 1)) - centre_x
+    height, width = mask.pixels.shape
+    off_y, off_x = row * (height / (down - 1)) + mask.off_y[0], column * (width / (across - 1)) + mask.off_x[0]
     # A cell of the score map lies between four of the features'.
     around = functional.avg_pool2d(coarse[None], 2, stride=1, padding=1, count_include_pad=False)[0].flatten()
     return {
         Signal.PEAK: peak,
         Signal.SECOND: torch.where(near, 0.0, score_map).amax() / peak.clamp(min=0.05),
-        Signal.OFF_PEAK: torch.hypot(off_y, off_x) / mask.sum().clamp(min=1).sqrt(),
+        Signal.OFF_PEAK: torch.hypot(off_y, off_x) / mask.area.clamp(min=1).sqrt(),
         Signal.SEEN_AT_PEAK: around.gather(0, place.clamp(max=around.numel() - 1))[0],
     }
-
-
-def _centre_of(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean row and column of a mask of 0 and 1, `[]` each; 0 where it is empty."""
-    some = mask.sum().clamp(min=1)
-    y, x = (torch.arange(size, dtype=torch.float32, device=mask.device) for size in mask.shape)
-    return (mask.sum(1) * y).sum() / some, (mask.sum(0) * x).sum() / some
 
 
 def _soft_iou(probabilities: Tensor, shared: Tensor, area: Tensor) -> Tensor:

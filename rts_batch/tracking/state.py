@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rts_batch.errors import CheckpointError
+from rts_batch.tracking.appearance import PromptLook
 from rts_batch.tracking.region import SearchRegion
 
 VERSION = 2
@@ -62,6 +64,13 @@ class TrackerState:
     """x_s of the last prompt's frame, `[C, h, w]`; None where the prompt's mask is empty or nobody kept them."""
     prompt_coverage: Tensor | None = None
     """The share of each of its cells that the prompt's mask covers, `[h, w] float32`."""
+
+    @cached_property
+    def prompt_look(self) -> PromptLook | None:
+        """What later frames are compared with; a prompt begins a new state, so that it stays."""
+        if self.prompt_features is None or self.prompt_coverage is None:
+            return None
+        return PromptLook.of(self.prompt_features, self.prompt_coverage)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain containers of CPU tensors and values, sharing nothing with this object."""

@@ -146,7 +146,7 @@ class Tracker:
         self.segmentation.update(state, previous)
         update_search_state(state, previous, self.config)
         region = self._place_region(image)
-        features = self.model.extract(sample_image(image, region))
+        features = self.model.extract(self._crop(image, region))
 
         score_map = self.model.localise(features.localisation[:, None], self.localisation.kappa)
         conditioning = score_map if self.config.localisation_conditioning else None
@@ -260,9 +260,13 @@ class Tracker:
         size = state.target_scale * crop_size
         return place_region(centre, size, (image.shape[-2], image.shape[-1]), self.config.crop_size)
 
+    def _crop(self, image: Tensor, region: SearchRegion) -> Tensor:
+        """What the network sees of a frame, `[3, H, W] uint8`."""
+        return sample_image(image, region)
+
     def _measure(self, logits: Tensor, score_map: Tensor, features: Tensor) -> Tensor:
         """`signals_of`, beside the prompt's frame."""
-        return signals_of(logits, score_map, features, self.state.prompt_features, self.state.prompt_coverage)
+        return signals_of(logits, score_map, features, self.state.prompt_look)
 
     def _previous_mask(self, previous: Tensor, region: SearchRegion) -> Tensor | None:
         """The previous frame's probabilities in this frame's crop, for networks that read them; zero once lost."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rts_batch.tracking.appearance import likeness_to_prompt
+from rts_batch.tracking.appearance import PromptLook, likeness_to_prompt
 
 GRID = (8, 12)
 
@@ -31,28 +31,29 @@ def test_the_target_is_more_like_the_prompt_than_another_object_or_the_backgroun
     prompt, covered, _ = scene(target=(3, 4), other=(0, 9))
     now, target, other = scene(target=(5, 1), other=(1, 7))
     background = 1 - target - other
+    look = PromptLook.of(prompt, covered)
     on_target, on_other, on_background = (
-        float(likeness_to_prompt(now, coverage, prompt, covered)) for coverage in (target, other, background)
+        float(likeness_to_prompt(now, coverage, look)) for coverage in (target, other, background)
     )
     assert on_target > 0.5 > 0 > on_other
     assert on_background < -0.5
-    half = float(likeness_to_prompt(now, torch.maximum(target, background * 0.5), prompt, covered))
+    half = float(likeness_to_prompt(now, torch.maximum(target, background * 0.5), look))
     assert on_background < half < on_target
     # What is next to nothing does not count.
-    assert float(likeness_to_prompt(now, target + 0.04 * background, prompt, covered)) == pytest.approx(on_target)
+    assert float(likeness_to_prompt(now, target + 0.04 * background, look)) == pytest.approx(on_target)
 
 
 def test_a_target_smaller_than_a_cell_has_its_most_covered_cells() -> None:
     prompt, covered, _ = scene(target=(3, 4), other=(0, 9))
     now, target, other = scene(target=(5, 1), other=(1, 7))
-    small = 0.3 * covered
-    assert float(likeness_to_prompt(now, target, prompt, small)) > float(likeness_to_prompt(now, other, prompt, small))
+    small = PromptLook.of(prompt, 0.3 * covered)
+    assert float(likeness_to_prompt(now, target, small)) > float(likeness_to_prompt(now, other, small))
 
 
 def test_nothing_is_not_like_the_prompt_and_without_a_prompt_nobody_knows() -> None:
     prompt, covered, _ = scene(target=(3, 4), other=(0, 9))
-    assert float(likeness_to_prompt(prompt, torch.zeros(GRID), prompt, covered)) == 0
-    assert math.isnan(likeness_to_prompt(prompt, covered, prompt, torch.zeros(GRID)))
-    assert math.isnan(likeness_to_prompt(prompt, covered, None, None))
-    everywhere = likeness_to_prompt(prompt, covered, prompt, torch.ones(GRID))
+    assert float(likeness_to_prompt(prompt, torch.zeros(GRID), PromptLook.of(prompt, covered))) == 0
+    assert math.isnan(likeness_to_prompt(prompt, covered, PromptLook.of(prompt, torch.zeros(GRID))))
+    assert math.isnan(likeness_to_prompt(prompt, covered, None))
+    everywhere = likeness_to_prompt(prompt, covered, PromptLook.of(prompt, torch.ones(GRID)))
     assert math.isfinite(everywhere)

@@ -115,22 +115,25 @@ class Compiled(nn.Module):
         import openvino
 
         shapes = tuple(each.shape for each in inputs)
-        request = self._request(shapes)
+        request, sizes = self._request(shapes)
         held = [each.detach().contiguous() for each in inputs]  # OpenVINO reads them where they are
         for index, each in enumerate(held):
             request.set_input_tensor(index, openvino.Tensor(each.numpy(), shared_memory=True))
         # New memory for every result: the caller keeps it for as long as it likes.
-        results = tuple(torch.empty(tuple(port.shape)) for port in request.model_outputs)
+        results = tuple(torch.empty(size) for size in sizes)
         for index, each in enumerate(results):
             request.set_output_tensor(index, openvino.Tensor(each.numpy(), shared_memory=True))
         request.infer()
         return results
 
-    def _request(self, shapes: tuple[torch.Size, ...]) -> Any:
+    def _request(self, shapes: tuple[torch.Size, ...]) -> tuple[Any, list[tuple[int, ...]]]:
+        """Return this thread's request for inputs of these shapes, and its outputs', which it is slow to tell."""
         requests: dict[tuple[torch.Size, ...], Any] = self._local.__dict__.setdefault("requests", {})
         if shapes not in requests:
-            requests[shapes] = self._model(shapes).create_infer_request()
-        return requests[shapes]
+            model = self._model(shapes)
+            requests[shapes] = model.create_infer_request(), [tuple(port.shape) for port in model.outputs]
+        found: tuple[Any, list[tuple[int, ...]]] = requests[shapes]
+        return found
 
     def _model(self, shapes: tuple[torch.Size, ...]) -> Any:
         with self._lock:

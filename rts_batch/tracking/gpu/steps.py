@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.model.fast.learner import border, fit, scores_of
+from rts_batch.tracking.appearance import PromptLook
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
 from rts_batch.tracking.gpu.graphs import Stage
 from rts_batch.tracking.gpu.memory import DeviceMemory
@@ -176,8 +177,8 @@ class SlotSteps:
             self._learn_place(due)
 
     def _measure(self) -> None:
-        prompt = self.state.prompt_features, self.state.prompt_coverage
-        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s, *prompt))
+        prompt = PromptLook.of(self.state.prompt_features, self.state.prompt_coverage)
+        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s, prompt))
 
     def _judge(self) -> None:
         """Paste the logits, follow the target, and write down what the host will read and learn from."""
