@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rts_batch.masks import Box, Region, State, TrackedFrame
@@ -106,7 +107,7 @@ def tracked_frame(
     area = int(np.count_nonzero(read[y0:y1, x0:x1]))
     confidence: float | None = 1.0
     if probabilities is not None:
-        inside = mask[y0:y1, x0:x1].to(probabilities.dtype)
+        inside = mask[y0:y1, x0:x1].view(torch.uint8).to(probabilities.dtype)  # bool itself is slow to cast
         confidence = float((probabilities[y0:y1, x0:x1] * inside).sum()) / area if area else None
     if state is None:
         state = target_state(area, result)

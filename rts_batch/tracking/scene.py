@@ -17,6 +17,7 @@ from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.estimates import Estimates
+from rts_batch.tracking.maps import positive
 from rts_batch.tracking.result import Pending, StepResult, target_state, tracked_frame
 from rts_batch.tracking.tracker import Tracker
 
@@ -136,7 +137,7 @@ class Scene:
 
         def read(prompt: Marking) -> TrackedFrame:
             result = tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
-            return tracked_frame(result.scores > 0, None, result, result.box, state="prompt")
+            return tracked_frame(positive(result.scores), None, result, result.box, state="prompt")
 
         return tracker.on_device(lambda: {object_id: read(prompt) for object_id, prompt in sorted(prompts.items())})
 

@@ -21,6 +21,7 @@ from rts_batch.model.sta import STA
 from rts_batch.tracking import first_frame
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
 from rts_batch.tracking.localisation import localise
+from rts_batch.tracking.maps import positive
 from rts_batch.tracking.motion import update_search_state
 from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.result import Pending, StepResult, centred_box, prompt_result, tight_box, tracked_frame
@@ -286,7 +287,7 @@ class Tracker:
     def _single_result(self, result: StepResult, state: State | None) -> TrackedFrame:
         """The frame of a target that is alone in its video: its own mask and the paper's box rule."""
         confidence = None if state == "prompt" else self.state.probabilities
-        return tracked_frame(result.scores > 0, confidence, result, result.box, state=state)
+        return tracked_frame(positive(result.scores), confidence, result, result.box, state=state)
 
 
 def check_frame(frame: NDArray[np.uint8], first: Sequence[int] | None = None) -> None:
