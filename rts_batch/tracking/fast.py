@@ -17,7 +17,7 @@ from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.branches import SegmentationBranch
-from rts_batch.tracking.region import SearchRegion, sample_pixels
+from rts_batch.tracking.region import SearchRegion, enlarge, sample_pixels
 from rts_batch.tracking.tracker import Tracker
 
 REFRESH = 16
@@ -29,13 +29,24 @@ def fast_tracker(model: RTS, config: TrackerConfig, *, sta: STA | None = None) -
     return FastTracker(model, config, sta=sta, segmentation=FastSegmentationBranch)
 
 
+def _enlarge(values: Tensor, factor: float) -> Tensor:
+    """`region.enlarge` by OpenCV, which rounds the size to the nearest number, not down."""
+    if values.device.type != "cpu":
+        return enlarge(values, factor)
+    height, width = (int(factor * side) for side in values.shape)
+    resized = cv2.resize(values.numpy(), None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(resized)[:height, :width]
+
+
 class FastTracker(Tracker):
     """Identical to the plain tracker but for rounding.
 
-    OpenCV resizes the crops that it tracks in, in a third of PyTorch's time. It rounds the places that a pixel is mixed
-    from less than PyTorch, whose float32 moves values of 0…255 by up to 0.01. A prompt's own crops are the plain
-    tracker's: everything later follows from them.
+    OpenCV resizes the crops that it tracks in, and what is drawn there, in a third of PyTorch's time. It rounds the
+    places that a pixel is mixed from less than PyTorch, whose float32 moves values of 0…255 by up to 0.01. A prompt's
+    own crops are the plain tracker's: everything later follows from them.
     """
+
+    _enlarge = staticmethod(_enlarge)
 
     def _crop(self, image: Tensor, region: SearchRegion) -> Tensor:
         if image.device.type != "cpu":

@@ -7,6 +7,7 @@ rts-tracker §2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,22 +147,34 @@ def _nearest(values: Tensor, size: int) -> Tensor:
     return functional.interpolate(values.float()[None, None], size, mode="nearest")[0, 0]
 
 
-def paste_scores(logits: Tensor, region: SearchRegion, image_size: tuple[int, int]) -> tuple[Tensor, Window]:
+def enlarge(values: Tensor, factor: float) -> Tensor:
+    """Return a map `[h, w] float32` bilinearly resized to `[⌊factor·h⌋, ⌊factor·w⌋]`.
+
+    The given factor, not the ratio of the sizes, maps the coordinates.
+    """
+    return functional.interpolate(
+        values[None, None], scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )[0, 0]
+
+
+def paste_scores(
+    logits: Tensor,
+    region: SearchRegion,
+    image_size: tuple[int, int],
+    resize: Callable[[Tensor, float], Tensor] = enlarge,
+) -> tuple[Tensor, Window]:
     """Put crop logits back into the image (spec rts-tracker §7.1).
 
     Args:
         logits: `[h, w] float32`.
         region: where the crop came from.
         image_size: (H, W).
+        resize: does what `enlarge` does.
 
     Returns:
         Scores `[H, W] float32`, −100 outside the region, and the window of the image that they cover.
     """
-    scale = float(region.scale)
-    # The given factor, not the ratio of the sizes, maps the coordinates.
-    resized = functional.interpolate(
-        logits[None, None], scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=False
-    )[0, 0]
+    resized = resize(logits, float(region.scale))
     top, left = (
         int(centre - length / 2) for centre, length in zip(region.position.tolist(), resized.shape, strict=True)
     )

@@ -23,7 +23,7 @@ from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.maps import positive
 from rts_batch.tracking.motion import update_search_state
-from rts_batch.tracking.region import SearchRegion, paste_scores, place_region, sample_image, sample_mask
+from rts_batch.tracking.region import SearchRegion, enlarge, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.result import Pending, StepResult, centred_box, prompt_result, tight_box, tracked_frame
 from rts_batch.tracking.signals import signals_of
 from rts_batch.tracking.state import TrackerState
@@ -40,6 +40,8 @@ class Tracker:
         sta: the box-to-mask network; needed to start from a box.
         segmentation: the segmentation branch's class.
     """
+
+    _enlarge = staticmethod(enlarge)
 
     def __init__(
         self,
@@ -158,7 +160,7 @@ class Tracker:
             conditioning,
             previous_mask=self._previous_mask(previous, region),
         )
-        scores, window = paste_scores(logits[0, 0], region, (image.shape[-2], image.shape[-1]))
+        scores, window = paste_scores(logits[0, 0], region, (image.shape[-2], image.shape[-1]), self._enlarge)
         found = localise(score_map[0, 0], region, state.clf_position, state.clf_target_size, self.config)
 
         probabilities = torch.sigmoid(scores)
@@ -169,6 +171,7 @@ class Tracker:
         state.lost_localisation = found.flag == "not_found"
         state.probabilities, state.region, state.features = probabilities, region, features.segmentation[0]
         self.localisation.update(state, features.localisation, found, tight)
+        measured = signals_of(logits[0, 0], score_map[0, 0], features.segmentation[0], state.prompt_look)
         return StepResult(
             scores=scores,
             region=window,
@@ -177,7 +180,7 @@ class Tracker:
             localised=not state.lost_localisation,
             mask_too_small=state.mask_too_small,
             probability_sum=probability_sum,
-            signals=tuple(self._measure(logits[0, 0], score_map[0, 0], features.segmentation[0]).tolist()),
+            signals=tuple(measured.tolist()),
         )
 
     @staticmethod
@@ -264,10 +267,6 @@ class Tracker:
     def _crop(self, image: Tensor, region: SearchRegion) -> Tensor:
         """What the network sees of a frame, `[3, H, W] uint8`."""
         return sample_image(image, region)
-
-    def _measure(self, logits: Tensor, score_map: Tensor, features: Tensor) -> Tensor:
-        """`signals_of`, beside the prompt's frame."""
-        return signals_of(logits, score_map, features, self.state.prompt_look)
 
     def _previous_mask(self, previous: Tensor, region: SearchRegion) -> Tensor | None:
         """The previous frame's probabilities in this frame's crop, for networks that read them; zero once lost."""

@@ -20,7 +20,8 @@ from rts_batch.model.learner import apply_filter
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.model.target_model import TargetModel
-from rts_batch.tracking.fast import fast_tracker
+from rts_batch.tracking.fast import FastTracker, fast_tracker
+from rts_batch.tracking.region import place_region
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, build_sta, load_weights
@@ -249,3 +250,19 @@ def test_bfloat16_reaches_every_convolution_of_the_papers_backbone(monkeypatch: 
         assert_close(ours.maps[name].float(), value, 0.05)
     assert_close(ours.segmentation, theirs.segmentation, 0.05)
     assert_close(ours.localisation, theirs.localisation, 0.05)
+
+
+@pytest.mark.parametrize("factor", [0.37, 1.0, 1.5396, 3.3])
+def test_a_fast_tracker_resizes_as_the_plain_one_does(factor: float) -> None:
+    values = torch.randn(48, 80, generator=torch.Generator().manual_seed(0))
+    assert_close(FastTracker._enlarge(values, factor), Tracker._enlarge(values, factor), 1e-4)
+
+
+def test_a_fast_tracker_sees_what_the_plain_one_sees(networks: tuple[RTS, RTS], frames: Clip) -> None:
+    plain, quick = Tracker(networks[0], SMALL), fast_tracker(networks[1], SMALL)
+    image = torch.from_numpy(frames[0][0]).permute(2, 0, 1)
+    for size in ((50.0, 83.0), (96.0, 128.0), (192.0, 320.0)):  # inside, the whole frame, beyond it and strided
+        region = place_region(torch.tensor([40.0, 60.0]), torch.tensor(size), (96, 128), SMALL.crop_size)
+        expected, found = plain._crop(image, region), quick._crop(image, region)
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < 0.02
