@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -50,6 +51,12 @@ class SearchRegion:
         """Image pixels per crop pixel, geometric mean of both axes."""
         extent = self.bottom_right - self.top_left
         return (extent / torch.tensor(self.crop_size, dtype=torch.float32)).prod().sqrt()
+
+    @cached_property
+    def nearest(self) -> list[tuple[Tensor, Tensor]]:
+        """The image rows, then columns, that crop pixels take by nearest neighbour, int64, and 1 inside the image."""
+        axes = zip((self.rows, self.columns), (self.rows_inside, self.columns_inside), self.crop_size, strict=True)
+        return [(_nearest(places, size).long(), _nearest(inside, size)) for places, inside, size in axes]
 
 
 def place_region(
@@ -133,12 +140,10 @@ def _take(values: Tensor, dim: int, places: Tensor) -> Tensor:
 
 def sample_mask(values: Tensor, region: SearchRegion) -> Tensor:
     """Return the crop `[h, w]` of a map `[H, W] float32` by nearest neighbour; zero outside the image."""
-    height, width = region.crop_size
-    rows, rows_inside = (_nearest(each, height).to(values.device) for each in (region.rows, region.rows_inside))
-    columns, columns_inside = (
-        _nearest(each, width).to(values.device) for each in (region.columns, region.columns_inside)
+    (rows, rows_inside), (columns, columns_inside) = (
+        (places.to(values.device), inside.to(values.device)) for places, inside in region.nearest
     )
-    patch = values.index_select(0, rows.long()).index_select(1, columns.long())
+    patch = values.index_select(0, rows).index_select(1, columns)
     return patch * rows_inside[:, None] * columns_inside
 
 
