@@ -1,11 +1,11 @@
 """Times a frame of `rts-mini` by this code and by another checkout of it, in turns.
 
     git worktree add --detach ../before 6bb463f
-    python -m benchmarks.settled ../before --shared ../shared --out benchmarks/results/settled.json
+    python -m benchmarks.settled ../before --sets 5 --out benchmarks/results/settled.json
 
 All follow the same target (dog of DAVIS, 640×272, search regions of 240×416) with their own `rts-mini`, each in a
 process of its own, and take turns of a few frames: a machine that others share is not the same from one minute to the
-next. Medians over the frames of a phase; ratios are to the other checkout in `exact`.
+next. Milliseconds are medians over the frames of a phase, ratios (to the other checkout in `exact`) over its turns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ FRAMES = 220
 TURN = 5
 """Frames that one process tracks while the others wait."""
 
-PHASES = {"2–100": range(2, 101), "after 101, without an update": range(102, FRAMES + 1)}
+PHASES = {
+    "2–100": list(range(2, 101)),
+    "after 101, without an update": [number for number in range(102, FRAMES + 1) if (number - 1) % 20],
+}
+"""Numbers of frames, from 1."""
 VARIANTS = {"before, exact": ("before", "exact"), "exact": ("now", "exact"), "bf16": ("now", "bf16")}
 
 
@@ -65,8 +69,8 @@ def follow(shared: Path, profile: str, threads: int) -> Iterator[float]:
         yield 1e3 * (time.perf_counter() - began)
 
 
-def take_turns(arguments: argparse.Namespace, codes: dict[str, Path], threads: int) -> dict[str, dict[str, float]]:
-    """Return each variant's medians over its phases; one variant's process runs at a time, `TURN` frames long."""
+def take_turns(arguments: argparse.Namespace, codes: dict[str, Path], threads: int) -> dict[str, list[float]]:
+    """Return each variant's milliseconds of every frame; one variant's process runs at a time, `TURN` frames long."""
     processes = {
         name: process_of(codes[code], arguments, profile, threads) for name, (code, profile) in VARIANTS.items()
     }
@@ -81,7 +85,7 @@ def take_turns(arguments: argparse.Namespace, codes: dict[str, Path], threads: i
             milliseconds[name] += json.loads(process.stdout.readline())
     for process in processes.values():
         process.communicate()
-    return {name: medians_of(values) for name, values in milliseconds.items()}
+    return milliseconds
 
 
 def process_of(code: Path, arguments: argparse.Namespace, profile: str, threads: int) -> subprocess.Popen[str]:
@@ -92,13 +96,42 @@ def process_of(code: Path, arguments: argparse.Namespace, profile: str, threads:
     return subprocess.Popen(child, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def medians_of(milliseconds: list[float]) -> dict[str, float]:
-    """Return the first frame's milliseconds and the median of each phase's."""
-    result = {"start, with what is compiled": round(milliseconds[0], 1)}
-    for name, numbers in PHASES.items():
-        settled = [milliseconds[number - 1] for number in numbers if number < 101 or (number - 1) % 20]
-        result[name] = round(statistics.median(settled), 1)
-    return result
+def compare(sets: list[dict[str, list[float]]]) -> dict[str, Any]:
+    """Return each variant's medians over the frames of all sets, and how many times as fast as before it is.
+
+    The latter is the median over turns, in which all variants track the same frames within a second: a shared machine
+    that is slower for a while is so for all of them.
+    """
+    milliseconds = {
+        name: {
+            "start, with what is compiled": round(statistics.median(one[name][0] for one in sets), 1),
+            **{
+                phase: round(statistics.median(one[name][number - 1] for one in sets for number in numbers), 1)
+                for phase, numbers in PHASES.items()
+            },
+        }
+        for name in VARIANTS
+    }
+    times = {
+        name: {
+            phase: [round(statistics.median(ratios_of(one, name, numbers)), 2) for one in sets]
+            for phase, numbers in PHASES.items()
+        }
+        for name in ("exact", "bf16")
+    }
+    return {"milliseconds": milliseconds, "times, of each set": times}
+
+
+def ratios_of(milliseconds: dict[str, list[float]], name: str, numbers: list[int]) -> list[float]:
+    """Return how many times as fast as before a variant is, turn by turn, over the frames of a phase."""
+    turns: dict[int, list[int]] = {}
+    for number in numbers:
+        turns.setdefault((number - 1) // TURN, []).append(number - 1)
+    before, now = milliseconds["before, exact"], milliseconds[name]
+    return [
+        statistics.median(before[place] for place in turn) / statistics.median(now[place] for place in turn)
+        for turn in turns.values()
+    ]
 
 
 def main() -> None:
@@ -106,6 +139,7 @@ def main() -> None:
     parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/davis-dev")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--sets", type=int, default=3, help="how often all of it is done, by processes of its own")
     parser.add_argument("--only", choices=("exact", "bf16"), help="time the code that is on the path, turn by turn")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -117,16 +151,11 @@ def main() -> None:
     from benchmarks.cpu_tracker import processor
 
     codes = {"before": arguments.before.resolve(), "now": Path(__file__).resolve().parent.parent}
-    results: dict[str, Any] = {}
-    for threads in arguments.threads:
-        medians = take_turns(arguments, codes, threads)
-        base = medians["before, exact"]
-        times = {
-            name: {phase: round(base[phase] / medians[name][phase], 2) for phase in PHASES}
-            for name in ("exact", "bf16")
-        }
-        results[f"{threads} threads"] = {"milliseconds": medians, "times": times}
-        print(threads, json.dumps(results[f"{threads} threads"], ensure_ascii=False), flush=True)
+    results = {
+        f"{threads} threads": compare([take_turns(arguments, codes, threads) for _ in range(arguments.sets)])
+        for threads in arguments.threads
+    }
+    print(json.dumps(results, indent=1, ensure_ascii=False), flush=True)
     if arguments.out:
         commit = subprocess.run(
             ["git", "-C", str(arguments.before), "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True
