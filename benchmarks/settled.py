@@ -1,7 +1,7 @@
 """Times a frame of `rts-mini` by this code and by another checkout of it, in turns.
 
     git worktree add --detach ../before 6bb463f
-    python -m benchmarks.settled ../before --sets 5 --out benchmarks/results/settled.json
+    python -m benchmarks.settled ../before --sets 2 --out benchmarks/results/settled.json
 
 All follow the same target (dog of DAVIS, 640×272, search regions of 240×416) with their own `rts-mini`, each in a
 process of its own, and take turns of a few frames: a machine that others share is not the same from one minute to the
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/davis-dev")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--sets", type=int, default=3, help="how often all of it is done, by processes of its own")
+    parser.add_argument("--sets", type=int, default=2, help="how often all of it is done, by processes of its own")
     parser.add_argument("--only", choices=("exact", "bf16"), help="time the code that is on the path, turn by turn")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

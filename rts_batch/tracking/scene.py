@@ -155,7 +155,7 @@ class Scene:
             if prompt.mask is not None:
                 return prompt.mask
             result = reader.annotate_scores(image, box=prompt.box)
-            return reader.on_device(lambda: (result.scores > 0).cpu().numpy())
+            return reader.on_device(lambda: positive(result.scores).cpu().numpy())
 
         masks = {object_id: read(prompt) for object_id, prompt in prompts.items()}
         kept = smaller_on_top({object_id: mask for object_id, mask in masks.items() if mask.any()})

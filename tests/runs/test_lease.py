@@ -114,7 +114,7 @@ def test_a_holder_notices_that_its_lease_was_taken(folder: RunFolder) -> None:
             files.put_bytes(folder.paths.lease, holder(host="elsewhere"))
             return lease.lost.wait(1)
 
-        wait_until(taken)
+        wait_until(taken, 10)
     assert json.loads(files.read_bytes(folder.paths.lease))["token"] == "theirs", "the other's lease must stay"
 
 

@@ -41,15 +41,19 @@ class SharedCluster:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[SharedCluster]:
-    # No processes before a run asks for them: half of them would be started in vain.
-    environment = {**os.environ, **LOOPBACK, "PYTHONPATH": str(REPOSITORY), "RAY_enable_worker_prestart": "0"}
+    environment = {
+        **LOOPBACK,
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        "RAY_enable_worker_prestart": "0",  # else it begins a process for every core, of which most runs need one
+    }
     head = subprocess.Popen(
         [sys.executable, "-c", HEAD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**environment, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **environment},
     )
     assert head.stdin is not None
     assert head.stdout is not None

@@ -361,6 +361,7 @@ def test_a_second_ctrl_c_keeps_what_a_long_video_has(videos: Path, tmp_path: Pat
     process = start("submit", manifest, "--out", out, *options)
     wait_until(lambda: is_tracking(process), process=process)
     wait_until(lambda: frames_tracked(out) >= 2, process=process)
+    wait_until(lambda: (found := running_of(run("status", out, "--json").events()[0])) and found[0]["frames"] >= 2)
     interrupt(process)
     time.sleep(0.5)
     interrupt(process)
@@ -410,11 +411,7 @@ def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(
     process = start("resume", out, "--address", "local", "--json")
     wait_until(lambda: is_tracking(process), process=process)
     wait_until(lambda: frames_tracked(out), process=process)
-    (found,) = run("status", out, "--json").events()
-    assert found["running"]
-    (submission,) = found["submissions"]
-    assert submission["holder"] == "alive"
-    assert submission["status"]["videos_running"]
+    wait_until(lambda: (found := run("status", out, "--json").events()[0])["running"] and running_of(found))
     outcome = run("cancel", out, "--now")
     assert "to stop now" in outcome.out
     assert outcome.out.startswith("now: videos in hand stop after the frame at work; long ones keep a checkpoint")
@@ -425,8 +422,14 @@ def test_a_run_stops_at_an_error_is_resumed_watched_and_cancelled(
     assert run("cancel", out).out.strip().endswith("nothing is running")
 
 
+def running_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    (submission,) = status["submissions"]
+    assert submission["holder"] == "alive"
+    return [video for video in submission["status"].get("videos_running", []) if video["frames"]]
+
+
 def frames_tracked(out: Path) -> int:
-    """Of the videos in hand, as the run last wrote it."""
+    """Of the videos in hand, as the run last wrote it; cheaper to wait by than the command that reads it too."""
     try:
         return sum(video["frames"] for video in read_json(out / "status.json")["videos_running"])
     except (FileNotFoundError, KeyError):

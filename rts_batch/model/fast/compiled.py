@@ -128,12 +128,12 @@ class Compiled(nn.Module):
 
     def _request(self, shapes: tuple[torch.Size, ...]) -> tuple[Any, list[tuple[int, ...]]]:
         """Return this thread's request for inputs of these shapes, and its outputs', which it is slow to tell."""
-        requests: dict[tuple[torch.Size, ...], Any] = self._local.__dict__.setdefault("requests", {})
+        requests: dict[tuple[torch.Size, ...], tuple[Any, list[tuple[int, ...]]]]
+        requests = self._local.__dict__.setdefault("requests", {})
         if shapes not in requests:
             model = self._model(shapes)
             requests[shapes] = model.create_infer_request(), [tuple(port.shape) for port in model.outputs]
-        found: tuple[Any, list[tuple[int, ...]]] = requests[shapes]
-        return found
+        return requests[shapes]
 
     def _model(self, shapes: tuple[torch.Size, ...]) -> Any:
         with self._lock:

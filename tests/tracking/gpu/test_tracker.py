@@ -21,7 +21,7 @@ from rts_batch.masks import Marking
 from rts_batch.model.fast.networks import fast, set_precision
 from rts_batch.model.rts import RTS
 from rts_batch.tracking import region as crop
-from rts_batch.tracking.fast import FastTracker, fast_tracker
+from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker, fast_tracker
 from rts_batch.tracking.gpu import region as device_crop
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.steps import SlotSteps
@@ -289,6 +289,7 @@ def test_the_opener_takes_the_tracker_that_fits_the_device(network: RTS) -> None
     several = SceneOpener(network, replace(SMALL, rules="paper")).open(2)  # needs the host
     several.step(FRAMES[0][0], {1: Marking(mask=FRAMES[0][1])})
     assert type(several.trackers[1]) is FastTracker
+    assert isinstance(several.trackers[1].segmentation, FastSegmentationBranch)
 
 
 @pytest.mark.parametrize(("lanes", "places"), [(1, [1, 2, 4, 8, 8]), (3, [4, 4, 4, 8, 8]), (16, [8] * 5)])
