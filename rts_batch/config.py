@@ -180,7 +180,8 @@ class TrackerConfig(_Config):
 class QualityMap(_Config):
     """From what is measured of a tracked mask to its expected IoU with the truth (`tracking/quality.py`).
 
-    One hidden layer of tanh units, of M inputs and K units; it belongs to the weights whose masks it was fitted on.
+    That is the chance that the mask lies on its target at all, times the IoU that it then has. Both are read off one
+    hidden layer of tanh units, of M inputs and K units. A map belongs to the weights whose masks it was fitted on.
     """
 
     origin: str
@@ -198,13 +199,25 @@ class QualityMap(_Config):
     """K × M."""
     hidden_bias: tuple[float, ...]
     output: tuple[float, ...]
-    """K."""
+    """Of the logit of the IoU of a mask on its target, K."""
     output_bias: float
+    on_target: tuple[float, ...] = ()
+    """Of the logit of the chance to be on the target, K; none where `output` counts that in, as in earlier versions."""
+    on_target_bias: float = 0.0
+    stretch: float = 1.0
+    """Of the estimate's logit, on footage that the map was calibrated for."""
+    shift: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Leave out what an earlier version does not know and this map does not use: it has the same fingerprint."""
+        later = {"on_target": (), "on_target_bias": 0.0, "stretch": 1.0, "shift": 0.0}
+        return {key: value for key, value in super().to_dict().items() if key not in later or value != later[key]}
 
     def __post_init__(self) -> None:
         count, units = len(self.inputs), len(self.output)
         vectors = (self.lowest, self.highest, self.means, self.scales, *self.hidden)
-        if {len(vector) for vector in vectors} != {count} or not len(self.hidden) == len(self.hidden_bias) == units:
+        per_unit = {len(self.hidden), len(self.hidden_bias), len(self.on_target) or units}
+        if {len(vector) for vector in vectors} != {count} or per_unit != {units}:
             raise SettingsError(f"the quality map's parts do not fit together: {count} inputs, {units} hidden units")
         if not 0 <= self.threshold <= 1 or min(self.scales) <= 0:
             raise SettingsError("the quality map's threshold must lie between 0 and 1 and its scales above 0")

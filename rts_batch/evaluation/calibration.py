@@ -94,6 +94,6 @@ def recalibrate(
         quality,
         origin=f"{quality.origin}; scaled on {about}",
         threshold=threshold,
-        output=tuple(stretch * value for value in quality.output),
-        output_bias=stretch * quality.output_bias + shift,
+        stretch=stretch * quality.stretch,
+        shift=stretch * quality.shift + shift,
     )

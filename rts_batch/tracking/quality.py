@@ -184,9 +184,17 @@ def expected_iou(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np
     scaled = (np.clip(inputs, low, high) - quality.means) / quality.scales
     scaled = np.where(np.isnan(scaled), 0.0, scaled)  # what is not known counts as the mean of what is
     hidden = np.tanh(scaled @ np.array(quality.hidden).T + quality.hidden_bias)
-    logits = hidden @ np.array(quality.output) + quality.output_bias
-    estimates: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    estimates = _share(hidden @ np.array(quality.output) + quality.output_bias)
+    if quality.on_target:
+        estimates = estimates * _share(hidden @ np.array(quality.on_target) + quality.on_target_bias)
+    if (quality.stretch, quality.shift) != (1.0, 0.0):
+        estimates = _share(quality.stretch * np.log(estimates / (1 - estimates)) + quality.shift)
     return estimates
+
+
+def _share(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
+    return shares
 
 
 def _centre(box: Box) -> tuple[float, float]:

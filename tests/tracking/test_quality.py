@@ -91,6 +91,31 @@ def test_an_input_that_is_not_known_counts_as_the_mean() -> None:
     assert unknown == mean < more
 
 
+def test_the_chance_to_lie_on_the_target_counts_as_a_factor() -> None:
+    inputs = np.zeros((1, len(INPUTS)))
+    units = replace(flat_map(0.5), hidden_bias=(1.0,), output=(1.0,), output_bias=0.5)
+    unit = np.tanh(1.0)
+    alone, chance = (1 / (1 + np.exp(-logit)) for logit in (unit + 0.5, 2 * unit - 1))
+    both = replace(units, on_target=(2.0,), on_target_bias=-1.0)
+    assert expected_iou(units, inputs)[0] == pytest.approx(alone)
+    assert expected_iou(both, inputs)[0] == pytest.approx(alone * chance)
+    scaled = expected_iou(replace(both, stretch=0.5, shift=0.2), inputs)[0]
+    logit = np.log(alone * chance / (1 - alone * chance))
+    assert scaled == pytest.approx(1 / (1 + np.exp(-0.5 * logit - 0.2)))
+    with pytest.raises(SettingsError, match="do not fit together"):
+        replace(both, on_target=(2.0, 1.0))
+
+
+def test_a_map_of_an_earlier_version_keeps_its_fingerprint() -> None:
+    """It stands beside the masks that it judged, and a run goes on with it."""
+    values = flat_map(0.5).to_dict()
+    assert not {"on_target", "on_target_bias", "stretch", "shift"} & set(values)
+    assert QualityMap.from_dict(values) == flat_map(0.5)
+    later = replace(flat_map(0.5), on_target=(1.0,), shift=0.1)
+    assert QualityMap.from_dict(later.to_dict()) == later
+    assert later.fingerprint != flat_map(0.5).fingerprint
+
+
 def frame_at(box: Box, *, area: int = 400) -> TrackedFrame:
     signals = (0.9,) * Signal.LENGTH + (1.0, 0.0)
     nothing = np.zeros((0, 0), np.bool_)

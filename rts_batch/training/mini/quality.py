@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,10 +48,12 @@ OF_THE_FRAME = frozenset(
 )
 """What one frame's output says of its mask, and whether it still looks like the target: that is the same on footage of
 any kind, where areas, movements and their history are those of the clips that a map was fitted on."""
+ON_TARGET = 0.1
+"""A mask of at least this IoU lies on its target, or is rightly empty."""
 UNITS = 12
-MEMBERS = 8
-"""Small networks that are fitted from different starts; together they are one, of as many times the units. Every second
-one reads `OF_THE_FRAME` only."""
+MEMBERS = 4
+"""Small networks for each of the map's two outputs, fitted from different starts; together they are one, of as many
+times the units."""
 STEPS = 1200
 BATCH = 4096
 """Frames a step, where there are as many."""
@@ -66,16 +70,21 @@ FOLDS = 3
 def fit_map(
     inputs: NDArray[np.float64], iou: NDArray[np.float64], *, origin: str, threshold: float = 0.0, steps: int = STEPS
 ) -> QualityMap:
-    """Fit a map from inputs `[N, len(INPUTS)]` to IoU `[N]`: by cross entropy, so that it expects the mean."""
+    """Fit a map from inputs `[N, len(INPUTS)]` to IoU `[N]`: by cross entropy, so that it expects the mean.
+
+    Whether a mask lies on its target is told by all that is known of it. How good it then is, by `OF_THE_FRAME`, on
+    those that do.
+    """
     inputs = inputs[:, [INPUTS.index(name) for name in USED]]
     lowest, highest = np.nanquantile(inputs, [OUTERMOST, 1 - OUTERMOST], axis=0)
     clipped = np.clip(inputs, lowest, highest)
     means, scales = np.nanmean(clipped, 0), np.nanstd(clipped, 0) + 1e-6
     scaled = torch.tensor(np.nan_to_num((clipped - means) / scales)).float()
-    target = torch.tensor(iou).float()
     of_the_frame = torch.tensor([name in OF_THE_FRAME for name in USED]).float()
-    reads = (torch.ones(len(USED)), of_the_frame)
-    members = [_fit_member(scaled, target, seed, reads=reads[seed % 2], steps=steps) for seed in range(MEMBERS)]
+    on = iou >= ON_TARGET
+    presence = _fit_members(scaled, on, 0, reads=torch.ones(len(USED)), steps=steps)
+    outline = _fit_members(scaled[on], iou[on], MEMBERS, reads=of_the_frame, steps=steps)
+    none = (0.0,) * (UNITS * MEMBERS)
     return QualityMap(
         origin=origin,
         threshold=threshold,
@@ -84,9 +93,31 @@ def fit_map(
         highest=_rounded(highest),
         means=_rounded(means),
         scales=_rounded(scales),
+        hidden=(*presence.hidden, *outline.hidden),
+        hidden_bias=(*presence.hidden_bias, *outline.hidden_bias),
+        output=(*none, *outline.output),
+        output_bias=outline.output_bias,
+        on_target=(*presence.output, *none),
+        on_target_bias=presence.output_bias,
+    )
+
+
+@dataclass(frozen=True)
+class _Members:
+    """Several small networks as one: the mean of their logits is one output layer over all their units."""
+
+    hidden: tuple[tuple[float, ...], ...]
+    hidden_bias: tuple[float, ...]
+    output: tuple[float, ...]
+    output_bias: float
+
+
+def _fit_members(inputs: torch.Tensor, target: NDArray[Any], seed: int, *, reads: torch.Tensor, steps: int) -> _Members:
+    wanted = torch.tensor(target).float()
+    members = [_fit_member(inputs, wanted, seed + place, reads=reads, steps=steps) for place in range(MEMBERS)]
+    return _Members(
         hidden=tuple(_rounded(row) for hidden, _ in members for row in hidden.weight.detach().numpy()),
         hidden_bias=tuple(value for hidden, _ in members for value in _rounded(hidden.bias.detach().numpy())),
-        # The mean of the members' logits is one output layer.
         output=tuple(value for _, out in members for value in _rounded(out.weight.detach().numpy()[0] / MEMBERS)),
         output_bias=float(np.mean([out.bias.item() for _, out in members])),
     )

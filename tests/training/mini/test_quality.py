@@ -48,11 +48,27 @@ def test_equal_runs_make_equal_maps() -> None:
     iou = runs(200, 0).iou
     quality = fit_map(inputs, iou, origin="a test", steps=40)
     assert quality == fit_map(inputs, iou, origin="a test", steps=40)
-    # Half of its members read nothing but what one frame's output says.
+    # How good a mask on its target is, is read off nothing but what one frame's output says.
     other = [place for place, name in enumerate(quality.inputs) if name not in OF_THE_FRAME]
-    unread = [not any(row[place] for place in other) for row in quality.hidden]
-    assert 2 * sum(unread) == len(unread)
     assert 0 < len(other) < len(quality.inputs)
+    for row, output, on_target in zip(quality.hidden, quality.output, quality.on_target, strict=True):
+        assert (output == 0) != (on_target == 0)
+        assert any(row[place] for place in other) == (on_target != 0)
+
+
+@pytest.mark.long
+def test_a_mask_that_lies_elsewhere_is_known_by_what_says_nothing_of_masks_on_their_target() -> None:
+    seen = runs(1500, 2)
+    inputs, area = seen.inputs(), INPUTS.index("area_against_recent")
+    rng, elsewhere = np.random.default_rng(3), np.arange(1500) % 4 == 0
+    inputs[:, area] = rng.normal(0, 0.1, 1500) + np.where(elsewhere, 2.0, 0.0)
+    iou = np.where(elsewhere, 0.0, np.clip(inputs[:, INPUTS.index("soft_iou")], 0.2, 1))
+    quality = fit_map(inputs, iou, origin="a test", steps=300)
+    like = inputs.copy()
+    like[:, area] = 0.0
+    on, off = expected_iou(quality, like), expected_iou(quality, np.where(np.arange(len(INPUTS)) == area, 2.0, inputs))
+    assert off.max() < 0.2
+    assert np.abs(on - np.clip(inputs[:, INPUTS.index("soft_iou")], 0.2, 1)).mean() < 0.1
 
 
 def test_joined_runs_keep_their_clips_apart() -> None:
