@@ -43,7 +43,7 @@ OF_THE_FRAME = frozenset(
     if name.removesuffix("_logit")
     in (
         *("confidence", "soft_iou", "softer_iou", "stable_1", "stable_3", "unsure", "empty"),
-        *("peak", "seen_at_peak", "likeness_to_first", "lowest_likeness", "from_box"),
+        *("peak", "seen_at_peak", "likeness_to_first", "lowest_likeness", "like_prompt_against_first", "from_box"),
     )
 )
 """What one frame's output says of its mask, and whether it still looks like the target: that is the same on footage of
