@@ -33,7 +33,8 @@ FRAMES = (30, 60)
 PACE = (0.15, 2.0)
 """How much happens in a clip, from hardly anything to more than in the hardest scenes of training."""
 SIZES = ((272, 480), (352, 624), (480, 854))
-SCENES = SceneOptions(in_place=0.25, distractors=3, occluder=0.5, absence=0.4)
+SCENES = SceneOptions(in_place=0.25, distractors=3, occluder=0.5, absence=0.4, copies=False)
+"""Without the target's own picture a second time: it taught the map to distrust what is right on footage."""
 
 
 @dataclass(frozen=True)

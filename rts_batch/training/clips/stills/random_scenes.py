@@ -49,6 +49,8 @@ class SceneOptions:
     """How much is moving between t = 0 and 1, relative to single crops' training."""
     film: float = 0.1
     """Share of the scenes whose target is a real object in real footage, where there is any."""
+    copies: bool = True
+    """Whether the target's own picture may be there a second time, which no tracker can tell from the target."""
 
 
 TRAINING = SceneOptions()
@@ -93,7 +95,7 @@ def _pasted_scene(
     picture: Still, target_mask: NDArray[np.uint8], kind: Kind | None, stills: Stills, rng: np.random.Generator,
     options: SceneOptions, films: Films | None,
 ) -> Scene:  # fmt: skip
-    layers = [_other_background(picture, stills, rng, options.pace, films)]
+    layers = [_other_background(picture, stills, rng, options, films)]
     size = float(np.exp(rng.uniform(np.log(45), np.log(170))))
     place = (FRAME[1] * rng.uniform(0.2, 0.8), FRAME[0] * rng.uniform(0.25, 0.75))
     subject = _cutout(picture, target_mask, place, size, rng, options.pace, tint=0.12)
@@ -105,8 +107,9 @@ def _pasted_scene(
     behind: list[Layer] = []
     front: list[Layer] = []
     for _ in range(int(rng.integers(0, options.distractors + 1))):
-        layer = _distractor(stills, picture, target_mask, kind, place, size, rng, options.pace)
-        (behind if rng.random() < 0.6 else front).append(layer)
+        layer, is_copy = _distractor(stills, picture, target_mask, kind, place, size, rng, options.pace)
+        side = behind if rng.random() < 0.6 else front
+        side += [layer] if options.copies or not is_copy else []
     layers += [*behind, subject, *front]
     layers += [_occluder(stills, rng, options.pace)] if rng.random() < options.occluder else []
     shake = (Curve.random(rng, 1.5), Curve.random(rng, 1.5))
@@ -164,16 +167,17 @@ def _background(
 
 
 def _other_background(
-    picture: Still, stills: Stills, rng: np.random.Generator, pace: float, films: Films | None
+    picture: Still, stills: Stills, rng: np.random.Generator, options: SceneOptions, films: Films | None
 ) -> Layer:
     """Return a background without the target: another picture, the target's own or real footage."""
     if films is not None and films.sequences and rng.random() < MOVING_BACKGROUND:
         images = films.background(rng, frames=FILM_FRAMES)
         blank = np.zeros(images[0].shape[:2], np.uint8)
-        return _background(images[0], blank, rng, pace, film=tuple(np.dstack([image, blank]) for image in images))
+        film = tuple(np.dstack([image, blank]) for image in images)
+        return _background(images[0], blank, rng, options.pace, film=film)
     # An object whose own picture still shows it would be there twice, as a distractor without a mask of its own.
-    other = stills.draw(rng) if rng.random() < 0.85 else picture
-    return _background(other.image, np.zeros(other.instances.shape, np.uint8), rng, pace)
+    other = stills.draw(rng) if rng.random() < 0.85 or not options.copies else picture
+    return _background(other.image, np.zeros(other.instances.shape, np.uint8), rng, options.pace)
 
 
 def _cutout(
@@ -210,18 +214,30 @@ def _layer(
 def _distractor(
     stills: Stills, picture: Still, target: NDArray[np.uint8], kind: Kind | None, place: tuple[float, float],
     size: float, rng: np.random.Generator, pace: float,
-) -> Layer:  # fmt: skip
-    """Return an object that could be taken for the target: itself again, a neighbour, its kind, or another."""
+) -> tuple[Layer, bool]:  # fmt: skip
+    """Return an object that could be taken for the target: itself again, a neighbour, its kind, or another.
+
+    And whether it is the target itself, most of it or most of what is shown.
+    """
     likeness = rng.random()
     if likeness < SAME_OBJECT_DISTRACTOR:
-        mask = target
+        mask, is_copy = target, True
     else:
         wanted = kind if likeness < 0.85 else stills.draw_kind(rng)
+        own = picture
         picture = picture if likeness < 0.5 else stills.draw(rng, wanted)
         mask = choose_target(picture, rng, wanted)
+        is_copy = picture is own and _mostly_shared(mask, target)
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 2.2) * size
     beside = (place[0] + distance * np.cos(angle), place[1] + 0.6 * distance * np.sin(angle))
-    return _cutout(picture, mask, beside, size * float(np.exp(rng.normal(0, 0.3))), rng, pace, tint=0.1)
+    layer = _cutout(picture, mask, beside, size * float(np.exp(rng.normal(0, 0.3))), rng, pace, tint=0.1)
+    return layer, is_copy
+
+
+def _mostly_shared(mask: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether two masks of a picture, 0 or 255, have more than half of the smaller one in common."""
+    shared = np.count_nonzero(mask & other)
+    return bool(shared > 0.5 * min(np.count_nonzero(mask), np.count_nonzero(other)))
 
 
 def _occluder(stills: Stills, rng: np.random.Generator, pace: float) -> Layer:

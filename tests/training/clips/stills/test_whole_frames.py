@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -80,6 +81,18 @@ def test_a_long_clip_shows_its_target_leave_and_return(index: Path) -> None:
         assert clip.present[0]
         assert 4 <= np.count_nonzero(~clip.present) <= 30
         assert not (clip.masks & clip.others).any()
+
+
+def test_the_target_is_there_once_where_no_copies_are_wanted(footage: Path) -> None:
+    """A picture of one object has nothing else that could be taken for it."""
+    alone = Stills(footage.parent, (("v9.png", "v9_mask.png"),))
+    options = SceneOptions(in_place=0, occluder=0)
+    with_copies, without = (
+        [len(random_scene(alone, clip_generator(4, n), which).layers) for n in range(8)]
+        for which in (options, replace(options, copies=False))
+    )
+    assert max(with_copies) > 2
+    assert without == [2] * 8  # background and target
 
 
 @pytest.mark.long
