@@ -26,6 +26,7 @@ from rts_batch.config import TrackerConfig
 from rts_batch.masks import jaccard
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.training.clips.stills.films import Films
+from rts_batch.training.clips.stills.random_scenes import SceneOptions
 from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.whole_frames import HARD, LONG, truth_clips
 from rts_batch.training.mini.heldout import Tracked, track_clip
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30, help="of a synthetic clip")
     parser.add_argument("--clips", type=int, default=40, help="synthetic clips")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic clips")
+    parser.add_argument("--no-copies", action="store_true", help="no clip shows its target's own picture twice")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -69,7 +71,9 @@ def main() -> None:
         results = davis(arguments.data, weights, arguments.only)
     else:
         indexes = [arguments.data, *arguments.also]
-        results = synthetic(indexes, weights, arguments.only, arguments.clips, arguments.seed, arguments.frames)
+        options = dataclasses.replace(HARD if arguments.frames < 60 else LONG, copies=not arguments.no_copies)
+        numbers = (arguments.clips, arguments.seed, arguments.frames)
+        results = synthetic(indexes, weights, arguments.only, *numbers, options=options)
     document = {
         "fingerprint": weights.fingerprint,
         "torch": torch.__version__,
@@ -141,7 +145,14 @@ def tracks(weights: Weights, config: TrackerConfig, *, box: bool) -> Follow:
 
 
 def synthetic(
-    indexes: list[Path], weights: Weights, names: list[str], count: int, seed: int, frames: int = 30
+    indexes: list[Path],
+    weights: Weights,
+    names: list[str],
+    count: int,
+    seed: int,
+    frames: int = 30,
+    *,
+    options: SceneOptions = HARD,
 ) -> dict[str, Any]:
     """Returns what trackers do on clips of held-out material with look-alikes and disappearances.
 
@@ -149,7 +160,6 @@ def synthetic(
     and of returns that are found.
     """
     stills, films = (read(indexes, split="held-out") for read in (read_index, Films.read))
-    options = HARD if frames < 60 else LONG
     clips = list(truth_clips(stills, count=count, seed=seed, frames=frames, options=options, films=films))
     results: dict[str, Any] = {"clips": count, "seed": seed, "frames": sum(len(clip.frames) - 1 for clip in clips)}
     model, sta = fast_networks(weights, "cpu")
