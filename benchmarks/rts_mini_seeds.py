@@ -25,12 +25,12 @@ from benchmarks.davis_dev import ROWS, tracked
 from benchmarks.rts_mini import synthetic
 from rts_batch.training.curves import read_curve, summarize_training
 from rts_batch.training.mini.heldout import preferred_seed
-from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_RUNS, MINI_STA, MINI_WIDE
+from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_LONG, MINI_RUNS, MINI_STA, MINI_WIDE
 from rts_batch.weights.registry import load_weights
 
 STARTS = ("mask", "box")
-STAGES = (MINI_HEADS.name, MINI.name, MINI_RUNS.name, MINI_WIDE.name, MINI_STA.name)
-"""A training that began with weights has the last two alone."""
+STAGES = (MINI_HEADS.name, MINI.name, MINI_RUNS.name, MINI_WIDE.name, MINI_LONG.name, MINI_STA.name)
+"""A training that began with weights has the last ones alone."""
 TERMS = ("loss", "lovasz", "cross_entropy", "localisation", "jaccard", "peak", "gradient_norm")
 CURVES = ("seed", "stage", "iteration", "clips", *TERMS, "seconds", "seconds_waiting")
 
