@@ -46,7 +46,8 @@ def slot_and_branches(network: str) -> tuple[Any, Branches]:
     height, width = tracker_config.crop_size
     cells = (height // 16, width // 16)
     channels, filters, kernel = config.feature_dim, config.num_filters, config.target_filter_size
-    score_map = (1, cells[0] + 1, cells[1] + 1)
+    coarse = (height // 32, width // 32)
+    score_map = (1, coarse[0] + 1, coarse[1] + 1)
     model = SimpleNamespace(config=config)
     owner = SimpleNamespace(
         model=model, config=tracker_config, device=torch.device("cpu"), engine=SimpleNamespace(pool=None)
@@ -58,7 +59,7 @@ def slot_and_branches(network: str) -> tuple[Any, Branches]:
         tau=torch.zeros(1, filters, channels, kernel, kernel),
         kappa=torch.zeros(1, 1, channels, config.localisation_filter_size, config.localisation_filter_size),
         segmentation_features=torch.zeros(1, channels, *cells),
-        localisation_features=torch.zeros(1, channels, *cells),
+        localisation_features=torch.zeros(1, channels, *coarse),
         score_maps=torch.zeros(score_map),
         logits=torch.zeros(1, height, width),
         segmentation=None,
@@ -68,5 +69,7 @@ def slot_and_branches(network: str) -> tuple[Any, Branches]:
     pixels = (cells[0] + 2) * (cells[1] + 2)
     maps = {"labels": torch.zeros(1, filters, pixels), "weights": torch.zeros(1, filters, pixels)}
     branches.segmentation.memory.start({"features": torch.zeros(1, pixels, channels), **maps})
-    branches.localisation.memory.start({"features": torch.zeros(1, channels, *cells), "labels": torch.zeros(score_map)})
+    branches.localisation.memory.start(
+        {"features": torch.zeros(1, channels, *coarse), "labels": torch.zeros(score_map)}
+    )
     return slot, branches
