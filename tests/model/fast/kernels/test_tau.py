@@ -105,6 +105,34 @@ def test_kernels_compile_as_they_are_launched(
             check(kernel, architecture)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("network", MODELS)
+@pytest.mark.parametrize(("rounded", "tolerance"), [(False, 1e-4), (True, 1e-2)])
+def test_a_gpu_takes_the_plain_learners_steps(
+    network: str, rounded: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    shape, tracker = MODELS[network]
+    height, width = (side // 16 for side in tracker.crop_size)
+    torch.manual_seed(0)
+    features = torch.randn(8, shape.feature_dim, height, width, device="cuda")
+    labels, weights = (torch.rand(8, shape.num_filters, height, width, device="cuda") for _ in range(2))
+    start = 0.1 * torch.randn(1, shape.num_filters, shape.feature_dim, 3, 3, device="cuda")
+    pixels = border(features, 3).transpose(1, 2).contiguous()
+    assert learner._kernels_for(start, pixels) is not None
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", rounded)
+    scores = learner.scores_of(pixels, start, width)
+    maps = (border(labels, 3), border(weights, 3), scores)
+    found = [learner.fit(start, pixels, *maps, width=width, reg=0.1, iterations=3) for _ in range(2)]
+    assert all(torch.equal(mine, again) for mine, again in zip(*found, strict=True))
+    tau = found[0][0]
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(learner, "_kernels", lambda device: None)
+    plain, _ = learner.fit(start, pixels, *maps, width=width, reg=0.1, iterations=3)
+    assert (tau - plain).norm() <= tolerance * plain.norm()
+
+
 def test_other_filters_are_left_to_pytorch() -> None:
     kernels = pytest.importorskip("rts_batch.model.fast.kernels.tau", reason="Triton is not installed")
     features = torch.zeros(2, 35, 16)
