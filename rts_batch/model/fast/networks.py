@@ -57,11 +57,11 @@ def fast(network: Network, *, profile: Profile = "exact", engine: Engine | None 
 def set_precision(device: str | torch.device, profile: Profile) -> None:
     """Set for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
 
-    With `bf16` the convolutions that are left in float32 may, but not the learners' matrix products. `exact` does
-    without autotuning, which may choose another algorithm in another run.
+    With `tf32` and `bf16` they may, those of the learners among them (`benchmarks/tf32.py` says what that does to
+    masks). `exact` does without, and without autotuning, which may choose another algorithm in another run.
     """
     if torch.device(device).type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = profile == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = profile != "exact"
         torch.backends.cudnn.allow_tf32 = profile != "exact"
         torch.backends.cudnn.benchmark = profile != "exact"
 
