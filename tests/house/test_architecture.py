@@ -74,6 +74,8 @@ LONG_FUNCTIONS = {
     # What a recipe may say of a kind of data are the parameters of its builder.
     "rts_batch.training.recipe._lasot_clips: parameters",
     # A Triton kernel takes a pointer for each tensor, and can call no helper that returns early.
+    "rts_batch.model.fast.kernels.bicubic.draw: parameters",
+    "rts_batch.model.fast.kernels.bicubic.resize: parameters",
     "rts_batch.model.fast.kernels.descent.descend: parameters",
     "rts_batch.model.fast.kernels.descent.gather: parameters",
     "rts_batch.model.fast.kernels.descent.residuals: parameters",

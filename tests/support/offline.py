@@ -71,15 +71,21 @@ def check(kernel: Any, architecture: int) -> None:
     assert kernel.metadata.shared <= SHARED_BYTES[architecture]
 
 
-def kernels_of(package: ModuleType) -> set[str]:
-    """Names of the kernels of a package: its jitted functions but for those that others call."""
+def kernels_of(*modules: ModuleType) -> set[str]:
+    """Names of the kernels of modules: their jitted functions but for those that others call."""
     import triton
 
     functions, called = {}, set()
-    for found in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{found.name}")
+    for module in modules:
         functions |= {name: value for name, value in vars(module).items() if isinstance(value, triton.JITFunction)}
     for function in functions.values():
         calls = [node.func for node in ast.walk(function.parse()) if isinstance(node, ast.Call)]
         called |= {name.id for name in calls if isinstance(name, ast.Name)}
     return set(functions) - called
+
+
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """The modules of a package."""
+    return [
+        importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
+    ]

@@ -19,8 +19,6 @@ Shapes, with n samples, C channels, F filters and P pixels of the bordered grid:
 
 from __future__ import annotations
 
-import functools
-import logging
 from types import ModuleType
 
 import torch
@@ -28,9 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from rts_batch.model.fast.launchable import kernels_for
 from rts_batch.model.learner import MINIMUM_CURVATURE
-
-log = logging.getLogger(__name__)
 
 
 def border(values: Tensor, kernel: int) -> Tensor:
@@ -94,21 +91,8 @@ def fit(
 
 def _kernels_for(filters: Tensor, features: Tensor) -> ModuleType | None:
     """The Triton kernels, where features are on a GPU that runs them and they are for such shapes."""
-    kernels = _kernels(features.device) if features.is_cuda else None
+    kernels = kernels_for("tau", features.device)
     return kernels if kernels is not None and kernels.takes(filters, features) else None
-
-
-@functools.cache
-def _kernels(device: torch.device) -> ModuleType | None:
-    """The Triton kernels, unless one cannot be built and launched."""
-    try:
-        from rts_batch.model.fast.kernels import tau
-
-        tau.try_launch(device)
-    except Exception as error:  # whatever a missing compiler, driver or Triton raises
-        log.warning("Triton kernels cannot run here, so learning takes longer: %s", error)
-        return None
-    return tau
 
 
 def _arranged(features: Tensor, filters: Tensor, width: int) -> Convolution | Taps:

@@ -93,13 +93,12 @@ def test_kernels_compile_as_they_are_launched(
     start = torch.zeros(1, model.num_filters, model.feature_dim, 3, 3)
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", rounded)
     with compiled_only(architecture, tmp_path, monkeypatch) as compiled:
-        from rts_batch.model.fast import kernels
-        from rts_batch.model.fast.kernels import tau
+        from rts_batch.model.fast.kernels import descent, products, tau
 
         assert tau.takes(start, features)
         tau.scores_of(features, start, width)
         tau.fit(start, features, *maps, width=width, reg=0.1, iterations=tracker.update_iterations)
-    assert set(compiled) == kernels_of(kernels)
+    assert set(compiled) == kernels_of(products, descent)
     for launches in compiled.values():
         for kernel in launches:
             check(kernel, architecture)
@@ -128,7 +127,7 @@ def test_a_gpu_takes_the_plain_learners_steps(
     assert all(torch.equal(mine, again) for mine, again in zip(*found, strict=True))
     tau = found[0][0]
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(learner, "_kernels", lambda device: None)
+    monkeypatch.setattr(learner, "kernels_for", lambda name, device: None)
     plain, _ = learner.fit(start, pixels, *maps, width=width, reg=0.1, iterations=3)
     assert (tau - plain).norm() <= tolerance * plain.norm()
 
