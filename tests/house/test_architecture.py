@@ -79,6 +79,7 @@ LONG_FUNCTIONS = {
     "rts_batch.model.fast.kernels.descent.descend: parameters",
     "rts_batch.model.fast.kernels.descent.gather: parameters",
     "rts_batch.model.fast.kernels.descent.residuals: parameters",
+    "rts_batch.model.fast.kernels.pointwise.finish: parameters",
     "rts_batch.model.fast.kernels.products._shifted: parameters",
     "rts_batch.model.fast.kernels.products.columns: parameters",
     "rts_batch.model.fast.kernels.products.correlate: parameters",
