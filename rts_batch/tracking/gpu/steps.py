@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rts_batch.model.fast import instance
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.tracking.appearance import PromptLook
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
@@ -208,11 +209,12 @@ class SlotSteps:
         memory, gate = self.localisation, ~self.state.lost_localisation
         memory.insert({"features": self.x_c, "labels": self.label}, gate)
         if due:
-            kappa = self.model.classifier.learn(
+            kappa = instance.fit(
+                self.model.classifier,
                 self.kappa,
-                memory.slots["features"][:, None],
-                memory.slots["labels"][:, None],
+                memory.slots["features"],
+                memory.slots["labels"],
+                memory.weights,
                 iterations=self.config.localisation_update_iterations,
-                sample_weights=memory.weights,
-            )[-1]
+            )
             self.kappa.copy_(torch.where(gate, kappa, self.kappa))

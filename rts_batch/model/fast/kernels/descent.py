@@ -1,4 +1,4 @@
-"""Triton kernels for what a step of the learner of τ does beside its two products (`products.py`).
+"""Triton kernels for what a step of a learner does beside its two products; κ's own are in `hinge.py`.
 
 Sums over blocks are written down block by block, and added up in their order by whoever reads them. Import this module
 only where Triton is installed.
@@ -17,8 +17,10 @@ def _added(values, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _step(norms, curvatures, reg, norm_count, curvature_count, MINIMUM: tl.constexpr, NORMS: tl.constexpr,
-          CURVATURES: tl.constexpr):  # fmt: skip
+def step_of(
+    norms, curvatures, reg, norm_count, curvature_count,
+    MINIMUM: tl.constexpr, NORMS: tl.constexpr, CURVATURES: tl.constexpr,
+):  # fmt: skip
     """How far to go along the gradient."""
     norm = _added(norms, norm_count, NORMS)
     curvature = _added(curvatures, curvature_count, CURVATURES) + reg * reg * norm
@@ -74,7 +76,7 @@ def residuals(
     place, along = _on_grid(pixel, row, area, FILTERS), row[:, None] * total + pixel[None, :]
     score = tl.load(scores + place, mask=valid, other=0.0)
     if MOVES:
-        step = _step(norms, curvatures, tl.load(reg), norm_count, curvature_count, MINIMUM, NORMS, CURVATURES)
+        step = step_of(norms, curvatures, tl.load(reg), norm_count, curvature_count, MINIMUM, NORMS, CURVATURES)
         score -= step * tl.load(change + along, mask=valid, other=0.0)
         tl.store(moved + place, score, mask=valid)
     if LEFT:
@@ -104,6 +106,6 @@ def descend(
     """Take the step in the filter, `[rows, C]`, in place."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < size
-    step = _step(norms, curvatures, tl.load(reg), norm_count, curvature_count, MINIMUM, NORMS, CURVATURES)
+    step = step_of(norms, curvatures, tl.load(reg), norm_count, curvature_count, MINIMUM, NORMS, CURVATURES)
     moved = tl.load(rows + at, mask=valid, other=0.0) - step * tl.load(gradient + at, mask=valid, other=0.0)
     tl.store(rows + at, moved, mask=valid)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rts_batch.model.fast.kernels import pointwise
+from rts_batch.model.fast.kernels.sizes import blocks
 
 BLOCK = 1024
 CEILINGS: dict[type[nn.Module] | None, tuple[bool, int]] = {None: (False, 0), nn.ReLU: (True, 0), nn.ReLU6: (True, 6)}
@@ -29,7 +30,7 @@ def finish(y: Tensor, bias: Tensor | None, added: Tensor | None, activation: typ
     if added is not None:
         added = added.contiguous(memory_format=torch.channels_last)
     floor, ceiling = CEILINGS[activation]
-    pointwise.finish[(-(-y.numel() // BLOCK),)](
+    pointwise.finish[(blocks(y.numel(), BLOCK),)](
         *(y, bias, added, y.numel(), y.shape[1]),
         BIASED=bias is not None,
         ADDS=added is not None,

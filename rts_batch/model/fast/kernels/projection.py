@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.model.fast.kernels import bicubic
+from rts_batch.model.fast.kernels.sizes import blocks, power
 
 PIXELS = {"resize": 32, "draw": 128}
 """A block of each kernel."""
@@ -29,7 +30,7 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     out = x.new_empty(count, *size, channels)
     bicubic.resize[_grid("resize", size, count)](
         *(x, out, height, width, *size, height / size[0], width / size[1], channels),
-        CHANNELS=1 << (channels - 1).bit_length(),
+        CHANNELS=power(channels),
         **_options("resize"),
     )
     return out.permute(0, 3, 1, 2)
@@ -48,7 +49,7 @@ def draw(planes: Tensor, bias: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _grid(kernel: str, size: tuple[int, int], count: int) -> tuple[int, int]:
-    return -(-size[0] * size[1] // PIXELS[kernel]), count
+    return blocks(size[0] * size[1], PIXELS[kernel]), count
 
 
 def _options(kernel: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.model.fast.kernels import descent, products
+from rts_batch.model.fast.kernels.sizes import blocks, power, precision
 from rts_batch.model.learner import MINIMUM_CURVATURE
 
 COLUMNS = {"BLOCK_PIXELS": 64, "BLOCK_CHANNELS": 32}
@@ -39,11 +40,14 @@ def takes(filters: Tensor, features: Tensor) -> bool:
 
 
 def try_launch(device: torch.device) -> None:
-    """Build and run the kernels on a few numbers; raise whatever keeps them from that."""
-    filters, features = torch.ones(1, 2, 16, 3, 3, device=device), torch.ones(1, 25, 16, device=device)
+    """Build and run the kernels, with as many filters as they are for; raise whatever keeps them from that."""
+    filters, features = torch.ones(1, 16, 16, 3, 3, device=device), torch.ones(1, 25, 16, device=device)
     found = scores_of(features, filters, 3)[0, 0, 12].item()
-    if found != 144:
-        raise RuntimeError(f"a kernel ran and found {found} where it should be 144")
+    # Where there are no features, the first step takes all that λ dislikes.
+    maps = [torch.zeros(1, 16, 25, device=device)] * 3
+    left = fit(filters, torch.zeros_like(features), *maps, width=3, reg=1.0, iterations=1)[0].abs().max().item()
+    if (found, left) != (144, 0):
+        raise RuntimeError(f"kernels ran and found {found} and {left} where it should be 144 and 0")
 
 
 def scores_of(features: Tensor, filters: Tensor, width: int) -> Tensor:
@@ -74,15 +78,6 @@ def fit(
     return model.filter_of(rows), descent.residuals(scores, moves=True, left=False)
 
 
-def _blocks(length: int, block: int) -> int:
-    return -(-length // block)
-
-
-def _power(number: int) -> int:
-    """The smallest power of two that has room for a number."""
-    return 1 << (number - 1).bit_length()
-
-
 class Shifts:
     """T and its adjoint, of features `[n, P, C]`; a filter is `[taps · F, C]` here."""
 
@@ -93,21 +88,24 @@ class Shifts:
         self.area = features.shape[1]
         self.total = len(features) * self.area
         self.line = width + 2 * (self.kernel // 2)
-        large = _power(self.count + 1) // 2
-        exact = not torch.backends.cuda.matmul.allow_tf32
+        large = power(self.count + 1) // 2
         self.product: dict[str, Any] = {
-            "PRECISION": "tf32x3" if exact else "tf32",
+            **precision(),
             "LARGE": large,
-            "SMALL": max(16, _power(self.count - large)),
+            "SMALL": max(16, power(self.count - large)),
             "num_warps": 8,
-            "enable_fp_fusion": True,
         }
         self.shape = {"FILTERS": self.filters, "KERNEL": self.kernel}
-        self.map = {"ROWS": _power(self.filters), "BLOCK": PIXELS, "enable_fp_fusion": True}
+        self.map = {"ROWS": power(self.filters), "BLOCK": PIXELS, "enable_fp_fusion": True}
 
     def rows_of(self, filters: Tensor) -> Tensor:
         """Return a copy of a filter `[1, F, C, k, k]`."""
-        return filters[0].permute(2, 3, 0, 1).reshape(self.count, self.channels).clone()
+        return (
+            filters[0]
+            .permute(2, 3, 0, 1)
+            .reshape(self.count, self.channels)
+            .clone(memory_format=torch.contiguous_format)
+        )
 
     def filter_of(self, rows: Tensor) -> Tensor:
         """Return it as it was."""
@@ -117,10 +115,10 @@ class Shifts:
     def apply(self, rows: Tensor, out: Tensor, weights: Tensor | None = None, curvatures: Tensor | None = None) -> None:
         """Write T(x), `[n, F, P]`; with weights ω as `[F, n·P]`, and Σ (ω · T(x))² of each block."""
         columns = rows.new_empty(self.count, self.total)
-        products.columns[(_blocks(self.total, COLUMNS["BLOCK_PIXELS"]),)](
+        products.columns[(blocks(self.total, COLUMNS["BLOCK_PIXELS"]),)](
             *(self.features, rows, columns, self.total, self.channels, self.count), **self.product, **COLUMNS
         )
-        descent.gather[(_blocks(self.total, PIXELS),)](
+        descent.gather[(blocks(self.total, PIXELS),)](
             *(columns, weights, out, curvatures, self.total, self.area, self.line),
             **self.shape,
             **self.map,
@@ -129,9 +127,9 @@ class Shifts:
 
     def correlate(self, maps: Tensor) -> Tensor:
         """Return Xᵀ maps by shares of the pixels, `[shares, taps · F, C]`; maps are `[F, n·P]`, zero in the border."""
-        across, step = _blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), CORRELATE["BLOCK_PIXELS"]
-        share = step * _blocks(self.total, step * _blocks(PROGRAMS, across))
-        shares = _blocks(self.total, share)
+        across, step = blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), CORRELATE["BLOCK_PIXELS"]
+        share = step * blocks(self.total, step * blocks(PROGRAMS, across))
+        shares = blocks(self.total, share)
         partial = maps.new_empty(shares, self.count, self.channels)
         products.correlate[(across, shares)](
             *(self.features, maps, partial, self.total, self.channels, self.line, share, self.count),
@@ -152,19 +150,19 @@ class Descent:
         self.residual = labels.new_empty(model.filters, model.total)
         self.change = torch.empty_like(self.residual)
         self.slope = labels.new_empty(model.count, model.channels)
-        self.norms = labels.new_empty(_blocks(self.slope.numel(), NUMBERS))
-        self.curvatures = labels.new_empty(_blocks(model.total, PIXELS))
+        self.norms = labels.new_empty(blocks(self.slope.numel(), NUMBERS))
+        self.curvatures = labels.new_empty(blocks(model.total, PIXELS))
         self.counts = (len(self.norms), len(self.curvatures))
         self.sums = {
             "MINIMUM": MINIMUM_CURVATURE,
-            "NORMS": _power(len(self.norms)),
-            "CURVATURES": _power(len(self.curvatures)),
+            "NORMS": power(len(self.norms)),
+            "CURVATURES": power(len(self.curvatures)),
         }
 
     def residuals(self, scores: Tensor, *, moves: bool, left: bool = True) -> Tensor:
         """Return the scores, after the last step where there was one, and keep what is left of them."""
         model = self.model
-        descent.residuals[(_blocks(model.total, PIXELS),)](
+        descent.residuals[(blocks(model.total, PIXELS),)](
             *(scores, self.change, self.labels, self.weights, self.norms, self.curvatures, self.reg),
             *(self.moved, self.residual, model.total, model.area, *self.counts),
             FILTERS=model.filters,
