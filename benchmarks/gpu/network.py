@@ -43,11 +43,13 @@ def main() -> int:
 
 
 def network_time(subject: Subject, name: str, places: int, flop: int) -> dict[str, Any]:
-    """Return ms of one run of the network and what it consists of."""
+    """Return ms of the network for all places, and what one run of it consists of."""
     network = BatchedNetwork(subject.model(name), subject.config, places=places)
-    milliseconds = network.engine.call(lambda: subject.milliseconds(network.stage))
+    runs = places // network.at_once
+    milliseconds = runs * network.engine.call(lambda: subject.milliseconds(network.stage))
     rate = flop * places / (milliseconds / 1e3)
     return {
+        "runs": runs,
         "ms": milliseconds,
         "ms a place": milliseconds / places,
         "TFLOP/s": rate / 1e12,
