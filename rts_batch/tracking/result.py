@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,34 @@ class StepResult:
     probability_sum: float
     signals: tuple[float, ...] | None = None
     """`signals.signals_of`; None on a prompt's frame."""
+
+
+class LateResult(NamedTuple):
+    """What one step found, of which the host may know nothing yet."""
+
+    scores: Tensor
+    """As in `StepResult`; valid until the tracker's next step."""
+    read: Callable[[], StepResult]
+    """Waits for the rest."""
+
+    @classmethod
+    def of(cls, result: StepResult) -> LateResult:
+        """A result that is there."""
+        return cls(result.scores, lambda: result)
+
+
+class Arrival:
+    """When all is on the host that a device was told to copy there before this was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(blocking=True)  # lanes wait in great numbers: none must spin
+            self._event.record()
+
+    def wait(self) -> None:
+        if self._event is not None:
+            self._event.synchronize()
 
 
 class Pending:
