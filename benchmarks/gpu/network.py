@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.apart import kernels_apart
 from benchmarks.gpu.subject import Subject, parser
 from rts_batch.config import TrackerConfig
 from rts_batch.model.rts import RTS
@@ -39,6 +40,7 @@ def main() -> int:
         for places in options.places:
             notes.step(f"{name}, {places} places", network_time, subject, name, places, flop)
         notes.step(f"{name}, stages of a target", stages, subject, name)
+        notes.step(f"{name}, with kernels and without", kernels_apart, subject, name)
     return notes.finish()
 
 
