@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,20 @@ from rts_batch.masks import TrackedFrame
 from rts_batch.tracking.result import Arrival, StepResult, target_state
 
 BACKGROUND_LIMIT = 1e-7
+
+
+class LateResult(NamedTuple):
+    """What one step found, of which the host may know nothing yet."""
+
+    scores: Tensor
+    """As in `StepResult`; valid until the tracker's next step."""
+    read: Callable[[], StepResult]
+    """Waits for the rest."""
+
+    @classmethod
+    def of(cls, result: StepResult) -> LateResult:
+        """A result that is there."""
+        return cls(result.scores, lambda: result)
 
 
 def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,20 +27,6 @@ class StepResult:
     probability_sum: float
     signals: tuple[float, ...] | None = None
     """`signals.signals_of`; None on a prompt's frame."""
-
-
-class LateResult(NamedTuple):
-    """What one step found, of which the host may know nothing yet."""
-
-    scores: Tensor
-    """As in `StepResult`; valid until the tracker's next step."""
-    read: Callable[[], StepResult]
-    """Waits for the rest."""
-
-    @classmethod
-    def of(cls, result: StepResult) -> LateResult:
-        """A result that is there."""
-        return cls(result.scores, lambda: result)
 
 
 class Arrival:

@@ -18,8 +18,8 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.estimates import Estimates
 from rts_batch.tracking.maps import positive
-from rts_batch.tracking.merging import measure_labels, merged_frame, soft_aggregation
-from rts_batch.tracking.result import LateResult, Pending, tracked_frame
+from rts_batch.tracking.merging import LateResult, measure_labels, merged_frame, soft_aggregation
+from rts_batch.tracking.result import Pending, tracked_frame
 from rts_batch.tracking.tracker import Tracker
 
 __all__ = ["Scene", "soft_aggregation"]

@@ -22,17 +22,10 @@ from rts_batch.tracking import first_frame
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.maps import positive
+from rts_batch.tracking.merging import LateResult
 from rts_batch.tracking.motion import update_search_state
 from rts_batch.tracking.region import SearchRegion, enlarge, paste_scores, place_region, sample_image, sample_mask
-from rts_batch.tracking.result import (
-    LateResult,
-    Pending,
-    StepResult,
-    centred_box,
-    prompt_result,
-    tight_box,
-    tracked_frame,
-)
+from rts_batch.tracking.result import Pending, StepResult, centred_box, prompt_result, tight_box, tracked_frame
 from rts_batch.tracking.signals import signals_of
 from rts_batch.tracking.state import TrackerState
 

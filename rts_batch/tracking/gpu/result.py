@@ -7,7 +7,8 @@ from enum import IntEnum
 from torch import Tensor
 
 from rts_batch.masks import Box, TrackedFrame
-from rts_batch.tracking.result import Arrival, LateResult, StepResult, centred_box, target_state
+from rts_batch.tracking.merging import LateResult
+from rts_batch.tracking.result import Arrival, StepResult, centred_box, target_state
 
 
 class Number(IntEnum):

@@ -29,7 +29,8 @@ from rts_batch.tracking.gpu.engine import Step
 from rts_batch.tracking.gpu.network import BatchedNetwork, Slot
 from rts_batch.tracking.gpu.result import Reading
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
-from rts_batch.tracking.result import LateResult, Pending, StepResult
+from rts_batch.tracking.merging import LateResult
+from rts_batch.tracking.result import Pending, StepResult
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.tracker import Tracker, check_frame
 
