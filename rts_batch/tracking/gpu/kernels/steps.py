@@ -11,8 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from rts_batch.tracking.appearance import likeness_to_prompt
 from rts_batch.tracking.gpu.kernels import common as kernels
 from rts_batch.tracking.gpu.kernels import judge as kernels_judge
+from rts_batch.tracking.gpu.kernels import measure as kernels_measure
 from rts_batch.tracking.gpu.kernels import search as kernels_search
 from rts_batch.tracking.gpu.kernels.common import TILE_COLUMNS, TILE_ROWS, launch
 from rts_batch.tracking.gpu.memory import DeviceMemory
@@ -20,8 +22,13 @@ from rts_batch.tracking.gpu.network import Slot
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN
+from rts_batch.tracking.signals import NEIGHBOURHOOD, Signal
 
 BLOCK = 512
+CELL = 16
+"""Pixels a side that a cell of the features has."""
+CELLS = 4
+"""In a tile of `measure.tiles`."""
 
 
 def try_launch(device: torch.device) -> None:
@@ -87,6 +94,11 @@ class KernelSteps(SlotSteps):
         self._partial = torch.zeros(self._down * self._across, 8, device=device)
         self._crop = {"CROP_HEIGHT": self.config.crop_size[0], "CROP_WIDTH": self.config.crop_size[1]}
         self._tile = {"TILE_ROWS": TILE_ROWS, "TILE_COLUMNS": TILE_COLUMNS}
+        crop_height, crop_width = self.config.crop_size
+        self._coarse = torch.zeros(self.x_s.shape[-2:], device=device)
+        self._share = torch.zeros(1, device=device)
+        self._cells = (crop_height // CELL, _tiles(crop_width // CELL, CELLS))
+        self._sums = torch.zeros(self._cells[0] * self._cells[1], kernels_measure.SUMS.value, device=device)
 
     def _remember(self) -> None:
         state = self.state
@@ -162,3 +174,26 @@ class KernelSteps(SlotSteps):
             TILES=_next_power(self._down * self._across),
             MAP_BLOCK=_next_power(rows * columns),
         )
+
+    def _measure(self) -> None:
+        height, width = self.config.crop_size
+        if (CELL * self._coarse.shape[0], CELL * self._coarse.shape[1]) != (height, width):
+            return super()._measure()
+        rows, columns = self.score_map.shape
+        sizes = {"HEIGHT": height, "WIDTH": width, "CELL": CELL, "CELLS": CELLS}
+        launch(kernels_measure.tiles, self._cells, self.logits, self._coarse, self._sums, **sizes)
+        launch(
+            kernels_measure.combine,
+            (1,),
+            *(self._sums, self._coarse, self.score_map, self.signals, self._share),
+            **sizes,
+            MAP_ROWS=rows,
+            MAP_COLUMNS=columns,
+            NEIGHBOURHOOD=NEIGHBOURHOOD,
+            TILES=_next_power(len(self._sums)),
+            COARSE=_next_power(self._coarse.numel()),
+            MAP_BLOCK=_next_power(rows * columns),
+        )
+        torch.mul((self.x_s * self._coarse).sum((1, 2)), self._share, out=self.signals[Signal.LENGTH :])
+        self.signals[Signal.LIKE_PROMPT].copy_(likeness_to_prompt(self.x_s, self._coarse, self.look))
+        return None
