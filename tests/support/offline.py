@@ -77,7 +77,9 @@ def kernels_of(*modules: ModuleType) -> set[str]:
 
     functions, called = {}, set()
     for module in modules:
-        functions |= {name: value for name, value in vars(module).items() if isinstance(value, triton.JITFunction)}
+        for name, value in vars(module).items():
+            if isinstance(value, triton.JITFunction):
+                assert functions.setdefault(name, value) is value, f"two of the name {name}"
     for function in functions.values():
         calls = [node.func for node in ast.walk(function.parse()) if isinstance(node, ast.Call)]
         called |= {name.id for name in calls if isinstance(name, ast.Name)}

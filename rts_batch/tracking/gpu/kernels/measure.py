@@ -14,6 +14,7 @@ from rts_batch.tracking.gpu.kernels.offsets import (
     SIGNAL_CONFIDENCE,
     SIGNAL_EDGE,
     SIGNAL_EMPTY,
+    SIGNAL_LIKE_PROMPT,
     SIGNAL_OFF_PEAK,
     SIGNAL_PEAK,
     SIGNAL_ROUGH,
@@ -97,12 +98,13 @@ def _soft_iou(probabilities, shared, area):
 
 @triton.jit
 def combine(
-    partial, coarse, score_map, signals, share,
+    partial, coarse, score_map, likenesses, target, signals, outside,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr,
     MAP_ROWS: tl.constexpr, MAP_COLUMNS: tl.constexpr, NEIGHBOURHOOD: tl.constexpr,
-    TILES: tl.constexpr, COARSE: tl.constexpr, MAP_BLOCK: tl.constexpr,
+    TILES: tl.constexpr, COARSE: tl.constexpr, MAP_BLOCK: tl.constexpr, CELL_BLOCKS: tl.constexpr,
+    CELL_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All signals but the likeness to the prompt, and one over the cells' sum; one program."""
+    """All signals; `likenesses` are what `likeness.liken` found of each block of cells. One program."""
     rows: tl.constexpr = HEIGHT // CELL
     columns: tl.constexpr = WIDTH // CELL
     tiles_across: tl.constexpr = (columns + CELLS - 1) // CELLS
@@ -165,4 +167,11 @@ def combine(
     around = inside & (y <= low_y) & (y >= low_y - 1) & (x <= low_x) & (x >= low_x - 1)
     seen = tl.sum(tl.where(around, means, 0.0), 0) / tl.sum(tl.where(around, 1.0, 0.0), 0)
     tl.store(signals + SIGNAL_SEEN_AT_PEAK, seen)
-    tl.store(share, 1 / tl.maximum(tl.sum(means, 0), 1e-3))
+
+    block = tl.arange(0, CELL_BLOCKS)
+    some_block = block * CELL_BLOCK < rows * columns
+    margins = tl.sum(tl.load(likenesses + 2 * block, mask=some_block, other=0.0), 0)
+    weights = tl.sum(tl.load(likenesses + 2 * block + 1, mask=some_block, other=0.0), 0)
+    targets = tl.sum((tl.load(target + cell, mask=inside, other=0) != 0).to(tl.int32), 0)
+    like = tl.where(targets > 0, margins / tl.maximum(weights, outside), float("nan"))
+    tl.store(signals + SIGNAL_LIKE_PROMPT, like)

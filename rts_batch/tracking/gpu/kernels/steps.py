@@ -11,9 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rts_batch.tracking.appearance import likeness_to_prompt
+from rts_batch.model.fast.kernels.sizes import precision
+from rts_batch.tracking.appearance import OUTSIDE
 from rts_batch.tracking.gpu.kernels import common as kernels
 from rts_batch.tracking.gpu.kernels import judge as kernels_judge
+from rts_batch.tracking.gpu.kernels import likeness as kernels_likeness
 from rts_batch.tracking.gpu.kernels import measure as kernels_measure
 from rts_batch.tracking.gpu.kernels import search as kernels_search
 from rts_batch.tracking.gpu.kernels.common import TILE_COLUMNS, TILE_ROWS, launch
@@ -29,6 +31,8 @@ CELL = 16
 """Pixels a side that a cell of the features has."""
 CELLS = 4
 """In a tile of `measure.tiles`."""
+LIKEN = {"BLOCK": 16, "PROMPT": 128, "CHANNELS": 32}
+AVERAGE = {"BLOCK": 64, "CHANNELS": 32}
 
 
 def try_launch(device: torch.device) -> None:
@@ -96,7 +100,7 @@ class KernelSteps(SlotSteps):
         self._tile = {"TILE_ROWS": TILE_ROWS, "TILE_COLUMNS": TILE_COLUMNS}
         crop_height, crop_width = self.config.crop_size
         self._coarse = torch.zeros(self.x_s.shape[-2:], device=device)
-        self._share = torch.zeros(1, device=device)
+        self._likenesses = torch.zeros(_tiles(self._coarse.numel(), LIKEN["BLOCK"]), 2, device=device)
         self._cells = (crop_height // CELL, _tiles(crop_width // CELL, CELLS))
         self._sums = torch.zeros(self._cells[0] * self._cells[1], kernels_measure.SUMS.value, device=device)
 
@@ -182,18 +186,42 @@ class KernelSteps(SlotSteps):
         rows, columns = self.score_map.shape
         sizes = {"HEIGHT": height, "WIDTH": width, "CELL": CELL, "CELLS": CELLS}
         launch(kernels_measure.tiles, self._cells, self.logits, self._coarse, self._sums, **sizes)
+        seen, prompt = self.x_s.flatten(1), self.look
+        cells, channels = self._coarse.numel(), len(seen)
+        launch(
+            kernels_likeness.liken,
+            (len(self._likenesses),),
+            *(seen, *seen.stride(), prompt.mean, prompt.cells, *prompt.cells.stride()),
+            *(
+                _bytes(prompt.target),
+                _bytes(prompt.background),
+                self._coarse,
+                self._likenesses,
+                cells,
+                channels,
+                OUTSIDE,
+            ),
+            PRECISION=precision()["PRECISION"],
+            **LIKEN,
+        )
+        launch(
+            kernels_likeness.average,
+            (_tiles(channels, AVERAGE["CHANNELS"]),),
+            *(seen, *seen.stride(), self._coarse, self.signals[Signal.LENGTH :], cells, channels),
+            **AVERAGE,
+        )
         launch(
             kernels_measure.combine,
             (1,),
-            *(self._sums, self._coarse, self.score_map, self.signals, self._share),
+            *(self._sums, self._coarse, self.score_map, self._likenesses, _bytes(prompt.target), self.signals, OUTSIDE),
             **sizes,
             MAP_ROWS=rows,
             MAP_COLUMNS=columns,
             NEIGHBOURHOOD=NEIGHBOURHOOD,
             TILES=_next_power(len(self._sums)),
-            COARSE=_next_power(self._coarse.numel()),
+            COARSE=_next_power(cells),
             MAP_BLOCK=_next_power(rows * columns),
+            CELL_BLOCKS=_next_power(len(self._likenesses)),
+            CELL_BLOCK=LIKEN["BLOCK"],
         )
-        torch.mul((self.x_s * self._coarse).sum((1, 2)), self._share, out=self.signals[Signal.LENGTH :])
-        self.signals[Signal.LIKE_PROMPT].copy_(likeness_to_prompt(self.x_s, self._coarse, self.look))
         return None
