@@ -74,7 +74,7 @@ PARTS: Sequence[Part] = (
     Part(
         "tests",
         "the tests of the GPU's trackers",
-        ("-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", "-m", "gpu", "tests/tracking/gpu"),
+        ("-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", "-m", "gpu", "tests/tracking/gpu", "tests/model/fast"),
         notes=False,
     ),
     Part(

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.apart import kernels_apart
 from benchmarks.gpu.subject import Subject, parser
 from rts_batch.config import TrackerConfig
 from rts_batch.model.rts import RTS
@@ -39,15 +40,18 @@ def main() -> int:
         for places in options.places:
             notes.step(f"{name}, {places} places", network_time, subject, name, places, flop)
         notes.step(f"{name}, stages of a target", stages, subject, name)
+        notes.step(f"{name}, with kernels and without", kernels_apart, subject, name)
     return notes.finish()
 
 
 def network_time(subject: Subject, name: str, places: int, flop: int) -> dict[str, Any]:
-    """Return ms of one run of the network and what it consists of."""
+    """Return ms of the network for all places, and what one run of it consists of."""
     network = BatchedNetwork(subject.model(name), subject.config, places=places)
-    milliseconds = network.engine.call(lambda: subject.milliseconds(network.stage))
+    runs = places // network.at_once
+    milliseconds = runs * network.engine.call(lambda: subject.milliseconds(network.stage))
     rate = flop * places / (milliseconds / 1e3)
     return {
+        "runs": runs,
         "ms": milliseconds,
         "ms a place": milliseconds / places,
         "TFLOP/s": rate / 1e12,

@@ -41,10 +41,20 @@ def apply_filter(features: Tensor, filters: Tensor) -> Tensor:
 def apply_adjoint(features: Tensor, residuals: Tensor, kernel: int) -> Tensor:
     """Return Xᵀ r, `[S, F, C, k, k]`: the gradient of ⟨r, T(x)⟩ by the filter. Adjoint of `apply_filter`."""
     sequences, count = residuals.shape[1:3]
-    columns = functional.unfold(residuals.flatten(0, 1), kernel, padding=(kernel - 1) // 2)
+    maps = residuals.flatten(0, 1)
+    # On CUDA `unfold` launches a kernel for each sample.
+    columns = windows(maps, kernel) if maps.is_cuda else functional.unfold(maps, kernel, padding=(kernel - 1) // 2)
     columns = columns.unflatten(0, residuals.shape[:2])
     gradient = (columns @ features.flatten(-2).transpose(-1, -2)).sum(0)
     return gradient.view(sequences, count, kernel, kernel, -1).flip(2, 3).permute(0, 1, 4, 2, 3)
+
+
+def windows(maps: Tensor, kernel: int) -> Tensor:
+    """Return what `functional.unfold` does of maps `[B, F, h', w']`, padded as in `apply_adjoint`, by two copies."""
+    padding = (kernel - 1) // 2
+    padded = functional.pad(maps, (padding, padding, padding, padding))
+    views = padded.unfold(2, kernel, 1).unfold(3, kernel, 1)
+    return views.permute(0, 1, 4, 5, 2, 3).flatten(-2).flatten(1, 3)
 
 
 def steepest_descent(

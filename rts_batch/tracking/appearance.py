@@ -6,7 +6,7 @@ compared with the prompt's own frame, which no later mistake has touched. The pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import torch
@@ -48,6 +48,11 @@ class PromptLook:
         least = covered.topk(min(NEIGHBOURS, covered.numel())).values[-1].clamp(max=INSIDE)
         target = (covered >= least) & (covered > 0)
         return cls(mean, functional.normalize(known - mean, dim=0), target, covered < OUTSIDE)
+
+    def take(self, other: PromptLook) -> None:
+        """Look like another, in the tensors that there are, which a captured graph reads."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name))
 
 
 def likeness_to_prompt(features: Tensor, coverage: Tensor, prompt: PromptLook | None) -> Tensor:

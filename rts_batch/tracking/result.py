@@ -29,6 +29,20 @@ class StepResult:
     """`signals.signals_of`; None on a prompt's frame."""
 
 
+class Arrival:
+    """When all is on the host that a device was told to copy there before this was made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(blocking=True)  # lanes wait in great numbers: none must spin
+            self._event.record()
+
+    def wait(self) -> None:
+        if self._event is not None:
+            self._event.synchronize()
+
+
 class Pending:
     """A tracked frame that may still be on its way from the device.
 

@@ -18,12 +18,11 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.estimates import Estimates
 from rts_batch.tracking.maps import positive
-from rts_batch.tracking.result import Pending, StepResult, target_state, tracked_frame
+from rts_batch.tracking.merging import LateResult, measure_labels, merged_frame, soft_aggregation
+from rts_batch.tracking.result import Pending, tracked_frame
 from rts_batch.tracking.tracker import Tracker
 
 __all__ = ["Scene", "soft_aggregation"]
-
-BACKGROUND_LIMIT = 1e-7
 
 
 class Scene:
@@ -108,7 +107,7 @@ class Scene:
         if self.single or self.overlap == "allow":
             return self._step_apart(image, prompts, followed)
         prompts = self._smaller_on_top(image, prompts)
-        results: dict[int, StepResult] = {}
+        results: dict[int, LateResult] = {}
         if followed:
             together = next(iter(followed.values())).step_together
             steps = [(tracker, image, self._merged[object_id]) for object_id, tracker in followed.items()]
@@ -117,14 +116,13 @@ class Scene:
             known = self.trackers.get(object_id)
             tracker = known or self._new_tracker()
             take = tracker.correct_scores if known else tracker.start_scores
-            results[object_id] = take(image, mask=prompt.mask, box=prompt.box)
+            results[object_id] = LateResult.of(take(image, mask=prompt.mask, box=prompt.box))
             self.trackers[object_id] = tracker
         results = dict(sorted(results.items()))
         self.trackers = dict(sorted(self.trackers.items()))
         if not results:
             return {}
-        merged = next(iter(self.trackers.values())).on_device(lambda: self._merge(results, prompts))
-        return {key: Pending.of(frame) for key, frame in merged.items()}
+        return next(iter(self.trackers.values())).on_device(lambda: self._merge(results, prompts))
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
         """Return what each prompt says of its own frame, as if it were alone; the scene stays as it is.
@@ -186,26 +184,14 @@ class Scene:
         return frames
 
     @torch.inference_mode()
-    def _merge(self, results: dict[int, StepResult], prompts: dict[int, Marking]) -> dict[int, TrackedFrame]:
+    def _merge(self, results: dict[int, LateResult], prompts: dict[int, Marking]) -> dict[int, Pending]:
         labels, merged = soft_aggregation(torch.stack([result.scores for result in results.values()]))
         self._merged = dict(zip(results, merged, strict=True))
-        masks, measures = measure_labels(labels, merged)
-        frames = {}
-        for (object_id, result), mask, measured in zip(results.items(), masks, measures, strict=True):
-            prompted = object_id in prompts
-            area, probability_sum, *box = measured
-            confidence = 1.0 if prompted else probability_sum / area if area else None
-            frames[object_id] = TrackedFrame(
-                mask=mask,
-                region=result.region,
-                box=(box[0], box[1], box[2], box[3]) if area else None,
-                area=int(area),
-                score=None if prompted else result.score,
-                confidence=confidence if area else None,
-                state="prompt" if prompted else target_state(int(area), result),
-                signals=None if prompted else result.signals,
-            )
-        return frames
+        measured = measure_labels(labels, merged)
+        return {
+            object_id: Pending(partial(merged_frame, measured, place, result.read, prompted=object_id in prompts))
+            for place, (object_id, result) in enumerate(results.items())
+        }
 
     def snapshot(self) -> bytes:
         """Return the state of all targets, for `restore` in another process or on another device."""
@@ -256,43 +242,3 @@ def _lost_frame(image: NDArray[np.uint8]) -> TrackedFrame:
     """The row of a target that is not in the picture, as a person has said."""
     mask = np.zeros(image.shape[:2], np.bool_)
     return TrackedFrame(mask, (0, 0, 0, 0), None, 0, score=None, confidence=None, state="lost")
-
-
-def soft_aggregation(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge targets that were tracked independently.
-
-    Args:
-        scores: mask logits, `[K, H, W] float32`.
-
-    Returns:
-        Labels `[H, W] int64` (0 is background, k the k-th target; of equal probabilities the first wins) and
-        probabilities `[K, H, W] float32`.
-    """
-    foreground = torch.sigmoid(scores)
-    background = (1 - foreground).prod(0, keepdim=True).clamp(BACKGROUND_LIMIT, 1 - BACKGROUND_LIMIT)
-    odds = torch.cat([torch.log(background / (1 - background)), scores])
-    probabilities = torch.softmax(odds, dim=0)
-    return probabilities.argmax(0), probabilities[1:]
-
-
-def measure_labels(labels: Tensor, probabilities: Tensor) -> tuple[NDArray[np.bool_], list[list[float]]]:
-    """Read merged targets back, in two transfers for all of them.
-
-    Args:
-        labels: `[H, W] int64`.
-        probabilities: `[K, H, W] float32`.
-
-    Returns:
-        Masks, `[K, H, W] bool`, and for each target its pixels, the sum of its probabilities inside its mask, and the
-        mask's tight box x, y, w, h, which means nothing where the mask is empty.
-    """
-    height, width = labels.shape
-    places = torch.arange(1, len(probabilities) + 1, device=labels.device)
-    masks = labels == places[:, None, None]
-    rows, columns = masks.any(2).byte(), masks.any(1).byte()
-    top, left = rows.argmax(1), columns.argmax(1)
-    heights = height - rows.flip(1).argmax(1) - top
-    widths = width - columns.flip(1).argmax(1) - left
-    sums = (masks.sum((1, 2)), (probabilities * masks).sum((1, 2)))
-    measures = torch.stack([values.double() for values in (*sums, left, top, widths, heights)], dim=1)
-    return masks.cpu().numpy(), measures.tolist()

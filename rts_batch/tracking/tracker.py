@@ -22,6 +22,7 @@ from rts_batch.tracking import first_frame
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
 from rts_batch.tracking.localisation import localise
 from rts_batch.tracking.maps import positive
+from rts_batch.tracking.merging import LateResult
 from rts_batch.tracking.motion import update_search_state
 from rts_batch.tracking.region import SearchRegion, enlarge, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.result import Pending, StepResult, centred_box, prompt_result, tight_box, tracked_frame
@@ -184,9 +185,9 @@ class Tracker:
         )
 
     @staticmethod
-    def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[StepResult]:
+    def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[LateResult]:
         """`step_scores` of several trackers that share a network: each with its next frame and previous map."""
-        return [tracker.step_scores(frame, previous) for tracker, frame, previous in steps]
+        return [LateResult.of(tracker.step_scores(frame, previous)) for tracker, frame, previous in steps]
 
     @staticmethod
     def step_apart(trackers: Sequence[Tracker], frame: NDArray[np.uint8]) -> list[Pending]:

@@ -43,7 +43,7 @@ LIBRARIES = {
     "trax": ("evaluation.vot_tracker",),
     "starlette": ("review.server",),
     "uvicorn": ("review.server",),
-    "triton": ("tracking.gpu.kernels",),
+    "triton": ("tracking.gpu.kernels", "model.fast.kernels"),
     "pyarrow.dataset": (),  # reads with Arrow's threads, which now and then abort the interpreter
 }
 """Who may import a library, where few should."""
@@ -74,10 +74,27 @@ LONG_FUNCTIONS = {
     # What a recipe may say of a kind of data are the parameters of its builder.
     "rts_batch.training.recipe._lasot_clips: parameters",
     # A Triton kernel takes a pointer for each tensor, and can call no helper that returns early.
+    "rts_batch.model.fast.kernels.bicubic.draw: parameters",
+    "rts_batch.model.fast.kernels.bicubic.resize: parameters",
+    "rts_batch.model.fast.kernels.descent.descend: parameters",
+    "rts_batch.model.fast.kernels.descent.gather: parameters",
+    "rts_batch.model.fast.kernels.descent.residuals: parameters",
+    "rts_batch.model.fast.kernels.hinge.columns: parameters",
+    "rts_batch.model.fast.kernels.hinge.correlate: parameters",
+    "rts_batch.model.fast.kernels.hinge.gather: parameters",
+    "rts_batch.model.fast.kernels.hinge.residuals: parameters",
+    "rts_batch.model.fast.kernels.pointwise.finish: parameters",
+    "rts_batch.model.fast.kernels.products._shifted: parameters",
+    "rts_batch.model.fast.kernels.products.columns: parameters",
+    "rts_batch.model.fast.kernels.products.correlate: parameters",
     "rts_batch.tracking.gpu.kernels.common.weigh: parameters",
     "rts_batch.tracking.gpu.kernels.judge.judge: lines",
     "rts_batch.tracking.gpu.kernels.judge.judge: parameters",
     "rts_batch.tracking.gpu.kernels.judge.paste: parameters",
+    "rts_batch.tracking.gpu.kernels.likeness.average: parameters",
+    "rts_batch.tracking.gpu.kernels.likeness.liken: parameters",
+    "rts_batch.tracking.gpu.kernels.measure.combine: lines",
+    "rts_batch.tracking.gpu.kernels.measure.combine: parameters",
     "rts_batch.tracking.gpu.kernels.search.cut: parameters",
     "rts_batch.tracking.gpu.kernels.search.search: lines",
     "rts_batch.tracking.gpu.kernels.search.search: parameters",

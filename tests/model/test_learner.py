@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from rts_batch.model.instance_model import gaussian_labels, prroi_pool
-from rts_batch.model.learner import apply_adjoint, apply_filter, steepest_descent
+from rts_batch.model.learner import apply_adjoint, apply_filter, steepest_descent, windows
 from rts_batch.model.sta import box_masks
 
 
@@ -25,6 +25,14 @@ def test_filter_is_a_padded_convolution_and_its_adjoint(kernel: int, even: int) 
     gradient = apply_adjoint(features, residual, kernel)
     assert gradient.shape == filters.shape
     assert torch.allclose((gradient * filters).sum(), (residual * scores).sum())
+
+
+@pytest.mark.parametrize("kernel", [3, 4, 1])
+def test_windows_of_a_gpu_have_the_bits_of_unfold(kernel: int) -> None:
+    maps = torch.randn(6, 2, 7 + 1 - kernel % 2, 9 + 1 - kernel % 2)
+    unfolded = functional.unfold(maps, kernel, padding=(kernel - 1) // 2)
+    assert torch.equal(windows(maps, kernel), unfolded)
+    assert windows(maps, kernel).is_contiguous(), "as a matrix product takes them without a further copy"
 
 
 @pytest.mark.long

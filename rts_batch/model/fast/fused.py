@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from types import ModuleType
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rts_batch.model.fast.launchable import kernels_for
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,8 @@ class FusedConv(nn.Module):
     """A convolution, then the sum with another map if one is given, then an activation if one is named.
 
     Identical to doing one after the other up to rounding. Before ReLU, and in half precision, cuDNN does all of it in
-    one kernel; where it has none for some shape, and everywhere else, the steps follow one another in place.
+    one kernel; where it has none for some shape, and everywhere else, what follows is a Triton kernel
+    (`kernels/epilogue.py`), or the steps follow one another in place.
     """
 
     def __init__(self, conv: nn.Module, activation: type[nn.Module] | None = None) -> None:
@@ -66,14 +70,26 @@ class FusedConv(nn.Module):
                     raise
                 log.warning("no fused kernel for a convolution of %s by %s: %s", x.shape, self.weight.shape, error)
                 self.fuses = False
-        y = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        kernels = self._kernels(x, added)
+        bias = None if kernels is not None else self.bias
+        y = functional.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        if kernels is not None:
+            return kernels.finish(y, self.bias, added, self.activation)
         if added is not None:
             y = y.add_(added)
         return self._activate(y)
 
+    def _kernels(self, x: Tensor, added: Tensor | None) -> ModuleType | None:
+        """Triton's for what follows, where that is more than the bias."""
+        return None if added is None and self.activation is None else kernels_for("epilogue", x.device)
+
     def _multiply(self, x: Tensor, matrix: Tensor, added: Tensor | None) -> Tensor:
         count, channels, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        kernels = self._kernels(x, added)
+        if kernels is not None and added is not None and self.activation is not None:
+            y = (pixels @ matrix).view(count, height, width, -1).permute(0, 3, 1, 2)
+            return kernels.finish(y, self.bias, added, self.activation)
         if added is None and self.bias is not None and self.activation is nn.ReLU:
             y = torch._addmm_activation(self.bias, pixels, matrix)
         else:

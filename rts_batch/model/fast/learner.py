@@ -4,7 +4,8 @@ Samples lie on a grid with a border of zeros as wide as the filter reaches, pixe
 by side. On a CPU an application and its adjoint are oneDNN's convolutions of these maps as they lie (`Convolution`).
 On a GPU a tap of the filter is a shift along one long row of pixels (`Taps`), whatever row, column or sample it
 crosses: into the border go only values that the border's zero weight removes. An application is one matrix product with
-all taps and nine shifted sums, its adjoint nine shifted copies and one matrix product.
+all taps and nine shifted sums, its adjoint nine shifted copies and one matrix product; where Triton's kernels can run,
+they do the same without the copies (`kernels/tau.py`).
 
 The scores of the memory's samples are handed in and out, so that the learner need not compute them afresh: they follow
 the filter in every step as it is.
@@ -18,11 +19,14 @@ Shapes, with n samples, C channels, F filters and P pixels of the bordered grid:
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from rts_batch.model.fast.launchable import kernels_for
 from rts_batch.model.learner import MINIMUM_CURVATURE
 
 
@@ -37,6 +41,9 @@ def scores_of(features: Tensor, filters: Tensor, width: int) -> Tensor:
 
     What it says of the border means nothing.
     """
+    kernels = _kernels_for(filters, features)
+    if kernels is not None:
+        return kernels.scores_of(features, filters, width)
     model = _arranged(features, filters, width)
     return model.on_grid(model.apply(filters))
 
@@ -64,6 +71,10 @@ def fit(
         reg: λ.
         iterations: how many steps.
     """
+    kernels = _kernels_for(filters, features)
+    if kernels is not None:
+        given = (filters, features, labels, weights, scores)
+        return kernels.fit(*given, width=width, reg=reg, iterations=iterations)
     model = _arranged(features, filters, width)
     labels, weights, scores = (model.laid_out(values) for values in (labels, weights, scores))
     squared = weights.square()
@@ -76,6 +87,12 @@ def fit(
         filters = filters - step * gradient
         scores = torch.addcmul(scores, step, change, value=-1)
     return filters, model.on_grid(scores)
+
+
+def _kernels_for(filters: Tensor, features: Tensor) -> ModuleType | None:
+    """The Triton kernels, where features are on a GPU that runs them and they are for such shapes."""
+    kernels = kernels_for("tau", features.device)
+    return kernels if kernels is not None and kernels.takes(filters, features) else None
 
 
 def _arranged(features: Tensor, filters: Tensor, width: int) -> Convolution | Taps:

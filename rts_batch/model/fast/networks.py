@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,6 +23,7 @@ from rts_batch.model.decoder import Decoder, Projection
 from rts_batch.model.fast import compiled
 from rts_batch.model.fast.compiled import Engine
 from rts_batch.model.fast.compiled_network import CompiledRTS
+from rts_batch.model.fast.launchable import kernels_for
 from rts_batch.model.fast.packed import pack
 from rts_batch.model.rts import RTS
 
@@ -57,11 +59,11 @@ def fast(network: Network, *, profile: Profile = "exact", engine: Engine | None 
 def set_precision(device: str | torch.device, profile: Profile) -> None:
     """Set for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
 
-    With `bf16` the convolutions that are left in float32 may, but not the learners' matrix products. `exact` does
-    without autotuning, which may choose another algorithm in another run.
+    With `tf32` and `bf16` they may, those of the learners among them (`benchmarks/tf32.py` says what that does to
+    masks). `exact` does without, and without autotuning, which may choose another algorithm in another run.
     """
     if torch.device(device).type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = profile == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = profile != "exact"
         torch.backends.cudnn.allow_tf32 = profile != "exact"
         torch.backends.cudnn.benchmark = profile != "exact"
 
@@ -127,7 +129,7 @@ class FastProjection(Projection):
     Identical to the parent, but its last convolution sums over channels before the second upsampling, which leaves one
     map for each of the nine taps to upsample instead of one for each channel; upsampling acts on every channel alike,
     so the two commute. A tap's place, too, is a shift of rows and one of columns, so that upsampling, placing and
-    summing the nine maps are two matrix products.
+    summing the nine maps are two matrix products, or a kernel of a GPU's (`kernels/projection.py`).
     """
 
     def __init__(self, original: Projection) -> None:
@@ -140,6 +142,9 @@ class FastProjection(Projection):
         self.register_buffer("bias", conv.bias.detach().clone())
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        kernels = kernels_for("projection", x.device)
+        if kernels is not None:
+            return self.by_kernels(kernels, x, size)
         x = self.first(upsample(x, (2 * x.shape[-2], 2 * x.shape[-1])))
         rows, columns = (
             _shifted(_bicubic(old, new, x.device, x.dtype)) for old, new in zip(x.shape[-2:], size, strict=True)
@@ -149,6 +154,14 @@ class FastProjection(Projection):
         taps = (x.permute(0, 2, 3, 1) @ cast(Tensor, self.taps).to(x.dtype)).view(-1, height, width, 3, 3)
         wide = taps.permute(0, 3, 1, 4, 2).reshape(-1, 3 * height, 3 * width) @ columns.T
         return (rows @ wide)[:, None] + cast(Tensor, self.bias)
+
+    def by_kernels(self, kernels: ModuleType, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """`forward` by the kernels given."""
+        x = self.first(kernels.upsample(x, (2 * x.shape[-2], 2 * x.shape[-1])))
+        count, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        planes = cast(Tensor, self.taps).T @ pixels.T
+        return kernels.draw(planes.view(-1, count, height, width), cast(Tensor, self.bias), size)[:, None]
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from rts_batch.config import TrackerConfig
+from rts_batch.config import ModelConfig, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.gpu.engine import Engine
 from rts_batch.tracking.gpu.graphs import Stage
@@ -24,6 +24,10 @@ SLOTS_KEPT = 16
 
 SIZES_KEPT = 4
 """Image sizes whose graphs a slot keeps."""
+
+FEW = 4
+"""Places that a large network runs one by one where cuDNN's heuristics decide alone: on an H100 two and four at once
+took `rts50` longer than one after the other, eight did not, and `rts-mini` gained by four (`benchmarks/results/`)."""
 
 _Steps = TypeVar("_Steps")
 
@@ -36,19 +40,29 @@ class BatchedNetwork:
         config: the procedure.
         places: of a batch.
         engine: in whose thread it runs; one of its own where absent.
+        at_once: places that one run has, where that is not `places_at_once`.
     """
 
-    def __init__(self, model: RTS, config: TrackerConfig, *, places: int = 1, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        model: RTS,
+        config: TrackerConfig,
+        *,
+        places: int = 1,
+        engine: Engine | None = None,
+        at_once: int | None = None,
+    ) -> None:
         self.model = model
         self.config = config
         self.places = places
         self.device = next(model.parameters()).device
+        self.at_once = at_once or places_at_once(places, model.config, self.device)
         self.engine = engine or Engine(self.device)
         self._free: list[Slot] = []
         self.engine.call(self._build)
 
     def _build(self) -> None:
-        model, config, places = self.model, self.config, self.places
+        model, config, places = self.model, self.config, self.at_once
         height, width = config.crop_size
         kernel = model.config.localisation_filter_size
         crops = torch.zeros(places, 3, height, width, device=self.device)
@@ -82,6 +96,11 @@ class BatchedNetwork:
 
     def run(self, slots: Sequence[Slot]) -> Callable[[], bool]:
         """Run it for slots that are prepared, no more than there are places; return what says whether that is done."""
+        for first in range(0, len(slots), self.at_once):
+            self._run_at_once(slots[first : first + self.at_once])
+        return torch.cuda.current_stream().record_event().query if self.device.type == "cuda" else _done
+
+    def _run_at_once(self, slots: Sequence[Slot]) -> None:
         places = [(slot, place) for place, slot in enumerate(slots)]
         torch._foreach_copy_(
             [values[place] for _, place in places for values in self.inputs],
@@ -92,7 +111,6 @@ class BatchedNetwork:
             [values[0] for slot, _ in places for values in slot.outputs],
             [values[place] for _, place in places for values in self.outputs],
         )
-        return torch.cuda.current_stream().record_event().query if self.device.type == "cuda" else _at_once
 
     def lease(self) -> Slot:
         """Return a slot that nobody has, until it is given back."""
@@ -103,8 +121,14 @@ class BatchedNetwork:
             self._free.append(slot)
 
 
-def _at_once() -> bool:
+def _done() -> bool:
     return True
+
+
+def places_at_once(places: int, config: ModelConfig, device: torch.device) -> int:
+    """How many places of a batch one run of the network has: all of them, or one."""
+    heuristics = device.type == "cuda" and not torch.backends.cudnn.benchmark  # which are `exact`'s
+    return 1 if heuristics and config.backbone == "resnet50" and places <= FEW else places
 
 
 class Slot:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-import torch
 from torch import Tensor
 
 from rts_batch.masks import Box, TrackedFrame
-from rts_batch.tracking.result import StepResult, centred_box, target_state
+from rts_batch.tracking.merging import LateResult
+from rts_batch.tracking.result import Arrival, StepResult, centred_box, target_state
 
 
 class Number(IntEnum):
@@ -50,10 +50,7 @@ class Reading:
         self._signals = signals.to("cpu", non_blocking=True, copy=True)
         self._scores = scores
         self._fallback = fallback
-        self._arrived: torch.cuda.Event | None = None
-        if numbers.device.type == "cuda":
-            self._arrived = torch.cuda.Event(blocking=True)  # lanes wait in great numbers: none must spin
-            self._arrived.record()
+        self._arrival = Arrival(numbers.device)
 
     def frame(self) -> TrackedFrame:
         """The frame of a target that is alone in its video; waits for the device."""
@@ -70,10 +67,13 @@ class Reading:
             signals=result.signals,
         )
 
+    def late(self) -> LateResult:
+        """`scores`, of which only the map itself is there."""
+        return LateResult(self._scores, self.scores)
+
     def scores(self) -> StepResult:
         """The result before any merging with other targets; the scores are valid until the tracker's next step."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
+        self._arrival.wait()
         numbers: list[float] = self._numbers.tolist()
         y0, x0, y1, x1 = (int(value) for value in numbers[Number.WINDOW : Number.WINDOW + 4])
         return StepResult(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rts_batch.model.fast import instance
 from rts_batch.model.fast.learner import border, fit, scores_of
 from rts_batch.tracking.appearance import PromptLook
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
@@ -52,6 +53,8 @@ class SlotSteps:
         self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
         self.numbers = torch.zeros(Number.LENGTH, device=device)
         self.signals = torch.zeros(Signal.LENGTH + len(self.x_s), device=device)
+        self.look = PromptLook.of(self.state.prompt_features, self.state.prompt_coverage)
+        """What the prompt's frame looks like; it changes with the prompt only."""
         self.gate = torch.zeros((), dtype=torch.bool, device=device)
         """Whether the last frame is one to learn from."""
         self.remembered = torch.zeros(self.config.crop_size, device=device)
@@ -67,10 +70,15 @@ class SlotSteps:
         """Take a tracker's state from the host."""
         self.frame_number, self.has_previous = state.frame_number, state.region is not None
         self.state.load(state)
+        self.see_prompt()
         self.segmentation.load(branches.segmentation.memory)
         self.localisation.load(branches.localisation.memory)
         self.tau.copy_(branches.segmentation.tau)
         self.kappa.copy_(branches.localisation.kappa)
+
+    def see_prompt(self) -> None:
+        """Look at the prompt's frame that the state has."""
+        self.look.take(PromptLook.of(self.state.prompt_features, self.state.prompt_coverage))
 
     def save(self, branches: Branches, state: TrackerState) -> None:
         """Write it back."""
@@ -177,8 +185,7 @@ class SlotSteps:
             self._learn_place(due)
 
     def _measure(self) -> None:
-        prompt = PromptLook.of(self.state.prompt_features, self.state.prompt_coverage)
-        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s, prompt))
+        self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s, self.look))
 
     def _judge(self) -> None:
         """Paste the logits, follow the target, and write down what the host will read and learn from."""
@@ -208,11 +215,12 @@ class SlotSteps:
         memory, gate = self.localisation, ~self.state.lost_localisation
         memory.insert({"features": self.x_c, "labels": self.label}, gate)
         if due:
-            kappa = self.model.classifier.learn(
+            kappa = instance.fit(
+                self.model.classifier,
                 self.kappa,
-                memory.slots["features"][:, None],
-                memory.slots["labels"][:, None],
+                memory.slots["features"],
+                memory.slots["labels"],
+                memory.weights,
                 iterations=self.config.localisation_update_iterations,
-                sample_weights=memory.weights,
-            )[-1]
+            )
             self.kappa.copy_(torch.where(gate, kappa, self.kappa))

@@ -29,6 +29,7 @@ from rts_batch.tracking.gpu.engine import Step
 from rts_batch.tracking.gpu.network import BatchedNetwork, Slot
 from rts_batch.tracking.gpu.result import Reading
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
+from rts_batch.tracking.merging import LateResult
 from rts_batch.tracking.result import Pending, StepResult
 from rts_batch.tracking.state import TrackerState
 from rts_batch.tracking.tracker import Tracker, check_frame
@@ -97,13 +98,13 @@ class GpuTracker(Tracker):
         return self._bring(frame, previous).result().scores()
 
     @staticmethod
-    def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[StepResult]:
+    def step_together(steps: Sequence[tuple[Tracker, NDArray[np.uint8], Tensor]]) -> list[LateResult]:
         """`Tracker.step_together`."""
         coming = []
         for tracker, frame, previous in steps:
             assert isinstance(tracker, GpuTracker)
             coming.append(tracker._bring(frame, previous))
-        return [reading.result().scores() for reading in coming]
+        return [reading.result().late() for reading in coming]
 
     def _bring(self, frame: NDArray[np.uint8], previous: Tensor | None = None) -> Future[Reading]:
         """Hand the engine a copy of the next frame."""

@@ -7,6 +7,7 @@ import triton.language as tl
 from rts_batch.tracking.gpu.region import Place
 from rts_batch.tracking.gpu.result import Number
 from rts_batch.tracking.gpu.state import Flag, Value
+from rts_batch.tracking.signals import Signal
 
 FLAG_LOST_LOCALISATION = tl.constexpr(int(Flag.LOST_LOCALISATION))
 FLAG_LOST_MASK = tl.constexpr(int(Flag.LOST_MASK))
@@ -29,6 +30,22 @@ PLACE_INNER = tl.constexpr(int(Place.INNER))
 PLACE_OFFSET = tl.constexpr(int(Place.OFFSET))
 PLACE_STRIDE = tl.constexpr(int(Place.STRIDE))
 PLACE_TOP_LEFT = tl.constexpr(int(Place.TOP_LEFT))
+SIGNAL_COMPACT = tl.constexpr(int(Signal.COMPACT))
+SIGNAL_CONFIDENCE = tl.constexpr(int(Signal.CONFIDENCE))
+SIGNAL_EDGE = tl.constexpr(int(Signal.EDGE))
+SIGNAL_EMPTY = tl.constexpr(int(Signal.EMPTY))
+SIGNAL_LIKE_PROMPT = tl.constexpr(int(Signal.LIKE_PROMPT))
+SIGNAL_OFF_PEAK = tl.constexpr(int(Signal.OFF_PEAK))
+SIGNAL_PEAK = tl.constexpr(int(Signal.PEAK))
+SIGNAL_ROUGH = tl.constexpr(int(Signal.ROUGH))
+SIGNAL_SECOND = tl.constexpr(int(Signal.SECOND))
+SIGNAL_SEEN_AT_PEAK = tl.constexpr(int(Signal.SEEN_AT_PEAK))
+SIGNAL_SIZE = tl.constexpr(int(Signal.SIZE))
+SIGNAL_SOFTER_IOU = tl.constexpr(int(Signal.SOFTER_IOU))
+SIGNAL_SOFT_IOU = tl.constexpr(int(Signal.SOFT_IOU))
+SIGNAL_STABLE_1 = tl.constexpr(int(Signal.STABLE_1))
+SIGNAL_STABLE_3 = tl.constexpr(int(Signal.STABLE_3))
+SIGNAL_UNSURE = tl.constexpr(int(Signal.UNSURE))
 VALUE_BASE_TARGET_SIZE = tl.constexpr(int(Value.BASE_TARGET_SIZE))
 VALUE_CLF_BASE_TARGET_SIZE = tl.constexpr(int(Value.CLF_BASE_TARGET_SIZE))
 VALUE_CLF_POSITION = tl.constexpr(int(Value.CLF_POSITION))

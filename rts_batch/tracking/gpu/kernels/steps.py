@@ -6,13 +6,19 @@ the time of a frame outside the network is launches.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from rts_batch.model.fast.kernels.sizes import precision
+from rts_batch.tracking.appearance import OUTSIDE, PromptLook
 from rts_batch.tracking.gpu.kernels import common as kernels
 from rts_batch.tracking.gpu.kernels import judge as kernels_judge
+from rts_batch.tracking.gpu.kernels import likeness as kernels_likeness
+from rts_batch.tracking.gpu.kernels import measure as kernels_measure
 from rts_batch.tracking.gpu.kernels import search as kernels_search
 from rts_batch.tracking.gpu.kernels.common import TILE_COLUMNS, TILE_ROWS, launch
 from rts_batch.tracking.gpu.memory import DeviceMemory
@@ -20,8 +26,17 @@ from rts_batch.tracking.gpu.network import Slot
 from rts_batch.tracking.gpu.steps import Branches, SlotSteps
 from rts_batch.tracking.memory import SampleMemory
 from rts_batch.tracking.motion import LOST_HISTORY, LOST_MEAN
+from rts_batch.tracking.signals import NEIGHBOURHOOD, Signal
+
+log = logging.getLogger(__name__)
 
 BLOCK = 512
+CELL = 16
+"""Pixels a side that a cell of the features has."""
+CELLS = 4
+"""In a tile of `measure.tiles`."""
+LIKEN = {"BLOCK": 16, "PROMPT": 128, "CHANNELS": 32}
+AVERAGE = {"BLOCK": 64, "CHANNELS": 32}
 
 
 def try_launch(device: torch.device) -> None:
@@ -31,6 +46,30 @@ def try_launch(device: torch.device) -> None:
     launch(kernels.keep, (1,), values, sample, slot, gate, 1, BLOCK=1024)
     if values.item() != 1:
         raise RuntimeError("a kernel ran and did not write what it should")
+
+
+@functools.cache
+def can_liken(device: torch.device) -> bool:
+    """Whether the one kernel with a matrix product can be built and launched; the others want less of a GPU."""
+    seen, coarse = torch.ones(32, 4, 4, device=device), torch.ones(4, 4, device=device)
+    try:
+        _liken(seen.flatten(1), PromptLook.of(seen, coarse), coarse, torch.zeros(1, 2, device=device))
+    except Exception as error:  # whatever Triton raises
+        log.warning("the Triton kernel of a mask's likeness cannot run here, so a frame takes longer: %s", error)
+        return False
+    return True
+
+
+def _liken(seen: Tensor, prompt: PromptLook, coarse: Tensor, out: Tensor) -> None:
+    """`likeness.liken` of features `[C, cells]`, for blocks of cells, `[blocks, 2]`."""
+    launch(
+        kernels_likeness.liken,
+        (len(out),),
+        *(seen, *seen.stride(), prompt.mean, prompt.cells, *prompt.cells.stride()),
+        *(_bytes(prompt.target), _bytes(prompt.background), coarse, out, coarse.numel(), len(seen), OUTSIDE),
+        PRECISION=precision()["PRECISION"],
+        **LIKEN,
+    )
 
 
 def _next_power(number: int) -> int:
@@ -87,6 +126,12 @@ class KernelSteps(SlotSteps):
         self._partial = torch.zeros(self._down * self._across, 8, device=device)
         self._crop = {"CROP_HEIGHT": self.config.crop_size[0], "CROP_WIDTH": self.config.crop_size[1]}
         self._tile = {"TILE_ROWS": TILE_ROWS, "TILE_COLUMNS": TILE_COLUMNS}
+        crop_height, crop_width = self.config.crop_size
+        can_liken(device)  # asked here, where nothing is captured
+        self._coarse = torch.zeros(self.x_s.shape[-2:], device=device)
+        self._likenesses = torch.zeros(_tiles(self._coarse.numel(), LIKEN["BLOCK"]), 2, device=device)
+        self._cells = (crop_height // CELL, _tiles(crop_width // CELL, CELLS))
+        self._sums = torch.zeros(self._cells[0] * self._cells[1], kernels_measure.SUMS.value, device=device)
 
     def _remember(self) -> None:
         state = self.state
@@ -162,3 +207,36 @@ class KernelSteps(SlotSteps):
             TILES=_next_power(self._down * self._across),
             MAP_BLOCK=_next_power(rows * columns),
         )
+
+    def _measure(self) -> None:
+        height, width = self.config.crop_size
+        fits = (CELL * self._coarse.shape[0], CELL * self._coarse.shape[1]) == (height, width)
+        if not fits or not can_liken(self.network.device):
+            return super()._measure()
+        rows, columns = self.score_map.shape
+        sizes = {"HEIGHT": height, "WIDTH": width, "CELL": CELL, "CELLS": CELLS}
+        launch(kernels_measure.tiles, self._cells, self.logits, self._coarse, self._sums, **sizes)
+        seen, prompt = self.x_s.flatten(1), self.look
+        cells, channels = self._coarse.numel(), len(seen)
+        _liken(seen, prompt, self._coarse, self._likenesses)
+        launch(
+            kernels_likeness.average,
+            (_tiles(channels, AVERAGE["CHANNELS"]),),
+            *(seen, *seen.stride(), self._coarse, self.signals[Signal.LENGTH :], cells, channels),
+            **AVERAGE,
+        )
+        launch(
+            kernels_measure.combine,
+            (1,),
+            *(self._sums, self._coarse, self.score_map, self._likenesses, _bytes(prompt.target), self.signals, OUTSIDE),
+            **sizes,
+            MAP_ROWS=rows,
+            MAP_COLUMNS=columns,
+            NEIGHBOURHOOD=NEIGHBOURHOOD,
+            TILES=_next_power(len(self._sums)),
+            COARSE=_next_power(cells),
+            MAP_BLOCK=_next_power(rows * columns),
+            CELL_BLOCKS=_next_power(len(self._likenesses)),
+            CELL_BLOCK=LIKEN["BLOCK"],
+        )
+        return None

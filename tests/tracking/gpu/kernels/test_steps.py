@@ -71,6 +71,7 @@ def compare(config: TrackerConfig) -> None:
             (ours.numbers, theirs.numbers),
             (ours.state.values, theirs.state.values),
             (ours.label, theirs.label),
+            (ours.signals, theirs.signals),
             (ours.tau, theirs.tau),
             (ours.kappa, theirs.kappa),
         ]

@@ -1,0 +1,132 @@
+"""The learner of κ in Triton kernels: the steps of `InstanceModel.learn` in six launches each, however many samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rts_batch.model.fast.kernels import descent, hinge
+from rts_batch.model.fast.kernels.sizes import blocks, power, precision
+from rts_batch.model.learner import MINIMUM_CURVATURE
+
+KERNEL = 4
+COLUMNS = {"KERNEL": KERNEL, "BLOCK_PIXELS": 64, "BLOCK_CHANNELS": 32}
+CORRELATE = {"KERNEL": KERNEL, "BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
+PIXELS = 128
+"""A block of a score map."""
+NUMBERS = 512
+"""A block of the filter."""
+
+
+def takes(filters: Tensor, features: Tensor) -> bool:
+    """Whether the kernels are for a filter `[1, 1, C, k, k]` and features `[n, C, h, w]`."""
+    small = features.numel() < 1 << 31 and len(features) < 1 << 16
+    one_type = features.dtype == filters.dtype == torch.float32
+    return (
+        small and one_type and features.is_contiguous() and filters.shape[:2] == (1, 1) and filters.shape[-1] == KERNEL
+    )
+
+
+def try_launch(device: torch.device) -> None:
+    """Build and run the kernels on a few numbers; raise whatever keeps them from that."""
+    features, filters = torch.zeros(1, 16, 4, 4, device=device), torch.ones(1, 1, 16, 4, 4, device=device)
+    labels, weights = torch.zeros(1, 5, 5, device=device), torch.ones(1, device=device)
+    # Where there are no features, the first step takes all that λ dislikes.
+    left = learn(filters, features, labels, weights, threshold=0.05, leak=0.1, reg=1.0, iterations=1).abs().max().item()
+    if left != 0:
+        raise RuntimeError(f"kernels ran and left {left} of a filter that should be gone")
+
+
+def learn(
+    filters: Tensor, features: Tensor, labels: Tensor, weights: Tensor,
+    *, threshold: float, leak: float, reg: float, iterations: int,
+) -> Tensor:  # fmt: skip
+    """Return the last iterate of `InstanceModel.learn`, `[1, 1, C, 4, 4]`.
+
+    Args:
+        filters: κ⁰, `[1, 1, C, 4, 4]`.
+        features: x_c, `[n, C, h, w]`.
+        labels: `[n, h + 1, w + 1]`.
+        weights: of the samples, `[n]`.
+        threshold: where the target begins, in a label.
+        leak: what the rest counts.
+        reg: λ.
+        iterations: how many steps.
+    """
+    rows = filters[0, 0].permute(1, 2, 0).reshape(KERNEL**2, -1).clone(memory_format=torch.contiguous_format)
+    fit = _Fit(features, labels.contiguous(), weights, features.new_full((1,), reg))
+    fit.apply(rows, fit.scores)
+    for iteration in range(iterations):
+        fit.residuals(threshold, leak, moves=iteration > 0)
+        fit.gradient(rows)
+        fit.apply(fit.slope, fit.change, measured=True)
+        fit.descend(rows)
+    return rows.view(KERNEL, KERNEL, -1).permute(2, 0, 1).contiguous()[None, None]
+
+
+class _Fit:
+    """What the steps compute, and where."""
+
+    def __init__(self, features: Tensor, labels: Tensor, weights: Tensor, reg: Tensor) -> None:
+        self.features, self.labels, self.weights, self.reg = features, labels, weights, reg
+        self.count, self.channels, self.height, self.width = features.shape
+        self.size = (self.height + 1) * (self.width + 1)
+        self.scores, self.change, self.slopes, self.residual = (torch.empty_like(labels) for _ in range(4))
+        self.slope = features.new_empty(KERNEL**2, self.channels)
+        self.parts = (blocks(self.size, PIXELS), self.count)
+        self.norms = features.new_empty(blocks(self.slope.numel(), NUMBERS))
+        self.curvatures = features.new_empty(self.parts[0] * self.count)
+        self.counts = (len(self.norms), len(self.curvatures))
+        self.sums: dict[str, Any] = {
+            "MINIMUM": MINIMUM_CURVATURE,
+            "NORMS": power(len(self.norms)),
+            "CURVATURES": power(len(self.curvatures)),
+            "enable_fp_fusion": True,
+        }
+
+    def apply(self, rows: Tensor, out: Tensor, *, measured: bool = False) -> None:
+        """Write T(x), and with `measured` the blocks' sums for the curvature along it."""
+        area = self.height * self.width
+        columns = rows.new_empty(self.count, KERNEL**2, area)
+        hinge.columns[(blocks(area, COLUMNS["BLOCK_PIXELS"]), self.count)](
+            *(self.features, rows, columns, area, self.channels), **precision(), **COLUMNS
+        )
+        hinge.gather[self.parts](
+            *(columns, self.slopes, out, self.curvatures, self.height, self.width),
+            KERNEL=KERNEL,
+            MEASURED=measured,
+            BLOCK=PIXELS,
+            enable_fp_fusion=True,
+        )
+
+    def residuals(self, threshold: float, leak: float, *, moves: bool) -> None:
+        """Find what is left of the scores, after the last step where there was one, and its slope."""
+        hinge.residuals[self.parts](
+            *(self.scores, self.change, self.labels, self.weights, self.norms, self.curvatures, self.reg),
+            *(self.slopes, self.residual, self.size, threshold, leak, *self.counts),
+            **self.sums,
+            MOVES=moves,
+            BLOCK=PIXELS,
+        )
+
+    def gradient(self, rows: Tensor) -> None:
+        """Find the slope at a filter, and its square's sum block by block."""
+        partial = rows.new_empty(self.count, *rows.shape)
+        hinge.correlate[(blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), self.count)](
+            *(self.features, self.residual, partial, self.height, self.width, self.channels), **precision(), **CORRELATE
+        )
+        descent.gradient[(len(self.norms),)](
+            *(partial, rows, self.reg, self.slope, self.norms, rows.numel(), len(partial)),
+            BLOCK=NUMBERS,
+            enable_fp_fusion=True,
+        )
+
+    def descend(self, rows: Tensor) -> None:
+        """Take the step in a filter, in place."""
+        descent.descend[(len(self.norms),)](
+            *(rows, self.slope, self.norms, self.curvatures, self.reg, rows.numel(), *self.counts),
+            **self.sums,
+            BLOCK=NUMBERS,
+        )
