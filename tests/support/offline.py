@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+ARCHITECTURES = (90, pytest.param(80, marks=pytest.mark.slow))
+"""Compiled for the newer one every time."""
 SHARED_BYTES = {80: 166_912, 90: 232_448}
 """Shared memory that a program may have, by the GPU's architecture."""
 

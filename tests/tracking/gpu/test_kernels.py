@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rts_batch.config import MODELS
-from tests.support.offline import check, compiled_only, kernels_of, modules_of
+from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of, modules_of
 from tests.support.slots import slot_and_branches
 
 IMAGE = (480, 854)
@@ -16,7 +16,7 @@ IMAGE = (480, 854)
 
 @pytest.mark.long
 @pytest.mark.parametrize("network", MODELS)
-@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel_compiles_as_it_is_launched(
     network: str, architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from rts_batch.model.fast import fused, launchable
 from rts_batch.model.fast.fused import FusedConv
-from tests.support.offline import check, compiled_only, kernels_of
+from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of
 
 ACTIVATIONS = (None, nn.ReLU, nn.ReLU6)
 TYPES = (torch.float32, torch.bfloat16)
@@ -67,7 +67,7 @@ def test_on_a_gpu_a_kernel_does_what_the_steps_do(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_as_they_are_launched(
     architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

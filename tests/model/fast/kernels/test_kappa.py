@@ -73,7 +73,8 @@ def test_a_gpu_takes_the_plain_learners_steps(case: str, monkeypatch: pytest.Mon
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("architecture", "rounded", "network"), [(90, False, "rts50"), (90, True, "rts-mini"), (80, False, "rts-mini")]
+    ("architecture", "rounded", "network"),
+    [(90, False, "rts50"), (90, True, "rts-mini"), pytest.param(80, False, "rts-mini", marks=pytest.mark.slow)],
 )
 def test_kernels_compile_as_they_are_launched(
     architecture: int, rounded: bool, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,12 +17,12 @@ from rts_batch.config import RTS50, TRACKER_RTS50
 from rts_batch.model.decoder import Projection
 from rts_batch.model.fast import launchable
 from rts_batch.model.fast.networks import FastProjection
-from tests.support.offline import check, compiled_only, kernels_of
+from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of
 
 CASES = {
     # Maps, channels, height, width, size of the image.
-    "twice as large": (2, 8, 4, 7, (16, 28)),
-    "another size": (1, 12, 3, 5, (17, 13)),
+    "twice as large": (2, 4, 3, 4, (12, 16)),
+    "another size": (1, 12, 3, 4, (13, 9)),
     "as large": (1, 4, 5, 4, (10, 8)),
 }
 
@@ -60,7 +60,7 @@ def test_a_gpu_draws_what_the_plain_projection_does(case: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_as_they_are_launched(
     architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
