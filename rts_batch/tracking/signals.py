@@ -52,7 +52,8 @@ class Signal(IntEnum):
     OFF_PEAK = 12
     """From the peak to the mask's centre, over the root of the area."""
     SEEN_AT_PEAK = 13
-    """Probability around the peak."""
+    """Probability around the peak, where the score map has the features' grid (`rts50`). `rts-mini`'s is half as
+    fine, and what is read is another place's; its maps were fitted on that, so that mending it needs new runs."""
     EMPTY = 14
     """1 where there is no mask."""
     LIKE_PROMPT = 15
@@ -158,7 +159,7 @@ def _measure_scores(score_map: Tensor, mask: _Mask, coarse: Tensor) -> dict[Sign
     near = ((rows - row).abs() <= NEIGHBOURHOOD)[:, None] & ((columns - column).abs() <= NEIGHBOURHOOD)
     height, width = mask.pixels.shape
     off_y, off_x = row * (height / (down - 1)) + mask.off_y[0], column * (width / (across - 1)) + mask.off_x[0]
-    # A cell of the score map lies between four of the features'.
+    # A cell of a score map of the features' grid lies between four of theirs (see SEEN_AT_PEAK of other score maps).
     around = functional.avg_pool2d(coarse[None], 2, stride=1, padding=1, count_include_pad=False)[0].flatten()
     return {
         Signal.PEAK: peak,
