@@ -52,8 +52,7 @@ class Signal(IntEnum):
     OFF_PEAK = 12
     """From the peak to the mask's centre, over the root of the area."""
     SEEN_AT_PEAK = 13
-    """Probability around the peak, where the score map has the features' grid (`rts50`). `rts-mini`'s is half as
-    fine, and what is read is another place's; its maps were fitted on that, so that mending it needs new runs."""
+    """Probability around the peak."""
     EMPTY = 14
     """1 where there is no mask."""
     LIKE_PROMPT = 15
@@ -159,13 +158,14 @@ def _measure_scores(score_map: Tensor, mask: _Mask, coarse: Tensor) -> dict[Sign
     near = ((rows - row).abs() <= NEIGHBOURHOOD)[:, None] & ((columns - column).abs() <= NEIGHBOURHOOD)
     height, width = mask.pixels.shape
     off_y, off_x = row * (height / (down - 1)) + mask.off_y[0], column * (width / (across - 1)) + mask.off_x[0]
-    # A cell of a score map of the features' grid lies between four of theirs (see SEEN_AT_PEAK of other score maps).
-    around = functional.avg_pool2d(coarse[None], 2, stride=1, padding=1, count_include_pad=False)[0].flatten()
+    # A cell of the score map lies between cells of its branch's features; of those here, `reach` to each side count.
+    reach = round(coarse.shape[0] / (down - 1))
+    around = functional.avg_pool2d(coarse[None], 2 * reach, reach, reach, ceil_mode=True, count_include_pad=False)[0]
     return {
         Signal.PEAK: peak,
         Signal.SECOND: torch.where(near, 0.0, score_map).amax() / peak.clamp(min=0.05),
         Signal.OFF_PEAK: torch.hypot(off_y, off_x) / mask.area.clamp(min=1).sqrt(),
-        Signal.SEEN_AT_PEAK: around.gather(0, place.clamp(max=around.numel() - 1))[0],
+        Signal.SEEN_AT_PEAK: around.flatten().gather(0, place)[0],
     }
 
 

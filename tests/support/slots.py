@@ -19,7 +19,8 @@ def slot_and_branches(
     height, width = crop_size or tracker_config.crop_size
     if crop_size is not None:
         tracker_config = SimpleNamespace(**{**vars(tracker_config), "crop_size": crop_size})  # type: ignore[assignment]
-    cells, coarse = (height // 16, width // 16), (height // 32, width // 32)
+    cells = (height // 16, width // 16)
+    coarse = (-(-cells[0] // 2), -(-cells[1] // 2))
     channels, filters, kernel = config.feature_dim, config.num_filters, config.target_filter_size
 
     def zeros(*shape: int) -> torch.Tensor:

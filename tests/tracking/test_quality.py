@@ -70,6 +70,21 @@ def test_a_sharp_mask_agrees_more_with_its_probabilities_than_a_vague_one() -> N
     assert sharp[Signal.LENGTH :].tolist() == pytest.approx([1.0] * 4, abs=1e-3)
 
 
+@pytest.mark.parametrize(("cells", "places"), [((6, 10), (4, 6)), ((6, 10), (7, 11)), ((20, 35), (11, 19))])
+def test_what_is_seen_at_the_peak_lies_under_it(cells: tuple[int, int], places: tuple[int, int]) -> None:
+    """A score map has one place more a side than the localisation branch's features, which are half as fine or as fine."""
+    (down, across), features = places, torch.ones(4, *cells)
+    height, width = 16 * cells[0], 16 * cells[1]
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    for row, column in ((down // 2, across // 2), (1, across - 2), (down - 1, 0)):
+        off = torch.hypot(y - row * height / (down - 1), x - column * width / (across - 1))
+        for logits, seen in ((60 - off, 1.0), (off - 60, 0.0)):
+            score_map = torch.zeros(down, across)
+            score_map[row, column] = 0.8
+            found = signals_of(logits, score_map, features)
+            assert found[Signal.SEEN_AT_PEAK] == pytest.approx(seen, abs=0.05), (row, column)
+
+
 def test_a_map_takes_what_it_has_not_seen_for_the_most_extreme_that_it_has() -> None:
     units = replace(
         flat_map(0.5), hidden=((1.0,) * len(INPUTS),), lowest=(0.0,) * len(INPUTS), highest=(1.0,) * len(INPUTS)

@@ -161,10 +161,9 @@ def combine(
     cell = tl.arange(0, COARSE)
     inside = cell < rows * columns
     means = tl.load(coarse + cell, mask=inside, other=0.0)
-    corner = tl.minimum(best, (rows + 1) * (columns + 1) - 1)
-    low_y, low_x = corner // (columns + 1), corner % (columns + 1)
-    y, x = cell // columns, cell % columns
-    around = inside & (y <= low_y) & (y >= low_y - 1) & (x <= low_x) & (x >= low_x - 1)
+    reach: tl.constexpr = (rows + (MAP_ROWS - 1) // 2) // (MAP_ROWS - 1)
+    y, x = cell // columns - row * reach, cell % columns - column * reach
+    around = inside & (y < reach) & (y >= -reach) & (x < reach) & (x >= -reach)
     seen = tl.sum(tl.where(around, means, 0.0), 0) / tl.sum(tl.where(around, 1.0, 0.0), 0)
     tl.store(signals + SIGNAL_SEEN_AT_PEAK, seen)
 
