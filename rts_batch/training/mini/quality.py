@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,8 +165,9 @@ def crossed(inputs: NDArray[np.float64], runs: Runs) -> NDArray[np.float64]:
 
 
 def threshold_of(estimates: NDArray[np.float64], runs: Runs) -> float:
-    """Return the threshold below which `GOOD_LEFT_OUT` of the good masks of visible targets lie."""
-    return round(float(np.quantile(estimates[runs.present & (runs.iou >= GOOD_IOU)], GOOD_LEFT_OUT)), 3)
+    """Return the threshold, in thousandths, below which at most `GOOD_LEFT_OUT` of the good masks of targets lie."""
+    good = estimates[runs.present & (runs.iou >= GOOD_IOU)]
+    return math.floor(1000 * float(np.quantile(good, GOOD_LEFT_OUT))) / 1000
 
 
 def auroc(estimates: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
