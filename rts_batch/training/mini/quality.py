@@ -30,7 +30,9 @@ from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
 
 _SHAPE = ("size", "edge", "compact", "rough", "compact_against_first", "rough_against_first")
-LEFT_OUT = frozenset((*_SHAPE, "second", "off_peak", "jump", "age", "like_prompt"))
+LEFT_OUT = frozenset(
+    (*_SHAPE, "second", "off_peak", "seen_at_peak", "seen_at_peak_logit", "jump", "age", "like_prompt")
+)
 """Inputs that say more of synthetic clips than of footage: without them a map fitted on clips did better on real frames
 (persons who come and go before a camera that stands still). How much a mask looks like the prompt is read as its change
 since the first frame."""
@@ -44,7 +46,7 @@ OF_THE_FRAME = frozenset(
     if name.removesuffix("_logit")
     in (
         *("confidence", "soft_iou", "softer_iou", "stable_1", "stable_3", "unsure", "empty"),
-        *("peak", "seen_at_peak", "likeness_to_first", "lowest_likeness", "like_prompt_against_first", "from_box"),
+        *("peak", "likeness_to_first", "lowest_likeness", "like_prompt_against_first", "from_box"),
     )
 )
 """What one frame's output says of its mask, and whether it still looks like the target: that is the same on footage of
