@@ -72,7 +72,7 @@ def test_a_sharp_mask_agrees_more_with_its_probabilities_than_a_vague_one() -> N
 
 @pytest.mark.parametrize(("cells", "places"), [((6, 10), (4, 6)), ((6, 10), (7, 11)), ((20, 35), (11, 19))])
 def test_what_is_seen_at_the_peak_lies_under_it(cells: tuple[int, int], places: tuple[int, int]) -> None:
-    """A score map has one place more a side than the localisation branch's features, which are half as fine or as fine."""
+    """A score map has one place more a side than its branch's features, which are half as fine as these, or as fine."""
     (down, across), features = places, torch.ones(4, *cells)
     height, width = 16 * cells[0], 16 * cells[1]
     y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
