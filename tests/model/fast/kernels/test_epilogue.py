@@ -5,9 +5,6 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from torch import nn
 
 from rts_batch.model.fast import fused, launchable
 from rts_batch.model.fast.fused import FusedConv
+from tests.support.interpreter import interpreted
 from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of
 
 ACTIVATIONS = (None, nn.ReLU, nn.ReLU6)
@@ -25,11 +23,7 @@ TYPES = (torch.float32, torch.bfloat16)
 
 @pytest.mark.long
 def test_a_kernel_does_what_the_steps_do() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.model.fast.kernels.test_epilogue"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    interpreted("tests.model.fast.kernels.test_epilogue")
 
 
 @torch.no_grad()

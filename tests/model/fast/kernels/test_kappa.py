@@ -5,9 +5,6 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ import torch
 from rts_batch.config import MODELS
 from rts_batch.model.fast import instance, launchable
 from rts_batch.model.instance_model import InstanceModel
+from tests.support.interpreter import interpreted
 from tests.support.offline import check, compiled_only, kernels_of
 
 CASES = {
@@ -28,11 +26,7 @@ CASES = {
 
 @pytest.mark.long
 def test_kernels_take_the_plain_learners_steps() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.model.fast.kernels.test_kappa"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    interpreted("tests.model.fast.kernels.test_kappa")
 
 
 def compare(case: str, device: str, tolerance: float = 1e-5) -> None:

@@ -5,9 +5,6 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from rts_batch.config import RTS50, TRACKER_RTS50
 from rts_batch.model.decoder import Projection
 from rts_batch.model.fast import launchable
 from rts_batch.model.fast.networks import FastProjection
+from tests.support.interpreter import interpreted
 from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of
 
 CASES = {
@@ -29,11 +27,7 @@ CASES = {
 
 @pytest.mark.long
 def test_kernels_draw_what_the_plain_projection_does() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.model.fast.kernels.test_projection"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    interpreted("tests.model.fast.kernels.test_projection")
 
 
 @torch.no_grad()

@@ -5,8 +5,6 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from rts_batch.model.fast import learner
 from rts_batch.model.fast.learner import Taps, border
 from rts_batch.model.learner import apply_filter
 from rts_batch.model.target_model import TargetModel
+from tests.support.interpreter import interpreted
 from tests.support.offline import check, compiled_only, kernels_of
 
 CASES = {
@@ -31,11 +30,7 @@ CASES = {
 @pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_take_the_plain_learners_steps(case: str) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.model.fast.kernels.test_tau", case]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    interpreted("tests.model.fast.kernels.test_tau", case)
 
 
 def compare(case: str) -> None:

@@ -5,16 +5,13 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from rts_batch.config import MODELS
 from rts_batch.tracking.gpu.steps import SlotSteps
 from rts_batch.tracking.signals import SIGNALS
+from tests.support.interpreter import interpreted
 from tests.support.slots import slot_and_branches
 
 CROP = (96, 176)
@@ -23,11 +20,7 @@ IMAGE = (96, 128)
 
 @pytest.mark.long
 def test_kernels_measure_what_the_tensor_operations_do() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.tracking.gpu.kernels.test_measure"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    interpreted("tests.tracking.gpu.kernels.test_measure")
 
 
 def masks() -> dict[str, torch.Tensor]:

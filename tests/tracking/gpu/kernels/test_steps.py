@@ -5,8 +5,6 @@ The interpreter is chosen when Triton is imported, so the comparison runs in a p
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -19,6 +17,7 @@ from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.gpu.steps import SlotSteps
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.weights.registry import build_model, load_weights
+from tests.support.interpreter import interpreted
 from tests.support.parity_data import synthetic_frame
 from tests.support.trackers import SMALL
 
@@ -33,11 +32,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_do_what_the_tensor_operations_do(case: str) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.tracking.gpu.kernels.test_steps", case]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    interpreted("tests.tracking.gpu.kernels.test_steps", case)
 
 
 def compare(config: TrackerConfig) -> None:
