@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from benchmarks.quality import clip_runs, kept_runs
-from rts_batch.tracking.quality import INPUTS, expected_iou
+from rts_batch.tracking.quality import INPUTS
 from rts_batch.training.clips.stills.films import SMALLEST_START, Films
 from rts_batch.training.clips.stills.stills import read_image, read_mask
 from rts_batch.training.clips.stills.whole_frames import TruthClip
-from rts_batch.training.mini.quality import measured
+from rts_batch.training.mini.quality import Estimates, measured
 from rts_batch.weights.registry import load_weights
 
 STEP, FRAMES, FEWEST = 25, 50, 10
@@ -44,15 +44,14 @@ def main() -> None:
     runs = kept_runs(options.runs, lambda: clip_runs(clips, weights))
     assert weights.quality is not None, "the weights have no map; fit one with rts_batch.training.mini.quality"
     inputs = runs.inputs()
-    estimates = {
-        "quality": expected_iou(weights.quality, inputs),
-        "confidence": inputs[:, INPUTS.index("confidence")],
-    }
+    judged, quality = Estimates.by(weights.quality, inputs), weights.quality
+    lost = judged.lost(runs, quality.lost_below)
     results = {
         "fingerprint": weights.fingerprint,
-        "map": weights.quality.fingerprint,
+        "map": quality.fingerprint,
         "clips": len(np.unique(runs.clip)),
-        **{name: measured(values, runs, weights.quality.threshold) for name, values in estimates.items()},
+        "quality": measured(judged.iou, runs, quality.threshold, lost),
+        "confidence": measured(inputs[:, INPUTS.index("confidence")], runs, quality.threshold),
     }
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))

@@ -156,8 +156,8 @@ def synthetic(
 ) -> dict[str, Any]:
     """Returns what trackers do on clips of held-out material with look-alikes and disappearances.
 
-    Mean J, the share of frames on the wrong object, of absent frames that are called lost, of present ones that are,
-    and of returns that are found.
+    Mean J, the share of frames on the wrong object, of absent frames that are called lost, of present ones that are, of
+    good masks that are, and of returns that are found.
     """
     stills, films = (read(indexes, split="held-out") for read in (read_index, Films.read))
     clips = list(truth_clips(stills, count=count, seed=seed, frames=frames, options=options, films=films))
@@ -166,7 +166,10 @@ def synthetic(
     for name in names:
         config = dataclasses.replace(weights.tracker_config, **ABLATIONS[name])
         trackers = (fast_tracker(model, config, sta=sta if name == "box" else None) for _ in clips)
-        tracked = [track_clip(one, clip, box=name == "box") for one, clip in zip(trackers, clips, strict=True)]
+        tracked = [
+            track_clip(one, clip, box=name == "box", quality=weights.quality)
+            for one, clip in zip(trackers, clips, strict=True)
+        ]
         results[name] = summary(tracked, frames - 1)
         print(name, json.dumps(results[name]), flush=True)
     return results
@@ -185,6 +188,7 @@ def summary(tracked: list[Tracked], frames: int) -> dict[str, Any]:
         "absent_frames": absent,
         "called_lost": share(sum(one.lost for one in tracked), absent),
         "falsely_lost": share(sum(one.falsely_lost for one in tracked), frames * len(tracked) - absent),
+        "good_lost": share(sum(one.good_lost for one in tracked), sum(one.good for one in tracked)),
         "returns": returned,
         "found_again": share(sum(one.found_again for one in tracked), returned),
     }

@@ -204,13 +204,15 @@ class QualityMap(_Config):
     on_target: tuple[float, ...] = ()
     """Of the logit of the chance to be on the target, K; none where `output` counts that in, as in earlier versions."""
     on_target_bias: float = 0.0
+    lost_below: float = 0.0
+    """A mask whose chance to be on its target is lower is called `lost`; 0 calls none so, as earlier versions."""
     stretch: float = 1.0
     """Of the estimate's logit, on footage that the map was calibrated for."""
     shift: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Leave out what an earlier version does not know and this map does not use: it has the same fingerprint."""
-        later = {"on_target": (), "on_target_bias": 0.0, "stretch": 1.0, "shift": 0.0}
+        later = {"on_target": (), "on_target_bias": 0.0, "lost_below": 0.0, "stretch": 1.0, "shift": 0.0}
         return {key: value for key, value in super().to_dict().items() if key not in later or value != later[key]}
 
     def __post_init__(self) -> None:
@@ -219,8 +221,8 @@ class QualityMap(_Config):
         per_unit = {len(self.hidden), len(self.hidden_bias), len(self.on_target) or units}
         if {len(vector) for vector in vectors} != {count} or per_unit != {units}:
             raise SettingsError(f"the quality map's parts do not fit together: {count} inputs, {units} hidden units")
-        if not 0 <= self.threshold <= 1 or min(self.scales) <= 0:
-            raise SettingsError("the quality map's threshold must lie between 0 and 1 and its scales above 0")
+        if not (0 <= self.threshold <= 1 and 0 <= self.lost_below <= 1) or min(self.scales) <= 0:
+            raise SettingsError("the quality map's thresholds must lie between 0 and 1 and its scales above 0")
 
     @property
     def fingerprint(self) -> str:

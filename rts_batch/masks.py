@@ -41,8 +41,9 @@ Region = tuple[int, int, int, int]
 """y0, x0, y1, x1 in pixels, ends exclusive; it may reach beyond the image."""
 
 State = Literal["prompt", "tracked", "uncertain", "mask_lost", "lost"]
-"""`prompt`: the prompt's own mask; `tracked`: mask and localised; `uncertain`: mask, but not localised or too little of
-it; `mask_lost`: localised without a mask; `lost`: neither."""
+"""`prompt`: the prompt's own mask; `tracked`: mask and localised; `uncertain`: mask, but not localised, too little of
+it or of low quality; `mask_lost`: localised without a mask; `lost`: neither, or a mask that is not likely to lie on
+the target (it stays as it was drawn)."""
 
 STATES: Final = get_args(State)
 

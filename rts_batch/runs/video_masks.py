@@ -55,8 +55,14 @@ class FrameMasks:
     """In order of object_id; targets whose first prompt is on a later frame have none."""
 
     def masks(self) -> dict[int, NDArray[np.bool_]]:
-        """Each target's mask, bool [H, W], by object_id; all False where the target is lost."""
-        return {row.object_id: row.mask() for row in self.rows}
+        """Each target's mask, bool [H, W], by object_id; all False where the target is lost.
+
+        What may have been drawn there all the same, which lies elsewhere, is in `rows`.
+        """
+        return {
+            row.object_id: np.zeros((row.height, row.width), np.bool_) if row.state == "lost" else row.mask()
+            for row in self.rows
+        }
 
 
 class VideoMasks:

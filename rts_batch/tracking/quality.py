@@ -18,7 +18,7 @@ from rts_batch.config import QualityMap
 from rts_batch.masks import Box, TrackedFrame
 from rts_batch.tracking.signals import SIGNALS, Signal
 
-__all__ = ["INPUTS", "History", "expected_iou"]
+__all__ = ["INPUTS", "History", "chance_on_target", "expected_iou"]
 
 RECENT: Final = 8
 """Frames whose mean area a mask's is compared with."""
@@ -153,13 +153,21 @@ class History:
         return (signals[Signal.LIKE_PROMPT] - first) / max(first, LEAST_LIKENESS)
 
     def judge(self, frame: TrackedFrame, quality: QualityMap) -> TrackedFrame:
-        """Take the next frame up and return it with its quality, and called `uncertain` where that is low."""
+        """Take the next frame up and return it with its quality, and with a state that says what to think of it.
+
+        A mask that lies elsewhere rather than on its target is called `lost`, but stays as it was drawn; one of low
+        quality `uncertain`.
+        """
         inputs = self.inputs(frame)
         if inputs is None:
             return frame
-        estimate = float(expected_iou(quality, inputs[None])[0])
-        state = "uncertain" if frame.state == "tracked" and estimate < quality.threshold else frame.state
-        return replace(frame, quality=estimate, state=state)
+        iou, on_target = (float(values[0]) for values in _factors(quality, inputs[None]))
+        state = frame.state
+        if state in ("tracked", "uncertain") and on_target < quality.lost_below:
+            state = "lost"
+        elif state == "tracked" and iou < quality.threshold:
+            state = "uncertain"
+        return replace(frame, quality=iou, state=state)
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything as plain values, for `restore`."""
@@ -178,6 +186,16 @@ class History:
 
 def expected_iou(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the map's estimates, `[N] float64` between 0 and 1, of inputs `[N, len(INPUTS)]`."""
+    return _factors(quality, inputs)[0]
+
+
+def chance_on_target(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how likely each mask lies on its target at all, `[N] float64`; 1 by maps that do not say so."""
+    return _factors(quality, inputs)[1]
+
+
+def _factors(quality: QualityMap, inputs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the expected IoU, `[N]`, and of its two factors the chance to be on the target, `[N]`."""
     inputs = inputs[:, [INPUTS.index(name) for name in quality.inputs]]
     low, high = np.array(quality.lowest), np.array(quality.highest)
     # What lies beyond everything that the map has seen is taken for the most extreme that it has seen.
@@ -185,11 +203,13 @@ def expected_iou(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np
     scaled = np.where(np.isnan(scaled), 0.0, scaled)  # what is not known counts as the mean of what is
     hidden = np.tanh(scaled @ np.array(quality.hidden).T + quality.hidden_bias)
     estimates = _share(hidden @ np.array(quality.output) + quality.output_bias)
+    on_target = np.ones_like(estimates)
     if quality.on_target:
-        estimates = estimates * _share(hidden @ np.array(quality.on_target) + quality.on_target_bias)
+        on_target = _share(hidden @ np.array(quality.on_target) + quality.on_target_bias)
+        estimates = estimates * on_target
     if (quality.stretch, quality.shift) != (1.0, 0.0):
         estimates = _share(quality.stretch * np.log(estimates / (1 - estimates)) + quality.shift)
-    return estimates
+    return estimates, on_target
 
 
 def _share(logits: NDArray[np.float64]) -> NDArray[np.float64]:

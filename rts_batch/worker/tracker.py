@@ -50,11 +50,12 @@ class TrackerDescription:
 
     @property
     def quality_about(self) -> dict[str, Any] | None:
-        """What files say of the estimate: which map, what it was fitted on, and below what a mask is `uncertain`."""
+        """What files say of the estimate: which map, what it was fitted on, and its thresholds."""
         quality = self.quality
         if quality is None:
             return None
-        return {"map": quality.fingerprint, "origin": quality.origin, "threshold": quality.threshold}
+        about = {"map": quality.fingerprint, "origin": quality.origin, "threshold": quality.threshold}
+        return {**about, "lost_below": quality.lost_below} if quality.lost_below else about
 
 
 class OpenScene(Protocol):

@@ -79,6 +79,18 @@ def test_frames_come_in_order_with_every_target_decoded(
     assert seen == list(truth)
 
 
+def test_what_was_drawn_of_a_lost_target_is_in_its_row_alone() -> None:
+    drawn = np.zeros((4, 6), np.bool_)
+    drawn[1:3, 2:5] = True
+
+    shown, lost = row_of(drawn, 3, "uncertain"), row_of(drawn, 3, "lost", object_id=2)
+    frame = video_masks.FrameMasks(3, (shown, lost))
+    assert np.array_equal(frame.masks()[1], drawn)
+    assert not frame.masks()[2].any()
+    assert frame.masks()[2].shape == (4, 6)
+    assert np.array_equal(frame.rows[1].mask(), drawn)
+
+
 def test_rows_are_sorted_by_target_and_can_be_chosen(run: Path) -> None:
     video = rts_batch.read_masks(str(run)).video("clips/a.mp4")
     assert [

@@ -12,11 +12,11 @@ import torch
 
 from rts_batch.config import QualityMap
 from rts_batch.errors import SettingsError
-from rts_batch.masks import Box, Marking, TrackedFrame
+from rts_batch.masks import Box, Marking, State, TrackedFrame
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
-from rts_batch.tracking.quality import INPUTS, History, expected_iou
+from rts_batch.tracking.quality import INPUTS, History, chance_on_target, expected_iou
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.signals import Signal, signals_of
 from rts_batch.weights.registry import build_model, default_quality, load_weights
@@ -124,7 +124,7 @@ def test_the_chance_to_lie_on_the_target_counts_as_a_factor() -> None:
 def test_a_map_of_an_earlier_version_keeps_its_fingerprint() -> None:
     """It stands beside the masks that it judged, and a run goes on with it."""
     values = flat_map(0.5).to_dict()
-    assert not {"on_target", "on_target_bias", "stretch", "shift"} & set(values)
+    assert not {"on_target", "on_target_bias", "lost_below", "stretch", "shift"} & set(values)
     assert QualityMap.from_dict(values) == flat_map(0.5)
     later = replace(flat_map(0.5), on_target=(1.0,), shift=0.1)
     assert QualityMap.from_dict(later.to_dict()) == later
@@ -135,6 +135,38 @@ def frame_at(box: Box, *, area: int = 400) -> TrackedFrame:
     signals = (0.9,) * Signal.LENGTH + (1.0, 0.0)
     nothing = np.zeros((0, 0), np.bool_)
     return TrackedFrame(nothing, (0, 0, 0, 0), box, area, 0.8, 0.9, "tracked", signals)
+
+
+@pytest.mark.parametrize(
+    ("said", "area", "lost_below", "judged"),
+    [
+        ("tracked", 400, 0.5, "lost"),
+        ("uncertain", 400, 0.5, "lost"),
+        ("tracked", 400, 0.2, "uncertain"),  # more likely on its target than that, but of low quality
+        ("uncertain", 400, 0.2, "uncertain"),
+        ("tracked", 400, 0.0, "uncertain"),  # an earlier version's map calls nothing lost
+        ("mask_lost", 0, 0.5, "mask_lost"),  # there is no mask to lie elsewhere
+        ("lost", 0, 0.5, "lost"),
+    ],
+)
+def test_a_mask_that_is_not_likely_to_lie_on_its_target_is_lost(
+    said: State, area: int, lost_below: float, judged: State
+) -> None:
+    chance = 1 / (1 + np.exp(1.0))  # 0.27
+    quality = replace(flat_map(0.6), on_target=(0.0,), on_target_bias=-1.0, lost_below=lost_below)
+    frame = replace(frame_at((10, 10, 20, 20), area=area), state=said, mask=np.ones((2, 2), np.bool_))
+    found = History.from_prompt(frame_at((10, 10, 20, 20)), from_box=False).judge(frame, quality)
+    assert (found.state, found.quality) == (judged, pytest.approx(0.5 * chance))
+    assert (found.area, found.mask.tolist()) == (area, frame.mask.tolist())  # nobody need track again to see it
+
+
+def test_the_chance_to_lie_on_the_target_is_told_apart_from_how_good_a_mask_is() -> None:
+    inputs = np.zeros((2, len(INPUTS)))
+    quality = replace(flat_map(0.6), on_target=(0.0,), on_target_bias=-1.0, stretch=0.5, shift=3.0)
+    assert chance_on_target(quality, inputs) == pytest.approx([1 / (1 + np.exp(1.0))] * 2)
+    assert chance_on_target(flat_map(0.6), inputs).tolist() == [1, 1]
+    with pytest.raises(SettingsError, match="between 0 and 1"):
+        replace(quality, lost_below=1.5)
 
 
 def test_a_mask_that_lies_elsewhere_than_the_one_before_is_remembered() -> None:

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rts_batch.config import GOOD_IOU, QualityMap
 from rts_batch.masks import jaccard
+from rts_batch.tracking.quality import History
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.clips.stills.whole_frames import TruthClip
@@ -34,9 +36,13 @@ class Tracked:
     absent: int
     """Frames without the target."""
     lost: int
-    """Of those, the ones that the tracker calls `lost`."""
+    """Of those, the ones that are called `lost`."""
     falsely_lost: int
-    """Frames with the target that the tracker calls `lost`."""
+    """Frames with the target that are called `lost`."""
+    good: int
+    """Frames with a mask of at least `GOOD_IOU`."""
+    good_lost: int
+    """Of those, the ones that are called `lost`; the others that are falsely so have a mask that is not worth much."""
     returns: int
     """How often the target comes back and stays in view for `FOUND_AGAIN` frames, or to the end."""
     found_again: int
@@ -53,18 +59,25 @@ def evaluate_batches(model: nn.Module, settings: TrainSettings, batches: Sequenc
     return {key: float(torch.stack([row[key] for row in rows]).mean()) for key in rows[0]}
 
 
-def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False) -> Tracked:
-    """Track a clip's target from its first mask, or with `box` from that mask's box."""
+def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False, quality: QualityMap | None = None) -> Tracked:
+    """Track a clip's target from its first mask, or with `box` from that mask's box.
+
+    With `quality` a frame is also `lost` where that map says so, as in a run.
+    """
     rows, columns = (np.flatnonzero(clip.masks[0].any(axis)) for axis in (1, 0))
     drawn = (float(columns[0]), float(rows[0]), float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1)
-    tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
+    first = tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
+    history = History.from_prompt(first, from_box=box)
     jaccards, wrong, lost = [], [], []
     for frame, mask, others in zip(clip.frames[1:], clip.masks[1:], clip.others[1:], strict=True):
         found = tracker.step(frame)
+        if quality is not None:
+            found = history.judge(found, quality)
         jaccards.append(jaccard(found.mask, mask))
         wrong.append(np.count_nonzero(found.mask & others) > np.count_nonzero(found.mask & mask))
         lost.append(found.state == "lost")
     present, said = clip.present[1:], np.array(lost)
+    good = present & (np.array(jaccards) >= GOOD_IOU)
     again = returns(present)
     return Tracked(
         jaccard=float(np.mean(jaccards)),
@@ -72,6 +85,8 @@ def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False) -> Track
         absent=int(np.count_nonzero(~present)),
         lost=int(np.count_nonzero(~present & said)),
         falsely_lost=int(np.count_nonzero(present & said)),
+        good=int(np.count_nonzero(good)),
+        good_lost=int(np.count_nonzero(good & said)),
         returns=len(again),
         found_again=sum(max(jaccards[start : start + FOUND_AGAIN]) >= 0.5 for start in again),
     )

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from rts_batch.config import GOOD_IOU, GOOD_LEFT_OUT, QualityMap
-from rts_batch.tracking.quality import INPUTS, expected_iou
+from rts_batch.tracking.quality import INPUTS, chance_on_target, expected_iou
 from rts_batch.tracking.signals import Signal
 from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
@@ -53,6 +53,8 @@ OF_THE_FRAME = frozenset(
 any kind, where areas, movements and their history are those of the clips that a map was fitted on."""
 ON_TARGET = 0.1
 """A mask of at least this IoU lies on its target, or is rightly empty."""
+LOST_BELOW = 0.5
+"""A mask that lies elsewhere rather than on its target is called `lost`."""
 UNITS = 12
 MEMBERS = 4
 """Small networks for each of the map's two outputs, fitted from different starts; together they are one, of as many
@@ -102,6 +104,7 @@ def fit_map(
         output_bias=outline.output_bias,
         on_target=(*presence.output, *none),
         on_target_bias=presence.output_bias,
+        lost_below=LOST_BELOW,
     )
 
 
@@ -156,20 +159,42 @@ def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
     return tuple(float(f"{value:.7g}") for value in values.tolist())
 
 
-def crossed(inputs: NDArray[np.float64], runs: Runs) -> NDArray[np.float64]:
-    """Return the estimate for each frame by a map that has not seen its clip, `[N]`."""
+@dataclass(frozen=True)
+class Estimates:
+    """What maps say of frames, `[N] float64` each."""
+
+    iou: NDArray[np.float64]
+    on_target: NDArray[np.float64]
+
+    @classmethod
+    def by(cls, quality: QualityMap, inputs: NDArray[np.float64]) -> Estimates:
+        """Judge inputs `[N, len(INPUTS)]`."""
+        return cls(expected_iou(quality, inputs), chance_on_target(quality, inputs))
+
+    def lost(self, runs: Runs, lost_below: float = LOST_BELOW) -> NDArray[np.bool_]:
+        """Return which frames are `lost`: to the tracker, or because their mask is not likely to lie on the target."""
+        return np.asarray(runs.lost | ((runs.area > 0) & (self.on_target < lost_below)), np.bool_)
+
+
+def crossed(inputs: NDArray[np.float64], runs: Runs) -> Estimates:
+    """Judge each frame by a map that has not seen its clip."""
     fold = runs.clip % FOLDS
-    estimates = np.zeros(len(fold))
+    estimates = Estimates(np.zeros(len(fold)), np.zeros(len(fold)))
     for number in range(FOLDS):
         apart = fit_map(inputs[fold != number], runs.iou[fold != number], origin="")
-        estimates[fold == number] = expected_iou(apart, inputs[fold == number])
+        here = Estimates.by(apart, inputs[fold == number])
+        estimates.iou[fold == number], estimates.on_target[fold == number] = here.iou, here.on_target
     return estimates
 
 
-def threshold_of(estimates: NDArray[np.float64], runs: Runs) -> float:
-    """Return the threshold, in thousandths, below which at most `GOOD_LEFT_OUT` of the good masks of targets lie."""
-    good = estimates[runs.present & (runs.iou >= GOOD_IOU)]
-    return math.floor(1000 * float(np.quantile(good, GOOD_LEFT_OUT))) / 1000
+def threshold_of(estimates: Estimates, runs: Runs) -> float:
+    """Return the threshold, in thousandths, that leaves at most `GOOD_LEFT_OUT` of the good masks of targets doubted.
+
+    Those are the ones below it, and the ones that are called `lost` whatever the threshold.
+    """
+    good = runs.present & (runs.iou >= GOOD_IOU)
+    doubts = np.where(estimates.lost(runs), 0.0, estimates.iou)
+    return math.floor(1000 * float(np.quantile(doubts[good], GOOD_LEFT_OUT))) / 1000
 
 
 def auroc(estimates: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
@@ -180,17 +205,36 @@ def auroc(estimates: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
     return float((bads * (above + goods / 2)).sum() / (bads.sum() * goods.sum()))
 
 
-def measured(estimates: NDArray[np.float64], runs: Runs, threshold: float) -> dict[str, float]:
-    """Return how well estimates tell good masks from bad ones, and what the threshold does."""
-    doubted = (estimates < threshold) | runs.lost
+def measured(
+    estimates: NDArray[np.float64],
+    runs: Runs,
+    threshold: float,
+    lost: NDArray[np.bool_] | None = None,
+) -> dict[str, float]:
+    """Return how well estimates tell good masks from bad ones, and what the threshold does.
+
+    Args:
+        estimates: of the IoU, or anything that should order the frames, `[N]`.
+        runs: the frames.
+        threshold: below which an estimate is doubted.
+        lost: which frames are called `lost`, `[N]`; None leaves that to the tracker alone.
+    """
+    lost = runs.lost if lost is None else lost
+    doubted = (estimates < threshold) | lost
     absent, good = ~runs.present, runs.present & (runs.iou >= GOOD_IOU)
+
+    def share(said: NDArray[np.bool_], which: NDArray[np.bool_]) -> float:
+        return float(said[which].mean()) if which.any() else 0.0
+
     return {
         "frames": len(runs.iou),
         "mean_iou": float(runs.iou.mean()),
         "auroc": auroc(estimates, runs.iou < GOOD_IOU),
         "mean_error": float(np.abs(estimates - runs.iou).mean()),
-        "absent_doubted": float(doubted[absent].mean()) if absent.any() else 0.0,
-        "good_doubted": float(doubted[good].mean()) if good.any() else 0.0,
+        "absent_doubted": share(doubted, absent),
+        "absent_lost": share(lost, absent),
+        "good_doubted": share(doubted, good),
+        "good_lost": share(lost, good),
     }
 
 
@@ -225,7 +269,7 @@ def main() -> None:
     found = {
         "fitted_on": origin,
         "threshold": threshold,
-        "quality": measured(estimates, runs, threshold),
+        "quality": measured(estimates.iou, runs, threshold, estimates.lost(runs)),
         "confidence": measured(confidence, runs, 0.0),
     }
     print(json.dumps(found, indent=1))
@@ -236,7 +280,8 @@ def main() -> None:
         save_weights(dataclasses.replace(weights, quality=quality), options.output, half=_is_half(weights.metadata))
     if options.default:
         about = f"default map, fitted on other weights: {origin}"
-        text = json.dumps(dataclasses.replace(quality, origin=about).to_dict(), indent=1)
+        default = dataclasses.replace(quality, origin=about, lost_below=0.0)  # how far astray others go, it cannot know
+        text = json.dumps(default.to_dict(), indent=1)
         options.default.write_text(text + "\n")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.tracking.signals import Signal
-from rts_batch.training.mini.quality import OF_THE_FRAME, auroc, fit_map, measured, threshold_of
+from rts_batch.training.mini.quality import OF_THE_FRAME, Estimates, auroc, fit_map, measured, threshold_of
 from rts_batch.training.mini.quality_runs import Runs
 
 
@@ -31,13 +31,17 @@ def runs(count: int, seed: int) -> Runs:
 def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
     seen, other = runs(1500, 0), runs(600, 1)
     quality = fit_map(seen.inputs(), seen.iou, origin="a test", steps=300)
-    estimates = expected_iou(quality, other.inputs())
-    threshold = threshold_of(estimates, other)
-    found = measured(estimates, other, threshold)
+    judged = Estimates.by(quality, other.inputs())
+    estimates, lost = judged.iou, judged.lost(other)
+    threshold = threshold_of(judged, other)
+    found, said = measured(estimates, other, threshold), measured(estimates, other, threshold, lost)
     assert found["auroc"] > 0.97
     assert found["mean_error"] < 0.08
-    assert found["good_doubted"] == pytest.approx(0.02, abs=0.01)
+    assert said["good_doubted"] == pytest.approx(0.02, abs=0.01)
     assert found["absent_doubted"] > 0.9
+    assert said["absent_lost"] == pytest.approx(lost[~other.present].mean())
+    assert said["absent_lost"] > 0.5 > 0.1 > said["good_lost"]
+    assert (found["absent_lost"], found["good_lost"]) == (0, 0)  # the tracker itself has called nothing so
     assert set(quality.inputs) < set(INPUTS)
     assert dataclasses.replace(quality, threshold=0.5).fingerprint != quality.fingerprint
 
