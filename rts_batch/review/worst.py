@@ -1,8 +1,10 @@
 """Which frames of a run to correct first: those where a prompt can be expected to mend most.
 
 A correction mends its own frame and, less and less, the frames that are tracked from it, as far as they lack what this
-one lacks. So a frame counts for what is missing from the quality of those, and each choice takes away what it mends.
+one lacks. So a frame counts for what is missing from the quality of those, and each choice takes away what it serves.
 The plainly lowest qualities would all lie side by side, where one correction serves them all.
+
+How much is mended, and how far, was measured on clips (benchmarks/mending.py, docs/labels.md).
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["REACH", "WorstFrame", "choose_worst", "expected_gains", "worst_frames"]
 
-REACH: Final = 30
-"""Frames after which a correction is expected to mend 1/e of what it mended at first: about a second."""
+REACH: Final = 10
+"""Frames after which a correction is expected to mend 1/e of what it mends of the next frame."""
+MENDED: Final = 0.5
+"""Share that it is expected to mend of what the next frame and its own lack."""
 
-_SHARES: Final = np.exp(-np.arange(5 * REACH) / REACH)
+_SERVED: Final = np.exp(-np.arange(5 * REACH) / REACH)
+"""How far each frame from the corrected one on is served: what is left of it, no correction beside this one would mend."""
+_SHARES: Final = np.where(np.arange(5 * REACH) == 0, 1.0, MENDED * _SERVED)
 """What is mended of each frame from the corrected one on."""
 
 _AT_ONCE: Final = 4096
@@ -100,8 +106,8 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
             state=STATES[track.states[place]],
             object_name=track.target.name,
         )
-        mended = missing[first : first + len(_SHARES)]
-        mended -= np.minimum(mended, missing[first]) * _SHARES[: len(mended)]
+        served = missing[first : first + len(_SERVED)]
+        served -= np.minimum(served, missing[first]) * _SERVED[: len(served)]
 
 
 def _stretches(track: Track) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from rts_batch import read_masks
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.masks import State
-from rts_batch.review.worst import WorstFrame, worst_frames
+from rts_batch.review.worst import MENDED, REACH, WorstFrame, worst_frames
 from tests.support.run_folders import row_of
 from tests.support.running import run
 
@@ -38,7 +38,8 @@ def test_one_correction_serves_the_frames_behind_it(tmp_path: Path) -> None:
     write_video(tmp_path, "b", [None, *good, 0.1, *good])
     first, second, third = chosen(tmp_path, 3)
     assert (first.video_id, first.frame) == ("a", 21), "where it goes wrong, not the lowest value"
-    assert first.gain == pytest.approx(sum(0.8 * np.exp(-step / 30) for step in range(20)), rel=1e-3)
+    mended = [1.0, *(MENDED * np.exp(-step / REACH) for step in range(1, 20))]
+    assert first.gain == pytest.approx(0.8 * sum(mended), rel=1e-3)
     assert first.quality == pytest.approx(0.2)
     # What the first one mends is not asked for again in the frames beside it.
     assert all(abs(found.frame - 21) > 3 for found in (second, third) if found.video_id == "a")
@@ -79,6 +80,6 @@ def test_the_command_lists_them(tmp_path: Path) -> None:
     assert outcome.code == 0
     assert [line.split() for line in outcome.out.splitlines()[:2]] == [
         ["video", "object", "frame", "state", "quality", "gain"],
-        ["a", "1", "2", "tracked", "0.400", "1.2"],
+        ["a", "1", "2", "tracked", "0.400", "0.9"],
     ]
     assert '"frame": 2' in run("show", tmp_path, "--worst", "1", "--json").out
