@@ -31,7 +31,7 @@ MENDED: Final = 0.5
 """Share that it is expected to mend of what the next frame and its own lack."""
 
 _SERVED: Final = np.exp(-np.arange(5 * REACH) / REACH)
-"""How far each frame from the corrected one on is served: what is left of it, no correction beside this one would mend."""
+"""How far each frame from the corrected one on is served: what is left of it no correction beside this one mends."""
 _SHARES: Final = np.where(np.arange(5 * REACH) == 0, 1.0, MENDED * _SERVED)
 """What is mended of each frame from the corrected one on."""
 
