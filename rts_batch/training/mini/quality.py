@@ -30,9 +30,7 @@ from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
 
 _SHAPE = ("size", "edge", "compact", "rough", "compact_against_first", "rough_against_first")
-LEFT_OUT = frozenset(
-    (*_SHAPE, "second", "off_peak", "seen_at_peak", "seen_at_peak_logit", "jump", "age", "like_prompt")
-)
+LEFT_OUT = frozenset((*_SHAPE, "second", "off_peak", "seen_at_peak_logit", "jump", "age", "like_prompt"))
 """Inputs that say more of synthetic clips than of footage: without them a map fitted on clips did better on real frames
 (persons who come and go before a camera that stands still). How much a mask looks like the prompt is read as its change
 since the first frame."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from rts_batch.model.fast.kernels import descent, hinge
-from rts_batch.model.fast.kernels.sizes import blocks, power, precision
-from rts_batch.model.learner import MINIMUM_CURVATURE
+from rts_batch.model.fast.kernels import hinge
+from rts_batch.model.fast.kernels.filter_steps import FilterSteps
+from rts_batch.model.fast.kernels.sizes import blocks, precision
 
 KERNEL = 4
 COLUMNS = {"KERNEL": KERNEL, "BLOCK_PIXELS": 64, "BLOCK_CHANNELS": 32}
 CORRELATE = {"KERNEL": KERNEL, "BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
 PIXELS = 128
 """A block of a score map."""
-NUMBERS = 512
-"""A block of the filter."""
 
 
 def takes(filters: Tensor, features: Tensor) -> bool:
@@ -60,9 +56,9 @@ def learn(
     fit.apply(rows, fit.scores)
     for iteration in range(iterations):
         fit.residuals(threshold, leak, moves=iteration > 0)
-        fit.gradient(rows)
-        fit.apply(fit.slope, fit.change, measured=True)
-        fit.descend(rows)
+        fit.steps.gradient(fit.correlate(), rows)
+        fit.apply(fit.steps.slope, fit.change, measured=True)
+        fit.steps.descend(rows)
     return rows.view(KERNEL, KERNEL, -1).permute(2, 0, 1).contiguous()[None, None]
 
 
@@ -70,21 +66,12 @@ class _Fit:
     """What the steps compute, and where."""
 
     def __init__(self, features: Tensor, labels: Tensor, weights: Tensor, reg: Tensor) -> None:
-        self.features, self.labels, self.weights, self.reg = features, labels, weights, reg
+        self.features, self.labels, self.weights = features, labels, weights
         self.count, self.channels, self.height, self.width = features.shape
         self.size = (self.height + 1) * (self.width + 1)
         self.scores, self.change, self.slopes, self.residual = (torch.empty_like(labels) for _ in range(4))
-        self.slope = features.new_empty(KERNEL**2, self.channels)
         self.parts = (blocks(self.size, PIXELS), self.count)
-        self.norms = features.new_empty(blocks(self.slope.numel(), NUMBERS))
-        self.curvatures = features.new_empty(self.parts[0] * self.count)
-        self.counts = (len(self.norms), len(self.curvatures))
-        self.sums: dict[str, Any] = {
-            "MINIMUM": MINIMUM_CURVATURE,
-            "NORMS": power(len(self.norms)),
-            "CURVATURES": power(len(self.curvatures)),
-            "enable_fp_fusion": True,
-        }
+        self.steps = FilterSteps((KERNEL**2, self.channels), reg, self.parts[0] * self.count)
 
     def apply(self, rows: Tensor, out: Tensor, *, measured: bool = False) -> None:
         """Write T(x), and with `measured` the blocks' sums for the curvature along it."""
@@ -94,7 +81,7 @@ class _Fit:
             *(self.features, rows, columns, area, self.channels), **precision(), **COLUMNS
         )
         hinge.gather[self.parts](
-            *(columns, self.slopes, out, self.curvatures, self.height, self.width),
+            *(columns, self.slopes, out, self.steps.curvatures, self.height, self.width),
             KERNEL=KERNEL,
             MEASURED=measured,
             BLOCK=PIXELS,
@@ -103,30 +90,20 @@ class _Fit:
 
     def residuals(self, threshold: float, leak: float, *, moves: bool) -> None:
         """Find what is left of the scores, after the last step where there was one, and its slope."""
+        steps = self.steps
         hinge.residuals[self.parts](
-            *(self.scores, self.change, self.labels, self.weights, self.norms, self.curvatures, self.reg),
-            *(self.slopes, self.residual, self.size, threshold, leak, *self.counts),
-            **self.sums,
+            *(self.scores, self.change, self.labels, self.weights, steps.norms, steps.curvatures, steps.reg),
+            *(self.slopes, self.residual, self.size, threshold, leak, *steps.counts),
+            **steps.sums,
             MOVES=moves,
             BLOCK=PIXELS,
-        )
-
-    def gradient(self, rows: Tensor) -> None:
-        """Find the slope at a filter, and its square's sum block by block."""
-        partial = rows.new_empty(self.count, *rows.shape)
-        hinge.correlate[(blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), self.count)](
-            *(self.features, self.residual, partial, self.height, self.width, self.channels), **precision(), **CORRELATE
-        )
-        descent.gradient[(len(self.norms),)](
-            *(partial, rows, self.reg, self.slope, self.norms, rows.numel(), len(partial)),
-            BLOCK=NUMBERS,
             enable_fp_fusion=True,
         )
 
-    def descend(self, rows: Tensor) -> None:
-        """Take the step in a filter, in place."""
-        descent.descend[(len(self.norms),)](
-            *(rows, self.slope, self.norms, self.curvatures, self.reg, rows.numel(), *self.counts),
-            **self.sums,
-            BLOCK=NUMBERS,
+    def correlate(self) -> Tensor:
+        """Return what the residuals say of the slope, sample by sample, `[n, 16, C]`."""
+        partial = self.features.new_empty(self.count, KERNEL**2, self.channels)
+        hinge.correlate[(blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), self.count)](
+            *(self.features, self.residual, partial, self.height, self.width, self.channels), **precision(), **CORRELATE
         )
+        return partial

@@ -15,16 +15,14 @@ import torch
 from torch import Tensor
 
 from rts_batch.model.fast.kernels import descent, products
+from rts_batch.model.fast.kernels.filter_steps import FilterSteps
 from rts_batch.model.fast.kernels.sizes import blocks, power, precision
-from rts_batch.model.learner import MINIMUM_CURVATURE
 
 COLUMNS = {"BLOCK_PIXELS": 64, "BLOCK_CHANNELS": 32}
 CORRELATE = {"BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
 """Of the products' blocks that keep their sums in registers, with eight warps."""
 PIXELS = 128
 """A block of the pixels of maps."""
-NUMBERS = 512
-"""A block of the filter."""
 PROGRAMS = 264
 """Of `correlate`: two for each multiprocessor of an H100; more shares are more to add up."""
 ROWS = 144
@@ -68,14 +66,14 @@ def fit(
     model = Shifts(features, filters, width)
     rows = model.rows_of(filters)
     factor = reg.reshape(1) if isinstance(reg, Tensor) else features.new_full((1,), reg)
-    descent = Descent(model, labels.contiguous(), weights.contiguous(), factor)
-    scores = scores.contiguous()
+    left = _Fit(model, labels.contiguous(), weights.contiguous(), factor)
+    scores, steps = scores.contiguous(), left.steps
     for iteration in range(iterations):
-        scores = descent.residuals(scores, moves=iteration > 0)
-        descent.gradient(rows)
-        model.apply(descent.slope, descent.change, descent.weights, descent.curvatures)
-        descent.descend(rows)
-    return model.filter_of(rows), descent.residuals(scores, moves=True, left=False)
+        scores = left.residuals(scores, moves=iteration > 0)
+        steps.gradient(model.correlate(left.residual), rows)
+        model.apply(steps.slope, left.change, left.weights, steps.curvatures)
+        steps.descend(rows)
+    return model.filter_of(rows), left.residuals(scores, moves=True, left=False)
 
 
 class Shifts:
@@ -140,53 +138,27 @@ class Shifts:
         return partial
 
 
-class Descent:
-    """What the steps compute beside T; labels and weights are `[n, F, P]`, λ is `[1]`."""
+class _Fit:
+    """What is left of the scores before and after each step; labels and weights are `[n, F, P]`, λ is `[1]`."""
 
     def __init__(self, model: Shifts, labels: Tensor, weights: Tensor, reg: Tensor) -> None:
         self.model = model
-        self.labels, self.weights, self.reg = labels, weights, reg
+        self.labels, self.weights = labels, weights
         self.moved = torch.empty_like(labels)
         self.residual = labels.new_empty(model.filters, model.total)
         self.change = torch.empty_like(self.residual)
-        self.slope = labels.new_empty(model.count, model.channels)
-        self.norms = labels.new_empty(blocks(self.slope.numel(), NUMBERS))
-        self.curvatures = labels.new_empty(blocks(model.total, PIXELS))
-        self.counts = (len(self.norms), len(self.curvatures))
-        self.sums = {
-            "MINIMUM": MINIMUM_CURVATURE,
-            "NORMS": power(len(self.norms)),
-            "CURVATURES": power(len(self.curvatures)),
-        }
+        self.steps = FilterSteps((model.count, model.channels), reg, blocks(model.total, PIXELS))
 
     def residuals(self, scores: Tensor, *, moves: bool, left: bool = True) -> Tensor:
         """Return the scores, after the last step where there was one, and keep what is left of them."""
-        model = self.model
+        model, steps = self.model, self.steps
         descent.residuals[(blocks(model.total, PIXELS),)](
-            *(scores, self.change, self.labels, self.weights, self.norms, self.curvatures, self.reg),
-            *(self.moved, self.residual, model.total, model.area, *self.counts),
+            *(scores, self.change, self.labels, self.weights, steps.norms, steps.curvatures, steps.reg),
+            *(self.moved, self.residual, model.total, model.area, *steps.counts),
             FILTERS=model.filters,
-            **self.sums,
+            **steps.sums,
             **model.map,
             MOVES=moves,
             LEFT=left,
         )
         return self.moved if moves else scores
-
-    def gradient(self, rows: Tensor) -> None:
-        """Find the slope at a filter, and its square's sum block by block."""
-        partial = self.model.correlate(self.residual)
-        descent.gradient[(len(self.norms),)](
-            *(partial, rows, self.reg, self.slope, self.norms, rows.numel(), len(partial)),
-            BLOCK=NUMBERS,
-            enable_fp_fusion=True,
-        )
-
-    def descend(self, rows: Tensor) -> None:
-        """Take the step in a filter, in place."""
-        descent.descend[(len(self.norms),)](
-            *(rows, self.slope, self.norms, self.curvatures, self.reg, rows.numel(), *self.counts),
-            **self.sums,
-            BLOCK=NUMBERS,
-            enable_fp_fusion=True,
-        )
