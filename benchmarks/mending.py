@@ -133,6 +133,7 @@ def summary(found: list[Correction], weights: Weights) -> dict[str, Any]:
         "corrections": len(found),
         "gain": {
             "of all": round(float(gains.mean()), 2),
+            "expected of all": round(float(expected.mean()), 2),
             **{
                 f"of the {share:.0%} expected to bring most": round(
                     float(gains[order[: max(1, round(share * len(order)))]].mean()), 2
