@@ -25,7 +25,7 @@ from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["REACH", "WorstFrame", "choose_worst", "expected_gains", "worst_frames"]
 
-REACH: Final = 10
+REACH: Final = 20
 """Frames after which a correction is expected to mend 1/e of what it mends of the next frame."""
 MENDED: Final = 0.5
 """Share that it is expected to mend of what the next frame and its own lack."""
@@ -94,11 +94,12 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
     """Yield the frames of one stretch, each mending most beside those before it."""
     places = range(len(track.frames))[stretch]
     missing = 1.0 - track.qualities[stretch].astype(np.float64)
-    while (gains := expected_gains(missing)).max() > 0.0:
-        first = int(gains.argmax())
-        place = places[first]
+    parts = [_Part.of(missing, 0, len(missing))]
+    while parts and parts[0].gain > 0.0:
+        part = heapq.heappop(parts)
+        first, place = part.first, places[part.first]
         yield WorstFrame(
-            gain=round(float(gains[first]), 4),
+            gain=round(part.gain, 4),
             video_id=video_id,
             object_id=track.target.object_id,
             frame=int(track.frames[place]),
@@ -106,8 +107,31 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
             state=STATES[track.states[place]],
             object_name=track.target.name,
         )
-        served = missing[first : first + len(_SERVED)]
+        served = missing[first : min(first + len(_SERVED), part.stop)]
         served -= np.minimum(served, missing[first]) * _SERVED[: len(served)]
+        for start, stop in ((part.start, first), (first + 1, part.stop)):
+            if start < stop:
+                heapq.heappush(parts, _Part.of(missing, start, stop))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Places between two prompts, be they there already or chosen: a correction in between reaches no further."""
+
+    gain: float
+    first: int
+    """Where a correction brings most, and how much."""
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, missing: NDArray[np.float64], start: int, stop: int) -> _Part:
+        gains = expected_gains(missing[start:stop])
+        return cls(float(gains.max()), start + int(gains.argmax()), start, stop)
+
+    def __lt__(self, other: _Part) -> bool:
+        """Order the best first, as a heap takes them."""
+        return (self.gain, -self.first) > (other.gain, -other.first)
 
 
 def _stretches(track: Track) -> Iterator[slice]:

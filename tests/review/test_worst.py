@@ -46,6 +46,17 @@ def test_one_correction_serves_the_frames_behind_it(tmp_path: Path) -> None:
     assert first.gain > second.gain >= third.gain
 
 
+def test_a_correction_reaches_no_further_than_the_next_one(tmp_path: Path) -> None:
+    write_video(tmp_path, "a", [None, *[0.9] * 20, *[0.2] * 10, *[0.9] * 20])
+    found = chosen(tmp_path, 9)
+    assert found[0].frame == 21
+    # What lies before it could mend a frame or two up to there: nobody is asked to mark the same failure twice.
+    assert not {frame.frame for frame in found} & {18, 19, 20}
+    before = next(frame for frame in found if frame.frame < 21)
+    reached = 0.1 * (1 + MENDED * sum(np.exp(-step / REACH) for step in range(1, 21 - before.frame)))
+    assert before.gain == pytest.approx(reached, rel=1e-3)
+
+
 def test_what_is_marked_already_is_not_named(tmp_path: Path) -> None:
     write_video(tmp_path, "a", [None, 0.3, None, 0.9, 0.9, None])
     assert {found.frame for found in chosen(tmp_path, 50)} <= {1, 3, 4}
