@@ -119,8 +119,9 @@ class _Part:
     """Places between two prompts, be they there already or chosen: a correction in between reaches no further."""
 
     gain: float
+    """IoU summed over frames that a correction brings at most."""
     first: int
-    """Where a correction brings most, and how much."""
+    """Where it brings that."""
     start: int
     stop: int
 
