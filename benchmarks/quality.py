@@ -23,7 +23,7 @@ from rts_batch.config import QualityMap
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.training.clips.stills.whole_frames import TruthClip
-from rts_batch.training.mini.quality import Estimates, measured
+from rts_batch.training.mini.quality import Judged, measured
 from rts_batch.training.mini.quality_runs import Runs, track
 from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights, load_weights
@@ -112,7 +112,7 @@ def results_of(
     marks |= {
         name: inputs[which, INPUTS.index(column)] for name, column in (("confidence", "confidence"), ("score", "peak"))
     }
-    lost = Estimates.by(judged_by, inputs[which]).lost(some, judged_by.lost_below)
+    lost = Judged.by(judged_by, inputs[which]).lost(some, judged_by.lost_below)
     found: dict[str, Any] = {}
     for name, values in marks.items():
         judged = (judged_by.threshold, lost) if name == "quality" else (-np.inf,)

@@ -23,7 +23,7 @@ from rts_batch.tracking.quality import INPUTS
 from rts_batch.training.clips.stills.films import SMALLEST_START, Films
 from rts_batch.training.clips.stills.stills import read_image, read_mask
 from rts_batch.training.clips.stills.whole_frames import TruthClip
-from rts_batch.training.mini.quality import Estimates, measured
+from rts_batch.training.mini.quality import Judged, measured
 from rts_batch.weights.registry import load_weights
 
 STEP, FRAMES, FEWEST = 25, 50, 10
@@ -44,7 +44,7 @@ def main() -> None:
     runs = kept_runs(options.runs, lambda: clip_runs(clips, weights))
     assert weights.quality is not None, "the weights have no map; fit one with rts_batch.training.mini.quality"
     inputs = runs.inputs()
-    judged, quality = Estimates.by(weights.quality, inputs), weights.quality
+    judged, quality = Judged.by(weights.quality, inputs), weights.quality
     lost = judged.lost(runs, quality.lost_below)
     results = {
         "fingerprint": weights.fingerprint,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.mending import clips
+from benchmarks.review_budget import BUDGETS, SEEDS, at_equal_steps, at_random
 from rts_batch.masks import STATES, jaccard
 from rts_batch.review.tracks import Track
 from rts_batch.review.worst import choose_worst
@@ -35,8 +36,6 @@ from rts_batch.training.mini.quality_runs import start_on
 from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import Weights, load_weights
 
-BUDGETS = (0.02, 0.05)
-SEEDS = (0, 1)
 Frames = set[tuple[int, int]]
 """Clip and frame."""
 
@@ -64,7 +63,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    tracked = Tracked(options.indexes, options.clips, options.work, load_weights("rts-mini"))
+    tracked = ClipRun(options.indexes, options.clips, options.work, load_weights("rts-mini"))
     before = tracked.with_corrections("none", set())
     visible = [frame for frame, row in sorted(before.items()) if row.present]
     document: dict[str, Any] = {
@@ -79,7 +78,7 @@ def main() -> None:
         count = round(budget * len(before))
         choices = {
             "quality": by_quality(before, visible, count),
-            "equal steps": {visible[int((place + 0.5) * len(visible) / count)] for place in range(count)},
+            "equal steps": at_equal_steps(visible, count),
             **{f"random {seed}": at_random(visible, count, seed) for seed in SEEDS},
         }
         ever: Frames = set().union(*choices.values())
@@ -94,7 +93,7 @@ def main() -> None:
     options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
-class Tracked:
+class ClipRun:
     """The clips, tracked by the weights' tracker with or without corrections; results are kept in `work`."""
 
     def __init__(self, indexes: Sequence[Path], count: int, work: Path, weights: Weights) -> None:
@@ -115,9 +114,8 @@ class Tracked:
         """Return each frame's row but the prompts', by clip and frame; clips without a correction are as before."""
         path = self.work / f"{name.replace(' ', '-')}.json"
         if not path.exists():
-            corrected = {number for number, _ in frames} if frames else set(range(self.count))
-            rows = {} if not frames else dict(self.with_corrections("none", set()))
-            for number in sorted(corrected):
+            rows = dict(self.with_corrections("none", set())) if frames else {}
+            for number in sorted({number for number, _ in frames} or range(self.count)):
                 rows |= {(number, place): row for place, row in self.rows(number, frames)}
             path.write_text(json.dumps([[*frame, *row] for frame, row in sorted(rows.items())]))
         return {(row[0], row[1]): Row(*row[2:]) for row in json.loads(path.read_text())}
@@ -140,11 +138,8 @@ class Tracked:
 
 def by_quality(before: Rows, visible: Sequence[tuple[int, int]], count: int) -> Frames:
     """Return what `rts-batch show RUN --worst` names first, of the frames on which something can be drawn."""
-    numbers, drawable = sorted({number for number, _ in before}), set(visible)
-    tracks = [
-        (str(number), track_of([row for (clip, _), row in sorted(before.items()) if clip == number]))
-        for number in numbers
-    ]
+    by_clip, drawable = groupby(sorted(before.items()), key=lambda item: item[0][0]), set(visible)
+    tracks = [(str(number), track_of([row for _, row in items])) for number, items in by_clip]
     named = [(int(found.video_id), found.frame) for found in choose_worst(tracks, 4 * count)]
     return set([frame for frame in named if frame in drawable][:count])
 
@@ -161,10 +156,6 @@ def track_of(rows: Sequence[Row]) -> Track:
         qualities=np.array([np.nan, *(row.quality for row in rows)], np.float32),
         states=np.array([STATES.index(state) for state in ("prompt", *(row.state for row in rows))], np.int8),
     )
-
-
-def at_random(frames: Sequence[tuple[int, int]], count: int, seed: int) -> Frames:
-    return {frames[place] for place in np.random.default_rng(seed).choice(len(frames), count, replace=False)}
 
 
 def mean_of(rows: Rows, *, without: Frames | None = None) -> float:

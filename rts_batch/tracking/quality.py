@@ -18,7 +18,7 @@ from rts_batch.config import QualityMap
 from rts_batch.masks import Box, TrackedFrame
 from rts_batch.tracking.signals import SIGNALS, Signal
 
-__all__ = ["INPUTS", "History", "chance_on_target", "expected_iou"]
+__all__ = ["INPUTS", "History", "estimated", "expected_iou"]
 
 RECENT: Final = 8
 """Frames whose mean area a mask's is compared with."""
@@ -161,7 +161,7 @@ class History:
         inputs = self.inputs(frame)
         if inputs is None:
             return frame
-        iou, on_target = (float(values[0]) for values in _factors(quality, inputs[None]))
+        iou, on_target = (float(values[0]) for values in estimated(quality, inputs[None]))
         state = frame.state
         if state in ("tracked", "uncertain") and on_target < quality.lost_below:
             state = "lost"
@@ -186,16 +186,14 @@ class History:
 
 def expected_iou(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the map's estimates, `[N] float64` between 0 and 1, of inputs `[N, len(INPUTS)]`."""
-    return _factors(quality, inputs)[0]
+    return estimated(quality, inputs)[0]
 
 
-def chance_on_target(quality: QualityMap, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how likely each mask lies on its target at all, `[N] float64`; 1 by maps that do not say so."""
-    return _factors(quality, inputs)[1]
+def estimated(quality: QualityMap, inputs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what `expected_iou` does, and of its two factors the chance that the mask lies on its target at all.
 
-
-def _factors(quality: QualityMap, inputs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the expected IoU, `[N]`, and of its two factors the chance to be on the target, `[N]`."""
+    Both `[N] float64`; the chance is 1 by maps that do not say so.
+    """
     inputs = inputs[:, [INPUTS.index(name) for name in quality.inputs]]
     low, high = np.array(quality.lowest), np.array(quality.highest)
     # What lies beyond everything that the map has seen is taken for the most extreme that it has seen.

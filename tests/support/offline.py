@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -66,11 +67,13 @@ def compiled_only(architecture: int, cache: Path, monkeypatch: pytest.MonkeyPatc
         yield compiled
 
 
-def check(kernel: Any, architecture: int) -> None:
-    """Hold a compiled kernel to what a GPU can load."""
-    assert kernel.asm["cubin"].startswith(b"\x7fELF")
-    assert f".target sm_{architecture}" in kernel.asm["ptx"]
-    assert kernel.metadata.shared <= SHARED_BYTES[architecture]
+def check_all(compiled: Mapping[str, Iterable[Any]], architecture: int) -> None:
+    """Hold every launch of the compiled kernels, by their names, to what a GPU can load."""
+    for launches in compiled.values():
+        for kernel in launches:
+            assert kernel.asm["cubin"].startswith(b"\x7fELF")
+            assert f".target sm_{architecture}" in kernel.asm["ptx"]
+            assert kernel.metadata.shared <= SHARED_BYTES[architecture]
 
 
 def kernels_of(*modules: ModuleType) -> set[str]:

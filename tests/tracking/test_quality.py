@@ -16,7 +16,7 @@ from rts_batch.masks import Box, Marking, State, TrackedFrame
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
-from rts_batch.tracking.quality import INPUTS, History, chance_on_target, expected_iou
+from rts_batch.tracking.quality import INPUTS, History, estimated, expected_iou
 from rts_batch.tracking.scene import Scene
 from rts_batch.tracking.signals import Signal, signals_of
 from rts_batch.weights.registry import build_model, default_quality, load_weights
@@ -163,8 +163,8 @@ def test_a_mask_that_is_not_likely_to_lie_on_its_target_is_lost(
 def test_the_chance_to_lie_on_the_target_is_told_apart_from_how_good_a_mask_is() -> None:
     inputs = np.zeros((2, len(INPUTS)))
     quality = replace(flat_map(0.6), on_target=(0.0,), on_target_bias=-1.0, stretch=0.5, shift=3.0)
-    assert chance_on_target(quality, inputs) == pytest.approx([1 / (1 + np.exp(1.0))] * 2)
-    assert chance_on_target(flat_map(0.6), inputs).tolist() == [1, 1]
+    assert estimated(quality, inputs)[1] == pytest.approx([1 / (1 + np.exp(1.0))] * 2)
+    assert estimated(flat_map(0.6), inputs)[1].tolist() == [1, 1]
     with pytest.raises(SettingsError, match="between 0 and 1"):
         replace(quality, lost_below=1.5)
 

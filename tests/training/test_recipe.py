@@ -22,7 +22,7 @@ def test_a_kind_of_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         made.append((clips, level, colour))
 
         def make(rng: np.random.Generator) -> Clip:
-            raise NotImplementedError
+            raise AssertionError("reading a recipe draws no clip")
 
         return make
 

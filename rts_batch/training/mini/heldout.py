@@ -18,6 +18,7 @@ from rts_batch.tracking.tracker import Tracker
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.clips.stills.whole_frames import TruthClip
 from rts_batch.training.distributed import Workers
+from rts_batch.training.mini.quality_runs import start_on
 from rts_batch.training.objectives import objective_of
 from rts_batch.training.settings import TrainSettings
 
@@ -64,10 +65,7 @@ def track_clip(tracker: Tracker, clip: TruthClip, *, box: bool = False, quality:
 
     With `quality` a frame is also `lost` where that map says so, as in a run.
     """
-    rows, columns = (np.flatnonzero(clip.masks[0].any(axis)) for axis in (1, 0))
-    drawn = (float(columns[0]), float(rows[0]), float(np.ptp(columns)) + 1, float(np.ptp(rows)) + 1)
-    first = tracker.start(clip.frames[0], mask=None if box else clip.masks[0], box=drawn if box else None)
-    history = History.from_prompt(first, from_box=box)
+    history = History.from_prompt(start_on(tracker, clip, box=box), from_box=box)
     jaccards, wrong, lost = [], [], []
     for frame, mask, others in zip(clip.frames[1:], clip.masks[1:], clip.others[1:], strict=True):
         found = tracker.step(frame)

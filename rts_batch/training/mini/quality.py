@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from rts_batch.config import GOOD_IOU, GOOD_LEFT_OUT, QualityMap
-from rts_batch.tracking.quality import INPUTS, chance_on_target, expected_iou
+from rts_batch.tracking.quality import INPUTS, estimated
 from rts_batch.tracking.signals import Signal
 from rts_batch.training.mini.quality_runs import Runs, collect
 from rts_batch.weights.registry import load_weights, save_weights
@@ -158,34 +158,34 @@ def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Estimates:
+class Judged:
     """What maps say of frames, `[N] float64` each."""
 
     iou: NDArray[np.float64]
     on_target: NDArray[np.float64]
 
     @classmethod
-    def by(cls, quality: QualityMap, inputs: NDArray[np.float64]) -> Estimates:
+    def by(cls, quality: QualityMap, inputs: NDArray[np.float64]) -> Judged:
         """Judge inputs `[N, len(INPUTS)]`."""
-        return cls(expected_iou(quality, inputs), chance_on_target(quality, inputs))
+        return cls(*estimated(quality, inputs))
 
     def lost(self, runs: Runs, lost_below: float = LOST_BELOW) -> NDArray[np.bool_]:
         """Return which frames are `lost`: to the tracker, or because their mask is not likely to lie on the target."""
         return np.asarray(runs.lost | ((runs.area > 0) & (self.on_target < lost_below)), np.bool_)
 
 
-def crossed(inputs: NDArray[np.float64], runs: Runs) -> Estimates:
+def crossed(inputs: NDArray[np.float64], runs: Runs) -> Judged:
     """Judge each frame by a map that has not seen its clip."""
     fold = runs.clip % FOLDS
-    estimates = Estimates(np.zeros(len(fold)), np.zeros(len(fold)))
+    estimates = Judged(np.zeros(len(fold)), np.zeros(len(fold)))
     for number in range(FOLDS):
         apart = fit_map(inputs[fold != number], runs.iou[fold != number], origin="")
-        here = Estimates.by(apart, inputs[fold == number])
+        here = Judged.by(apart, inputs[fold == number])
         estimates.iou[fold == number], estimates.on_target[fold == number] = here.iou, here.on_target
     return estimates
 
 
-def threshold_of(estimates: Estimates, runs: Runs) -> float:
+def threshold_of(estimates: Judged, runs: Runs) -> float:
     """Return the threshold, in thousandths, that leaves at most `GOOD_LEFT_OUT` of the good masks of targets doubted.
 
     Those are the ones below it, and the ones that are called `lost` whatever the threshold.

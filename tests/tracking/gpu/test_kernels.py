@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rts_batch.config import MODELS
-from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of, modules_of
+from tests.support.offline import ARCHITECTURES, check_all, compiled_only, kernels_of, modules_of
 from tests.support.slots import slot_and_branches
 
 IMAGE = (480, 854)
@@ -33,6 +33,4 @@ def test_every_kernel_compiles_as_it_is_launched(
         steps.segmentation.insert(sample, steps.gate)
         steps.localisation.insert({"features": steps.x_c, "labels": steps.label}, steps.gate)
     assert set(compiled) == kernels_of(*modules_of(kernels))
-    for launches in compiled.values():
-        for kernel in launches:
-            check(kernel, architecture)
+    check_all(compiled, architecture)

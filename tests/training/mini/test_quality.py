@@ -9,7 +9,7 @@ import pytest
 
 from rts_batch.tracking.quality import INPUTS, expected_iou
 from rts_batch.tracking.signals import Signal
-from rts_batch.training.mini.quality import OF_THE_FRAME, Estimates, auroc, fit_map, measured, threshold_of
+from rts_batch.training.mini.quality import OF_THE_FRAME, Judged, auroc, fit_map, measured, threshold_of
 from rts_batch.training.mini.quality_runs import Runs
 
 
@@ -31,7 +31,7 @@ def runs(count: int, seed: int) -> Runs:
 def test_a_map_expects_the_iou_of_what_it_has_not_seen() -> None:
     seen, other = runs(1500, 0), runs(600, 1)
     quality = fit_map(seen.inputs(), seen.iou, origin="a test", steps=300)
-    judged = Estimates.by(quality, other.inputs())
+    judged = Judged.by(quality, other.inputs())
     estimates, lost = judged.iou, judged.lost(other)
     threshold = threshold_of(judged, other)
     found, said = measured(estimates, other, threshold), measured(estimates, other, threshold, lost)

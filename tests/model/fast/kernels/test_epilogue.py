@@ -15,7 +15,7 @@ from torch import nn
 from rts_batch.model.fast import fused, launchable
 from rts_batch.model.fast.fused import FusedConv
 from tests.support.interpreter import interpreted
-from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of
+from tests.support.offline import ARCHITECTURES, check_all, compiled_only, kernels_of
 
 ACTIVATIONS = (None, nn.ReLU, nn.ReLU6)
 TYPES = (torch.float32, torch.bfloat16)
@@ -72,8 +72,7 @@ def test_kernels_compile_as_they_are_launched(
             y = torch.zeros(4, channels, 30, 52, dtype=dtype).contiguous(memory_format=torch.channels_last)
             epilogue.finish(y, y.new_zeros(channels), y.clone() if adds else None, activation)
     assert set(compiled) == kernels_of(pointwise)
-    for kernel in compiled["finish"]:
-        check(kernel, architecture)
+    check_all(compiled, architecture)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rts_batch.config import MODELS
 from rts_batch.model.fast import instance, launchable
 from rts_batch.model.instance_model import InstanceModel
 from tests.support.interpreter import interpreted
-from tests.support.offline import check, compiled_only, kernels_of
+from tests.support.offline import check_all, compiled_only, kernels_of
 
 CASES = {
     # Channels, height, width, samples, steps; blocks that are not full, and several of them.
@@ -87,9 +87,7 @@ def test_kernels_compile_as_they_are_launched(
         constants = {"threshold": model.hinge_threshold, "leak": model.activation_leak, "reg": model.localisation_reg}
         kappa.learn(start, features, labels, weights, **constants, iterations=tracker.localisation_update_iterations)
     assert set(compiled) == kernels_of(hinge) | {"gradient", "descend"}
-    for launches in compiled.values():
-        for kernel in launches:
-            check(kernel, architecture)
+    check_all(compiled, architecture)
 
 
 def test_other_filters_are_left_to_pytorch() -> None:

@@ -15,7 +15,7 @@ from rts_batch.model.decoder import Projection
 from rts_batch.model.fast import launchable
 from rts_batch.model.fast.networks import FastProjection
 from tests.support.interpreter import interpreted
-from tests.support.offline import ARCHITECTURES, check, compiled_only, kernels_of
+from tests.support.offline import ARCHITECTURES, check_all, compiled_only, kernels_of
 
 CASES = {
     # Maps, channels, height, width, size of the image.
@@ -68,9 +68,7 @@ def test_kernels_compile_as_they_are_launched(
         planes = doubled.new_zeros(9, 4, *doubled.shape[2:])
         assert projection.draw(planes, torch.zeros(1), size).shape == (4, *size)
     assert set(compiled) == kernels_of(bicubic)
-    for launches in compiled.values():
-        for kernel in launches:
-            check(kernel, architecture)
+    check_all(compiled, architecture)
 
 
 if __name__ == "__main__":

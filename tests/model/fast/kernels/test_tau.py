@@ -17,7 +17,7 @@ from rts_batch.model.fast.learner import Taps, border
 from rts_batch.model.learner import apply_filter
 from rts_batch.model.target_model import TargetModel
 from tests.support.interpreter import interpreted
-from tests.support.offline import check, compiled_only, kernels_of
+from tests.support.offline import check_all, compiled_only, kernels_of
 
 CASES = {
     # Filters, channels, height, width, samples, steps, λ; several shares of the pixels, and blocks that are not full.
@@ -95,9 +95,7 @@ def test_kernels_compile_as_they_are_launched(
         tau.scores_of(features, start, width)
         tau.fit(start, features, *maps, width=width, reg=0.1, iterations=tracker.update_iterations)
     assert set(compiled) == kernels_of(products, descent)
-    for launches in compiled.values():
-        for kernel in launches:
-            check(kernel, architecture)
+    check_all(compiled, architecture)
 
 
 @pytest.mark.gpu
