@@ -15,6 +15,8 @@ from typing import Any, Final
 from rts_batch.errors import ClusterError
 from rts_batch.io import processes
 
+logger = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 80 * 2**20
 """Only events pass through the object store; Ray's own minimum is 75 MiB."""
 
@@ -82,7 +84,7 @@ def ray_session(
             # Ray has its workers look for modules in the current folder of this process, and in its script's.
             with processes.elsewhere(folder):
                 if local:
-                    connect()
+                    _twice(connect, between=ray.shutdown)
                 else:
                     _within(CONNECT_SECONDS, connect)
         except Exception as error:
@@ -153,6 +155,18 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     if outcome[0] is not None:
         raise outcome[0]
+
+
+def _twice(call: Callable[[], None], *, between: Callable[[], object]) -> None:
+    """Call, and where that fails, after `between`, once more; raise what the second call raises."""
+    # Ray gives its processes half a minute to start, a time that it takes from nowhere: on a machine that stands still
+    # meanwhile, one more try is what helps.
+    try:
+        call()
+    except Exception as error:
+        logger.warning("Ray did not start and is started once more: %s", error)
+        between()
+        call()
 
 
 def usable_cores() -> int:

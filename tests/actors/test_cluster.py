@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rts_batch.actors.cluster import _home_takes_no_token, _within
+from rts_batch.actors.cluster import _home_takes_no_token, _twice, _within
 from tests.support.running import STUB, finish, start
 from tests.support.videos import make_video
 
@@ -28,6 +29,28 @@ def wait_for(event: threading.Event) -> None:
 
 def fail_to_connect() -> None:
     raise ConnectionError("refused")
+
+
+def test_a_local_ray_that_does_not_start_is_started_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    def starts_at(call: int) -> Callable[[], None]:
+        def connect() -> None:
+            seen.append("start")
+            if seen.count("start") < call:
+                raise RuntimeError("timed out during startup")
+
+        return connect
+
+    _twice(starts_at(1), between=lambda: seen.append("end"))
+    assert (seen, caplog.messages) == (["start"], [])
+    seen.clear()
+    _twice(starts_at(2), between=lambda: seen.append("end"))
+    assert seen == ["start", "end", "start"]
+    assert "started once more: timed out during startup" in caplog.text
+    seen.clear()
+    with pytest.raises(RuntimeError, match="timed out"):
+        _twice(starts_at(3), between=lambda: seen.append("end"))
 
 
 def test_a_home_that_cannot_be_written_is_no_place_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from tests.support.training_worker import gradients, run
 pytestmark = pytest.mark.training
 
 
-@pytest.mark.parametrize("kind", ["rts", "sta"])
+@pytest.mark.parametrize("kind", ["rts", pytest.param("sta", marks=pytest.mark.slow)])
 def test_two_workers_have_the_gradients_of_one(tmp_path: Path, kind: str) -> None:
     """In float64: the Lovász term is one over both workers' pixels, all else a mean."""
     settings = SETTINGS
