@@ -17,7 +17,7 @@ from rts_batch.config import GOOD_IOU, GOOD_LEFT_OUT, QualityMap
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.evaluation.benchmarks import find_benchmark
 from rts_batch.evaluation.layouts.sequences import MaskSequence, read_labels
-from rts_batch.masks import jaccard
+from rts_batch.evaluation.measures.curves import region_similarity
 from rts_batch.runs.reading import Masks
 from rts_batch.weights.registry import Weights, default_quality
 
@@ -25,6 +25,9 @@ __all__ = ["calibrated", "estimates_and_ious", "recalibrate"]
 
 FEWEST: Final = 50
 """Masks that a fit needs."""
+
+LEAST_STRETCH: Final = 0.05
+"""With one above zero the order of the masks stays as it is."""
 
 
 def calibrated(weights: Weights, benchmark: str, root: Path, run: str) -> Weights:
@@ -69,7 +72,10 @@ def _pairs(sequence: MaskSequence, masks: Masks, quality: QualityMap) -> Iterato
     for row in video.rows([target.object_id for target in sequence.objects]):
         if row.quality is not None and row.frame in sequence.labels:
             true = sequence.mask(read_labels(sequence.labels[row.frame]), row.object_id)
-            yield row.quality, jaccard(row.mask(), true)
+            try:
+                yield row.quality, region_similarity(row.mask(), true)
+            except ValueError as error:
+                raise ResultsError(f"{video.file}: frame {row.frame} of {sequence.name}: {error}") from error
 
 
 def recalibrate(
@@ -77,17 +83,13 @@ def recalibrate(
 ) -> QualityMap:
     """Return the map whose logit is stretched and shifted so that it expects the mean IoU `[N]` of estimates `[N]`."""
     near = np.clip(estimates, 1e-4, 1 - 1e-4)
-    logits = np.log(near / (1 - near))
-    design = np.stack([logits, np.ones_like(logits)], axis=1)
-    weights, prior = np.array([1.0, 0.0]), np.array([1.0, 0.0])
-    for _ in range(50):  # Newton's steps of the cross entropy, held near the map as it is by one observation's weight
-        expected = 1 / (1 + np.exp(-design @ weights))
-        slope = design.T @ (expected - ious) + (weights - prior)
-        bend = (design * (expected * (1 - expected))[:, None]).T @ design + np.eye(2)
-        weights = weights - np.linalg.solve(bend, slope)
-        weights[0] = max(weights[0], 0.05)  # the order must stay
+    design = np.stack([np.log(near / (1 - near)), np.ones_like(near)], axis=1)
+    weights = _fitted(design, ious, np.array([1.0, 0.0]))
+    if weights[0] < LEAST_STRETCH:
+        alone = _fitted(design[:, 1:], ious, np.zeros(1), given=LEAST_STRETCH * design[:, 0])
+        weights = np.array([LEAST_STRETCH, alone[0]])
     stretch, shift = map(float, weights)
-    after = 1 / (1 + np.exp(-design @ weights))
+    after = np.exp(-np.logaddexp(0, -design @ weights))
     good = after[ious >= GOOD_IOU]
     threshold = round(float(np.quantile(good, GOOD_LEFT_OUT)), 3) if len(good) else quality.threshold
     return dataclasses.replace(
@@ -97,3 +99,34 @@ def recalibrate(
         stretch=stretch * quality.stretch,
         shift=stretch * quality.shift + shift,
     )
+
+
+def _fitted(
+    design: NDArray[np.float64],
+    ious: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    *,
+    given: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.float64]:
+    """Return the weights `[K]` of least cross entropy between IoUs `[N]` and the share of `given + design @ weights`.
+
+    They are held near `prior` by one observation's weight, which also gives the loss one minimum.
+    """
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        logits = given + design @ weights
+        return float((np.logaddexp(0, logits) - ious * logits).sum() + ((weights - prior) ** 2).sum() / 2)
+
+    weights = prior
+    for _ in range(100):
+        expected = np.exp(-np.logaddexp(0, -(given + design @ weights)))
+        slope = design.T @ (expected - ious) + (weights - prior)
+        bend = (design * (expected * (1 - expected))[:, None]).T @ design + np.eye(len(prior))
+        step = np.linalg.solve(bend, slope)
+        # Where the estimates are far off the parabola is not the loss, and Newton's whole step leads anywhere.
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        weights = weights - step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from rts_batch.config import QualityMap
 from rts_batch.errors import ResultsError
@@ -89,3 +90,40 @@ def test_a_scaled_map_expects_the_mean(quality: QualityMap) -> None:
     after = expected_iou(recalibrate(quality, estimates, ious, about="a test"), inputs)
     assert np.abs(after - ious).mean() < 0.5 * np.abs(estimates - ious).mean()
     assert after.mean() == pytest.approx(ious.mean(), abs=0.01)
+
+
+def loss(stretch: float, shift: float, estimates: NDArray[np.float64], ious: NDArray[np.float64]) -> float:
+    """The cross entropy of IoUs and what estimates `[N]` become, with one observation's weight on a map as it is."""
+    logits = stretch * np.log(estimates / (1 - estimates)) + shift
+    held = ((stretch - 1) ** 2 + shift**2) / 2
+    return float((np.sum(np.logaddexp(0, logits) - ious * logits) + held) / len(ious))
+
+
+@pytest.mark.parametrize(
+    ("said", "true"),
+    [((0.95, 0.99), (0.3, 0.7)), ((0.985, 0.998), (0.1, 0.5)), ((0.02, 0.08), (0.7, 0.9)), ((0.2, 0.95), (0.9, 0.1))],
+    ids=["far too sure", "surer still", "far too careful", "the other way round"],
+)
+def test_a_map_that_is_far_off_is_fitted_as_well_as_can_be(
+    quality: QualityMap, said: tuple[float, float], true: tuple[float, float]
+) -> None:
+    """Newton's whole steps ended with a shift of hundreds, and a quality of 0 or 1 for every mask."""
+    estimates, ious = np.linspace(*said, 600), np.linspace(*true, 600)
+    fitted = recalibrate(quality, estimates, ious, about="a test")
+    stretch = fitted.stretch / quality.stretch
+    shift = fitted.shift - stretch * quality.shift
+    best = min(loss(a, b, estimates, ious) for a in np.linspace(0.05, 3, 60) for b in np.linspace(-6, 6, 121))
+    assert loss(stretch, shift, estimates, ious) <= best + 1e-9
+    assert stretch >= 0.05
+    after = 1 / (1 + np.exp(-stretch * np.log(estimates / (1 - estimates)) - shift))
+    assert after.mean() == pytest.approx(ious.mean(), abs=0.01)
+
+
+@pytest.mark.long
+def test_annotations_of_another_size_are_named(tmp_path: Path, weights: Weights) -> None:
+    assert weights.quality is not None
+    root, run = write(tmp_path, weights, weights.quality)
+    label = root / "Annotations/480p/one/00007.png"
+    cv2.imwrite(str(label), np.ones((SIZE[0] * 2, SIZE[1] * 2), np.uint8))
+    with pytest.raises(ResultsError, match=r"one-0123456789abcdef\.parquet: frame 7 of one: .*\(40, 60\)"):
+        calibrated(weights, "davis2016", root, run)
