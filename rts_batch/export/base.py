@@ -24,17 +24,6 @@ from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.masks import STATES, State
 from rts_batch.runs.video_masks import Target, VideoMasks
 
-__all__ = [
-    "NO_CATEGORY",
-    "Categories",
-    "ExportFormat",
-    "ExportVideo",
-    "RowFilter",
-    "Written",
-    "compressed",
-    "finite",
-]
-
 NO_CATEGORY: Final = "object"
 """The category of targets for which the manifest gives none."""
 
@@ -204,6 +193,10 @@ class ExportVideo:
                 yield from ((index, []) for index in itertools.takewhile(frame.index.__gt__, due))
                 yield frame.index, [row for row in frame.rows if self._takes(row)]
         yield from ((index, []) for index in due)
+
+    def annotated(self) -> Iterator[tuple[int, list[Row]]]:
+        """Those of `frames` that show a target and leave nothing out: what is not annotated would be background."""
+        return ((index, rows) for index, rows in self.frames() if rows and index not in self.doubted)
 
     def track(self, target: Target) -> Iterator[tuple[int, Row | None]]:
         """Every exported frame of one target from its first on, with None where its row does not pass."""

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 __all__ = ["JsonLists", "dumps"]
@@ -27,38 +26,32 @@ class JsonLists:
         self._spools: dict[str, IO[str]] = {
             name: path.with_name(f"{path.name}.{name}.part").open("w+", encoding="utf-8") for name in names
         }
-        self._lengths = dict.fromkeys(names, 0)
+        self._begun: set[str] = set()
 
     def __enter__(self) -> JsonLists:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for spool in self._spools.values():
             spool.close()
 
-    def append(self, name: str, value: Any) -> int:
-        """Add an item to a list and return how many it has now."""
-        return self.append_text(name, [dumps(value)])
+    def append(self, name: str, value: Any) -> None:
+        """Add an item to a list."""
+        self.append_text(name, [dumps(value)])
 
-    def append_text(self, name: str, chunks: Iterable[str]) -> int:
+    def append_text(self, name: str, chunks: Iterable[str]) -> None:
         """Add an item that is JSON already, in pieces."""
         spool = self._spools[name]
-        if self._lengths[name]:
+        if name in self._begun:
             spool.write(",\n")
+        self._begun.add(name)
         spool.writelines(chunks)
-        self._lengths[name] += 1
-        return self._lengths[name]
 
-    def length(self, name: str) -> int:
-        return self._lengths[name]
-
-    def close(self, others: Mapping[str, Any] | None = None) -> None:
+    def close(self, others: Mapping[str, Any]) -> None:
         """Join the lists and the values of `others` into the file."""
         with self.path.open("w", encoding="utf-8") as out:
             out.write("{")
-            for name, value in (others or {}).items():
+            for name, value in others.items():
                 out.write(f"{dumps(name)}:{dumps(value)},\n")
             for place, (name, spool) in enumerate(self._spools.items()):
                 out.write(f"{',' if place else ''}{dumps(name)}:[\n")

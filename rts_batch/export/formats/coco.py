@@ -38,9 +38,7 @@ class Coco(ExportFormat):
         self._json.append("videos", {"id": number, **source})
         targets = {target.object_id: video.target_number(target) for target in video.targets}
         numbers = {target.object_id: self.number(video, target) for target in video.targets}
-        for index, rows in video.frames():
-            if not rows or index in video.doubted:  # an object that is not annotated would be background
-                continue
+        for index, rows in video.annotated():
             name = f"{video.name}/{index:06d}.jpg"
             image_id = number * FRAMES_OF_ONE + index
             image = {

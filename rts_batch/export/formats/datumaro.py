@@ -25,9 +25,7 @@ class Datumaro(ExportFormat):
         written = video.written()
         labels = {target.object_id: self.number(video, target) for target in video.targets}
         targets = {target.object_id: video.target_number(target) for target in video.targets}
-        for index, rows in video.frames():
-            if not rows or index in video.doubted:  # an object that is not annotated would be background
-                continue
+        for index, rows in video.annotated():
             name = f"{video.name}/{index:06d}"
             annotations = [
                 {

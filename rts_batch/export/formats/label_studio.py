@@ -40,9 +40,7 @@ class LabelStudio(ExportFormat):
         labels = {target.object_id: video.category(target) for target in video.targets}
         for target in video.targets:
             self.number(video, target)  # so that `labels.xml` has it
-        for index, rows in video.frames():
-            if not rows or index in video.doubted:  # an object that is not annotated would be background
-                continue
+        for index, rows in video.annotated():
             name = f"images/{video.name}/{index:06d}.jpg"
             task = {
                 "data": {"image": f"{FILES}{name}"},

@@ -29,9 +29,7 @@ class LabelMe(ExportFormat):
         folder = self.folder / video.name
         labels = {target.object_id: video.category(target) for target in video.targets}
         names = video.target_names
-        for index, rows in video.frames():
-            if not rows or index in video.doubted:  # an object that is not annotated would be background
-                continue
+        for index, rows in video.annotated():
             content: dict[str, Any] = {
                 "version": "5.5.0",
                 "flags": {},

@@ -30,9 +30,7 @@ class YoloSeg(ExportFormat):
         folder = self.folder / "labels" / part
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {target.object_id: self.number(video, target) - 1 for target in video.targets}
-        for index, rows in video.frames():
-            if not rows or index in video.doubted:  # an object that is not annotated would be background
-                continue
+        for index, rows in video.annotated():
             lines = []
             for row in rows:
                 points = _polygon(row) / (row.width, row.height)
