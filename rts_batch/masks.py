@@ -19,6 +19,7 @@ from pycocotools import mask as coco
 from rts_batch.errors import ResultsError
 
 __all__ = [
+    "LABEL_PALETTE",
     "MAX_PIXELS",
     "STATES",
     "Box",
@@ -89,6 +90,14 @@ class TrackedFrame:
 
 MAX_PIXELS = 2**28
 """A mask larger than this (16,384 × 16,384) is taken for rubbish, before any memory is spent on it."""
+
+LABEL_PALETTE: Final = bytes(
+    sum((label >> (channel + 3 * place) & 1) << (7 - place) for place in range(8))
+    for label in range(256)
+    for channel in range(3)
+)
+"""The 256 colours, as R, G, B in turn, of the label images of PASCAL VOC, DAVIS and YouTube-VOS: bits 0, 3, 6 of the
+label become the highest bits of red, 1, 4, 7 of green, 2, 5 of blue."""
 
 CACHED_BYTES = 1 << 18
 """What is looked at at once; it must fit a processor core's cache several times."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import ResultsError, UsageError
-from rts_batch.evaluation.benchmarks import BoxBenchmark, VotBenchmark, find_benchmark
+from rts_batch.evaluation.benchmarks import VotBenchmark, find_benchmark
 from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence, image_names
 from rts_batch.evaluation.measures.boxes import fill_missing
 from rts_batch.evaluation.predictions import Predictions
 from rts_batch.io.storage import files
+from rts_batch.masks import LABEL_PALETTE
 
-__all__ = ["label_palette", "write_archive"]
+__all__ = ["write_archive"]
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The files' date, always the same, so that the same run gives the same bytes."""
@@ -49,33 +49,21 @@ def write_archive(benchmark: str, root: Path, run: str, output: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "archive.zip"
         with zipfile.ZipFile(local, "w", zipfile.ZIP_DEFLATED) as archive:
-            if isinstance(chosen, BoxBenchmark):
-                _add_boxes(archive, chosen.sequences(root.resolve()), predictions)
-            else:
-                for sequence in chosen.sequences(root.resolve()):
+            for sequence in sequences:
+                if isinstance(sequence, BoxSequence):
+                    _add_boxes(archive, sequence, predictions)
+                else:
                     _add_masks(archive, sequence, predictions)
         files.put_file(local, output)
     return len(sequences)
 
 
-def label_palette() -> list[int]:
-    """The 256 colours, as R, G, B in turn, of the label images of PASCAL VOC, DAVIS and YouTube-VOS."""
-    palette = []
-    for label in range(256):
-        # Bits 0, 3, 6 of the label become the highest bits of red, 1, 4, 7 of green, 2, 5 of blue.
-        for channel in range(3):
-            bits = ((label >> (channel + 3 * place)) & 1 for place in range(8))
-            palette.append(sum(bit << (7 - place) for place, bit in enumerate(bits)))
-    return palette
-
-
-def _add_boxes(archive: zipfile.ZipFile, sequences: Iterable[BoxSequence], predictions: Predictions) -> None:
-    for sequence in sequences:
-        frames = len(image_names(sequence.folder))
-        boxes = predictions.boxes(sequence.name, start=sequence.start, frames=frames)
-        boxes = fill_missing(np.concatenate([sequence.truth[:1], boxes[1:]]))
-        lines = [",".join(f"{value:.4f}" for value in box) for box in boxes]
-        _add(archive, f"{sequence.name}.txt", ("\n".join(lines) + "\n").encode())
+def _add_boxes(archive: zipfile.ZipFile, sequence: BoxSequence, predictions: Predictions) -> None:
+    frames = len(image_names(sequence.folder))
+    boxes = predictions.boxes(sequence.name, start=sequence.start, frames=frames)
+    boxes = fill_missing(np.concatenate([sequence.truth[:1], boxes[1:]]))
+    lines = [",".join(f"{value:.4f}" for value in box) for box in boxes]
+    _add(archive, f"{sequence.name}.txt", ("\n".join(lines) + "\n").encode())
 
 
 def _add_masks(archive: zipfile.ZipFile, sequence: MaskSequence, predictions: Predictions) -> None:
@@ -86,10 +74,9 @@ def _add_masks(archive: zipfile.ZipFile, sequence: MaskSequence, predictions: Pr
         for frame, mask in predictions.masks(sequence.name, target.object_id, start=target.start, wanted=wanted):
             image = images.setdefault(frame, np.zeros(mask.shape, np.uint8))
             image[mask & (image == 0)] = target.object_id
-    palette = label_palette()
     for frame, image in sorted(images.items()):
         picture = Image.fromarray(image)
-        picture.putpalette(palette)
+        picture.putpalette(LABEL_PALETTE)
         data = io.BytesIO()
         picture.save(data, "PNG")
         _add(archive, f"Annotations/{sequence.name}/{Path(sequence.frames[frame]).stem}.png", data.getvalue())

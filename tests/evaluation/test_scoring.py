@@ -18,13 +18,12 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError
-from rts_batch.evaluation.archives import label_palette
 from rts_batch.evaluation.layouts.sequences import read_boxes, read_labels
 from rts_batch.evaluation.prepare import prepare
 from rts_batch.evaluation.scoring import score
 from rts_batch.evaluation.tables import to_markdown
 from rts_batch.manifest import read_manifest
-from rts_batch.masks import decode_rle, mask_box
+from rts_batch.masks import LABEL_PALETTE, decode_rle, mask_box
 from tests.support.cluster import SharedCluster
 from tests.support.places import REPOSITORY, shared_folder
 from tests.support.run_folders import write_plain_masks
@@ -62,7 +61,7 @@ def write_labels(path: Path, masks: Mapping[int, Mask]) -> None:
     for label, mask in masks.items():
         labels[mask] = label
     image = Image.fromarray(labels)
-    image.putpalette(label_palette())
+    image.putpalette(LABEL_PALETTE)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
-from rts_batch.masks import smaller_on_top
+from rts_batch.masks import LABEL_PALETTE, smaller_on_top
 
 __all__ = ["MOTS_IGNORED", "VOID", "DavisPng", "MotsPng", "mots_ids", "warn_of_overlap", "write_classes"]
 
@@ -46,7 +46,7 @@ class DavisPng(ExportFormat):
             )
         for index, labels in _label_maps(self, video, values, VOID, written):
             image = Image.fromarray(labels)
-            image.putpalette(PALETTE)
+            image.putpalette(LABEL_PALETTE)
             _save(image, self.folder / "Annotations" / "Full-Resolution" / video.name / f"{index:05d}.png")
             written.image(index, f"JPEGImages/Full-Resolution/{video.name}/{index:05d}.jpg")
         return written
@@ -135,16 +135,3 @@ def warn_of_overlap(export: ExportFormat, video: ExportVideo, pixels: int) -> No
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, compress_level=3)
-
-
-def _palette() -> bytes:
-    """The colours of PASCAL VOC and DAVIS: red, green and blue take the bits of the index in turn."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), np.int64)
-    for place in range(8):
-        for channel in range(3):
-            colours[:, channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
-    return colours.astype(np.uint8).tobytes()
-
-
-PALETTE = _palette()
