@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import UsageError
-from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
+from rts_batch.evaluation.benchmarks import BoxBenchmark, find_benchmark
 from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence, read_labels
 from rts_batch.evaluation.layouts.vot import VotSequence
 from rts_batch.io.storage import files
@@ -64,28 +64,26 @@ def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None
         StorageError: the manifest cannot be written.
     """
     chosen = find_benchmark(benchmark)
-    root = root.resolve()
     if isinstance(chosen, BoxBenchmark):
         if init == "mask":
             raise UsageError(f"{chosen.title} gives boxes, no masks; leave --init out, or give --init box")
         init = "box"
-        rows = [_box_row(sequence) for sequence in chosen.sequences(root)]
-        sequences = len(rows)
-    elif isinstance(chosen, VotBenchmark):
-        init = init or "mask"
-        found = chosen.sequences(root)
-        sequences = len(found)
-        rows = [row for sequence in found for row in _anchor_rows(sequence, init)]
-    else:
-        init = init or "mask"
-        rows, sequences = _mask_rows(chosen, root, init)
+    init = init or "mask"
+    sequences = chosen.sequences(root.resolve())
+    rows = [row for sequence in sequences for row in _rows(sequence, init)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     # Carried into the results, so that these say what the tracker was given.
     writer.writerows(row | {"init": init} for row in rows)
     files.put_bytes(output, text.getvalue().encode())
-    return PreparedManifest(sequences, len(rows), init)
+    return PreparedManifest(len(sequences), len(rows), init)
+
+
+def _rows(sequence: BoxSequence | MaskSequence | VotSequence, init: Init) -> Iterable[dict[str, Any]]:
+    if isinstance(sequence, BoxSequence):
+        return [_box_row(sequence)]
+    return _anchor_rows(sequence, init) if isinstance(sequence, VotSequence) else _mask_rows(sequence, init)
 
 
 def _box_row(sequence: BoxSequence) -> dict[str, Any]:
@@ -101,12 +99,7 @@ def _box_row(sequence: BoxSequence) -> dict[str, Any]:
     }
 
 
-def _mask_rows(benchmark: MaskBenchmark, root: Path, init: Init) -> tuple[list[dict[str, Any]], int]:
-    sequences = benchmark.sequences(root)
-    return [row for sequence in sequences for row in _sequence_rows(sequence, init)], len(sequences)
-
-
-def _sequence_rows(sequence: MaskSequence, init: Init) -> Iterator[dict[str, Any]]:
+def _mask_rows(sequence: MaskSequence, init: Init) -> Iterator[dict[str, Any]]:
     for target in sequence.objects:
         mask = sequence.mask(read_labels(sequence.labels[target.start]), target.object_id)
         box = mask_box(mask)

@@ -149,10 +149,10 @@ def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) ->
         with Image.open(sequence.folder / image_names(sequence.folder)[0]) as image:
             width, height = image.size
         values[sequence.name] = got10k_overlaps(boxes, sequence.truth, sequence.absent, width=width, height=height)
-    per_sequence = {name: asdict(overlap_scores(one)) for name, one in values.items() if len(one)}
+    per_sequence = {name: overlap_scores(one) for name, one in values.items() if len(one)}
     if not per_sequence:
         raise ResultsError("no frame counts: the target is hidden in all but the given frames")
-    return asdict(overlap_scores(np.concatenate(list(values.values())))), per_sequence
+    return overlap_scores(np.concatenate(list(values.values()))), per_sequence
 
 
 def _boxes(sequence: BoxSequence, predictions: Predictions) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -228,7 +228,7 @@ def _score_masks(
         name: {"j": one.region.mean, "f": one.boundary.mean, "j_and_f": one.mean} for name, one in scores.items()
     }
     if davis:
-        total = davis_scores(scores)
+        total = davis_scores(scores.values())
         return {
             "j_and_f": total.mean,
             **{f"j_{name}": value for name, value in asdict(total.region).items()},

@@ -12,8 +12,6 @@ from PIL import Image
 
 from rts_batch.errors import UsageError
 
-__all__ = ["BoxSequence", "MaskObject", "MaskSequence", "image_names", "read_boxes", "read_flags", "read_labels"]
-
 
 @dataclass(frozen=True, eq=False)
 class BoxSequence:
@@ -77,7 +75,7 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
         UsageError: the file cannot be read, or a line is neither a box nor a polygon.
     """
     rows = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         try:
             values = [float(word) for word in line.replace(",", " ").split()]
         except ValueError:
@@ -102,7 +100,7 @@ def read_flags(path: Path, frames: int) -> NDArray[np.float64]:
     if not path.exists():
         return np.zeros(frames)
     try:
-        values = np.array([float(word) for word in " ".join(_lines(path)).replace(",", " ").split()])
+        values = np.array([float(word) for word in " ".join(read_lines(path)).replace(",", " ").split()])
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
     if len(values) != frames:
@@ -140,8 +138,9 @@ def image_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold anything, without the blanks around them."""
     try:
-        return [line for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import UsageError
-from rts_batch.evaluation.layouts.sequences import image_names
+from rts_batch.evaluation.layouts.sequences import image_names, read_lines
 
 __all__ = ["Anchor", "VotSequence", "parse_region", "vot_sequences"]
 
@@ -63,14 +63,14 @@ class VotSequence:
 def vot_sequences(root: Path) -> list[VotSequence]:
     """`[sequences/]{list.txt, <name>/{sequence, groundtruth.txt, anchor.value, color/*.jpg}}`."""
     base = root / "sequences" if (root / "sequences" / "list.txt").exists() else root
-    names = _lines(base / "list.txt")
+    names = read_lines(base / "list.txt")
     if not names:
         raise UsageError(f"{base / 'list.txt'} names no sequence")
     return [_sequence(base / name, name) for name in names]
 
 
 def _sequence(folder: Path, name: str) -> VotSequence:
-    regions = tuple(_lines(folder / "groundtruth.txt"))
+    regions = tuple(read_lines(folder / "groundtruth.txt"))
     frames = folder / Path(_properties(folder / "sequence").get("channels.color", "color/%08d.jpg")).parent
     count = len(image_names(frames))
     if count != len(regions):
@@ -79,7 +79,7 @@ def _sequence(folder: Path, name: str) -> VotSequence:
 
 
 def _anchors(path: Path, frames: int) -> Iterator[Anchor]:
-    values = _lines(path)
+    values = read_lines(path)
     if len(values) != frames:
         raise UsageError(f"{path} holds {len(values)} numbers for {frames} frames")
     found = False
@@ -126,12 +126,5 @@ def parse_region(text: str, height: int, width: int) -> NDArray[np.bool_]:
 
 def _properties(path: Path) -> dict[str, str]:
     """The `key=value` lines of a sequence's description."""
-    pairs = (line.partition("=") for line in _lines(path))
+    pairs = (line.partition("=") for line in read_lines(path))
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error

@@ -19,7 +19,6 @@ __all__ = [
     "OVERLAP_THRESHOLDS",
     "TRACKINGNET",
     "BoxCurves",
-    "OverlapScores",
     "Protocol",
     "box_curves",
     "centre_errors",
@@ -86,15 +85,6 @@ class BoxCurves:
             "precision": float(self.precision[_AT]),
             "normalised_precision": float(self.normalised[_AT]),
         }
-
-
-@dataclass(frozen=True)
-class OverlapScores:
-    """GOT-10k: average overlap, and the success rates above 0.5 and 0.75."""
-
-    ao: float
-    sr50: float
-    sr75: float
 
 
 def overlaps(boxes: Boxes, truth: Boxes) -> Values:
@@ -179,9 +169,12 @@ def got10k_overlaps(boxes: Boxes, truth: Boxes, absent: NDArray[np.bool_], *, wi
     return overlaps(_cut(boxes[1:][counted], width, height), _cut(truth[1:][counted], width, height))
 
 
-def overlap_scores(values: Values) -> OverlapScores:
-    """GOT-10k's numbers for the overlaps [N] of all frames of all sequences; frames, not sequences, weigh the same."""
-    return OverlapScores(float(values.mean()), float((values > 0.5).mean()), float((values > 0.75).mean()))
+def overlap_scores(values: Values) -> dict[str, float]:
+    """GOT-10k's numbers for the overlaps [N] of all frames of all sequences; frames, not sequences, weigh the same.
+
+    They are the average overlap, and the success rates above 0.5 and 0.75.
+    """
+    return {"ao": float(values.mean()), "sr50": float((values > 0.5).mean()), "sr75": float((values > 0.75).mean())}
 
 
 def _cut(boxes: Boxes, width: int, height: int) -> Boxes:

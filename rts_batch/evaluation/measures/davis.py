@@ -6,7 +6,7 @@ of the statistic of each object's frames, not over frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rts_batch.evaluation.measures.curves import boundary_accuracy, region_similarity
 
-__all__ = ["DavisScores", "MeasureStatistics", "ObjectScores", "davis_scores", "score_object", "summarise"]
+__all__ = ["MeasureStatistics", "ObjectScores", "davis_scores", "score_object", "summarise"]
 
 RECALL_THRESHOLD: Final = 0.5
 _QUARTERS: Final = 4
@@ -34,24 +34,10 @@ class MeasureStatistics:
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """J and F of one object in one sequence."""
+    """J and F of one object in one sequence, or the benchmark's row: their means over objects."""
 
     region: MeasureStatistics
     boundary: MeasureStatistics
-
-    @property
-    def mean(self) -> float:
-        """J&F of the object."""
-        return (self.region.mean + self.boundary.mean) / 2
-
-
-@dataclass(frozen=True)
-class DavisScores:
-    """The benchmark's row: means over objects, and each object by itself."""
-
-    region: MeasureStatistics
-    boundary: MeasureStatistics
-    objects: Mapping[str, ObjectScores]
 
     @property
     def mean(self) -> float:
@@ -91,15 +77,11 @@ def score_object(frames: Iterable[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) 
     return ObjectScores(summarise(region), summarise(boundary))
 
 
-def davis_scores(objects: Mapping[str, ObjectScores]) -> DavisScores:
+def davis_scores(objects: Collection[ObjectScores]) -> ObjectScores:
     """The benchmark's means over at least one object."""
     if not objects:
         raise ValueError("no object to score")
-    return DavisScores(
-        region=_mean([scores.region for scores in objects.values()]),
-        boundary=_mean([scores.boundary for scores in objects.values()]),
-        objects=dict(objects),
-    )
+    return ObjectScores(_mean([scores.region for scores in objects]), _mean([scores.boundary for scores in objects]))
 
 
 def _mean(statistics: Sequence[MeasureStatistics]) -> MeasureStatistics:

@@ -97,7 +97,7 @@ def test_real_masks_score_as_the_definitions_say(change: str) -> None:
         masks = [CHANGES[change](truth) for truth in truths]
         expected.append([compare(mask, truth) for mask, truth in zip(masks, truths, strict=True)])
         scores.append(score_object(zip(masks, truths, strict=True)))
-    total = davis_scores({str(number): one for number, one in enumerate(scores)})
+    total = davis_scores(scores)
     region = np.mean([np.mean([j for j, _ in frames]) for frames in expected])
     boundary = np.mean([np.mean([f for _, f in frames]) for frames in expected])
     assert total.mean == pytest.approx((region + boundary) / 2, abs=1e-9)
@@ -138,10 +138,10 @@ def test_decay_is_first_quarter_minus_last_with_shared_borders() -> None:
 
 def test_the_benchmark_averages_objects_not_frames() -> None:
     long, short = (MeasureStatistics(mean, mean, 0) for mean in (0.2, 0.8))
-    total = davis_scores({"long": ObjectScores(long, long), "short": ObjectScores(short, short)})
+    total = davis_scores([ObjectScores(long, long), ObjectScores(short, short)])
     assert total.mean == pytest.approx(0.5)
     with pytest.raises(ValueError, match="no object"):
-        davis_scores({})
+        davis_scores([])
     with pytest.raises(ValueError, match="no frame"):
         summarise([])
 
