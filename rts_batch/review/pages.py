@@ -183,10 +183,7 @@ def make_page(
     for place, track in enumerate(read_tracks(video)):
         chosen.add(track)
         entry = (float(track.severity.mean()), -place, _panel(track, colours[track.target.object_id], video.fps))
-        if len(worst) < TARGETS_SHOWN:
-            heapq.heappush(worst, entry)
-        else:
-            heapq.heappushpop(worst, entry)
+        keep_greatest(worst, entry, TARGETS_SHOWN)
     uri = video.uri
     page = Page(
         row=row,
@@ -215,6 +212,14 @@ def make_page(
             if frame.index in painted.by_frame
         ]
     return page
+
+
+def keep_greatest(heap: list[Any], entry: tuple[Any, ...], limit: int) -> None:
+    """Put an entry into a heap, which keeps the greatest ones."""
+    if len(heap) < limit:
+        heapq.heappush(heap, entry)
+    elif heap:
+        heapq.heappushpop(heap, entry)
 
 
 def overlay_name(video: VideoMasks) -> str:

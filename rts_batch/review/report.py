@@ -6,7 +6,6 @@ pictures share one budget.
 
 from __future__ import annotations
 
-import heapq
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from typing import Any, Final
 from rts_batch.errors import ResultsError, RtsBatchError
 from rts_batch.io.storage import files, uris
 from rts_batch.review.overlay_video import write_overlay_video
-from rts_batch.review.pages import Page, Row, Shares, make_page, make_row, overlay_name
+from rts_batch.review.pages import Page, Row, Shares, keep_greatest, make_page, make_row, overlay_name
 from rts_batch.review.template import write_html
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import Masks, read_masks
@@ -179,8 +178,8 @@ class _Content:
             self._frames += row.frames
             if row.key:
                 self._done.add(row.key)
-            _keep(rows, (row.concern, -place, row), ROWS_SHOWN)
-            _keep(videos, (row.concern, -place, video), min(pages, ROWS_SHOWN))
+            keep_greatest(rows, (row.concern, -place, row), ROWS_SHOWN)
+            keep_greatest(videos, (row.concern, -place, video), min(pages, ROWS_SHOWN))
         paged = {-place: video for _, place, video in videos}
         for number, (_, place, row) in enumerate(sorted(rows, reverse=True), start=1):
             row.number, row.has_page = number, -place in paged
@@ -198,7 +197,7 @@ class _Content:
         return {
             "title": uris.safe_uri(self._paths.uri),
             "total": self._total,
-            "measure": "quality" if self._total.qualities else "score",
+            "measure": self._total.measure,
             "shares": Shares.of(self._total),
             "videos": videos,
             "done": self._reviewed.videos,
@@ -248,14 +247,6 @@ class _Content:
             yield page
         if unseen:
             self._reviewed.warnings.append(f"{unseen} videos could not be shown as they are; their pages say why")
-
-
-def _keep(heap: list[Any], entry: tuple[Any, ...], limit: int) -> None:
-    """Keep the greatest entries."""
-    if len(heap) < limit:
-        heapq.heappush(heap, entry)
-    elif heap:
-        heapq.heappushpop(heap, entry)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

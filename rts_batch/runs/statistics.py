@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,9 @@ from rts_batch.runs.video_masks import VideoMasks
 
 __all__ = ["Statistics", "TargetStatistics", "VideoStatistics", "target_statistics", "video_statistics"]
 
+Mark = Literal["score", "confidence", "quality"]
+MARKS: Final[tuple[Mark, ...]] = get_args(Mark)
+
 
 @dataclass
 class Statistics:
@@ -25,52 +28,51 @@ class Statistics:
 
     rows: int = 0
     states: Counter[str] = field(default_factory=Counter)
-    scores: int = 0
-    score_sum: float = 0.0
-    confidences: int = 0
-    confidence_sum: float = 0.0
-    qualities: int = 0
-    quality_sum: float = 0.0
+    counts: dict[Mark, int] = field(default_factory=lambda: dict.fromkeys(MARKS, 0))
+    """Of the rows that have a mark; the sums are of these."""
+    sums: dict[Mark, float] = field(default_factory=lambda: dict.fromkeys(MARKS, 0.0))
 
     def add(self, table: pa.Table) -> None:
         self.rows += table.num_rows
         for entry in pc.value_counts(table["state"].cast(pa.string())).to_pylist():
             self.states[entry["values"]] += entry["counts"]
-        self.scores += table.num_rows - table["score"].null_count
-        self.score_sum += pc.sum(table["score"]).as_py() or 0.0
-        self.confidences += table.num_rows - table["confidence"].null_count
-        self.confidence_sum += pc.sum(table["confidence"]).as_py() or 0.0
-        self.qualities += table.num_rows - table["quality"].null_count
-        self.quality_sum += pc.sum(table["quality"]).as_py() or 0.0
+        for mark in MARKS:
+            self.counts[mark] += table.num_rows - table[mark].null_count
+            self.sums[mark] += pc.sum(table[mark]).as_py() or 0.0
 
     def merge(self, other: Statistics) -> None:
         self.rows += other.rows
         self.states.update(other.states)
-        self.scores += other.scores
-        self.score_sum += other.score_sum
-        self.confidences += other.confidences
-        self.confidence_sum += other.confidence_sum
-        self.qualities += other.qualities
-        self.quality_sum += other.quality_sum
+        for mark in MARKS:
+            self.counts[mark] += other.counts[mark]
+            self.sums[mark] += other.sums[mark]
+
+    def _mean(self, mark: Mark) -> float | None:
+        return self.sums[mark] / self.counts[mark] if self.counts[mark] else None
 
     @property
     def mean_score(self) -> float | None:
         """Over the rows that have a score: prompts have none."""
-        return self.score_sum / self.scores if self.scores else None
+        return self._mean("score")
 
     @property
     def mean_confidence(self) -> float | None:
-        return self.confidence_sum / self.confidences if self.confidences else None
+        return self._mean("confidence")
 
     @property
     def mean_quality(self) -> float | None:
         """Of the rows that have one; None where none has, as in runs of earlier versions."""
-        return self.quality_sum / self.qualities if self.qualities else None
+        return self._mean("quality")
+
+    @property
+    def measure(self) -> Literal["quality", "score"]:
+        """The quality, or in its absence the score, by which runs of earlier versions are looked at."""
+        return "quality" if self.counts["quality"] else "score"
 
     @property
     def mean_mark(self) -> float | None:
-        """The mean quality, or in its absence the mean score, by which runs of earlier versions are looked at."""
-        return self.mean_score if self.mean_quality is None else self.mean_quality
+        """The mean of `measure`."""
+        return self._mean(self.measure)
 
     def to_dict(self) -> dict[str, Any]:
         return {

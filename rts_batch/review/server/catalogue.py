@@ -222,7 +222,7 @@ def _entry(video_id: str, known: _Known) -> dict[str, Any]:
         "video_id": video_id,
         "targets": row.targets,
         "frames": row.frames,
-        "measure": "quality" if row.statistics.qualities else "score",
+        "measure": row.statistics.measure,
         "quality": None if mean is None else round(mean, 3),
         "lowest": None if row.lowest_mark is None else round(row.lowest_mark, 3),
         "uncertain": round(row.shares.uncertain, 4),

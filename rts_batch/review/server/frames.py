@@ -219,11 +219,6 @@ class FrameReader:
             assert self._source is not None
             return self._source.info
 
-    def forget(self) -> None:
-        """Close the video that is open."""
-        with self._lock:
-            self._leave()
-
     def _read(self, video: str, index: int) -> NDArray[np.uint8]:
         """Read up to a frame, and put it and those on the way, which may be asked for next, into the cache."""
         if self._video != video or not self._coming.has(index):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 __all__ = ["Ahead", "BoxOnFrame", "Change", "Frame", "Marked", "Masks", "Save", "Spot"]
 
 
-class Spot(BaseModel):
+class Spot(BaseModel, extra="forbid"):
     """A target on a frame."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     object_id: int = Field(ge=1)
     frame: int = Field(ge=0)
 
 
-class Change(BaseModel):
+class Change(BaseModel, extra="forbid"):
     """What is said of a target: its mask on a frame, that it is absent from there on, or only its category."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     object_id: int = Field(ge=1)
@@ -31,32 +27,24 @@ class Change(BaseModel):
     category: str | None = Field(default=None, max_length=200)
 
 
-class Save(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Save(BaseModel, extra="forbid"):
     version: str
     changes: list[Change] = Field(default=[], max_length=10_000)
     removed: list[Spot] = Field(default=[], max_length=10_000)
 
 
-class BoxOnFrame(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class BoxOnFrame(BaseModel, extra="forbid"):
     video_id: str
     frame: int = Field(ge=0)
     box: tuple[float, float, float, float]
 
 
-class Marked(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Marked(BaseModel, extra="forbid"):
     object_id: int = Field(ge=1)
     counts: str
 
 
-class Ahead(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Ahead(BaseModel, extra="forbid"):
     video_id: str
     frame: int = Field(ge=0)
     marked: list[Marked] = Field(min_length=1, max_length=50)
