@@ -8,6 +8,7 @@ lives, which the kernel lets go however the run ends, and removes the folders of
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -16,11 +17,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on POSIX
-    fcntl = None  # type: ignore[assignment]
 
 from rts_batch.errors import ClusterError
 from rts_batch.runs.lease import boot_id
@@ -66,16 +62,15 @@ def _lock(folder: Path) -> int:
     new = folder / f"new-{LOCK}"
     descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(descriptor, json.dumps(_here()).encode())
-    if fcntl is not None:
-        with contextlib.suppress(OSError):  # a file system without locks, where nothing is ever removed
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):  # a file system without locks, where nothing is ever removed
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     new.rename(folder / LOCK)
     return descriptor
 
 
 def _remove_if_abandoned(folder: Path) -> None:
     """Remove the folder of a run that has ended, by all that can be known here; leave it where that is not sure."""
-    if fcntl is None or folder.stat(follow_symlinks=False).st_uid != os.geteuid():
+    if folder.stat(follow_symlinks=False).st_uid != os.geteuid():
         return
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     try:

@@ -8,6 +8,7 @@ has not changed for a minute by our own clock, so that no two hosts' clocks are 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -17,11 +18,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on POSIX
-    fcntl = None  # type: ignore[assignment]
 
 from rts_batch.errors import RtsBatchError, RunBusyError, StorageError
 from rts_batch.io.storage import files, uris
@@ -228,7 +224,7 @@ def _read(uri: str) -> dict[str, Any] | None:
 def only_one_here(uri: str) -> Iterator[None]:
     """Make reading and then writing a file one step among the processes of this host (local folders only)."""
     path = uris.local_path(uri)
-    if fcntl is None or path is None:
+    if path is None:
         yield
         return
     folder = path.parent
