@@ -100,7 +100,7 @@ class LineDisplay(QuietDisplay):
         print(line, file=self._stream, flush=True)
 
 
-class BarDisplay:
+class BarDisplay(SilentDisplay):
     """A bar for the run, of frames as far as their number is known, and one for every video in flight."""
 
     def __init__(self) -> None:
@@ -152,9 +152,6 @@ class BarDisplay:
 
     def step(self, text: str) -> None:
         self.note(f"{text} …")
-
-    def detail(self, text: str) -> None:
-        pass
 
 
 def time_left(progress: RunProgress) -> str:

@@ -56,9 +56,9 @@ def is_transient(error: BaseException) -> bool:
     return is_network(error)
 
 
-def retried(action: Callable[[], _Result], *, attempts: int = ATTEMPTS) -> _Result:
-    """Call `action` until it succeeds, fails for good, or has failed `attempts` times; the last error comes out."""
-    for attempt in range(attempts - 1):
+def retried(action: Callable[[], _Result]) -> _Result:
+    """Call `action` until it succeeds, fails for good, or has failed `ATTEMPTS` times; the last error comes out."""
+    for attempt in range(ATTEMPTS - 1):
         try:
             return action()
         except Exception as error:

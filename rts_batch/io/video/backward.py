@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from rts_batch.errors import VideoError
-from rts_batch.io.video.container import decode_stream, open_container, with_neighbours
+from rts_batch.io.video.container import decode_stream, with_neighbours
 from rts_batch.io.video.frames import Damage, Frame, FrameRange, Moment, Report
 from rts_batch.io.video.probe import Probe
 from rts_batch.io.video.pyav import PyavSource
@@ -42,7 +42,6 @@ class BackwardSource(PyavSource):
 
     def __init__(self, probe: Probe, wanted: FrameRange, *, threads: int, report: Report) -> None:
         super().__init__(probe, wanted, threads=threads, report=report)
-        self._threads = threads
         self._moments: list[Moment] = []
         self._pts: list[int | None] = []
         """As the decoder gives them: they tell the frames apart, whatever their order."""
@@ -122,10 +121,7 @@ class BackwardSource(PyavSource):
 
     def _decode_all(self, first: int, last: int) -> list[VideoFrame]:
         """The frames of a piece, from the file's beginning on."""
-        self._container.close()
-        self._container, self._stream = open_container(
-            self.path, self._threads, content=self._probe.content, seeks=True
-        )
+        self._reopen()
         held = []
         for index, (picture, _) in enumerate(decode_stream(self._container, self._stream, Damage(), self._tell)):
             if index >= first:

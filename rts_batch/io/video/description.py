@@ -13,7 +13,7 @@ from rts_batch.io.video.probe import Probe, probe_file, unsuitable_for_decord
 __all__ = ["describe_video"]
 
 
-def describe_video(path: str, *, decode_memory: int = DECODE_MEMORY) -> dict[str, Any]:
+def describe_video(path: str) -> dict[str, Any]:
     """Look at a local video file or folder of images; read all packets of a file but decode its first frame only.
 
     Returns:
@@ -34,7 +34,7 @@ def describe_video(path: str, *, decode_memory: int = DECODE_MEMORY) -> dict[str
     if os.path.getsize(path) == 0:
         raise VideoError(f"{path} is empty")
     probe = probe_file(path, packets=True)
-    reason = unsuitable_for_decord(probe, decode_memory)
+    reason = unsuitable_for_decord(probe, DECODE_MEMORY)
     return {
         "kind": "file",
         "decoder": "pyav" if reason else "decord",

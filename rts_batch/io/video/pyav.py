@@ -30,12 +30,20 @@ class PyavSource(FrameSource):
     ) -> None:
         super().__init__(probe.path, probe.info, wanted)
         self._probe = probe
+        self._threads = threads
         self._tell = report
         self._transport = TransportCheck() if "mpegts" in probe.containers else None
         content = probe.content
         if content is not None and self._transport is not None:  # checked in passing, to read it only once
             content = functools.partial(_watched, content, self._transport)
         self._container, self._stream = opened or open_container(probe.path, threads, content=content, seeks=self.seeks)
+
+    def _reopen(self) -> None:
+        """Begin again with the file's first frame."""
+        self._container.close()
+        self._container, self._stream = open_container(
+            self.path, self._threads, content=self._probe.content, seeks=self.seeks
+        )
 
     def frames(self) -> Iterator[Frame]:
         return (finish() for finish in self.unfinished())

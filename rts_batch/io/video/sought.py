@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from av.video.reformatter import VideoReformatter
 
-from rts_batch.io.video.container import Opened, decode_stream, open_container, with_neighbours
+from rts_batch.io.video.container import Opened, decode_stream, with_neighbours
 from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, Moment, Report
 from rts_batch.io.video.probe import Probe, probe_file, read_packets, unsuitable_for_decord
 from rts_batch.io.video.pyav import PyavSource
@@ -123,7 +123,6 @@ class SoughtSource(PyavSource):
         report: Report,
     ) -> None:
         super().__init__(probe, wanted, threads=threads, report=report, opened=opened)
-        self._threads = threads
         self._time = time
         self._entered = opened is not None
         """Whether the container has been read before."""
@@ -139,10 +138,7 @@ class SoughtSource(PyavSource):
         found = self._sought()
         if found is None:
             if self._entered:
-                self._container.close()
-                self._container, self._stream = open_container(
-                    self.path, self._threads, content=self._probe.content, seeks=True
-                )
+                self._reopen()
             if not self.wanted.around:
                 yield from super().unfinished()
                 return

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count, filterfalse
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -210,8 +211,7 @@ class Reading:
             )
             tracks = [a.track if a.track is not None else ("", loose[id(a)]) for a in ours]
             numbers: dict[Any, int] = {t: t for t in tracks if isinstance(t, int) and t >= 1}
-            free = (n for n in range(1, 2**31) if n not in set(numbers.values()))
-            spare = iter(list(_take(free, len(set(map(str, tracks))))))
+            spare = filterfalse(set(numbers.values()).__contains__, count(1))
             for track, annotation in zip(tracks, ours, strict=True):
                 if track not in numbers:
                     numbers[track] = next(spare)
@@ -220,7 +220,7 @@ class Reading:
     def _row(self, annotation: Annotation, number: int) -> dict[str, Any]:
         name = annotation.video
         video_id, video = self.names.get(name, (name, ""))
-        row: dict[str, Any] = {
+        return {
             "video": video or self.videos.get(name) or self.options.video.replace("{name}", name),
             "video_id": video_id,
             "object_id": number,
@@ -231,7 +231,6 @@ class Reading:
             "category": annotation.category,
             "source_object": None if annotation.track is None else str(annotation.track),
         }
-        return row
 
 
 def _track(value: Any) -> int | str | None:
@@ -249,11 +248,6 @@ def _name(value: Any) -> str | None:
     """What a tool calls a video or a class, as a manifest may say it."""
     text = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]+", " ", str(value)).strip()
     return None if value is None else text[:LONGEST_NAME] or None
-
-
-def _take(numbers: Iterator[int], count: int) -> Iterator[int]:
-    for _, number in zip(range(count), numbers, strict=False):
-        yield number
 
 
 def _box(annotation: Annotation) -> Box:

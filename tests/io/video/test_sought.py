@@ -138,7 +138,7 @@ def test_a_file_stays_open_for_the_next_jump_unless_it_changes(tmp_path: Path, m
         opened.append(path)
         return real(path, *arguments, **others)
 
-    for module in (probe, pyav, sought):
+    for module in (probe, pyav):
         monkeypatch.setattr(module, "open_container", counting)
     path = tmp_path / "a.mp4"
     make_video(path, FRAMES, options=GROUPS)
