@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rts_batch.errors import ClusterError, RtsBatchError, SettingsError
 from rts_batch.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+
+RETRIES: Final = 3
+"""How often lost workers are replaced."""
 
 
 def train_on_workers(
@@ -21,7 +24,6 @@ def train_on_workers(
     use_gpu: bool = False,
     cpus_per_worker: float = 1,
     loaders: int = 0,
-    retries: int = 3,
 ) -> None:
     """Train one recipe with `workers` processes of a running Ray cluster that share every global batch.
 
@@ -35,7 +37,6 @@ def train_on_workers(
         use_gpu: one GPU for each.
         cpus_per_worker: that Ray sets aside for each.
         loaders: processes that make clips, for each worker.
-        retries: how often lost workers are replaced.
 
     Raises:
         SettingsError: the batch does not divide by `workers`.
@@ -54,7 +55,7 @@ def train_on_workers(
     check_share(recipe, workers)
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1 + retries):
+    for attempt in range(1 + RETRIES):
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"recipe": recipe, "folder": str(folder), "loaders": loaders},
@@ -73,7 +74,7 @@ def train_on_workers(
             ours = _first_of_ours(error)
             if ours is not None:
                 raise ours from error
-            if attempt == retries:
+            if attempt == RETRIES:
                 raise ClusterError(f"the training on {workers} workers failed: {error}") from error
             logger.warning("the training on %d workers failed and starts again: %s", workers, error)
 

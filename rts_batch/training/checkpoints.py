@@ -58,14 +58,14 @@ def state_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("state-*.pt") if re.fullmatch(r"state-\d+\.pt", path.name))
 
 
-def load_state(path: Path, *, device: torch.device | str = "cpu") -> TrainingState:
+def load_state(path: Path) -> TrainingState:
     """Read a checkpoint; nothing in it is executed.
 
     Raises:
         TrainingError: the file is damaged or not one of ours.
     """
     try:
-        return TrainingState(**torch.load(path, map_location=device, weights_only=True))
+        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise TrainingError(
             f"{path}: not a readable checkpoint ({error}); remove it to go on from the one before"

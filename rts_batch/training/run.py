@@ -98,9 +98,7 @@ def validation_losses(
     return evaluate
 
 
-def trained_weights(
-    folder: str | Path, *, sta: str | Path | None = None, licence: str = "not stated", provenance: str = ""
-) -> Weights:
+def trained_weights(folder: str | Path, *, sta: str | Path | None = None, licence: str = "not stated") -> Weights:
     """Return the weights that a training run in `folder` ended with, and those of the run in `sta` for boxes.
 
     `best.pt` is taken where the run kept one, else the newest checkpoint.
@@ -122,7 +120,7 @@ def trained_weights(
         tracker_config(settings),
         state,
         sta=box_network,
-        provenance=provenance or f"trained by rts-batch as {settings.name!r}",
+        provenance=f"trained by rts-batch as {settings.name!r}",
         licence=licence,
     )
 

@@ -43,19 +43,8 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """S clips side by side."""
-
-    images: Tensor
-    """`[N, S, 3, H, W] float32`, RGB 0…255."""
-    masks: Tensor
-    """`[N, S, H, W] float32`."""
-    boxes: Tensor
-    """`[N, S, 4] float32`."""
-    train_frames: int
-    previous: Tensor | None = None
-    """`[N, S, H, W] float32`."""
-    skipped: tuple[str, ...] = ()
+class Batch(Clip):
+    """S clips side by side: a second axis in each tensor, `[N, S, …]`."""
 
     @staticmethod
     def of(clips: Sequence[Clip]) -> Batch:

@@ -116,7 +116,6 @@ def got10k(
     keep: MaskFilter = MaskFilter(),  # noqa: B008
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
-    name: str = "got10k",
 ) -> Got10k:
     """Open GOT-10k's `train` folder: `<sequence>/{00000001.jpg…, groundtruth.txt, absence.label, cover.label}`.
 
@@ -129,12 +128,11 @@ def got10k(
         keep: which rows to use where the masks are a run's.
         sequences: text file with one sequence a line; default all.
         exclude: sequences to leave out.
-        name: for messages.
     """
     root = existing(Path(root), "sequences of GOT-10k")
     folders = {entry.name: Path(entry.path) for entry in os.scandir(root) if entry.is_dir()}
     chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
-    return Got10k(name, chosen, folders, None if masks is None else open_masks_of(masks, keep))
+    return Got10k("got10k", chosen, folders, None if masks is None else open_masks_of(masks, keep))
 
 
 def lasot(
@@ -146,7 +144,6 @@ def lasot(
     exclude: Iterable[str] = (),
     step: int = 5,
     limit: int = 1000,
-    name: str = "lasot",
 ) -> Lasot:
     """Open LaSOT: `<class>/<class>-<n>/{img/00000001.jpg…, groundtruth.txt, full_occlusion.txt, out_of_view.txt}`.
 
@@ -160,7 +157,6 @@ def lasot(
         exclude: sequences to leave out.
         step: use every `step`-th frame.
         limit: … of so many first ones.
-        name: for messages.
     """
     root = existing(Path(root), "classes of LaSOT")
     folders: dict[str, Path] = {}
@@ -170,7 +166,9 @@ def lasot(
         elif entry.is_dir():
             folders.update({inner.name: Path(inner.path) for inner in os.scandir(entry.path) if inner.is_dir()})
     chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
-    return Lasot(name, chosen, folders, None if masks is None else open_masks_of(masks, keep), step=step, limit=limit)
+    return Lasot(
+        "lasot", chosen, folders, None if masks is None else open_masks_of(masks, keep), step=step, limit=limit
+    )
 
 
 def read_numbers(path: Path, *, columns: int, rows: int | None = None) -> NDArray[np.float64]:

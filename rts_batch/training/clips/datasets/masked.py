@@ -82,16 +82,13 @@ def frame_names(folder: Path) -> list[str]:
     return names
 
 
-def youtube_vos(
-    root: str | Path, *, sequences: str | Path | None = None, exclude: Iterable[str] = (), name: str = "youtube-vos"
-) -> MaskedFolders:
+def youtube_vos(root: str | Path, *, sequences: str | Path | None = None, exclude: Iterable[str] = ()) -> MaskedFolders:
     """Open YouTube-VOS's `train` folder: `JPEGImages`, `Annotations` and `meta.json`, which names the objects.
 
     Args:
         root: the folder with these three.
         sequences: text file with one video a line; all videos without it.
         exclude: videos to leave out.
-        name: for messages.
     """
     root = Path(root)
     existing(root / "JPEGImages", "pictures of YouTube-VOS")
@@ -104,7 +101,7 @@ def youtube_vos(
         raise TrainingError(f"{meta}: expected YouTube-VOS's list of videos and objects ({error!r})") from error
     chosen = choose_names(ids, listed=_path(sequences), exclude=exclude, where=root)
     objects = tuple((video, value) for video in chosen for value in ids[video])
-    return MaskedFolders(name, root / "JPEGImages", root / "Annotations", objects)
+    return MaskedFolders("youtube-vos", root / "JPEGImages", root / "Annotations", objects)
 
 
 def davis(
@@ -113,7 +110,6 @@ def davis(
     sequences: str | Path | None = None,
     exclude: Iterable[str] = (),
     resolution: str = "480p",
-    name: str = "davis",
 ) -> MaskedFolders:
     """Open DAVIS: `JPEGImages/<resolution>`, `Annotations/<resolution>`, by default the list of 2017's training.
 
@@ -124,7 +120,6 @@ def davis(
         sequences: text file with one sequence a line; default `ImageSets/2017/train.txt` where there is one, else all.
         exclude: sequences to leave out.
         resolution: `480p` or `Full-Resolution`.
-        name: for messages.
     """
     root = Path(root)
     images = existing(root / "JPEGImages" / resolution, "pictures of DAVIS")
@@ -138,7 +133,7 @@ def davis(
         objects.extend((sequence, int(value)) for value in np.unique(read_mask_values(first)) if value)
     if not objects:
         raise TrainingError(f"{root}: the first masks of all sequences are empty")
-    return MaskedFolders(name, images, masks, tuple(objects))
+    return MaskedFolders("davis", images, masks, tuple(objects))
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,6 @@ from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import read_masks
 from rts_batch.runs.video_masks import VideoMasks
 from rts_batch.training.clips.datasets.base import MINIMUM_VISIBLE_PIXELS, AnnotatedFrame, Memory, annotated
-
-FrameReader = Callable[[str, Sequence[int]], dict[int, NDArray[np.uint8]]]
-"""Reads frames, `[H, W, 3] uint8` RGB by index, of a video named by path or URI; raises an `RtsBatchError`."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,6 @@ class RunMasks:
         keep: the rows to use.
         boxes: `mask`: the tight box of the mask; `prompt`: the box that the manifest gives on that frame, and only
             frames that have one (for runs made with `prompt_kind=annotate` from annotated boxes).
-        read_frames: how the videos are read.
-        name: for messages.
 
     Raises:
         TrainingError: no video of the run is finished.
@@ -90,11 +85,8 @@ class RunMasks:
         *,
         keep: MaskFilter = MaskFilter(),
         boxes: Literal["mask", "prompt"] = "mask",
-        read_frames: FrameReader | None = None,
-        name: str = "run",
     ) -> None:
-        self.folder, self.keep, self.name = str(folder), keep, name
-        self.read_frames = read_frames or read_video_frames
+        self.folder, self.keep, self.name = str(folder), keep, "run"
         self._boxes = boxes
         self._usable: Memory[NDArray[np.bool_]] = Memory()
         tasks = read_manifest(RunPaths(self.folder).manifest).tasks
@@ -131,7 +123,7 @@ class RunMasks:
 
     def read(self, index: int, frames: Sequence[int]) -> list[AnnotatedFrame]:
         target = self.targets[index]
-        images = self.read_frames(target.uri, frames)
+        images = read_video_frames(target.uri, frames)
         masks = self.masks(index, frames)
         boxes = target.boxes if self._boxes == "prompt" else {}
         return [
@@ -184,7 +176,9 @@ def _boxes_of(target: Target) -> dict[int, Box]:
 
 
 def read_video_frames(uri: str, frames: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-    """Decode a video from the first to the last of `frames`. A remote one is fetched for the call.
+    """Decode a video from the first to the last of `frames`: by index, `[H, W, 3] uint8` RGB.
+
+    A remote one is fetched for the call.
 
     Raises:
         VideoError, StorageError: it cannot be read.
