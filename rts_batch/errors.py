@@ -23,6 +23,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 __all__ = [
@@ -110,11 +111,7 @@ class StorageError(RtsBatchError):
         super().__init__(message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_storage_error, (str(self), self.transient)
-
-
-def _rebuild_storage_error(message: str, transient: bool) -> StorageError:
-    return StorageError(message, transient=transient)
+        return partial(StorageError, transient=self.transient), (str(self),)
 
 
 class VideoError(RtsBatchError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rts_batch.cli.options import JsonOption, ManifestArgument, OverlapOption, RunArgument, SkipInvalidOption
-from rts_batch.cli.output import print_json
+from rts_batch.cli.output import print_json, watch
 from rts_batch.errors import EXIT_FAILED, ManifestError
 
 if TYPE_CHECKING:
@@ -99,18 +99,12 @@ def _check_deep(manifest: Manifest, uri: str, overlap: Overlap, *, as_json: bool
     Raises:
         ManifestError: with every video that a run would give up.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from rts_batch.actors.cluster import usable_cores
     from rts_batch.worker.precheck import check_boxes, check_videos
 
-    console = Console(stderr=True)
     checks = check_videos(manifest.tasks, overlap=overlap, processes=max(1, min(8, usable_cores())))
     problems, warnings, everyone = [], [], []
-    for found in track(
-        checks, "opening videos", len(manifest.tasks), console=console, disable=not console.is_terminal, transient=True
-    ):
+    for found in watch(checks, "opening videos", len(manifest.tasks)):
         everyone.append(found)
         if found.problem is not None:
             problems.append(f"{found.video_id}: {found.problem}")

@@ -6,13 +6,15 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
 from rts_batch.errors import ManifestError, RtsBatchError
 
-__all__ = ["print_json", "print_left_out", "printable", "telling_errors"]
+__all__ = ["print_json", "print_left_out", "printable", "telling_errors", "watch"]
+
+Thing = TypeVar("Thing")
 
 
 def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -53,3 +55,13 @@ def print_left_out(left_out: Iterable[str], warnings: Iterable[str]) -> None:
 def printable(text: str) -> str:
     """Text from a manifest or a file as a terminal may be given it: it must not steer it."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def watch(things: Iterable[Thing], name: str, total: int | None = None) -> Iterable[Thing]:
+    """A progress bar on standard error, on a terminal only."""
+    if not sys.stderr.isatty():
+        return things
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(things, description=name, total=total, console=Console(stderr=True), transient=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rts_batch.cli.options import JsonOption, MasksArgument, WeightsOption
-from rts_batch.cli.output import print_json, print_left_out
+from rts_batch.cli.output import print_json, print_left_out, watch
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def review(
     from rts_batch.review.report import review_run
 
     reviewed = review_run(
-        run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=_watch
+        run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=watch
     )
     if as_json:
         print_json("summary", reviewed.to_dict())
@@ -117,7 +116,7 @@ def _serving(load: Callable[[], Model], port: int, *, open_browser: bool, as_jso
         else:
             print(f"page     {address}\n         for this machine only; Ctrl+C ends it", flush=True)
 
-    return Serving(port=port, load=load, announce=announce, open_browser=open_browser, watch=_watch)
+    return Serving(port=port, load=load, announce=announce, open_browser=open_browser, watch=watch)
 
 
 def _model_of(run: str) -> Model:
@@ -130,14 +129,3 @@ def _model_of(run: str) -> Model:
     settings = RunSettings.from_dict(record.settings if record is not None else {})
     known = settings.tracker == RunSettings.tracker  # another one has weights of another kind
     return load((settings.weights if known else None) or "rts-mini", profile=settings.profile, overlap=settings.overlap)
-
-
-def _watch(things: Iterable[Any], name: str) -> Iterable[Any]:
-    """A progress bar on standard error, on a terminal only."""
-    if not sys.stderr.isatty():
-        return things
-    from rich.console import Console
-    from rich.progress import track
-
-    total = len(things) if isinstance(things, range) else None
-    return track(things, description=name, total=total, console=Console(stderr=True), transient=True)

@@ -37,6 +37,10 @@ class _Column:
         return TypeAdapter(list[self.kind | None], config=ConfigDict(coerce_numbers_to_str=True))  # type: ignore[name-defined]
 
 
+_FRAME_INDEX = _Column(
+    Annotated[int, Field(ge=0, le=_MOST)], pa.int32(), "a frame index: write a whole number, 0 for the first frame"
+)
+
 COLUMNS: Final[dict[str, _Column]] = {
     "video": _Column(Annotated[_Text, AfterValidator(check_uri)], pa.string(), "a path or URI of a video"),
     "video_id": _Column(_Text, pa.string(), "a name without control characters"),
@@ -49,13 +53,9 @@ COLUMNS: Final[dict[str, _Column]] = {
         pa.int32(),
         "an object id: write a whole number from 1 on, or a name that begins with a letter",
     ),
-    "frame": _Column(
-        Annotated[int, Field(ge=0, le=_MOST)], pa.int32(), "a frame index: write a whole number, 0 for the first frame"
-    ),
+    "frame": _FRAME_INDEX,
     "time": _Column(Annotated[_Finite, Field(ge=0)], pa.float64(), "a time: write seconds, 0 or more"),
-    "start": _Column(
-        Annotated[int, Field(ge=0, le=_MOST)], pa.int32(), "a frame index: write a whole number, 0 for the first frame"
-    ),
+    "start": _FRAME_INDEX,
     "end": _Column(
         Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a frame index: write the index after the last frame"
     ),

@@ -33,11 +33,10 @@ from typing import Final, Literal
 
 from rts_batch.io.storage import files, uris
 
-__all__ = ["MANIFEST", "MASKS", "RECORD", "SUMMARY", "RunPaths", "shards_among"]
+__all__ = ["MANIFEST", "MASKS", "RECORD", "RunPaths", "shards_among"]
 
 RECORD: Final = "run.json"
 MANIFEST: Final = "manifest.parquet"
-SUMMARY: Final = "summary.json"
 MASKS: Final = "masks"
 _REPORTS: Final = "videos"
 _FAILURES: Final = "failed"

@@ -83,13 +83,8 @@ def build_app(desk: Desk, *, token: str, port: int) -> Guard:
         "stop": answers.stop,
     }
     routes = [Route("/", _static), Route("/{name}", _static)]
-    routes += [Route(f"/api/{name}", _get(answer)) for name, answer in gets.items() if name not in posts]
-    routes += [
-        Route(
-            f"/api/{name}", _get_or_post(gets.get(name), answer), methods=["GET", "POST"] if name in gets else ["POST"]
-        )
-        for name, answer in posts.items()
-    ]
+    routes += [Route(f"/api/{name}", _get(answer)) for name, answer in gets.items()]
+    routes += [Route(f"/api/{name}", _post(answer), methods=["POST"]) for name, answer in posts.items()]
     return Guard(Starlette(routes=routes), token=token, port=port)
 
 
@@ -216,12 +211,9 @@ def _get(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
     return endpoint
 
 
-def _get_or_post(get: Callable[[Request], Any] | None, post: Callable[[bytes], Any]) -> Callable[[Request], Any]:
+def _post(answer: Callable[[bytes], Any]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
-        if request.method == "POST":
-            return await run_in_threadpool(_answered, post, await request.body())
-        assert get is not None
-        return await run_in_threadpool(_answered, get, request)
+        return await run_in_threadpool(_answered, answer, await request.body())
 
     return endpoint
 
