@@ -18,23 +18,6 @@ from pycocotools import mask as coco
 
 from rts_batch.errors import ResultsError
 
-__all__ = [
-    "LABEL_PALETTE",
-    "MAX_PIXELS",
-    "STATES",
-    "Box",
-    "Marking",
-    "Region",
-    "State",
-    "TrackedFrame",
-    "compress_runs",
-    "decode_rle",
-    "encode_rle",
-    "mask_box",
-    "parse_rle",
-    "smaller_on_top",
-]
-
 Box = tuple[float, float, float, float]
 """x, y, w, h in pixels; x and y are those of the upper left corner."""
 

@@ -12,8 +12,6 @@ from rts_batch.actors.progress import RunProgress
 from rts_batch.errors import StorageError
 from rts_batch.io.storage import files
 
-__all__ = ["LoggedDisplay"]
-
 SECONDS: Final = 10.0
 """Between two writings: nothing can be appended to an object in a store, so all of it is written each time."""
 

@@ -21,8 +21,6 @@ from typing import Any, Final
 from rts_batch.errors import ClusterError
 from rts_batch.runs.lease import boot_id
 
-__all__ = ["scratch_folder"]
-
 PREFIX: Final = "rtsb-"
 LOCK: Final = "lock"
 

@@ -21,8 +21,6 @@ from rts_batch.errors import SettingsError
 from rts_batch.io.storage import uris
 from rts_batch.weights.publications import NAMES
 
-__all__ = ["Setting", "SettingsFileOption", "check_layers", "settings"]
-
 PREFIX: Final = "RTS_BATCH_"
 FILE_VARIABLE: Final = f"{PREFIX}SETTINGS"
 OF_ONE_SUBMISSION: Final = frozenset(

@@ -12,8 +12,6 @@ import typer
 
 from rts_batch.errors import ManifestError, RtsBatchError
 
-__all__ = ["print_json", "print_left_out", "printable", "telling_errors", "watch"]
-
 Thing = TypeVar("Thing")
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["SectionedCommand", "SectionedGroup"]
-
 
 class SectionedCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -21,8 +21,6 @@ from rts_batch.runs.settings import RunSettings, Scope, Shard
 if TYPE_CHECKING:
     from rts_batch.actors.summary import Summary
 
-__all__ = ["Submission", "chosen_scope", "scope_words"]
-
 SWITCHED_OFF = {
     "localisation_conditioning": "--no-localisation-conditioning",
     "localisation_fallback": "--no-localisation-fallback",

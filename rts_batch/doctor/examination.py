@@ -11,8 +11,6 @@ from rts_batch.doctor.finding import Finding
 from rts_batch.doctor.libraries import examine_libraries
 from rts_batch.doctor.stores import examine_stores
 
-__all__ = ["examine"]
-
 
 def examine(out: str | None = None) -> Iterator[Finding]:
     """Yield what is there and what is to be done about it; with `out`, also whether that folder can take a run.

@@ -15,8 +15,6 @@ from typing import Any, Final
 from rts_batch.doctor.finding import Finding
 from rts_batch.io import processes
 
-__all__ = ["examine_libraries"]
-
 REQUIRED: Final = ("numpy", "torch", "ray", "av", "cv2", "pyarrow", "pycocotools", "fsspec", "safetensors")
 OPTIONAL: Final = {
     "decord": "PyAV decodes every video instead, mostly slower",

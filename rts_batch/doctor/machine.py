@@ -15,8 +15,6 @@ from rts_batch.actors.cluster import OBJECT_STORE_BYTES, usable_cores
 from rts_batch.doctor.finding import Finding
 from rts_batch.version import __version__
 
-__all__ = ["LOOKS", "disk"]
-
 GIB: Final = 2**30
 LEAST_MEMORY: Final = 2 * GIB
 LEAST_DISK: Final = 2 * GIB

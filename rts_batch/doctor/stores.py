@@ -11,8 +11,6 @@ from typing import Final
 
 from rts_batch.doctor.finding import Finding
 
-__all__ = ["examine_stores"]
-
 NONE: Final = "no credentials found; public addresses need none"
 CREDENTIALS: Final = ("aws_access_key_id", "credential_process", "role_arn", "sso_session", "sso_start_url")
 """What makes a profile of AWS one that signs in."""

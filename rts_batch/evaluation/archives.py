@@ -20,8 +20,6 @@ from rts_batch.evaluation.predictions import Predictions
 from rts_batch.io.storage import files
 from rts_batch.masks import LABEL_PALETTE
 
-__all__ = ["write_archive"]
-
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The files' date, always the same, so that the same run gives the same bytes."""
 

@@ -15,8 +15,6 @@ from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskSequence
 from rts_batch.evaluation.layouts.vot import VotSequence, vot_sequences
 from rts_batch.evaluation.measures.boxes import LASOT, OTB, TRACKINGNET, Protocol
 
-__all__ = ["BENCHMARKS", "Benchmark", "BoxBenchmark", "MaskBenchmark", "VotBenchmark", "find_benchmark"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:

@@ -21,8 +21,6 @@ from rts_batch.evaluation.measures.curves import region_similarity
 from rts_batch.runs.reading import Masks
 from rts_batch.weights.registry import Weights, default_quality
 
-__all__ = ["calibrated", "estimates_and_ious", "recalibrate"]
-
 FEWEST: Final = 50
 """Masks that a fit needs."""
 

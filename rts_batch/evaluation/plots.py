@@ -7,8 +7,6 @@ from typing import Final
 
 from rts_batch.evaluation.scoring import BenchmarkScores, PlotLine
 
-__all__ = ["to_svg"]
-
 _WIDTH: Final = 480
 _HEIGHT: Final = 360
 _LEFT, _TOP, _RIGHT, _BOTTOM = 56, 36, 16, 48

@@ -15,8 +15,6 @@ from rts_batch.masks import decode_rle
 from rts_batch.runs.reading import Masks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["Predictions"]
-
 _BOX: Final = ("x", "y", "w", "h")
 
 

@@ -20,8 +20,6 @@ from rts_batch.evaluation.layouts.vot import VotSequence
 from rts_batch.io.storage import files
 from rts_batch.masks import encode_rle, mask_box
 
-__all__ = ["PreparedManifest", "prepare"]
-
 Init = Literal["mask", "box"]
 
 _COLUMNS: Final = (

@@ -30,8 +30,6 @@ from rts_batch.evaluation.measures.davis import ObjectScores, davis_scores, scor
 from rts_batch.evaluation.measures.vot import score_sequence, vot_scores
 from rts_batch.evaluation.predictions import Predictions
 
-__all__ = ["BenchmarkScores", "PlotLine", "score"]
-
 
 @dataclass(frozen=True)
 class PlotLine:

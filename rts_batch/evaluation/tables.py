@@ -6,8 +6,6 @@ from typing import Final
 
 from rts_batch.evaluation.scoring import BenchmarkScores
 
-__all__ = ["to_markdown"]
-
 _TITLES: Final = {
     "success": "success (AUC)",
     "precision": "precision",

@@ -29,8 +29,6 @@ from rts_batch.tracking.fast import fast_tracker
 from rts_batch.weights.inference import fast_networks
 from rts_batch.weights.registry import load_weights
 
-__all__ = ["FrameTracker", "main", "serve"]
-
 
 class FrameTracker(Protocol):
     """What is served; `rts_batch.tracking.tracker.Tracker` is one."""

@@ -17,8 +17,6 @@ from rts_batch.io.storage import uris
 from rts_batch.runs.reading import Masks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["NAMES", "TARGETS", "Catalogue", "file_names", "write_names"]
-
 NAMES: Final = "names.csv"
 """The file beside every export that says which video each name is."""
 

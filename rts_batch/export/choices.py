@@ -9,8 +9,6 @@ from typing import Final
 
 from rts_batch.errors import UsageError
 
-__all__ = ["PARTS", "parse_classes", "parse_split", "split_videos"]
-
 PARTS: Final = ("train", "val", "test")
 
 

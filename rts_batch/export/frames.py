@@ -11,8 +11,6 @@ from rts_batch.errors import StorageError, VideoError
 from rts_batch.io.video.frames import FrameSource
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["JPEG_QUALITY", "write_frames"]
-
 JPEG_QUALITY = 95
 
 

@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mask_polygons"]
-
 Points = NDArray[np.int64]
 """`[N, 2]`: x and y of corners of pixels."""
 

@@ -36,8 +36,6 @@ from rts_batch.runs.reading import read_masks
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["FORMATS", "Exported", "export_run"]
-
 FORMATS: Final[Mapping[ExportName, type[ExportFormat]]] = MappingProxyType(
     {
         "coco": Coco,

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["elsewhere", "environment", "import_path", "python"]
-
 _PACKAGE: Final = str(Path(__file__).resolve().parents[2])
 """The folder that holds `rts_batch`."""
 

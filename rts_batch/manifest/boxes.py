@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from rts_batch.manifest.task import VideoTask
 from rts_batch.masks import Box
 
-__all__ = ["Size", "doubt", "doubts", "doubts_of_frames", "fault", "is_impossible", "nested_boxes", "part_outside"]
-
 Size = tuple[int, int]
 """Width and height of a frame in pixels."""
 

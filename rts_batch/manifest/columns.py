@@ -20,8 +20,6 @@ from rts_batch.manifest.target_names import OBJECT_NAME, number_names, parse_obj
 from rts_batch.manifest.task import Direction, PromptKind
 from rts_batch.masks import Box
 
-__all__ = ["CLASS_NAMES", "COLUMNS", "WRITTEN_OTHERWISE", "Columns", "check_columns", "number_targets"]
-
 _MOST = 2**31 - 1
 _Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=8192)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]

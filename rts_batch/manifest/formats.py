@@ -17,8 +17,6 @@ import pyarrow as pa
 from rts_batch.errors import ManifestError
 from rts_batch.io.storage.parquet import read_parquet
 
-__all__ = ["FOLDER_KEY", "Format", "Problem", "RawRows", "not_json", "read_rows"]
-
 Format = Literal["csv", "jsonl", "parquet"]
 
 FOLDER_KEY: Final = b"rts_batch.folder"

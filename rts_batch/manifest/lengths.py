@@ -8,8 +8,6 @@ from typing import Final
 from rts_batch.io.storage import uris
 from rts_batch.manifest.task import VideoTask
 
-__all__ = ["expected_lengths", "frames_of_task"]
-
 MOST_LOOKED_AT: Final = 20_000
 """Videos without a given length beyond which none is looked at."""
 

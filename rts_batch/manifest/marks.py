@@ -16,8 +16,6 @@ from rts_batch.manifest.formats import not_json
 from rts_batch.manifest.polygons import box_around, fill_rings, parse_rings
 from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
 
-__all__ = ["check_uri", "drawing_of", "parse_box", "parse_mask", "parse_polygon"]
-
 _POLYGON: Final = re.compile(r"[\[(][-+\[\](){}\d.,e\s]+[\])]|\[\s*\{.*\}\s*\]|(multi)?polygon\s*\(.*\)", re.I | re.S)
 """A list of numbers or of objects, in JSON or as Python prints it, and well-known text."""
 

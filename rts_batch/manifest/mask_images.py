@@ -13,8 +13,6 @@ from PIL import Image, UnidentifiedImageError
 from rts_batch.errors import PromptError
 from rts_batch.masks import MAX_PIXELS
 
-__all__ = ["REMEDY", "MaskImage", "open_mask_image"]
-
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 LOSSY: Final = ("JPEG", "WEBP")
 """What does not keep every value; a lossless WebP cannot be told from another."""

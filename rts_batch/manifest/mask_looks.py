@@ -8,20 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "DARK",
-    "DARKEST_WHITE",
-    "LIGHT",
-    "has_several_colours",
-    "is_drawing",
-    "is_gradual",
-    "is_one_colour",
-    "is_region",
-    "is_soft",
-    "numbers_regions",
-    "present_values",
-]
-
 DARKEST_WHITE: Final = 32
 """Of 255: a lighter value is a brightness; a darker one may be an object id."""
 

@@ -29,8 +29,6 @@ from rts_batch.manifest.mask_looks import (
     present_values,
 )
 
-__all__ = ["ImageUse", "MaskReading", "read_mask_image"]
-
 WHITE: Final = 200
 """Of 255: beside so light a drawing, dark pixels may be what compression left."""
 

@@ -18,8 +18,6 @@ from pycocotools import mask as coco
 from rts_batch.manifest.formats import not_json
 from rts_batch.masks import Box
 
-__all__ = ["Ring", "box_around", "check_rings", "fill_rings", "parse_rings"]
-
 Ring = list[float]
 """A closed outline as x, y, x, y, … in pixels: three points or more."""
 

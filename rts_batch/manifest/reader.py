@@ -19,8 +19,6 @@ from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
 from rts_batch.manifest.marks import drawing_of
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
 
-__all__ = ["read_manifest"]
-
 _NEXT_STEP: Final = (
     'a manifest is a text file with a line "video,box" and one for each target, such as\n'
     '  video,box\n  {},"412,80,95,240"\nwith x,y,w,h in pixels of the video\'s first frame (docs/manifest.md)'

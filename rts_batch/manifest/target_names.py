@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count, filterfalse
 from typing import Any, Final
 
-__all__ = ["OBJECT_NAME", "Numbers", "label_of", "number_names", "parse_object_id"]
-
 OBJECT_NAME: Final = "object_name"
 """The carried column that holds the names."""
 

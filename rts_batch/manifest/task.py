@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 
 from rts_batch.masks import Box
 
-__all__ = ["Direction", "Manifest", "Prompt", "PromptKind", "Target", "VideoTask", "task_digest", "task_key"]
-
 Direction = Literal["forward", "backward", "both"]
 PromptKind = Literal["correct", "annotate", "absent"]
 

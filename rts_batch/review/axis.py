@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["Tick", "clock", "ticks"]
-
 MOST: Final = 5
 """Steps of an axis; its labels must fit a narrow window."""
 

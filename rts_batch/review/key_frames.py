@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from rts_batch.review.tracks import Track
 
-__all__ = ["KeyFrame", "KeyFrames"]
-
 JUMP: Final = 1.25
 """From one frame to the next, masks that grow or shrink by less are not called a jump."""
 

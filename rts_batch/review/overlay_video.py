@@ -21,8 +21,6 @@ from rts_batch.review.painting import choose_colours, paint_caption, paint_rows
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.video_masks import FrameMasks, VideoMasks
 
-__all__ = ["write_overlay_video"]
-
 CLOCK: Final = 90_000
 """Ticks of a second in an overlay video."""
 

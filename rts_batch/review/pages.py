@@ -25,8 +25,6 @@ from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["LINE", "SPARK", "Page", "Row", "Shares", "make_page", "make_row", "overlay_name"]
-
 SPARK: Final = (120, 26)
 """Width and height of a sparkline, in its own units."""
 

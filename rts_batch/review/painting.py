@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from rts_batch.io.results.schema import Row
 
-__all__ = ["COLOURS", "Colour", "choose_colours", "describe", "paint", "paint_caption", "paint_rows"]
-
 Colour = tuple[int, int, int]
 
 COLOURS: Final[tuple[Colour, ...]] = (

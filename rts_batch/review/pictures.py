@@ -17,8 +17,6 @@ from rts_batch.review.painting import Colour, choose_colours, paint_rows
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["Picture", "Pictures", "paint_pictures"]
-
 PICTURE_SIDE: Final = 480
 """Longer side of a key frame's picture in pixels."""
 

@@ -32,8 +32,6 @@ from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["KEY_FRAMES", "PAGES", "Reviewed", "Watch", "review_run"]
-
 PAGES: Final = 100
 KEY_FRAMES: Final = 6
 

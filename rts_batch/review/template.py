@@ -22,8 +22,6 @@ from rts_batch.masks import STATES
 from rts_batch.review.pages import LINE, SPARK
 from rts_batch.version import __version__
 
-__all__ = ["write_html"]
-
 ROWS_AT_ONCE: Final = 300
 """Of the table; a button shows as many more. A browser takes seconds to lay out thousands."""
 

@@ -18,8 +18,6 @@ from rts_batch.masks import STATES
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import Target, VideoMasks
 
-__all__ = ["SEVERITY", "Strip", "Track", "VideoTrack", "draw_line", "draw_strip", "read_tracks", "shrink"]
-
 SEVERITY: Final = np.array([0, 0, 1, 2, 3], np.int8)
 """How much a state asks for a look, in the order of `STATES`."""
 

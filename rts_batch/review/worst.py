@@ -23,8 +23,6 @@ from rts_batch.masks import STATES
 from rts_batch.review.tracks import Track, read_tracks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["REACH", "WorstFrame", "choose_worst", "expected_gains", "worst_frames"]
-
 REACH: Final = 20
 """Frames after which a correction is expected to mend 1/e of what it mends of the next frame."""
 MENDED: Final = 0.5

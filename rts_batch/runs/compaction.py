@@ -30,8 +30,6 @@ from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.reading import read_masks
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["ROWS_PER_FILE", "Compaction", "compact"]
-
 ROWS_PER_FILE: Final = 1_000_000
 """Roughly 100 to 500 MB."""
 

@@ -24,8 +24,6 @@ from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RunPaths, shards_among
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, categories_of, place_of, target_of
 
-__all__ = ["CorrectionsBook", "merge", "merged_manifest", "written_time"]
-
 _OF_A_PROMPT: Final = ("frame", "time", "x", "y", "w", "h", "mask")
 
 

@@ -33,8 +33,6 @@ from typing import Final, Literal
 
 from rts_batch.io.storage import files, uris
 
-__all__ = ["MANIFEST", "MASKS", "RECORD", "RunPaths", "shards_among"]
-
 RECORD: Final = "run.json"
 MANIFEST: Final = "manifest.parquet"
 MASKS: Final = "masks"

@@ -27,8 +27,6 @@ from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["Masks", "read_masks"]
-
 
 class Masks:
     """The masks of a run, of which any part may be finished. Iterating gives one `VideoMasks` after another."""

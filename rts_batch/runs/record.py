@@ -11,8 +11,6 @@ from typing import Any, Final
 from rts_batch.errors import RunFolderError
 from rts_batch.version import __version__
 
-__all__ = ["RunRecord", "differences", "flatten", "other_results", "to_json", "versions"]
-
 FORMAT: Final = 1
 PACKAGES: Final = ("torch", "ray", "numpy", "opencv-python-headless", "av", "decord", "pyarrow", "pycocotools")
 """What may change a byte of the results, beside this package."""

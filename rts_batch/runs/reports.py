@@ -13,18 +13,6 @@ from rts_batch.io.storage import files, uris
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.record import flatten
 
-__all__ = [
-    "FailedVideo",
-    "Speed",
-    "SubmissionSpeed",
-    "read_failures",
-    "read_json",
-    "read_reports",
-    "settings_shown",
-    "sum_speeds",
-    "texts",
-]
-
 FAILURES_SHOWN: Final = 500
 
 AT_ONCE: Final = 8

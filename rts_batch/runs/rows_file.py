@@ -21,18 +21,6 @@ from rts_batch.manifest.formats import read_rows
 from rts_batch.manifest.target_names import OBJECT_NAME, Numbers, number_names
 from rts_batch.runs.lease import only_one_here
 
-__all__ = [
-    "OF_A_VIDEO",
-    "Place",
-    "Row",
-    "RowsFile",
-    "SavedRows",
-    "categories_of",
-    "place_of",
-    "target_of",
-    "write_rows",
-]
-
 Row = dict[str, Any]
 """A row of a manifest: its columns (`box` as x, y, w, h) and those that it carries; None is not given."""
 

@@ -11,8 +11,6 @@ from rts_batch.config import Overlap, ProfileChoice, TrackerConfig
 from rts_batch.errors import SettingsError
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 
-__all__ = ["DeviceName", "RunSettings", "Scope", "Shard"]
-
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

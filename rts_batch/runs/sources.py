@@ -18,8 +18,6 @@ from rts_batch.io.video.opening import FrameRange, FrameSource, open_video
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.runs.paths import RunPaths
 
-__all__ = ["VideoSources"]
-
 
 class VideoSources:
     """Where the videos of a run's manifest are. The manifest is read when the first video is asked for."""

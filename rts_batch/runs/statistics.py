@@ -16,8 +16,6 @@ from rts_batch.manifest.target_names import label_of
 from rts_batch.masks import STATES
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["Statistics", "TargetStatistics", "VideoStatistics", "target_statistics", "video_statistics"]
-
 Mark = Literal["score", "confidence", "quality"]
 MARKS: Final[tuple[Mark, ...]] = get_args(Mark)
 

@@ -16,8 +16,6 @@ from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RECORD, RunPaths, shards_among
 from rts_batch.runs.settings import Shard
 
-__all__ = ["RunStatus", "SubmissionStatus", "ask_to_stop", "read_status"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SubmissionStatus:

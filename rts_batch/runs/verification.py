@@ -20,8 +20,6 @@ from rts_batch.masks import parse_rle
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.paths import RECORD
 
-__all__ = ["FileCheck", "verify_run"]
-
 COLUMNS: Final = (
     "video_id", "object_id", "frame", "time", "height", "width", "rle", "area", "score", "state", "category",
 )  # fmt: skip

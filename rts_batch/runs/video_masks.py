@@ -21,8 +21,6 @@ from rts_batch.io.results.schema import RESULT_COLUMNS, Row
 from rts_batch.manifest.target_names import OBJECT_NAME, label_of
 from rts_batch.runs.sources import VideoSources
 
-__all__ = ["FrameMasks", "Target", "VideoMasks"]
-
 ROWS_IN_MEMORY: Final = 20_000
 """Rows that `VideoMasks.frames` holds at most, roughly 20 to 50 MB."""
 

@@ -10,8 +10,6 @@ from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.tracking.quality import History
 from rts_batch.tracking.result import Pending
 
-__all__ = ["Estimates", "LateFrames"]
-
 
 class Estimates:
     """How good the masks of a scene's targets are, each judged in the order of its frames.

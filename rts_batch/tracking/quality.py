@@ -18,8 +18,6 @@ from rts_batch.config import QualityMap
 from rts_batch.masks import Box, TrackedFrame
 from rts_batch.tracking.signals import SIGNALS, Signal
 
-__all__ = ["INPUTS", "History", "estimated", "expected_iou"]
-
 RECENT: Final = 8
 """Frames whose mean area a mask's is compared with."""
 LEAST_LIKENESS: Final = 0.05

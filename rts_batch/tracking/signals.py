@@ -16,8 +16,6 @@ from torch.nn import functional
 from rts_batch.tracking.appearance import PromptLook, likeness_to_prompt
 from rts_batch.tracking.maps import above
 
-__all__ = ["SIGNALS", "Signal", "signals_of"]
-
 NEIGHBOURHOOD: Final = 4
 """Cells of the score map around its peak, to each side, in which no second peak is looked for."""
 

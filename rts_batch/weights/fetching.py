@@ -13,8 +13,6 @@ from rts_batch.weights.file import save_weights
 from rts_batch.weights.publications import Publication, cached
 from rts_batch.weights.registry import import_weights, load_weights
 
-__all__ = ["Folder", "GoogleDrive", "Source", "get"]
-
 TRIES: Final = 4
 SECONDS: Final = 60.0
 """Without a byte for so long, a connection counts as lost."""

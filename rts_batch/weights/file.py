@@ -28,8 +28,6 @@ from rts_batch.errors import SettingsError, WeightsError
 from rts_batch.weights.layout import check_values, conform, stored_dtype
 from rts_batch.weights.pickled import brief
 
-__all__ = ["StaWeights", "Weights", "is_weights_file", "load_weights_file", "make_weights", "save_weights"]
-
 _ENTRY: Final = "rts_batch"
 _BACKBONE: Final = "feature_extractor."
 _MAX_HEADER_BYTES: Final = 16 << 20

@@ -15,8 +15,6 @@ from typing import IO, Any, Final
 from rts_batch.errors import WeightsError
 from rts_batch.weights.pickled import Name, PersistentId, Record, plain_keys
 
-__all__ = ["read_pickle"]
-
 MAX_PICKLE_BYTES: Final = 4 << 20
 """Tensors are stored beside the pickle, so that of a real checkpoint has well below one megabyte."""
 

@@ -18,18 +18,6 @@ from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.weights.pickled import brief
 
-__all__ = [
-    "Layout",
-    "Shapes",
-    "Unfilled",
-    "check_layout",
-    "check_values",
-    "conform",
-    "infer_config",
-    "network_layout",
-    "stored_dtype",
-]
-
 Shapes = Mapping[str, tuple[int, ...]]
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Key of each tensor to its shape and dtype, in the network's order."""

@@ -22,8 +22,6 @@ from rts_batch.weights.layout import check_layout, conform, infer_config, networ
 from rts_batch.weights.pickled import Record, as_mapping, brief
 from rts_batch.weights.torch_files import MAX_NUMEL, Storage, open_container, parse_storage
 
-__all__ = ["OfficialCheckpoint", "OfficialNetwork", "StoredTensor", "load_checkpoint", "open_checkpoint"]
-
 _REBUILD: Final = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _REBUILD_PARAMETER: Final = ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state")
 _NUMPY_SCALAR: Final = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")

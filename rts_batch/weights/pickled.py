@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Name", "PersistentId", "Record", "as_mapping", "brief", "plain_keys"]
-
 _DICT_CLASSES: Final = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")
 _PLAIN_TYPES: Final = (type(None), bool, int, float, str, bytes)
 

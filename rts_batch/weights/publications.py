@@ -15,8 +15,6 @@ from typing import Final
 
 from rts_batch.errors import WeightsError
 
-__all__ = ["BUILT_IN", "DATA", "DEFAULT_WEIGHTS", "NAMES", "PUBLISHED", "Publication", "cache_folder", "cached"]
-
 CACHE_VARIABLE: Final = "RTS_BATCH_CACHE"
 
 

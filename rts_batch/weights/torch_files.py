@@ -20,8 +20,6 @@ from rts_batch.errors import WeightsError
 from rts_batch.weights.inert_pickle import read_pickle
 from rts_batch.weights.pickled import Name, PersistentId, as_mapping, brief
 
-__all__ = ["MAX_NUMEL", "Container", "Storage", "open_container", "parse_storage"]
-
 MAX_NUMEL: Final = 1 << 48
 """More than any file has; numbers beyond it could not even be printed."""
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from rts_batch.weights.layout import Layout
 
-__all__ = ["untrained_state"]
-
 
 def untrained_state(layout: Layout, seed: int = 0) -> dict[str, Tensor]:
     """Fill a network's layout as fresh training would begin (spec rts-network §13), from keys and `seed` alone.

@@ -24,8 +24,6 @@ from rts_batch.io import processes
 from rts_batch.worker.messages import WorkerSettings
 from rts_batch.worker.tracker import ForkableFactory, find_factory
 
-__all__ = ["DESCRIPTORS", "Circumstances", "ForkedProcess", "fork_server"]
-
 DESCRIPTORS: Final = 4
 """That come with an actor's request: the worker's socket, its fault log, standard output and error."""
 

@@ -12,8 +12,6 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.lengths import expected_lengths, frames_of_task
 
-__all__ = ["read_lengths"]
-
 SECONDS: Final = 10.0
 """For so long videos are opened; of the others the length is guessed."""
 

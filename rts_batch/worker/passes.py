@@ -19,8 +19,6 @@ from rts_batch.worker.prompts import PromptBook
 from rts_batch.worker.timing import Timing
 from rts_batch.worker.tracker import LoadedTracker, OpenScene
 
-__all__ = ["Forward", "TrackedRows", "expected_frames", "reading", "track_video"]
-
 TrackedRows = tuple[Frame, Mapping[int, TrackedFrame]]
 """A frame and its rows by object id; a target's frames come in an unbroken row, upwards or downwards. The frame's image
 is lent: gone when the next is taken."""

@@ -19,8 +19,6 @@ from rts_batch.manifest.boxes import Size, doubts_of_frames
 from rts_batch.worker.passes import reading
 from rts_batch.worker.prompts import PromptBook
 
-__all__ = ["DeepCheck", "check_boxes", "check_videos"]
-
 
 @dataclass(frozen=True)
 class DeepCheck:

@@ -17,8 +17,6 @@ from rts_batch.manifest.mask_rules import ImageUse, MaskReading, read_mask_image
 from rts_batch.manifest.polygons import Ring, box_around, fill_rings
 from rts_batch.masks import decode_rle
 
-__all__ = ["PromptMasks", "filled"]
-
 
 class PromptMasks:
     """Reads the masks of one video's prompts.

@@ -7,8 +7,6 @@ from typing import Final
 from rts_batch.io.video.frames import Moment, VideoInfo
 from rts_batch.manifest import VideoTask
 
-__all__ = ["PromptTimes"]
-
 FAR_SECONDS: Final = 0.1
 """A frame that is shown only so much later than the time that means it is worth a warning."""
 

@@ -11,8 +11,6 @@ import numpy as np
 from rts_batch.errors import UsageError
 from rts_batch.evaluation.layouts.sequences import BoxSequence, read_boxes, read_flags
 
-__all__ = ["got10k_sequences", "lasot_sequences", "nfs_sequences", "trackingnet_sequences", "uav123_sequences"]
-
 UAV123_STARTS: Final = {
     "bird1_2": 775, "bird1_3": 1573, "car1_2": 751, "car1_3": 1627, "car6_2": 487, "car6_3": 1807, "car6_4": 2953,
     "car6_5": 3925, "car8_2": 1357, "car16_2": 415, "group1_2": 1333, "group1_3": 2515, "group1_4": 3925,

@@ -11,8 +11,6 @@ import numpy as np
 from rts_batch.errors import UsageError
 from rts_batch.evaluation.layouts.sequences import MaskObject, MaskSequence, image_names, read_labels
 
-__all__ = ["davis_sequences", "seen_categories", "youtubevos_sequences"]
-
 _VOID = 255
 """Pixels of DAVIS 2017 and YouTube-VOS that belong to nobody."""
 

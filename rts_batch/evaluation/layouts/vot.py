@@ -14,8 +14,6 @@ from PIL import Image
 from rts_batch.errors import UsageError
 from rts_batch.evaluation.layouts.sequences import image_names, read_lines
 
-__all__ = ["Anchor", "VotSequence", "parse_region", "vot_sequences"]
-
 _FORWARD, _BACKWARD = 1, -1
 
 

@@ -13,22 +13,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "LASOT",
-    "OTB",
-    "OVERLAP_THRESHOLDS",
-    "TRACKINGNET",
-    "BoxCurves",
-    "Protocol",
-    "box_curves",
-    "centre_errors",
-    "fill_missing",
-    "got10k_overlaps",
-    "mean_curves",
-    "overlap_scores",
-    "overlaps",
-]
-
 Boxes = NDArray[np.float64]
 Values = NDArray[np.float64]
 

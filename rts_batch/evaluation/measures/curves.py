@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from rts_batch.masks import jaccard
 
-__all__ = ["BOUNDARY_TOLERANCE", "boundary_accuracy", "region_similarity"]
-
 BOUNDARY_TOLERANCE: Final = 0.008
 """How far two contours may lie apart and still match, as a part of the image's diagonal."""
 

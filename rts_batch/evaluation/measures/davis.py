@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from rts_batch.evaluation.measures.curves import boundary_accuracy, region_similarity
 
-__all__ = ["MeasureStatistics", "ObjectScores", "davis_scores", "score_object", "summarise"]
-
 RECALL_THRESHOLD: Final = 0.5
 _QUARTERS: Final = 4
 

@@ -14,8 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EAO_INTERVAL", "SequenceScores", "VotScores", "frames_before_failure", "score_sequence", "vot_scores"]
-
 Values = NDArray[np.float64]
 
 FAILURE_OVERLAP: Final = 0.1

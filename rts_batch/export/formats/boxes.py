@@ -11,8 +11,6 @@ from rts_batch.export.catalogue import file_names
 from rts_batch.masks import Box
 from rts_batch.runs.video_masks import Target
 
-__all__ = ["Got10k", "Lasot"]
-
 ABSENT: Box = (0.0, 0.0, 0.0, 0.0)
 
 

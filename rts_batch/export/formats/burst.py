@@ -8,8 +8,6 @@ from pathlib import Path
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed, finite
 from rts_batch.export.json_lists import JsonLists, dumps
 
-__all__ = ["Burst"]
-
 DATASET = "rts-batch"
 
 

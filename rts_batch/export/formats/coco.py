@@ -12,8 +12,6 @@ from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
 from rts_batch.export.json_lists import JsonLists
 from rts_batch.export.polygons import mask_polygons
 
-__all__ = ["Coco"]
-
 FRAMES_OF_ONE: Final = 10_000_000
 """Ids left for the frames of each video and of each target, so that no id depends on what else is exported."""
 

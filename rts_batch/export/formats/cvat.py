@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from rts_batch.export.base import ExportFormat, ExportVideo, Written
 from rts_batch.masks import mask_box
 
-__all__ = ["Cvat"]
-
 _NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written, compressed
 from rts_batch.export.json_lists import JsonLists
 
-__all__ = ["Datumaro"]
-
 
 class Datumaro(ExportFormat):
     """`annotations/default.json`, images in `images/default/`. Frames on which no mask passes are not listed.

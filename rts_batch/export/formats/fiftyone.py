@@ -17,8 +17,6 @@ from rts_batch.io.results.schema import Row
 from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.masks import mask_box
 
-__all__ = ["FiftyOne"]
-
 
 class FiftyOne(ExportFormat):
     """`manifest.json` and `labels/<video>.json`; the videos stay where they are. Frames are counted from 1 there."""

@@ -13,9 +13,6 @@ from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
 from rts_batch.masks import LABEL_PALETTE, smaller_on_top
 
-__all__ = ["MOTS_IGNORED", "VOID", "DavisPng", "MotsPng", "mots_ids", "warn_of_overlap", "write_classes"]
-
-
 VOID = 255
 """The index of pixels of which DAVIS knows nothing."""
 MOTS_IGNORED = 10_000

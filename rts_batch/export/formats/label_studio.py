@@ -14,8 +14,6 @@ from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
 from rts_batch.export.json_lists import dumps
 from rts_batch.io.results.schema import Row
 
-__all__ = ["LabelStudio", "brush_code"]
-
 FILES: Final = "/data/local-files/?d="
 """How Label Studio names a file of its local storage; behind it stands the path below that storage's root."""
 

@@ -14,8 +14,6 @@ from rts_batch.export.json_lists import dumps
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import mask_box
 
-__all__ = ["LabelMe"]
-
 
 class LabelMe(ExportFormat):
     """`<video>/000000.json` and its image. `group_id` is the target, `description` its name, if it has one.

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
 
-__all__ = ["Mot"]
-
 
 class Mot(ExportFormat):
     """`<video>/gt/gt.txt` (frame, target, x, y, w, h, 1, class, 1), `gt/labels.txt`, `seqinfo.ini`, images in `img1/`.

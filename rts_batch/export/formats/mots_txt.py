@@ -12,8 +12,6 @@ from rts_batch.export.formats.label_maps import MOTS_IGNORED, mots_ids, warn_of_
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import encode_rle, smaller_on_top
 
-__all__ = ["MotsTxt"]
-
 
 class MotsTxt(ExportFormat):
     """`instances_txt/<video>.txt` with lines `frame id class height width rle`; frames are counted from 0."""

@@ -11,8 +11,6 @@ from rts_batch.export.json_lists import dumps
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import compress_runs
 
-__all__ = ["SaV"]
-
 
 @dataclass
 class _Masklet:

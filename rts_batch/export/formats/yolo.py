@@ -13,8 +13,6 @@ from rts_batch.export.base import ExportFormat, ExportVideo, Written
 from rts_batch.export.choices import PARTS
 from rts_batch.io.results.schema import Row
 
-__all__ = ["YoloSeg", "mask_polygon"]
-
 
 class YoloSeg(ExportFormat):
     """`labels/train/<video>_000000.txt`, `data.yaml`, images in `images/train/`. Frames without a mask are left out.

@@ -12,8 +12,6 @@ from rts_batch.export.json_lists import JsonLists, dumps
 from rts_batch.io.results.schema import Row
 from rts_batch.runs.video_masks import Target
 
-__all__ = ["YoutubeVis"]
-
 
 def _runs(row: Row) -> dict[str, object]:
     """An RLE as YouTube-VIS' own files have it, a list of runs: some of its readers know no other."""

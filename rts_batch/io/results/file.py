@@ -16,8 +16,6 @@ from rts_batch.errors import ResultsError
 from rts_batch.io.results.schema import QUALITY, RESULT_COLUMNS, SCHEMA_VERSION
 from rts_batch.io.storage.parquet import open_parquet
 
-__all__ = ["INDEX_SCHEMA", "LAYOUT", "MasksFile", "VideoEntry", "video_entries"]
-
 LAYOUT: Final = "compacted"
 """`rts_batch.layout` in the file metadata of a file that holds many videos."""
 

@@ -15,8 +15,6 @@ from rts_batch.errors import ResultsError
 from rts_batch.masks import Box, State, decode_rle, parse_rle
 from rts_batch.version import __version__
 
-__all__ = ["EXTRA_TYPES", "QUALITY", "RESULT_COLUMNS", "SCHEMA_VERSION", "Row", "masks_schema", "masks_writer"]
-
 SCHEMA_VERSION: Final = "1"
 
 EXTRA_TYPES: Final = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()}

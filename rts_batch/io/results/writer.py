@@ -25,8 +25,6 @@ from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema, masks
 from rts_batch.io.storage.digest import sha256_of
 from rts_batch.masks import STATES
 
-__all__ = ["ResultsWriter", "WrittenMasks"]
-
 ROW_GROUP_ROWS: Final = 1000
 """Small enough to read a minute of one target without the rest; smaller ones compress worse."""
 

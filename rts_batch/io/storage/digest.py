@@ -10,8 +10,6 @@ from rts_batch.io.storage.files import open_filesystem
 from rts_batch.io.storage.retries import retried
 from rts_batch.io.storage.trouble import translated
 
-__all__ = ["sha256_of"]
-
 PIECE_BYTES: Final = 8 << 20
 
 

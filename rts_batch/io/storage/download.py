@@ -11,8 +11,6 @@ from typing import Any, Final
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.retries import retried
 
-__all__ = ["RESERVE_BYTES", "download", "download_folder", "knows_ranges", "version_of"]
-
 PART_BYTES: Final = 8 << 20
 """Of one request; a store answers larger ones hardly faster, and each part is in memory once."""
 

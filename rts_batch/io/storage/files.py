@@ -28,20 +28,6 @@ from rts_batch.io.storage.retries import retried
 from rts_batch.io.storage.trouble import is_missing, missing, translated
 from rts_batch.io.storage.uris import WEB, check_uri, join, local_path, safe_uri, scheme_of, without_query
 
-__all__ = [
-    "create_bytes",
-    "delete",
-    "exists",
-    "fetch",
-    "list_folders",
-    "list_names",
-    "open_filesystem",
-    "put_bytes",
-    "put_file",
-    "read_bytes",
-    "remove_temporaries",
-]
-
 TEMPORARY_SUFFIX: Final = ".part"
 """Ends the name of a file that is not complete yet; no reader's `*.parquet` or `*.json` matches it."""
 

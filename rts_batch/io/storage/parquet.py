@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 
 from rts_batch.io.storage import files
 
-__all__ = ["open_parquet", "read_parquet"]
-
 
 def open_parquet(source: str | bytes) -> pq.ParquetFile:
     """Open a file by its path or URI, or the bytes of one.

@@ -15,8 +15,6 @@ import urllib.request
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["PRIVATE_HTTP", "PrivateAddressError", "is_allowed", "public_socket", "refusal_behind", "refuse_private"]
-
 PRIVATE_HTTP: Final = "RTS_BATCH_PRIVATE_HTTP"
 """Environment variable; `allow` lets http(s) reach loopback, link-local and private addresses."""
 

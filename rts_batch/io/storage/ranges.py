@@ -21,8 +21,6 @@ from rts_batch.io.storage.download import version_of
 from rts_batch.io.storage.retries import retried
 from rts_batch.io.video.isolated.contents import CHUNK_BYTES, QUESTION
 
-__all__ = ["ByteServer", "RangedObject"]
-
 BLOCK_BYTES: Final = 8 << 20
 """Of one request."""
 

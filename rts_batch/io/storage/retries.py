@@ -11,8 +11,6 @@ from typing import Final, TypeVar
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.public_http import refusal_behind
 
-__all__ = ["is_network", "is_transient", "retried"]
-
 ATTEMPTS: Final = 4
 FIRST_PAUSE: Final = 0.25
 """Seconds before the second attempt; doubled before each further one, and varied, so that workers do not keep step."""

@@ -12,8 +12,6 @@ from pathlib import Path
 from rts_batch.errors import StorageError, UsageError
 from rts_batch.io.storage import files, uris
 
-__all__ = ["staged_folder"]
-
 
 @contextlib.contextmanager
 def staged_folder(uri: str) -> Iterator[Path]:

@@ -17,8 +17,6 @@ from rts_batch.io.storage.public_http import refusal_behind
 from rts_batch.io.storage.retries import is_transient
 from rts_batch.io.storage.uris import local_path, safe_uri
 
-__all__ = ["is_missing", "missing", "translated"]
-
 _GONE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 

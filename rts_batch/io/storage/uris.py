@@ -17,18 +17,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rts_batch.errors import StorageError
 
-__all__ = [
-    "absolute",
-    "check_uri",
-    "folder_of",
-    "join",
-    "local_path",
-    "resolve",
-    "safe_uri",
-    "scheme_of",
-    "without_query",
-]
-
 SCHEMES: Final = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
 """What a URI may begin with; fsspec knows more (chained URLs, remote shells) that no manifest should reach."""
 

@@ -19,8 +19,6 @@ from yarl import URL
 
 from rts_batch.io.storage.public_http import is_allowed, public_socket, refuse_private
 
-__all__ = ["http_options", "session", "wire_form"]
-
 _PARTS: Final = re.compile(
     r"(?P<start>[^/?#]*//)(?P<host>[^/?#]*)(?P<path>[^?#]*)(?P<query>[^#]*)(?P<rest>.*)", re.DOTALL
 )

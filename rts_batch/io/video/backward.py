@@ -26,8 +26,6 @@ from rts_batch.io.video.frames import Damage, Frame, FrameRange, Moment, Report
 from rts_batch.io.video.probe import Probe
 from rts_batch.io.video.pyav import PyavSource
 
-__all__ = ["BackwardSource"]
-
 HELD_BYTES: Final = 192 << 20
 """Decoded frames, as the codec gives them, that are held at once; at least one."""
 

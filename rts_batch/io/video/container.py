@@ -17,8 +17,6 @@ from rts_batch.io.video import decoder_log
 from rts_batch.io.video.frames import Content, Damage, Moment, Report
 from rts_batch.io.video.times import Clock, Decoded
 
-__all__ = ["Opened", "count_errors", "decode_stream", "open_container", "silent", "with_neighbours"]
-
 # What may be opened at all. FFmpeg knows several hundred formats and codecs, among them playlists that name other files
 # and hosts, and many that nobody has looked at for years.
 _DEMUXERS: Final = (

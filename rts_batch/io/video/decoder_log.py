@@ -13,8 +13,6 @@ from typing import Final
 
 import av
 
-__all__ = ["enable", "enabled", "take"]
-
 _READ_BYTES: Final = 1 << 20
 # Concealment is only worth an "info" to FFmpeg, where it stands among much that is harmless.
 _DAMAGE: Final = re.compile(

@@ -19,8 +19,6 @@ from rts_batch.io.video.container import count_errors
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, Moment
 from rts_batch.io.video.probe import Probe
 
-__all__ = ["DecordSource"]
-
 BURST_FRAMES: Final = 16
 BURST_BYTES: Final = 48 << 20
 """What a decord that is kept from decoding ahead reads at once; at least one frame."""

@@ -10,8 +10,6 @@ from rts_batch.errors import VideoError
 from rts_batch.io.video.opening import DECODE_MEMORY, open_video
 from rts_batch.io.video.probe import Probe, probe_file, unsuitable_for_decord
 
-__all__ = ["describe_video"]
-
 
 def describe_video(path: str) -> dict[str, Any]:
     """Look at a local video file or folder of images; read all packets of a file but decode its first frame only.

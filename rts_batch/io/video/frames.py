@@ -14,18 +14,6 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import VideoError
 
-__all__ = [
-    "EVERY_FRAME",
-    "Content",
-    "Damage",
-    "Frame",
-    "FrameRange",
-    "FrameSource",
-    "Moment",
-    "Report",
-    "VideoInfo",
-]
-
 Report = Callable[[str | None], None]
 """Called with a decoder's name when that is about to be used, and with None whenever there is progress."""
 

@@ -17,8 +17,6 @@ from rts_batch.io.video.members import Members, open_members
 from rts_batch.io.video.picture_names import READ
 from rts_batch.io.video.series import choose_frames
 
-__all__ = ["ImagesSource"]
-
 SEVERAL: Final = (".tif", ".tiff", ".gif", ".webp", ".png")
 """Kinds of files that may hold several pictures."""
 

@@ -11,8 +11,6 @@ from typing import Final
 
 from rts_batch.errors import VideoError
 
-__all__ = ["Members", "is_archive", "open_members"]
-
 ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
 LARGEST_IMAGE: Final = 256 << 20
 """Bytes of one file in an archive; one that unpacks to more is taken for an attack."""

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["TransportCheck", "lost_transport_packets"]
-
 PACKET: Final = 188
 _SYNC: Final = 0x47
 _AT_ONCE: Final = PACKET << 16

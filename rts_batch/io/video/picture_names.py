@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final
 
-__all__ = ["READ", "Numbers", "PictureName", "is_picture", "natural_key"]
-
 READ: Final = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".pnm", ".avif",
 )  # fmt: skip

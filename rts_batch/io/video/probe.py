@@ -17,8 +17,6 @@ from rts_batch.errors import VideoError
 from rts_batch.io.video.container import decode_stream, open_container, silent
 from rts_batch.io.video.frames import Content, Damage, Report, VideoInfo
 
-__all__ = ["Probe", "probe_file", "read_packets", "unsuitable_for_decord"]
-
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
 _CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
 _PIXELS: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}

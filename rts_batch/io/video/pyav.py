@@ -17,8 +17,6 @@ from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, M
 from rts_batch.io.video.mpegts import TransportCheck, lost_transport_packets
 from rts_batch.io.video.probe import Probe
 
-__all__ = ["PyavSource"]
-
 
 class PyavSource(FrameSource):
     """Frames through PyAV, which opens what FFmpeg opens and decodes no further ahead than it is asked."""

@@ -18,8 +18,6 @@ from typing import Final
 from rts_batch.errors import VideoError
 from rts_batch.io.video.picture_names import READ, UNREAD, Numbers, PictureName, is_picture
 
-__all__ = ["Chosen", "choose_frames"]
-
 LOSSLESS: Final = {".png", ".bmp", ".tif", ".gif", ".pgm", ".ppm"}
 """What a mask is kept in that has the very name of its frame."""
 

@@ -23,8 +23,6 @@ from rts_batch.io.video.probe import Probe, probe_file, read_packets, unsuitable
 from rts_batch.io.video.pyav import PyavSource
 from rts_batch.io.video.times import Decoded
 
-__all__ = ["Entrance", "SoughtSource"]
-
 SAME: Final = 4e-4
 """Seconds by which the time of one frame may differ from itself; results files hold times in float64."""
 

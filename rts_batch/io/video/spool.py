@@ -14,8 +14,6 @@ from rts_batch.io.storage.retries import retried
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 from rts_batch.io.video.members import is_archive
 
-__all__ = ["bring"]
-
 
 def bring(
     uri: str,

@@ -11,8 +11,6 @@ from av.video.stream import VideoStream
 
 from rts_batch.io.video.frames import Damage
 
-__all__ = ["Clock", "Decoded"]
-
 
 class Decoded(NamedTuple):
     """A frame as the decoder gives it, and its presentation time in seconds."""

@@ -12,8 +12,6 @@ from pycocotools import mask as coco
 
 from rts_batch.masks import Box
 
-__all__ = ["LEAST_IOU", "associate"]
-
 LEAST_IOU: Final = 0.3
 """Overlap with a target's last box from which a box of the same category goes on with it."""
 

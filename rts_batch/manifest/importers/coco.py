@@ -21,8 +21,6 @@ from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
 from rts_batch.masks import Box
 
-__all__ = ["from_coco"]
-
 
 def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds: bool = False) -> Imported:
     """Read the annotations of a COCO instances JSON.

@@ -24,8 +24,6 @@ from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
 
-__all__ = ["from_cvat"]
-
 _SHAPES = ("box", "polygon", "mask")
 
 

@@ -20,8 +20,6 @@ from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.tables import Row, is_mot, read_table
 from rts_batch.masks import Box
 
-__all__ = ["BoxFormat", "from_detections"]
-
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 
 _VIDEO: Final = ("video", "video_id", "video_name", "sequence")

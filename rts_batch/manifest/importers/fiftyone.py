@@ -26,8 +26,6 @@ from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
 from rts_batch.masks import MAX_PIXELS, Box
 
-__all__ = ["from_fiftyone"]
-
 _MOST_BYTES = MAX_PIXELS + 4096
 
 

@@ -14,8 +14,6 @@ from PIL import Image
 
 from rts_batch.errors import ManifestError, StorageError
 
-__all__ = ["image_size", "read_json", "read_names", "read_text"]
-
 
 def read_names(path: Path | None) -> dict[str, tuple[str, str]]:
     """video_id and video by the name in an export's files; nothing where the table is another one."""

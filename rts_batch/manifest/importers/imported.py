@@ -12,8 +12,6 @@ from typing import Any, Final
 from rts_batch.errors import ManifestError
 from rts_batch.io.storage import files
 
-__all__ = ["Imported", "as_json"]
-
 LONGEST_CELL: Final = 131_072
 """Characters of a cell that Python's CSV reader takes."""
 

@@ -31,8 +31,6 @@ from rts_batch.manifest.mask_images import MaskImage, open_mask_image
 from rts_batch.manifest.mask_looks import numbers_regions, present_values
 from rts_batch.manifest.mask_rules import MOST_IDS, ImageUse, read_mask_image
 
-__all__ = ["from_masks"]
-
 _VOID, _MOTS_VOID, _MOTS_LEAST, _MOTS_MOST = 255, 10_000, 1000, 64_999
 
 _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")

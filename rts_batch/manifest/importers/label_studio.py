@@ -25,8 +25,6 @@ from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
 
-__all__ = ["brush_values", "from_label_studio"]
-
 _LABELS: Final = ("labels", "rectanglelabels", "polygonlabels", "brushlabels", "videorectangle")
 
 

@@ -15,8 +15,6 @@ from rts_batch.manifest.importers.base import Rle
 from rts_batch.manifest.polygons import fill_rings, parse_rings
 from rts_batch.masks import MAX_PIXELS, decode_rle, encode_rle, parse_rle
 
-__all__ = ["coco_rle", "filled_polygon", "mask_rle", "polygons_rle"]
-
 
 def mask_rle(mask: NDArray[Any]) -> Rle | None:
     """The RLE of a mask [H, W]; None where it is empty."""

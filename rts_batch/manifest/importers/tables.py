@@ -13,8 +13,6 @@ from typing import Any, Final
 from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.files import read_json, read_text
 
-__all__ = ["MOT_COLUMNS", "Row", "is_mot", "read_table"]
-
 Row = dict[str, Any]
 """Values by name in lower case."""
 

@@ -21,8 +21,6 @@ from rts_batch.manifest.importers.files import image_size, read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import filled_polygon
 
-__all__ = ["from_yolo"]
-
 _IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 _NAMES: Final = ("classes.txt", "obj.names", "predefined_classes.txt")

@@ -26,8 +26,6 @@ from rts_batch.review.server.requests import Ahead, BoxOnFrame, Frame, Masks, Sa
 from rts_batch.review.server.subject import Subject
 from rts_batch.runs.rows_file import RowsFile, SavedRows
 
-__all__ = ["Desk", "build_app"]
-
 STATIC: Final = "static"
 TYPES: Final = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 

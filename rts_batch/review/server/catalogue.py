@@ -24,8 +24,6 @@ from rts_batch.runs.reading import Masks
 from rts_batch.runs.reports import read_failures
 from rts_batch.runs.video_masks import VideoMasks
 
-__all__ = ["MOST_FRAMES", "Catalogue"]
-
 WORST: Final = 40
 """Places of a video that are worth a look, at most."""
 

@@ -15,8 +15,6 @@ from rts_batch.review.server.subject import Subject
 from rts_batch.runs.corrections import written_time
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, place_of
 
-__all__ = ["frame_of", "mask_of", "removed_places", "rows_of"]
-
 
 def rows_of(changes: Iterable[Change], subject: Subject, book: RowsFile) -> list[Row]:
     """Return a row for each change.

@@ -23,8 +23,6 @@ from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, VideoInfo
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 
-__all__ = ["FrameReader", "Source"]
-
 JPEG_BYTES: Final = 96 << 20
 IMAGE_BYTES: Final = 192 << 20
 """What the caches hold, of JPEG and of decoded frames."""

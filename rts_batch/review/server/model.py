@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from rts_batch.errors import RtsBatchError, WeightsError
 from rts_batch.masks import Box, Marking, TrackedFrame
 
-__all__ = ["LazyModel", "Model", "Scene"]
-
 
 class Scene(Protocol):
     """The targets of one video, tracked frame by frame."""

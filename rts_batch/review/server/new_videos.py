@@ -13,8 +13,6 @@ from rts_batch.io.video.frames import VideoInfo
 from rts_batch.review.server.frames import FrameReader, Source
 from rts_batch.runs.rows_file import Row
 
-__all__ = ["VIDEOS", "NewVideos", "find_videos"]
-
 VIDEOS: Final = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp",
     ".ogv", ".mxf", ".y4m", ".gif", ".zip", ".tar", ".tgz",

@@ -14,8 +14,6 @@ from typing import Any, Final
 from rts_batch.errors import RtsBatchError, RunBusyError
 from rts_batch.runs.status import ask_to_stop, read_status
 
-__all__ = ["Redo"]
-
 LAST_WORDS: Final = 2000
 """Characters of the command's messages that are shown where it fails."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-__all__ = ["Ahead", "BoxOnFrame", "Change", "Frame", "Marked", "Masks", "Save", "Spot"]
-
 
 class Spot(BaseModel, extra="forbid"):
     """A target on a frame."""

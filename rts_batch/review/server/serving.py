@@ -25,8 +25,6 @@ from rts_batch.review.server.redo import Redo
 from rts_batch.runs.corrections import CorrectionsBook
 from rts_batch.runs.rows_file import RowsFile
 
-__all__ = ["Serving", "serve_marking", "serve_run"]
-
 TOKEN_BYTES = 16
 
 

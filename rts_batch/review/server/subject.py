@@ -6,8 +6,6 @@ from typing import Any, Literal, Protocol
 
 from rts_batch.review.server.frames import Source
 
-__all__ = ["Subject"]
-
 
 class Subject(Protocol):
     """Videos by name. What concerns one raises ResultsError, StorageError or VideoError where it cannot be had."""

@@ -26,8 +26,6 @@ from rts_batch.io.video.isolated.child import OUT_OF_MEMORY
 from rts_batch.io.video.isolated.messages import Line
 from rts_batch.io.video.limits import DecodingLimits
 
-__all__ = ["REUSE", "Channel", "Died"]
-
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "OMP_NUM_THREADS")
 """All that the process gets to see of ours: no credentials are among it."""
 

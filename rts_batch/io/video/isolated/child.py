@@ -33,8 +33,6 @@ from rts_batch.io.video.limits import DecodingLimits
 from rts_batch.io.video.opening import open_video
 from rts_batch.io.video.sought import Entrance
 
-__all__ = ["OUT_OF_MEMORY", "main"]
-
 OUT_OF_MEMORY: Final = 77
 """Exit code of a process that took more memory than it may."""
 

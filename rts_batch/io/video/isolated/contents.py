@@ -13,8 +13,6 @@ from typing import Any, Final
 
 from rts_batch.errors import StorageError
 
-__all__ = ["CHUNK_BYTES", "QUESTION", "open_served"]
-
 QUESTION: Final = struct.Struct("!QQ")
 CHUNK_BYTES: Final = 1 << 20
 """Bytes asked for at once; the owner holds larger blocks."""

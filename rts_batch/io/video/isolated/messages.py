@@ -30,8 +30,6 @@ from typing import Any
 from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.limits import DecoderName
 
-__all__ = ["Line", "Request"]
-
 
 @dataclass(frozen=True)
 class Request:

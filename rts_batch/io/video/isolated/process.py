@@ -19,8 +19,6 @@ from rts_batch.io.video.isolated.messages import Request
 from rts_batch.io.video.isolated.source import RemoteSource
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 
-__all__ = ["DecodingProcess"]
-
 
 class DecodingProcess:
     """Decodes one video after another for its owner, in a child process that is started once.

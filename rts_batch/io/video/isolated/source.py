@@ -20,8 +20,6 @@ from rts_batch.io.video.frames import Damage, Frame, FrameSource, Moment, VideoI
 from rts_batch.io.video.isolated.channel import Channel, Died
 from rts_batch.io.video.isolated.messages import Request
 
-__all__ = ["RemoteSource"]
-
 STOP_SECONDS = 5.0
 """How long a process may take to leave a video that nobody wants any more; then it is replaced."""
 
