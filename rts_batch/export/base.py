@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rts_batch.errors import UsageError
+from rts_batch.errors import ResultsError, UsageError
 from rts_batch.export.catalogue import Catalogue
 from rts_batch.io.results.schema import Row
 from rts_batch.manifest.target_names import OBJECT_NAME
@@ -69,7 +69,8 @@ class RowFilter:
             return False
         if row.state == "prompt":
             return True
-        return all(_reaches(getattr(row, column), least) for column, least in self.minima.items())
+        marks = {column: getattr(row, column) for column in self.minima}
+        return all(mark is not None and mark >= self.minima[column] for column, mark in marks.items())
 
     def doubts(self, table: pa.Table) -> NDArray[np.bool_]:
         """Return which rows `[N]` are not taken although nothing says that the target is not there: by state or value.
@@ -86,10 +87,6 @@ class RowFilter:
             doubted |= ~np.isin(states, list(self.states))
         known_absent: NDArray[np.bool_] = (states == "lost") & np.isnan(table["score"].to_numpy())
         return np.logical_and(doubted, ~known_absent)
-
-
-def _reaches(value: float | None, least: float) -> bool:
-    return value is not None and value >= least
 
 
 class Categories:
@@ -284,6 +281,15 @@ class ExportFormat(abc.ABC):
 def finite(value: float | None) -> float | None:
     """JSON has no NaN and no infinity."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def drawn(row: Row) -> NDArray[np.bool_]:
+    """Return a row's mask, of which something is to be drawn; raise ResultsError where it is empty."""
+    mask = row.mask()
+    if not mask.any():
+        where = f"video {row.video_id!r}, object {row.object_id}, frame {row.frame}"
+        raise ResultsError(f"{where}: the mask is empty, though its area is {row.area}")
+    return mask
 
 
 def compressed(row: Row) -> dict[str, object]:

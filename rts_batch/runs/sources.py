@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from rts_batch.errors import ResultsError, StorageError, VideoError
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
-from rts_batch.io.video.opening import FrameRange, FrameSource, open_video
+from rts_batch.io.video.opening import FrameRange, FrameSource, VideoInfo, open_video
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.runs.paths import RunPaths
 
@@ -73,18 +73,22 @@ class VideoSources:
             tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch,
             open_video(str(self.fetch(video_id, scratch)), FrameRange(start, end)) as source,
         ):
-            height, width = size
             if (source.info.height, source.info.width) != size:
-                raise VideoError(
-                    f"the source of {video_id!r} has frames of {source.info.width}×{source.info.height} pixels, its "
-                    f"masks {width}×{height}; it has changed since it was tracked"
-                )
+                raise other_size(video_id, source.info, size)
             yield source
 
     @cached_property
     def _manifest(self) -> pa.Table | None:
         uri = RunPaths(self._folder).manifest
         return _read(uri, ["video_id", "video"]) if files.exists(uri) else None
+
+
+def other_size(video_id: str, found: VideoInfo, size: tuple[int, int]) -> VideoError:
+    """Return the error of a video whose masks, of this height and width, are not of its frames' size."""
+    return VideoError(
+        f"the source of {video_id!r} has frames of {found.width}×{found.height} pixels, its masks {size[1]}×{size[0]}; "
+        "it has changed since it was tracked"
+    )
 
 
 def _read(uri: str, columns: list[str]) -> pa.Table:

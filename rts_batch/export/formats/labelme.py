@@ -8,8 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rts_batch.errors import ResultsError
-from rts_batch.export.base import ExportFormat, ExportVideo, Written
+from rts_batch.export.base import ExportFormat, ExportVideo, Written, drawn
 from rts_batch.export.json_lists import dumps
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import mask_box
@@ -46,12 +45,8 @@ class LabelMe(ExportFormat):
 
 def _shape(row: Row, label: str, name: str) -> dict[str, Any]:
     """The mask as a PNG of its box, whose corners, both inside, are the points."""
-    mask = row.mask()
-    box = mask_box(mask)
-    if box is None:
-        where = f"video {row.video_id!r}, object {row.object_id}, frame {row.frame}"
-        raise ResultsError(f"{where}: the mask is empty, though its area is {row.area}")
-    x, y, w, h = (int(side) for side in box)
+    mask = drawn(row)
+    x, y, w, h = mask_box(mask) or (0, 0, 0, 0)
     _, png = cv2.imencode(".png", mask[y : y + h, x : x + w].astype(np.uint8) * 255)
     return {
         "label": label,

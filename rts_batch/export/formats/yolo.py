@@ -8,10 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.errors import ResultsError
-from rts_batch.export.base import ExportFormat, ExportVideo, Written
+from rts_batch.export.base import ExportFormat, ExportVideo, Written, drawn
 from rts_batch.export.choices import PARTS
-from rts_batch.io.results.schema import Row
 
 
 class YoloSeg(ExportFormat):
@@ -31,7 +29,7 @@ class YoloSeg(ExportFormat):
         for index, rows in video.annotated():
             lines = []
             for row in rows:
-                points = _polygon(row) / (row.width, row.height)
+                points = mask_polygon(drawn(row)) / (row.width, row.height)
                 # The next larger of seven digits, because readers cut the pixels' fractions off.
                 values = (np.floor(points.ravel() * 1e7) + 1) / 1e7
                 lines.append(f"{numbers[row.object_id]} " + " ".join(f"{value:.7f}" for value in values) + "\n")
@@ -53,14 +51,6 @@ class YoloSeg(ExportFormat):
             (self.folder / "labels" / part).mkdir(parents=True, exist_ok=True)
         text = "".join(f"{part}: images/{part}\n" for part in parts) + f"names:\n{names or '  {}'}"
         (self.folder / "data.yaml").write_text(text, encoding="utf-8")
-
-
-def _polygon(row: Row) -> NDArray[np.int64]:
-    mask = row.mask()
-    if not mask.any():
-        where = f"video {row.video_id!r}, object {row.object_id}, frame {row.frame}"
-        raise ResultsError(f"{where}: the mask is empty, though its area is {row.area}")
-    return mask_polygon(mask)
 
 
 def mask_polygon(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

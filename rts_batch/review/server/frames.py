@@ -22,6 +22,7 @@ from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, VideoInfo
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
+from rts_batch.runs.sources import other_size
 
 JPEG_BYTES: Final = 96 << 20
 IMAGE_BYTES: Final = 192 << 20
@@ -245,10 +246,7 @@ class FrameReader:
         if place.size not in (None, (0, 0), found):
             source.close()
             assert place.size is not None
-            raise VideoError(
-                f"the source of {video!r} has frames of {found[1]}×{found[0]} pixels, its masks "
-                f"{place.size[1]}×{place.size[0]}; it has changed since it was tracked"
-            )
+            raise other_size(video, source.info, place.size)
         self._video, self._coming, self._source, self._frames = (
             video,
             _Coming(index, wanted.around),
