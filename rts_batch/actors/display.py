@@ -6,19 +6,27 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from rts_batch.actors.progress import RunProgress
 
 LINE_SECONDS = 5.0
 
 
-class Display(Protocol):
-    """Shows a run to somebody. It may be given words before it is entered, and `update` is called often."""
+class Display:
+    """Shows a run to somebody; this one shows nothing, as who asked for the run reads its summary.
 
-    def __enter__(self) -> Display: ...
-    def __exit__(self, *_: object) -> None: ...
-    def update(self, progress: RunProgress) -> None: ...
+    It may be given words before it is entered, and `update` is called often.
+    """
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: RunProgress) -> None:
+        """Show how far the run has come."""
 
     def note(self, text: str) -> None:
         """Say one thing that matters."""
@@ -30,29 +38,7 @@ class Display(Protocol):
         """Say what only who looks for trouble wants to know."""
 
 
-class SilentDisplay:
-    """Shows nothing: who asked for the run reads its summary."""
-
-    def __enter__(self) -> SilentDisplay:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, progress: RunProgress) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def step(self, text: str) -> None:
-        pass
-
-    def detail(self, text: str) -> None:
-        pass
-
-
-class QuietDisplay(SilentDisplay):
+class QuietDisplay(Display):
     """Failures and warnings on standard error, and nothing else."""
 
     def note(self, text: str) -> None:
@@ -100,7 +86,7 @@ class LineDisplay(QuietDisplay):
         print(line, file=self._stream, flush=True)
 
 
-class BarDisplay(SilentDisplay):
+class BarDisplay(Display):
     """A bar for the run, of frames as far as their number is known, and one for every video in flight."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ SECONDS: Final = 10.0
 """Between two writings: nothing can be appended to an object in a store, so all of it is written each time."""
 
 
-class LoggedDisplay:
+class LoggedDisplay(Display):
     """Shows what another display shows, with `details` those too, and writes it down once the run has begun.
 
     What cannot be written is not worth the run.

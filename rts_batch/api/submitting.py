@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import Any
 
-from rts_batch.actors.display import SilentDisplay, choose_display
+from rts_batch.actors.display import Display, choose_display
 from rts_batch.actors.submit import submit as submit_run
 from rts_batch.actors.summary import Summary
 from rts_batch.errors import UsageError
@@ -65,7 +65,7 @@ def submit(
         os.fspath(manifest),
         os.fspath(out),
         _changed(settings or RunSettings(), changes),
-        display=choose_display(as_json=False, stream=sys.stdout) if progress else SilentDisplay(),
+        display=choose_display(as_json=False, stream=sys.stdout) if progress else Display(),
         scope=scope or Scope(),
         skip_invalid=skip_invalid,
     )
