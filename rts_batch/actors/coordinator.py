@@ -25,6 +25,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.messages import OUT_OF_MEMORY, FailureKind
@@ -42,32 +43,20 @@ class FailedAttempt:
     frame: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budgets:
-    """How many failures of each kind a video may have, and the pause in seconds after a transient one.
+FREE: Final = 100
+BUDGETS: Final[Mapping[FailureKind, int]] = {
+    "permanent": 1,
+    "transient": 5,
+    "crash": 3,
+    "suspected": FREE,
+    "killed": 20,
+    "displaced": FREE,
+    "preempted": FREE,
+}
+"""How many failures of each kind a video may have; `FREE` of each kind that costs nothing."""
 
-    The pause doubles each time.
-    """
-
-    transient: int = 5
-    crash: int = 3
-    killed: int = 20
-    free: int = 100
-    """Of each kind that costs nothing."""
-    pause: float = 2.0
-    longest_pause: float = 60.0
-
-    def of(self, kind: FailureKind) -> int:
-        limits: Mapping[FailureKind, int] = {
-            "permanent": 1,
-            "transient": self.transient,
-            "crash": self.crash,
-            "suspected": self.free,
-            "killed": self.killed,
-            "displaced": self.free,
-            "preempted": self.free,
-        }
-        return limits[kind]
+PAUSE, LONGEST_PAUSE = 2.0, 60.0
+"""Seconds after a transient failure; the pause doubles each time."""
 
 
 @dataclass(order=True)
@@ -91,7 +80,8 @@ class _Queued:
 class Coordinator:
     """The queue of one run.
 
-    `lengths` gives the expected number of frames by task key (0 where it is unknown); `clock` returns seconds.
+    `lengths` gives the expected number of frames by task key (0 where it is unknown); `clock` returns seconds, of which
+    a pause has `longest_pause` at most.
     """
 
     def __init__(
@@ -99,10 +89,10 @@ class Coordinator:
         tasks: Iterable[VideoTask],
         *,
         lengths: Mapping[str, int] | None = None,
-        budgets: Budgets | None = None,
+        longest_pause: float = LONGEST_PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._budgets = budgets or Budgets()
+        self._longest_pause = longest_pause
         self._clock = clock
         lengths = lengths or {}
         self._ready = [
@@ -164,10 +154,10 @@ class Coordinator:
         queued = self._running.pop(key)
         queued.failures.append(failure)
         spent = sum(earlier.kind == failure.kind for earlier in queued.failures)
-        if spent >= self._budgets.of(failure.kind):
+        if spent >= BUDGETS[failure.kind]:
             return tuple(queued.failures)
         if failure.kind == "transient":
-            pause = min(self._budgets.pause * 2 ** (spent - 1), self._budgets.longest_pause)
+            pause = min(PAUSE * 2 ** (spent - 1), self._longest_pause)
             heapq.heappush(self._pausing, (self._clock() + pause, queued))
         else:
             self._queue(queued)

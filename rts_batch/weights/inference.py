@@ -14,7 +14,7 @@ from rts_batch.weights.registry import Weights, build_model, build_sta
 
 
 def fast_networks(
-    weights: Weights, device: str | torch.device, *, profile: Profile = "exact", lanes: int = 1
+    weights: Weights, device: str | torch.device, *, profile: Profile = "exact"
 ) -> tuple[RTS, STA | None]:
     """Build the network of `weights`, and its box-to-mask network if it has one, ready for inference on `device`.
 
@@ -24,9 +24,8 @@ def fast_networks(
         weights: of the networks.
         device: they are put on.
         profile: the precision, which is set for the whole process where it must be (`set_precision`).
-        lanes: threads that will ask, for each of which there is a stream.
     """
-    network, sta = laid_out_networks(weights, device, profile=profile, lanes=lanes, threads=torch.get_num_threads())
+    network, sta = laid_out_networks(weights, device, profile=profile, lanes=1, threads=torch.get_num_threads())
     compile_ahead(network, weights.tracker_config.crop_size)
     return network, sta
 
@@ -34,7 +33,10 @@ def fast_networks(
 def laid_out_networks(
     weights: Weights, device: str | torch.device, *, profile: Profile, lanes: int, threads: int
 ) -> tuple[RTS, STA | None]:
-    """`fast_networks` up to what is compiled, which begins threads; `threads` is how many will compute."""
+    """`fast_networks` up to what is compiled, which begins threads; `threads` is how many will compute.
+
+    There is a stream for each of `lanes`, the threads that will ask.
+    """
     set_precision(device, profile)
     sta = build_sta(weights, device)
     engine = Engine(threads=threads, streams=min(lanes, threads), fingerprint=weights.fingerprint)

@@ -12,7 +12,6 @@ from rts_batch.config import Overlap
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
-from rts_batch.io.video.limits import DecoderName
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.boxes import Size, doubts_of_frames
@@ -37,7 +36,6 @@ def check_videos(
     tasks: tuple[VideoTask, ...],
     *,
     overlap: Overlap = "merge",
-    decoder: DecoderName = "auto",
     processes: int = 2,
 ) -> Iterator[DeepCheck]:
     """Check videos in parallel and yield what is found in the order of `tasks`.
@@ -52,7 +50,7 @@ def check_videos(
     def check(task: VideoTask) -> DeepCheck:
         process = idle.get()
         try:
-            return _check_video(task, process, decoder, overlap)
+            return _check_video(task, process, overlap)
         finally:
             idle.put(process)
 
@@ -64,14 +62,14 @@ def check_videos(
             process.close()
 
 
-def _check_video(task: VideoTask, process: DecodingProcess, decoder: DecoderName, overlap: Overlap) -> DeepCheck:
+def _check_video(task: VideoTask, process: DecodingProcess, overlap: Overlap) -> DeepCheck:
     warnings: list[str] = []
     used: str | None = None
     size: Size | None = None
     try:
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
-            video = bring(task.uri, folder, decoder=decoder)
-            with process.open(video, _part(task), decoder=decoder) as source:
+            video = bring(task.uri, folder)
+            with process.open(video, _part(task)) as source:
                 used, size = source.info.decoder, (source.info.width, source.info.height)
                 book = PromptBook(task, source.info, boxes=True, overlap=overlap)
                 end = min(source.wanted.start, source.info.frames or source.wanted.start)

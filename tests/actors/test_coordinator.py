@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rts_batch.actors.coordinator import Budgets, Coordinator, FailedAttempt
+from rts_batch.actors.coordinator import Coordinator, FailedAttempt
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.messages import FailureKind
 
@@ -96,7 +96,7 @@ def test_a_retry_keeps_its_place_and_success_reports_what_went_before() -> None:
 
 def test_a_transient_failure_waits_and_others_go_before_it() -> None:
     clock = Clock()
-    coordinator = Coordinator([task("a", 9), task("b", 1)], budgets=Budgets(pause=2, longest_pause=3), clock=clock)
+    coordinator = Coordinator([task("a", 9), task("b", 1)], longest_pause=3, clock=clock)
     coordinator.take()
     coordinator.failed("a", failure("transient"))
     assert take_all(coordinator) == ["b"]

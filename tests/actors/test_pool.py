@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rts_batch.actors.coordinator import Budgets, Coordinator, FailedAttempt
+from rts_batch.actors.coordinator import Coordinator, FailedAttempt
 from rts_batch.actors.display import LineDisplay
 from rts_batch.actors.interruptions import Interruptions
 from rts_batch.actors.members import Lost, PoolSize, Welcome
@@ -127,7 +127,7 @@ def run(
 ) -> Run:
     cluster = cluster or FakeCluster(story)
     clock = lambda: cluster.now  # noqa: E731
-    coordinator = Coordinator(videos, budgets=Budgets(pause=2), clock=clock)
+    coordinator = Coordinator(videos, clock=clock)
     state = Run(cluster, coordinator, RunProgress(videos=len(videos)))
     pool = Pool(
         coordinator,

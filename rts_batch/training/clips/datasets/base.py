@@ -94,7 +94,7 @@ def existing(folder: Path, what: str) -> Path:
 
 
 def choose_names(
-    found: Iterable[str], *, listed: Path | None, exclude: Iterable[str], where: object
+    found: Iterable[str], *, listed: str | Path | None, exclude: Iterable[str], where: object
 ) -> tuple[str, ...]:
     """Return the sequence names to use: those that a text file lists (all without one), less `exclude`, in order.
 
@@ -106,7 +106,7 @@ def choose_names(
         chosen = sorted(present)
     else:
         try:
-            chosen = [line.strip() for line in listed.read_text().splitlines() if line.strip()]
+            chosen = [line.strip() for line in Path(listed).read_text().splitlines() if line.strip()]
         except OSError as error:
             raise TrainingError(f"{listed}: the list of sequences cannot be read ({error})") from error
         missing = sorted(set(chosen) - set(present))

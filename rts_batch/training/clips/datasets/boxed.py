@@ -131,7 +131,7 @@ def got10k(
     """
     root = existing(Path(root), "sequences of GOT-10k")
     folders = {entry.name: Path(entry.path) for entry in os.scandir(root) if entry.is_dir()}
-    chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
+    chosen = choose_names(folders, listed=sequences, exclude=exclude, where=root)
     return Got10k("got10k", chosen, folders, None if masks is None else open_masks_of(masks, keep))
 
 
@@ -165,7 +165,7 @@ def lasot(
             folders[entry.name] = Path(entry.path)
         elif entry.is_dir():
             folders.update({inner.name: Path(inner.path) for inner in os.scandir(entry.path) if inner.is_dir()})
-    chosen = choose_names(folders, listed=Path(sequences) if sequences else None, exclude=exclude, where=root)
+    chosen = choose_names(folders, listed=sequences, exclude=exclude, where=root)
     return Lasot(
         "lasot", chosen, folders, None if masks is None else open_masks_of(masks, keep), step=step, limit=limit
     )

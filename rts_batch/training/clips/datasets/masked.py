@@ -99,7 +99,7 @@ def youtube_vos(root: str | Path, *, sequences: str | Path | None = None, exclud
         ids = {video: sorted(int(value) for value in entry["objects"]) for video, entry in videos.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{meta}: expected YouTube-VOS's list of videos and objects ({error!r})") from error
-    chosen = choose_names(ids, listed=_path(sequences), exclude=exclude, where=root)
+    chosen = choose_names(ids, listed=sequences, exclude=exclude, where=root)
     objects = tuple((video, value) for video in chosen for value in ids[video])
     return MaskedFolders("youtube-vos", root / "JPEGImages", root / "Annotations", objects)
 
@@ -125,7 +125,7 @@ def davis(
     images = existing(root / "JPEGImages" / resolution, "pictures of DAVIS")
     masks = existing(root / "Annotations" / resolution, "masks of DAVIS")
     usual = root / "ImageSets" / "2017" / "train.txt"
-    listed = _path(sequences) or (usual if usual.exists() else None)
+    listed = sequences or (usual if usual.exists() else None)
     chosen = choose_names(os.listdir(masks), listed=listed, exclude=exclude, where=root)
     objects: list[tuple[str, int]] = []
     for sequence in chosen:
@@ -134,7 +134,3 @@ def davis(
     if not objects:
         raise TrainingError(f"{root}: the first masks of all sequences are empty")
     return MaskedFolders("davis", images, masks, tuple(objects))
-
-
-def _path(value: str | Path | None) -> Path | None:
-    return None if value is None else Path(value)

@@ -69,9 +69,9 @@ class Films:
                 return Take(tuple(read_image(path) for path, _ in chosen), masks)
         return None
 
-    def background(self, rng: np.random.Generator, *, frames: int, step: int = 1) -> tuple[NDArray[np.uint8], ...]:
+    def background(self, rng: np.random.Generator, *, frames: int) -> tuple[NDArray[np.uint8], ...]:
         """Return frames in a row of any sequence, for use as a background."""
         names = sorted(self.sequences)
         part = self.sequences[names[int(rng.integers(len(names)))]]
-        start = int(rng.integers(max(1, len(part) - frames * step)))
-        return tuple(read_image(path) for path, _ in part[start : start + frames * step : step])
+        start = int(rng.integers(max(1, len(part) - frames)))
+        return tuple(read_image(path) for path, _ in part[start : start + frames])

@@ -32,6 +32,8 @@ SLOWEST, FASTEST = 0.15, 0.9
 """How much happens in a clip, relative to the scenes of single crops; each clip draws its own."""
 SMALLEST_START = 600
 """Pixels that the target shows at least on a training clip's first frame."""
+SMALLEST_TRUTH = 400
+"""… and on the first frame of a clip whose truth is kept for comparison."""
 BLURRED = 0.2
 """Share of the clips with motion blur, which averages `EXPOSURES` instants."""
 EXPOSURES = 3
@@ -139,15 +141,13 @@ def truth_clips(
     frames: int,
     options: SceneOptions = LONG,
     films: Films | None = None,
-    size: tuple[int, int] = FRAME,
-    smallest_start: int = 400,
 ) -> Iterator[TruthClip]:
-    """Yield `count` clips; those whose target shows fewer than `smallest_start` pixels at first are drawn again."""
+    """Yield `count` clips; those whose target shows fewer than `SMALLEST_TRUTH` pixels at first are drawn again."""
     index = 0
     while count:
         scene = random_scene(stills, clip_generator(seed, index), options, films)
         index += 1
-        first = scene.render(0.0, camera(size), size).target >= SOLID
-        if np.count_nonzero(first) >= smallest_start:
+        first = scene.render(0.0, camera(FRAME), FRAME).target >= SOLID
+        if np.count_nonzero(first) >= SMALLEST_TRUTH:
             count -= 1
-            yield rendered(scene, frames, size)
+            yield rendered(scene, frames)
