@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,7 +83,7 @@ def score(
         for name in report.curves:
             files.put_bytes(uris.join(plots, f"{name}.svg"), to_svg(report, name).encode())
     if as_json:
-        print_json("scores", report.to_dict())
+        print_json("scores", asdict(report))
     else:
         print(to_markdown(report, sequences=False), end="")
 

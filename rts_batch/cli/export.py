@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -76,7 +77,7 @@ def export(
         polygons=polygons,
     )
     if as_json:
-        print_json("summary", {"format": format, **exported.to_dict()})
+        print_json("summary", {"format": format, **asdict(exported)})
     else:
         _print_exported(exported, images=frames == "extract", filter=row_filter)
     if exported.left_out:

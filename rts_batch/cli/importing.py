@@ -183,12 +183,11 @@ def _size(text: str) -> tuple[int, int]:
 
 def _finish(imported: Imported, out: str, as_json: bool) -> None:
     imported.write(out)
-    if as_json:
-        from rts_batch.manifest.importers.imported import as_json as report
-
-        print_json("import", {"manifest": out, **report(imported)})
-        return
     rows = imported.rows
+    if as_json:
+        content = {"manifest": out, "left_out": imported.left_out, "warnings": imported.warnings}
+        print_json("import", {**content, "prompts": len(rows)})
+        return
     targets = {(row["video_id"], row["object_id"]) for row in rows}
     videos = {row["video_id"] for row in rows}
     print(f"{out}: {len(rows)} prompts of {len(targets)} targets in {len(videos)} videos")

@@ -48,7 +48,7 @@ def compact(
 
     summary = merge(run, output, rows_per_file=rows_per_file)
     if as_json:
-        print_json("summary", summary.to_dict())
+        print_json("summary", asdict(summary))
     else:
         print(f"{output}: {summary.rows} rows of {summary.videos} videos in {summary.files} files")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,7 @@ def review(
         run, out, pages=videos, key_frames=key_frames, overlays=overlay or (), report=not no_report, watch=watch
     )
     if as_json:
-        print_json("summary", reviewed.to_dict())
+        print_json("summary", asdict(reviewed))
     else:
         for uri in reviewed.overlays:
             print(f"overlay  {uri}")

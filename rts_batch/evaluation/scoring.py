@@ -60,10 +60,6 @@ class BenchmarkScores:
     """Sequences that the run has not finished and that are not in the scores."""
     curves: Mapping[str, PlotLine] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return asdict(self)
-
 
 def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> BenchmarkScores:
     """Score a run on a benchmark.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from rts_batch.errors import StorageError, UsageError, VideoError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, RowFilter
@@ -75,9 +75,6 @@ class Exported:
     doubted: int = 0
     """Rows left out by their state, score, confidence or quality."""
     warnings: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def export_run(

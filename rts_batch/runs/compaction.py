@@ -43,9 +43,6 @@ class Compaction:
     rows: int = 0
     files: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) -> Compaction:
     """Merge the finished videos of a run into `out`, which must not exist or be empty.

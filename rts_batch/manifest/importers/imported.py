@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rts_batch.errors import ManifestError
@@ -51,13 +51,6 @@ class Imported:
         else:
             text = _csv(self.rows)
         files.put_bytes(uri, text.encode())
-
-
-def as_json(imported: Imported) -> dict[str, Any]:
-    """The report for `--json`."""
-    found = asdict(imported)
-    found["prompts"] = len(found.pop("rows"))
-    return found
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
