@@ -103,7 +103,7 @@ class Coordinator:
         self._suspects: list[_Queued] = []
         self._pausing: list[tuple[float, _Queued]] = []
         self._running: dict[str, _Queued] = {}
-        self._stopped = False
+        self.stopped = False
 
     def take(self, worker: str = "", *, empty: bool = True) -> VideoTask | None:
         """Hand out the worker's next video, or None where there is none for it now.
@@ -111,7 +111,7 @@ class Coordinator:
         A suspect goes only to a worker that is `empty`, and nothing must be taken for that worker beside it.
         """
         self._end_pauses()
-        queued = None if self._stopped else self._next(worker, empty)
+        queued = None if self.stopped else self._next(worker, empty)
         if queued is None:
             return None
         self._running[queued.task.key] = queued
@@ -133,7 +133,7 @@ class Coordinator:
         """Set a video aside for a busy worker that has none yet and return it, or None where there is none."""
         self._end_pauses()
         # With fewer videos than workers the next one is better left to whoever is free first.
-        if self._stopped or worker in self._reserved or len(self._ready) <= len(self._running):
+        if self.stopped or worker in self._reserved or len(self._ready) <= len(self._running):
             return None
         queued = heapq.heappop(self._ready)
         self._reserved[worker] = queued
@@ -165,11 +165,7 @@ class Coordinator:
 
     def stop(self) -> None:
         """Hand out nothing more; what is running may finish."""
-        self._stopped = True
-
-    @property
-    def stopped(self) -> bool:
-        return self._stopped
+        self.stopped = True
 
     def attempt(self, key: str) -> int:
         """Number of the running attempt at this video, from 1."""
@@ -194,12 +190,12 @@ class Coordinator:
     @property
     def to_hand_out(self) -> int:
         """Videos that wait and will be handed out: none after a stop."""
-        return 0 if self._stopped else self.queued
+        return 0 if self.stopped else self.queued
 
     @property
     def suspects(self) -> int:
         """Those among them that need a worker of their own."""
-        return 0 if self._stopped else len(self._suspects)
+        return 0 if self.stopped else len(self._suspects)
 
     @property
     def running(self) -> int:

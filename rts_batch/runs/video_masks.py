@@ -68,7 +68,8 @@ class VideoMasks:
 
     def __init__(self, file: MasksFile, entry: VideoEntry, sources: VideoSources) -> None:
         self._file = file
-        self._entry = entry
+        self.entry = entry
+        """Everything that the file's metadata says of the video."""
         self._sources = sources
         self.file = file.uri
         self.video_id = entry.video_id
@@ -80,11 +81,6 @@ class VideoMasks:
         self.duration = entry.duration
         self.weights = entry.weights
         self.profile = entry.profile
-
-    @property
-    def entry(self) -> VideoEntry:
-        """Everything that the file's metadata says of the video."""
-        return self._entry
 
     @property
     def quality(self) -> dict[str, Any] | None:
@@ -139,8 +135,8 @@ class VideoMasks:
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows as Arrow tables of bounded size, sorted by object and frame."""
-        first = self._entry.first_row
-        return self._file.tables(first, first + self._entry.rows, columns)
+        first = self.entry.first_row
+        return self._file.tables(first, first + self.entry.rows, columns)
 
     def pieces(self, columns: Sequence[str]) -> Iterator[tuple[Target, pa.Table]]:
         """Yield the rows as tables of one target each, of bounded size; a target's tables come one after another."""
@@ -159,13 +155,13 @@ class VideoMasks:
     def table(self, object_id: int, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of one target in memory, sorted by frame; none where the video does not have it."""
         target = self.targets.get(object_id)
-        first = self._entry.first_row + (target.first_row if target else 0)
+        first = self.entry.first_row + (target.first_row if target else 0)
         return self._file.table(first, first + (target.rows if target else 0), columns)
 
     def rows(self, object_ids: Collection[int] | None = None) -> Iterator[Row]:
         """The rows sorted by object and frame, of all targets or of some."""
         if object_ids is None:
-            yield from self._rows(0, self._entry.rows)
+            yield from self._rows(0, self.entry.rows)
             return
         for target in self.targets.values():
             if target.object_id in object_ids:
@@ -209,7 +205,7 @@ class VideoMasks:
             yield from list(self._rows(first, min(first + at_once, stop)))
 
     def _rows(self, first: int, stop: int) -> Iterator[Row]:
-        offset = self._entry.first_row
+        offset = self.entry.first_row
         for table in self._file.tables(offset + first, offset + stop, RESULT_COLUMNS):
             columns = [table[name].to_pylist() for name in RESULT_COLUMNS]
             yield from map(Row._make, zip(*columns, strict=True))
