@@ -158,14 +158,7 @@ class Damage:
     """Packets that an edit list cuts off; no damage, but the header counts them."""
 
     def __bool__(self) -> bool:
-        return bool(
-            self.missing_frames
-            or self.corrupt_frames
-            or self.lost_packets
-            or self.decoder_errors
-            or self.disordered_times
-            or self.stopped
-        )
+        return bool(self.warnings())
 
     def merged(self, earlier: Damage) -> Damage:
         """Return what this reading of a video and an earlier one have found together.
