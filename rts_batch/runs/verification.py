@@ -136,9 +136,11 @@ class _Video:
                 continue
             if area != row["area"]:
                 yield f"{where}: the mask has {area} pixels, its row says {row['area']}"
-            if (row["state"] == "prompt") != (row["score"] is None):
+            # Nobody looks for a target that somebody has said to be absent, so such a row has neither mask nor score.
+            absent = row["state"] == "lost" and row["score"] is None and not area
+            if (row["state"] == "prompt") != (row["score"] is None) and not absent:
                 yield f"{where}: a row of state {row['state']} with score {row['score']}"
-            if row["state"] in ("mask_lost", "lost") and area:
+            if row["state"] == "mask_lost" and area:  # a lost one may keep what was drawn elsewhere
                 yield f"{where}: state {row['state']}, but the mask has {area} pixels"
             target = targets.get(row["object_id"])
             if target is not None and row["category"] != target.category:
@@ -154,7 +156,9 @@ class _Video:
         if not frames:
             yield f"object {target.object_id} has no row"
             return
-        prompted = {prompt.frame for prompt in target.prompts if prompt.frame is not None}
+        # An absence gives no row where nothing is tracked: before the first mark, backward after the last one.
+        marks = [prompt for prompt in target.prompts if prompt.kind != "absent"]
+        prompted = {prompt.frame for prompt in marks if prompt.frame is not None}
         if missing := sorted(prompted - set(frames)):
             yield f"object {target.object_id} has no row on frame {missing[0]}, where it is marked"
         if task.annotates:
@@ -168,5 +172,5 @@ class _Video:
             yield f"object {target.object_id} ends with frame {frames[-1]}, the video with {self._entry.frames - 1}"
         if task.direction in ("backward", "both") and frames[0] != task.start:
             yield f"object {target.object_id} begins with frame {frames[0]}, the video with {task.start}"
-        if task.direction == "forward" and prompted == {p.frame for p in target.prompts} and frames[0] != min(prompted):
+        if task.direction == "forward" and prompted == {mark.frame for mark in marks} and frames[0] != min(prompted):
             yield f"object {target.object_id} begins with frame {frames[0]}, its first prompt is on {min(prompted)}"

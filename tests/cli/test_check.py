@@ -18,6 +18,7 @@ from rts_batch.manifest import read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
+from rts_batch.runs.verification import verify_run
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Finished, Job, WorkerSettings
 from tests.support.running import write_manifest
@@ -136,14 +137,19 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         {"video": "a.mp4", "video_id": "left", "box": BOX},
     ]
-    manifest = read_manifest(str(write_manifest(folder / "verify.jsonl", rows)))
+    return stub_run(write_manifest(folder / "verify.jsonl", rows), out, left=1)
+
+
+def stub_run(path: Path, out: Path, left: int = 0) -> Path:
+    """A run of the stub tracker whose last videos are left."""
+    manifest = read_manifest(str(path))
     tracker = Stub.describe(RunSettings())
     RunFolder(str(out)).prepare(manifest, RunRecord(results={"weights": tracker.fingerprint}, environment={}))
     settings = WorkerSettings(
         out=str(out), factory="tests.support.stub_tracker:Stub", tracker=tracker, decoder="auto", threads=1, extras={}
     )
     worker = Lane(settings)
-    for task in manifest.tasks[:-1]:
+    for task in manifest.tasks[: len(manifest.tasks) - left]:
         assert isinstance(list(worker.run(Job(task=task, attempt=1)))[-1], Finished)
     return out
 
@@ -174,8 +180,10 @@ def change(**values: Any) -> Callable[[pa.Table], pa.Table]:
         ("forward", change(frame=50), "its rows are not sorted by object and frame"),
         ("forward", change(video_id="b"), "object 1, frame 5: the row belongs to video 'b'"),
         ("forward", change(height=60), "object 1, frame 5: the size is 160×60"),
-        ("forward", change(state="lost"), "object 1, frame 5: state lost, but the mask has 400 pixels"),
+        ("forward", change(state="mask_lost"), "object 1, frame 5: state mask_lost, but the mask has 400 pixels"),
         ("forward", change(score=None), "a row of state tracked with score None"),
+        ("forward", change(state="lost", score=None), "a row of state lost with score None"),
+        ("forward", change(state="prompt"), "a row of state prompt with score"),
         ("forward", change(time=0.0), "its time 0 s is not after the frame before"),
         ("forward", change(category="cat"), "category 'cat', the manifest says None"),
         ("forward", lambda table: table.slice(0, 9), "object 2 has no row"),
@@ -200,6 +208,25 @@ def test_every_damage_is_found(
     assert any(problem in text for text in found.pop(name)), found
     assert not any(found.values())
     assert events[-1]["wrong"] == 1
+
+
+def test_a_lost_target_may_keep_what_was_drawn(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (path,) = (tmp_path / "run/masks").glob("forward-*.parquet")
+    pq.write_table(change(state="lost")(pq.read_table(path)), path)
+    (found,) = [check for check in verify_run(str(tmp_path / "run")) if check.video_id == "forward"]
+    assert [text.split(" is ")[0] for text in found.problems] == ["its checksum"], "another hand wrote it"
+
+
+def test_absences_are_right_wherever_they_are_said(folder: Path, tmp_path: Path) -> None:
+    """After a mark they give rows without a score; before the first one, backward after the last one, none."""
+    absent = {"video": "a.mp4", "prompt_kind": "absent"}
+    rows = []
+    for direction, frames in {"forward": (1, 7), "backward": (2, 9), "both": (2, 7)}.items():
+        name = {"video_id": direction, "direction": direction}
+        rows += [{"video": "a.mp4", "box": BOX, "frame": 4, **name}, *({**absent, **name, "frame": n} for n in frames)]
+    out = stub_run(write_manifest(folder / "absences.jsonl", rows), tmp_path / "run")
+    assert [(check.rows, check.problems) for check in verify_run(str(out))] == [(5, ()), (12, ()), (8, ())]
 
 
 def test_strange_files_are_found(finished: Path, tmp_path: Path) -> None:
