@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, Literal
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError
+from rts_batch.manifest.task import Direction
 from rts_batch.masks import STATES
 from rts_batch.runs.statistics import Statistics
 from rts_batch.runs.video_masks import Target, VideoMasks
@@ -38,6 +39,8 @@ class Track:
     """NaN where the row has none."""
     states: NDArray[np.int8]
     """Places in `STATES`."""
+    direction: Direction = field(default="forward", kw_only=True)
+    """In which its video was tracked."""
 
     @property
     def severity(self) -> NDArray[np.int8]:
@@ -91,13 +94,15 @@ class VideoTrack:
 
 def read_tracks(video: VideoMasks) -> Iterator[Track]:
     """The targets of a video one after another, in one pass over its rows."""
+    direction = video.entry.task.get("direction", "forward")
     for target, tables in itertools.groupby(video.pieces(_COLUMNS), key=itemgetter(0)):
         statistics = Statistics()
         parts: list[list[NDArray[Any]]] = []
         for _, piece in tables:
             statistics.add(piece)
             parts.append(_arrays(piece))
-        yield Track(target, statistics, *(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        arrays = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+        yield Track(target, statistics, *arrays, direction=direction)
 
 
 def _arrays(table: pa.Table) -> list[NDArray[Any]]:

@@ -137,9 +137,10 @@ def _stretches(track: Track) -> Iterator[slice]:
     """Yield the places between prompts, each in the order in which its frames were tracked."""
     marked = np.isnan(track.qualities)  # prompts, and where somebody has said that the target is absent
     edges = np.flatnonzero(np.diff(marked.astype(np.int8), prepend=1, append=1))
-    backward = bool(len(marked)) and bool(marked[-1]) and not marked[0]
+    begun = np.flatnonzero(track.states == STATES.index("prompt"))
+    backward_before = {"both": int(begun[0]) if len(begun) else 0, "backward": len(marked)}
     for start, stop in edges.reshape(-1, 2).tolist():
-        if backward or (start == 0 and stop < len(marked)):  # from the prompt after it
+        if start < backward_before.get(track.direction, 0):  # tracked from the prompt after it
             yield slice(stop - 1, start - 1 if start else None, -1)
         else:
             yield slice(start, stop)

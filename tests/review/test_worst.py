@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from rts_batch import read_masks
 from rts_batch.errors import ResultsError
 from rts_batch.io.results.writer import ResultsWriter
+from rts_batch.manifest.task import Direction
 from rts_batch.masks import State
 from rts_batch.review.worst import MENDED, REACH, WorstFrame, worst_frames
 from tests.support.run_folders import row_of
@@ -18,12 +20,22 @@ from tests.support.running import run
 MASK = np.ones((4, 4), bool)
 
 
-def write_video(folder: Path, name: str, qualities: list[float | None], *, object_id: int = 1) -> None:
-    """A video of one target; None is a prompt."""
+def write_video(
+    folder: Path,
+    name: str,
+    qualities: list[float | None],
+    *,
+    object_id: int = 1,
+    direction: Direction = "forward",
+    absent: Collection[int] = (),
+) -> None:
+    """A video of one target; None is a prompt, or an absence on the frames that are given as such."""
     (folder / "masks").mkdir(parents=True, exist_ok=True)
-    with ResultsWriter(folder / "masks" / f"{name}.parquet", targets={object_id: {}}, weights="w") as writer:
+    task = {"video_id": name, "direction": direction}
+    path = folder / "masks" / f"{name}.parquet"
+    with ResultsWriter(path, targets={object_id: {}}, task=task, weights="w") as writer:
         for frame, quality in enumerate(qualities):
-            state: State = "prompt" if quality is None else "tracked"
+            state: State = "lost" if frame in absent else "prompt" if quality is None else "tracked"
             writer.add(row_of(MASK, frame, state, video_id=name, object_id=object_id, quality=quality))
         writer.close(frames=len(qualities))
 
@@ -66,10 +78,21 @@ def test_what_is_marked_already_is_not_named(tmp_path: Path) -> None:
 
 
 def test_what_was_tracked_backward_is_mended_backward(tmp_path: Path) -> None:
-    write_video(tmp_path, "a", [0.2] * 10 + [0.95] * 10 + [None])
+    write_video(tmp_path, "a", [0.2] * 10 + [0.95] * 10 + [None], direction="backward")
     assert chosen(tmp_path, 1)[0].frame == 9
-    write_video(tmp_path / "both", "a", [0.2] * 10 + [0.95] * 10 + [None] + [0.95] * 10)
+    write_video(tmp_path / "both", "a", [0.2] * 10 + [0.95] * 10 + [None] + [0.95] * 10, direction="both")
     assert chosen(tmp_path / "both", 1)[0].frame == 9
+
+
+def test_an_absence_turns_no_direction_round(tmp_path: Path) -> None:
+    behind = [0.95] * 5 + [None] + [0.95] * 6 + [0.2] * 6 + [None] * 2
+    write_video(tmp_path, "a", behind, direction="both", absent=(18, 19))
+    assert chosen(tmp_path, 1)[0].frame == 12, "forward from the prompt on, although the rows end without a quality"
+    before = [None] * 3 + [0.2] * 10 + [0.95] * 7 + [None]
+    write_video(tmp_path / "backward", "a", before, direction="backward", absent=(0, 1, 2))
+    assert chosen(tmp_path / "backward", 1)[0].frame == 12, "backward, although the rows begin without a quality"
+    write_video(tmp_path / "both", "a", before + [0.95] * 9, direction="both", absent=(0, 1, 2))
+    assert chosen(tmp_path / "both", 1)[0].frame == 12, "before the first mark backward"
 
 
 def test_no_more_are_chosen_than_there_is_to_mend(tmp_path: Path) -> None:
