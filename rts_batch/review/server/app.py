@@ -146,8 +146,8 @@ class _Answers:
     def save(self, body: bytes) -> Any:
         wanted = Save.model_validate_json(body)
         book, subject = self._desk.book, self._desk.subject
-        rows = rows_of(wanted.changes, subject, book)
         removed = removed_places(wanted.removed, book.read().rows, subject)
+        rows = rows_of(wanted.changes, subject, book, removed)
         return self._shown(book.save(wanted.version, rows, removed))
 
     def redo(self, _: Request) -> Any:

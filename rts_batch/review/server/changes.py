@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 from rts_batch.errors import ManifestError, RtsBatchError
 from rts_batch.manifest.columns import COLUMNS
@@ -16,8 +15,14 @@ from rts_batch.runs.corrections import written_time
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, place_of
 
 
-def rows_of(changes: Iterable[Change], subject: Subject, book: RowsFile) -> list[Row]:
-    """Return a row for each change.
+def rows_of(changes: Sequence[Change], subject: Subject, book: RowsFile, removed: Collection[Place] = ()) -> list[Row]:
+    """Return a row for each change; where only the category changes, what marks the target stays as it is.
+
+    Args:
+        changes: to be saved together.
+        subject: what they are about.
+        book: what has been saved before.
+        removed: saved rows that go.
 
     Raises:
         ManifestError: a mask that is none, or empty, or a change that says nothing.
@@ -25,12 +30,18 @@ def rows_of(changes: Iterable[Change], subject: Subject, book: RowsFile) -> list
     """
     recorded: dict[str, list[Row]] = {}
     saved = book.read().rows
-    rows = []
-    for change in changes:
+    rows: list[Row] = []
+    for change in sorted(changes, key=lambda change: change.frame is None):  # by then it is known what marks a target
         same = [row for row in saved if row["video_id"] == change.video_id]
         if change.video_id not in recorded:
-            recorded[change.video_id] = [*book.rows_of(change.video_id), *same]
-        rows.append(_alike(change, same, subject) | _said(change, subject, recorded[change.video_id]))
+            recorded[change.video_id] = book.rows_of(change.video_id)
+        alike = _alike(change, same, subject)
+        if change.frame is None:
+            kept = {place_of(row): row for row in same if place_of(row) not in removed}
+            kept |= {place_of(row): row for row in rows if row["video_id"] == change.video_id}
+            rows.append(_renamed(change, subject, recorded[change.video_id], list(kept.values()), alike))
+        else:
+            rows.append(alike | _said(change, subject, [*recorded[change.video_id], *same]))
     return rows
 
 
@@ -72,15 +83,9 @@ def _alike(change: Change, same: list[Row], subject: Subject) -> Row:
 
 
 def _said(change: Change, subject: Subject, recorded: list[Row]) -> Row:
-    where = f"video {change.video_id!r}, object {change.object_id}"
-    row: Row = {
-        "video_id": change.video_id,
-        "object_id": change.object_id,
-        "frame": change.frame,
-        "category": (change.category or "").strip() or None,
-    }
-    if change.frame is None:
-        return row | _first_prompt(recorded, change.object_id, where)
+    where = _where(change)
+    row = _about(change)
+    assert change.frame is not None
     end = subject.numbers(change.video_id)["end"]
     if subject.kind == "run" and change.frame >= end:  # of new videos the length is only announced
         raise ManifestError(f"{where}: frame {change.frame} is not in the video, whose last one is {end - 1}")
@@ -99,9 +104,27 @@ def _said(change: Change, subject: Subject, recorded: list[Row]) -> Row:
         raise ManifestError(f"{where}, frame {change.frame}: {error}") from error
 
 
-def _first_prompt(recorded: list[Row], object_id: int, where: str) -> dict[str, Any]:
-    """What the run's manifest says of a target first, to be said again with another category."""
-    prompts = [row for row in recorded if row["object_id"] == object_id]
-    if not prompts:
-        raise ManifestError(f"{where}: the run does not know this target; mark it on a frame first")
-    return {name: prompts[0][name] for name in ("frame", "time", "x", "y", "w", "h", "mask", "prompt_kind")}
+def _renamed(change: Change, subject: Subject, recorded: list[Row], kept: list[Row], alike: Row) -> Row:
+    """What marks a target first, with another category: as it is to be saved or, without that, as the run has it."""
+    prompts, kept = ([row for row in rows if row["object_id"] == change.object_id] for rows in (recorded, kept))
+    first = next(iter([*prompts, *kept]), None)
+    if first is None:
+        raise ManifestError(f"{_where(change)}: the run does not know this target; mark it on a frame first")
+    about = _about(change)
+    for row in kept:
+        if place_of(row) == place_of(first) or frame_of(row, subject) == frame_of(first, subject) is not None:
+            return row | {"category": about["category"] or row.get("category")}
+    return alike | about | {name: first[name] for name in ("frame", "time", "x", "y", "w", "h", "mask", "prompt_kind")}
+
+
+def _about(change: Change) -> Row:
+    return {
+        "video_id": change.video_id,
+        "object_id": change.object_id,
+        "frame": change.frame,
+        "category": (change.category or "").strip() or None,
+    }
+
+
+def _where(change: Change) -> str:
+    return f"video {change.video_id!r}, object {change.object_id}"
