@@ -59,9 +59,15 @@ class CorrectionsBook(RowsFile):
             raise RunFolderError(f"{self.paths.uri} has no manifest to correct; give the folder of the run itself")
 
     def rows_of(self, video_id: str) -> list[Row]:
-        """Return the rows of the run's own manifest about one video; see `RowsFile.rows_of`."""
+        """Return the rows of the run's own manifest about one video, their masks' paths as they are meant there."""
         recorded = self.recorded()
-        return list(recorded.filter(pc.equal(recorded["video_id"], video_id)).to_pylist())
+        rows: list[Row] = recorded.filter(pc.equal(recorded["video_id"], video_id)).to_pylist()
+        folder = (recorded.schema.metadata or {}).get(FOLDER_KEY)
+        for row in rows:
+            # What is said again in the corrections would be looked for beside them.
+            if folder is not None and row["mask"] is not None and drawing_of(row["mask"]) is None:
+                row["mask"] = uris.resolve(row["mask"], folder.decode())
+        return rows
 
     def numbers(self) -> Numbers:
         """Return the numbers that the run's manifest has given to the names of its targets.

@@ -58,6 +58,15 @@ def test_what_is_saved_is_read_and_is_a_manifest(tmp_path: Path, where: str) -> 
     assert len(read_manifest(str(tmp_path / "copy.csv")).tasks) == 2
 
 
+def test_a_mask_image_that_is_said_again_is_the_same_file(tmp_path: Path) -> None:
+    book = begin(tmp_path, "video,video_id,mask\nclips/a.mp4,a,masks/a.png\n")
+    (row,) = book.rows_of("a")
+    book.save(book.read().version, [{**row, "category": "dog"}])
+    (task,) = merged(book).tasks
+    assert task.targets[0].category == "dog"
+    assert task.targets[0].prompts[0].mask_uri == str(tmp_path / "masks" / "a.png"), "not one beside the corrections"
+
+
 def test_the_second_of_two_saves_is_refused_and_then_nothing_is_lost(tmp_path: Path) -> None:
     book, other = begin(tmp_path, PLAIN), CorrectionsBook(str(tmp_path / "run"))
     version = book.read().version
