@@ -89,10 +89,11 @@ def _said(change: Change, subject: Subject, recorded: list[Row]) -> Row:
     end = subject.numbers(change.video_id)["end"]
     if subject.kind == "run" and change.frame >= end:  # of new videos the length is only announced
         raise ManifestError(f"{where}: frame {change.frame} is not in the video, whose last one is {end - 1}")
-    if subject.is_prompt(change.video_id, change.object_id, change.frame):
-        time = subject.time_of(change.video_id, change.frame)
-        row["time"] = written_time(recorded, change.object_id, change.frame, time)
-        row["frame"] = change.frame if row["time"] is None else None
+    if not subject.is_prompt(change.video_id, change.object_id, change.frame):
+        recorded = _absences_on(change.frame, change, subject, recorded)
+    time = subject.time_of(change.video_id, change.frame)
+    if (written := written_time(recorded, change.object_id, change.frame, time)) is not None:
+        row |= {"frame": None, "time": written}
     if change.absent:
         return row | {"prompt_kind": "absent"}
     if change.counts is None:
@@ -102,6 +103,22 @@ def _said(change: Change, subject: Subject, recorded: list[Row]) -> Row:
         return row | {"mask": parse_mask(json.dumps({"size": [height, width], "counts": change.counts}))}
     except ValueError as error:
         raise ManifestError(f"{where}, frame {change.frame}: {error}") from error
+
+
+def _absences_on(frame: int, change: Change, subject: Subject, recorded: list[Row]) -> list[Row]:
+    """Return the rows of the target that are about a frame which no prompt of it has marked.
+
+    Its state does not tell on which frame an absence was said from those after it, so the frame's time has to.
+    """
+    numbers = subject.numbers(change.video_id)
+    times = [time for time in numbers["times"] if time is not None]
+    if not times:
+        return []
+    # A time before all rows, or after them, is of a frame that has none, and not of the one nearest to it.
+    half = 0.5 / numbers["fps"] if numbers["fps"] else 0.0
+    own = [row for row in recorded if row["object_id"] == change.object_id]
+    near = [row for row in own if row["time"] is None or times[0] - half <= row["time"] <= times[-1] + half]
+    return [row for row in near if frame_of(row, subject) == frame]
 
 
 def _renamed(change: Change, subject: Subject, recorded: list[Row], kept: list[Row], alike: Row) -> Row:

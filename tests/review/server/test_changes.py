@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rts_batch.manifest import read_manifest
 from rts_batch.masks import encode_rle
+from rts_batch.runs.corrections import merged_manifest
 from tests.support.review_desk import Page, disc_video, marking_page, page_of
 from tests.support.videos import make_video
 
@@ -78,3 +81,39 @@ def test_a_new_videos_target_drawn_anew_and_renamed_has_the_new_mask(tmp_path: P
         answer = page.post("corrections", {"version": version, "changes": [unknown]})
     assert answer.status_code == 422
     assert "object 7: the run does not know this target" in answer.json()["error"]
+
+
+def times_of(path: Path) -> list[tuple[int | None, float | None, str]]:
+    (task,) = read_manifest(str(path)).tasks
+    return [(prompt.frame, prompt.time, prompt.kind) for prompt in task.targets[0].prompts]
+
+
+def test_an_absence_given_by_its_time_is_corrected_on_its_frame(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "clip", 12, lost=range(5, 12))) as page:
+        manifest = tmp_path / "by-time.csv"
+        manifest.write_text(
+            "video,video_id,object_id,frame,time,box,prompt_kind\n"
+            f'{tmp_path}/clip.mp4,clip,1,0,,"1,1,4,4",correct\n'
+            f"{tmp_path}/clip.mp4,clip,1,,0.2,,absent\n"
+        )
+        (tmp_path / "run" / "manifest.parquet").write_bytes(read_manifest(str(manifest)).to_parquet())
+        # Each frame of the absence is lost as the first one is.
+        saved(page, {"frame": 5, "counts": counts()}, {"frame": 7, "counts": counts(40)})
+        with merged_manifest(str(tmp_path / "run")) as path:
+            assert times_of(Path(path)) == [(0, None, "correct"), (7, None, "correct"), (None, 0.2, "correct")]
+        assert [row["frame"] for row in saved(page, {"frame": 5, "absent": True})] == [5, 7], "still one row"
+
+
+def test_an_absence_before_all_rows_is_not_taken_for_one_on_their_first_frame(tmp_path: Path) -> None:
+    video = replace(disc_video(tmp_path, "clip", 12), first={1: 6, 2: 4})
+    with page_of(tmp_path, video) as page:
+        manifest = tmp_path / "by-time.csv"
+        manifest.write_text(
+            "video,video_id,object_id,frame,time,box,prompt_kind\n"
+            f'{tmp_path}/clip.mp4,clip,1,6,,"1,1,4,4",correct\n'
+            f"{tmp_path}/clip.mp4,clip,1,,0.04,,absent\n"
+        )
+        (tmp_path / "run" / "manifest.parquet").write_bytes(read_manifest(str(manifest)).to_parquet())
+        saved(page, {"frame": 4, "counts": counts()})
+        with merged_manifest(str(tmp_path / "run")) as path:
+            assert times_of(Path(path)) == [(4, None, "correct"), (6, None, "correct"), (None, 0.04, "absent")]
