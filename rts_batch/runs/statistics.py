@@ -101,7 +101,7 @@ class TargetStatistics:
     name: str | None
     category: str | None
     stretches: list[tuple[str, int, int]]
-    """State, first and last frame of each stretch of frames in one state."""
+    """State, first and last frame of each stretch of frames in one state; a frame without a row ends it."""
     statistics: Statistics
 
     @property
@@ -132,7 +132,7 @@ def target_statistics(video: VideoMasks) -> Iterator[TargetStatistics]:
         for _, piece in tables:
             statistics.add(piece)
             for frame, state in zip(piece["frame"].to_pylist(), piece["state"].to_pylist(), strict=True):
-                if stretches and stretches[-1][0] == state:
+                if stretches and stretches[-1][0] == state and stretches[-1][2] == frame - 1:
                     stretches[-1] = (state, stretches[-1][1], frame)
                 else:
                     stretches.append((state, frame, frame))

@@ -192,6 +192,17 @@ def test_show_lists_the_stretches_of_a_videos_targets(run: Path) -> None:
     assert "no finished video" in command("show", run, "clips/z.mp4", code=1)
 
 
+def test_a_frame_without_a_row_ends_a_stretch(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    path = tmp_path / "masks" / "a.parquet"
+    with ResultsWriter(path, targets={1: {}}, task={"video_id": "a"}, covers="prompts") as writer:
+        for frame in (0, 1, 5):
+            writer.add(row_of(np.ones((4, 4), bool), frame, "prompt", video_id="a"))
+        writer.close(frames=6)
+    lines = [line.split() for line in command("show", tmp_path, "a").splitlines()[-2:]]
+    assert lines == [["1", "0–1", "prompt", "2"], ["5", "prompt", "1"]]
+
+
 def test_compact_keeps_how_the_quality_was_estimated(tmp_path: Path) -> None:
     maps = {"a": {"map": "1", "threshold": 0.3}, "b": {"map": "1", "threshold": 0.3}, "c": {"map": "2"}, "d": None}
     (tmp_path / "run" / "masks").mkdir(parents=True)
