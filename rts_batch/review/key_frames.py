@@ -52,6 +52,8 @@ class KeyFrames:
     _candidates: dict[_Kind, list[_Candidate]] = field(default_factory=lambda: {kind: [] for kind in _TURNS})
     _firsts: dict[int, list[int]] = field(default_factory=dict)
     _last: int = 0
+    _annotated: list[int] = field(default_factory=list)
+    """Frames with rows where not all have some, at about equal numbers of rows."""
 
     def add(self, track: Track) -> None:
         if not len(track.frames) or self.count < 1:
@@ -59,6 +61,8 @@ class KeyFrames:
         who = f"object {track.target.label}: " if self.several else ""
         self._firsts.setdefault(int(track.frames[0]), []).append(track.target.object_id)
         self._last = max(self._last, int(track.frames[-1]))
+        if int(track.frames[-1]) - int(track.frames[0]) >= len(track.frames):
+            self._annotated += track.frames[np.linspace(0, len(track.frames) - 1, self.count).astype(int)].tolist()
         found: dict[_Kind, Iterator[_Candidate]] = {
             "gap": _gaps(track, who),
             "low": _low_marks(track, who, self.count),
@@ -84,7 +88,8 @@ class KeyFrames:
             if index != first:
                 self._take(chosen, index, f"first of object {ids[0]}" + (" and others" if len(ids) > 1 else ""))
         self._take(chosen, self._last, "last")
-        for frame in np.linspace(first, self._last, self.count + 1)[1:-1].round().astype(int).tolist():
+        evenly = np.linspace(first, self._last, self.count + 1)[1:-1].round().astype(int).tolist()
+        for frame in sorted(self._annotated) or evenly:  # a frame without rows shows nothing
             self._take(chosen, frame, "evenly spaced", fill=True)
         return sorted(chosen.values(), key=lambda one: one.index)
 

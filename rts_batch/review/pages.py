@@ -19,7 +19,7 @@ from rts_batch.review.axis import Tick, ticks
 from rts_batch.review.key_frames import KeyFrame, KeyFrames
 from rts_batch.review.painting import COLOURS
 from rts_batch.review.pictures import Picture, Pictures, paint_pictures
-from rts_batch.review.tracks import SEVERITY, Strip, Track, VideoTrack, draw_line, draw_strip, read_tracks, shrink
+from rts_batch.review.tracks import Strip, Track, VideoTrack, draw_line, draw_strip, read_tracks, shrink
 from rts_batch.runs.reports import texts
 from rts_batch.runs.sources import VideoSources
 from rts_batch.runs.statistics import Statistics
@@ -150,17 +150,16 @@ def make_row(video: VideoMasks) -> Row:
     for track in read_tracks(video):
         statistics.merge(track.statistics)
         together.add(track)
-    areas = shrink(together.areas, POINTS[SPARK], np.maximum)
     return Row(
         video_id=video.video_id,
         key=video.key,
         targets=len(video.targets),
-        frames=len(together.areas),
+        frames=together.span,
         statistics=statistics,
         shares=Shares.of(statistics),
         lowest_mark=together.lowest_mark,
-        mark_line=_mark_line(together.marks, SPARK),
-        area_line=draw_line(areas, top=float(areas.max(initial=0)), width=SPARK[0], height=SPARK[1]),
+        mark_line=_mark_line(together, SPARK),
+        area_line=_area_line(together, SPARK),
     )
 
 
@@ -229,8 +228,9 @@ def overlay_name(video: VideoMasks) -> str:
 
 
 def _panel(track: Track, colour: int, fps: float | None) -> TargetPanel:
-    areas = shrink(track.areas, POINTS[LINE], np.maximum)
-    edges = [0, *(np.flatnonzero(np.diff(track.states)) + 1).tolist(), len(track.states)]
+    severity = shrink(track.frames, track.severity, POINTS[LINE], np.maximum)
+    changes = (np.diff(track.states) != 0) | (np.diff(track.frames) != 1)
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(track.states)]
     stretches = [
         (STATES[track.states[start]], int(track.frames[start]), int(track.frames[stop - 1]))
         for start, stop in itertools.pairwise(edges[: STRETCHES_SHOWN + 1])
@@ -244,21 +244,26 @@ def _panel(track: Track, colour: int, fps: float | None) -> TargetPanel:
         statistics=track.statistics,
         lowest_mark=track.lowest_mark,
         largest_area=int(track.areas.max(initial=0)),
-        mark_line=_mark_line(track.marks, LINE),
-        area_line=draw_line(areas, top=float(areas.max(initial=0)), width=LINE[0], height=LINE[1]),
+        mark_line=_mark_line(track, LINE),
+        area_line=_area_line(track, LINE),
         first=first,
         last=last,
         mark_top=_top(track.marks),
         ticks=ticks(first, last, fps),
-        strip=draw_strip(shrink(SEVERITY[track.states], POINTS[LINE], np.maximum), width=LINE[0], height=12),
+        strip=draw_strip(severity, width=LINE[0], height=12),
         stretches=tuple(stretches),
         more_stretches=max(0, len(edges) - 1 - STRETCHES_SHOWN),
     )
 
 
-def _mark_line(marks: np.ndarray[Any, np.dtype[np.float32]], size: tuple[int, int]) -> str:
-    values = shrink(marks, POINTS[size], np.fmin)
-    return draw_line(values, top=_top(marks), width=size[0], height=size[1])
+def _mark_line(track: Track | VideoTrack, size: tuple[int, int]) -> str:
+    values = shrink(track.frames, track.marks, POINTS[size], np.fmin)
+    return draw_line(values, top=_top(track.marks), width=size[0], height=size[1])
+
+
+def _area_line(track: Track | VideoTrack, size: tuple[int, int]) -> str:
+    values = shrink(track.frames, track.areas, POINTS[size], np.maximum)
+    return draw_line(values, top=float(track.areas.max(initial=0)), width=size[0], height=size[1])
 
 
 def _top(marks: np.ndarray[Any, np.dtype[np.float32]]) -> float:

@@ -6,6 +6,7 @@ pictures share one budget.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Reviewed:
     """Of the report."""
     overlays: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
-    """Overlay videos that could not be written, each with its reason."""
+    """Videos whose masks file is damaged, and overlay videos that could not be written, each with its reason."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -82,7 +83,7 @@ def review_run(
         report: False writes overlay videos only.
 
     Raises:
-        ResultsError: not a run's folder, a file that is no masks file, or an id that the run has not finished.
+        ResultsError: not a run's folder, or an overlay's id that the run has not finished.
         StorageError: the run cannot be read, or `out` not written.
     """
     out = out or run_folder
@@ -150,6 +151,7 @@ class _Content:
         self._total = Statistics()
         self._targets = self._frames = 0
         self._done: set[str] = set()
+        self._damaged: list[str] = []
         self._rows: list[Row] = []
         self._videos: dict[int, VideoMasks] = {}
         if masks is not None:
@@ -165,8 +167,7 @@ class _Content:
         """Find the rows that the table shows, those first that most ask for a look, and the videos that get a page."""
         rows: list[tuple[tuple[float, float], int, Row]] = []
         videos: list[tuple[tuple[float, float], int, VideoMasks]] = []
-        for place, video in enumerate(self._watch(masks, "videos")):
-            row = make_row(video)
+        for place, (video, row) in enumerate(self._watch(self._readable(masks), "videos")):
             self._total.merge(row.statistics)
             self._reviewed.videos += 1
             self._targets += row.targets
@@ -181,13 +182,31 @@ class _Content:
             self._rows.append(row)
             if row.has_page:
                 self._videos[number] = paged[-place]
+        self._reviewed.left_out += self._damaged
+
+    def _readable(self, masks: Masks) -> Iterator[tuple[VideoMasks, Row]]:
+        """Yield the videos whose masks are not damaged, each with its row."""
+        for uri in masks.files:
+            with self._noted(uri):
+                for video in masks.of_file(uri):
+                    with self._noted(uri):
+                        _ = video.size  # which its page needs beside what the row reads
+                        yield video, make_row(video)
+
+    @contextlib.contextmanager
+    def _noted(self, uri: str) -> Iterator[None]:
+        """Go on after a masks file that is damaged, and remember what is wrong with it."""
+        try:
+            yield
+        except ResultsError as error:
+            self._damaged.append(str(error).replace(uri, uris.safe_uri(uri)))
 
     def context(self) -> dict[str, Any]:
         """What the template needs of the run. `pages` is read as the file is written."""
         record = read_json(self._paths.record)
         last = read_json(self._paths.summary)
         failures, failed = read_failures(self._paths.uri, self._done)
-        videos = self._sources.total
+        videos, done = self._sources.total, self._reviewed.videos
         reports = self._reports.values()
         return {
             "title": uris.safe_uri(self._paths.uri),
@@ -195,9 +214,10 @@ class _Content:
             "measure": self._total.measure,
             "shares": Shares.of(self._total),
             "videos": videos,
-            "done": self._reviewed.videos,
+            "done": done,
             "failed": failed,
-            "not_started": None if videos is None else max(0, videos - self._reviewed.videos - failed),
+            "not_started": None if videos is None else max(0, videos - done - failed - len(self._damaged)),
+            "damaged": self._damaged,
             "targets": self._targets,
             "frames": self._frames,
             "weights": last.get("weights"),

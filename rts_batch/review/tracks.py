@@ -22,6 +22,9 @@ from rts_batch.runs.video_masks import Target, VideoMasks
 SEVERITY: Final = np.array([0, 0, 1, 2, 3], np.int8)
 """How much a state asks for a look, in the order of `STATES`."""
 
+ALONE: Final = 3
+"""How wide a value is drawn that has none beside it; a point would not be seen."""
+
 _COLUMNS: Final = ("frame", "area", "score", "confidence", "quality", "state")
 
 
@@ -49,8 +52,8 @@ class Track:
 
     @property
     def measure(self) -> Literal["quality", "score"]:
-        """What `marks` are: the score only where an earlier version estimated no quality."""
-        return "score" if np.isnan(self.qualities).all() else "quality"
+        """What `marks` are; see `Statistics.measure`."""
+        return "score" if np.isnan(self.qualities).all() and not np.isnan(self.scores).all() else "quality"
 
     @property
     def marks(self) -> NDArray[np.float32]:
@@ -63,29 +66,39 @@ class Track:
 
 
 class VideoTrack:
-    """All targets of a video together, frame by frame; takes their tracks one after another."""
+    """All targets of a video together; takes their tracks one after another."""
 
     def __init__(self, video: VideoMasks) -> None:
         self._file = video.file
-        targets = video.targets.values()
-        self.first = min((target.first_frame for target in targets), default=0)
-        # As a target has a row for each frame from its first one on; not what the file claims its length to be.
-        length = max((target.first_frame + target.rows for target in targets), default=0) - self.first
-        self.marks = np.full(length, np.nan, np.float32)
-        """The lowest quality, or score, among the targets."""
-        self.areas = np.zeros(length, np.int64)
-        """Of all targets together, in pixels."""
+        # Of the rows and no others: neither what the file claims its length to be nor a wild frame takes memory.
+        self.frames = np.zeros(0, np.int32)
+        """Those on which a target has a row, N of them, ascending."""
+        self.marks = np.zeros(0, np.float32)
+        """The lowest quality, or score, among the targets; `[N]`, NaN where there is none."""
+        self.areas = np.zeros(0, np.int64)
+        """Of all targets together, in pixels; `[N]`."""
 
     def add(self, track: Track) -> None:
-        """Raise ResultsError where a frame has no row, or several."""
-        target = track.target
-        if not np.array_equal(track.frames, np.arange(target.first_frame, target.first_frame + target.rows)):
+        """Raise ResultsError where a frame has several rows, or where one between tracked ones has none."""
+        steps = np.diff(track.frames)
+        annotated = bool((track.states == STATES.index("prompt")).all())
+        if (steps < 1).any() or not (annotated or (steps == 1).all()):
             raise ResultsError(
-                f"{self._file}: the rows of object {target.object_id} are not one for each frame; it was rewritten"
+                f"{self._file}: the rows of object {track.target.object_id} are not one for each frame; it was "
+                "rewritten. Track its video again"
             )
-        places = slice(target.first_frame - self.first, target.first_frame - self.first + target.rows)
-        self.marks[places] = np.fmin(self.marks[places], track.marks)
-        self.areas[places] += track.areas
+        frames = np.union1d(self.frames, track.frames)
+        marks, areas = np.full(len(frames), np.nan, np.float32), np.zeros(len(frames), np.int64)
+        for part in (self, track):
+            places = np.searchsorted(frames, part.frames)
+            marks[places] = np.fmin(marks[places], part.marks)
+            areas[places] += part.areas
+        self.frames, self.marks, self.areas = frames, marks, areas
+
+    @property
+    def span(self) -> int:
+        """Frames from the first row to the last."""
+        return int(self.frames[-1]) - int(self.frames[0]) + 1 if len(self.frames) else 0
 
     @property
     def lowest_mark(self) -> float | None:
@@ -121,12 +134,23 @@ def _lowest(marks: NDArray[np.float32]) -> float | None:
     return float(known.min()) if len(known) else None
 
 
-def shrink(values: NDArray[Any], count: int, pick: np.ufunc) -> NDArray[Any]:
-    """At most `count` values, each picked (`np.fmin`, `np.maximum` …) from an equal share of the given ones."""
-    if len(values) <= count:
-        return values
-    starts = np.linspace(0, len(values), count, endpoint=False).astype(np.int64)
-    return np.asarray(pick.reduceat(values, starts))
+def shrink(frames: NDArray[np.integer], values: NDArray[Any], count: int, pick: np.ufunc) -> NDArray[Any]:
+    """Return at most `count` values along an axis from the first frame to the last, NaN where no frame has a row.
+
+    Each is picked (`np.fmin`, `np.maximum` …) from an equal share of the frames.
+
+    Args:
+        frames: `[N]`, ascending.
+        values: `[N]`, one for each frame.
+    """
+    if not len(frames):
+        return np.zeros(0)
+    away = frames.astype(np.int64) - int(frames[0])
+    span = int(away[-1]) + 1
+    starts = np.linspace(0, span, min(count, span), endpoint=False).astype(np.int64)
+    places = np.searchsorted(away, starts)
+    empty = np.diff(places, append=len(away)) == 0
+    return np.where(empty, np.nan, pick.reduceat(values, places))
 
 
 def draw_line(values: NDArray[Any], *, top: float, width: int, height: int) -> str:
@@ -138,9 +162,9 @@ def draw_line(values: NDArray[Any], *, top: float, width: int, height: int) -> s
             pen_down = False
             continue
         y = height - 1 - (height - 2) * min(max(value / top, 0.0), 1.0) if top > 0 else height - 1
-        parts.append(f"{'L' if pen_down else 'M'}{place * step:.4g} {y:.4g}")
-        if not pen_down and (place + 1 == len(values) or np.isnan(values[place + 1])):
-            parts.append("h1")  # a lone value would not be seen
+        alone = not pen_down and (place + 1 == len(values) or np.isnan(values[place + 1]))
+        x = min(place * step, width - ALONE) if alone else place * step
+        parts.append(f"{'L' if pen_down else 'M'}{x:.4g} {y:.4g}{f'h{ALONE}' if alone else ''}")
         pen_down = True
     return "".join(parts)
 
@@ -149,13 +173,16 @@ Strip = dict[int, str]
 """By severity, the path of the SVG area where it holds."""
 
 
-def draw_strip(severity: NDArray[np.int8], *, width: int, height: int) -> Strip:
-    """Bars along the time axis that show where a target was in which kind of state; the worse, the higher."""
+def draw_strip(severity: NDArray[np.floating], *, width: int, height: int) -> Strip:
+    """Bars along the time axis that show where a target was in which kind of state; the worse, the higher.
+
+    Nothing where the severity is NaN.
+    """
     edges = [0, *(np.flatnonzero(np.diff(severity)) + 1).tolist(), len(severity)]
     step = width / max(1, len(severity))
     strip: dict[int, str] = {}
     for start, stop in itertools.pairwise(edges):
-        if stop > start:
+        if stop > start and not np.isnan(severity[start]):
             kind = int(severity[start])
             high, long = height * (kind + 1) / (int(SEVERITY.max()) + 1), (stop - start) * step
             bar = f"M{start * step:.4g} {height}v-{high:.4g}h{long:.4g}v{high:.4g}z"

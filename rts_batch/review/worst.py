@@ -84,7 +84,9 @@ def choose_worst(tracks: Iterable[tuple[str, Track]], count: int) -> list[WorstF
                 else:
                     heapq.heapreplace(best, found)
     if not judged:
-        raise ResultsError("no row of this run has a quality: an earlier version or another tracker made it")
+        raise ResultsError(
+            "no row of this run has a quality: an earlier version or another tracker made it, or it only annotates"
+        )
     return sorted(best, reverse=True)
 
 

@@ -15,7 +15,8 @@ PyTorch nor Ray.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import contextlib
+from collections.abc import Collection, Generator, Iterator, Sequence
 from functools import cached_property
 
 import pyarrow as pa
@@ -55,20 +56,30 @@ class Masks:
         """
         left = None if video_ids is None else set(video_ids)
         for uri in self.files if files is None else [uri for uri in self.files if uri in files]:
-            file = MasksFile(uri)
-            try:
-                for entry in video_entries(file, self._paths.index(uri)):
-                    if left is None or entry.video_id in left:
-                        yield VideoMasks(file, entry, self.sources)
+            with contextlib.closing(self.of_file(uri)) as found:
+                for video in found:
+                    if left is None or video.video_id in left:
+                        yield video
                         if left is not None:
-                            left.remove(entry.video_id)
-            finally:
-                file.close()
+                            left.remove(video.video_id)
             if left is not None and not left:
                 return
         if left:
             names = ", ".join(repr(name) for name in sorted(left)[:5])
             raise ResultsError(f"{self.folder} has no finished video {names}; `rts-batch show` lists those it has")
+
+    def of_file(self, uri: str) -> Generator[VideoMasks]:
+        """Yield the videos of one of `files`, which is closed after the last of them.
+
+        Raises:
+            ResultsError: it is no masks file.
+        """
+        file = MasksFile(uri)
+        try:
+            for entry in video_entries(file, self._paths.index(uri)):
+                yield VideoMasks(file, entry, self.sources)
+        finally:
+            file.close()
 
     @cached_property
     def keys(self) -> frozenset[str]:

@@ -64,8 +64,8 @@ class Statistics:
 
     @property
     def measure(self) -> Literal["quality", "score"]:
-        """The quality, or in its absence the score, by which runs of earlier versions are looked at."""
-        return "quality" if self.counts["quality"] else "score"
+        """By what the rows are looked at: by their score only where an earlier version estimated no quality."""
+        return "score" if self.counts["score"] and not self.counts["quality"] else "quality"
 
     @property
     def mean_mark(self) -> float | None:

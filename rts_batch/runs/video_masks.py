@@ -27,7 +27,10 @@ ROWS_IN_MEMORY: Final = 20_000
 
 @dataclass(frozen=True)
 class Target:
-    """One target of a video; its rows are `rows` of the video from `first_row` on, one for each frame."""
+    """One target of a video; its rows are `rows` of the video from `first_row` on.
+
+    They are one for each frame; of rows that only annotate, one for each frame with a prompt.
+    """
 
     object_id: int
     category: str | None

@@ -21,9 +21,11 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError
+from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.masks import STATES
 from rts_batch.review import report
 from rts_batch.review.key_frames import APART, KeyFrames
+from rts_batch.review.pages import make_row
 from rts_batch.review.painting import COLOURS, TINT
 from rts_batch.review.report import Reviewed, review_run
 from rts_batch.review.tracks import Track, draw_line, read_tracks, shrink
@@ -31,7 +33,7 @@ from rts_batch.runs.compaction import compact
 from rts_batch.runs.reading import read_masks
 from rts_batch.runs.statistics import Statistics, video_statistics
 from rts_batch.runs.video_masks import Target
-from tests.support.run_folders import Video, moving_squares, write_run
+from tests.support.run_folders import Video, moving_squares, row_of, write_run
 from tests.support.videos import Disc, make_images, make_video
 
 DISCS = (Disc(colour=(40, 150, 90)), Disc(start=(0.8, 0.8), end=(0.2, 0.8), radius=0.1, colour=(90, 140, 60)))
@@ -312,14 +314,63 @@ def test_a_damaged_mask_is_named_on_its_page(tmp_path: Path, monkeypatch: pytest
     assert "object 1, frame 0: the RLE is empty" in (run / "report.html").read_text()
 
 
-def test_a_rewritten_file_is_named(tmp_path: Path) -> None:
-    run, _ = disc_run(tmp_path)
-    (path,) = (run / "masks").iterdir()
-    table = pq.read_table(path)
-    pq.write_table(table.filter(pc.not_equal(table["frame"], 5)), path)
-    code, _, err = review(run)
-    assert code == 1
-    assert f"{path}: the rows of object 1 are not one for each frame" in err
+def test_a_damaged_file_costs_its_row_and_not_the_report(tmp_path: Path) -> None:
+    names = ("good", "rewritten", "cut", "twice")
+    tasks = write_run(tmp_path / "run", [empty_clip(tmp_path, moving_squares(12, 2), name) for name in names])
+    paths = {name: tmp_path / "run" / "masks" / f"{tasks[name].key}.parquet" for name in names}
+    table = pq.read_table(paths["rewritten"])
+    pq.write_table(table.filter(pc.not_equal(table["frame"], 5)), paths["rewritten"])
+    table = pq.read_table(paths["twice"])
+    pq.write_table(pa.concat_tables([table.slice(0, 1), table]), paths["twice"])
+    paths["cut"].write_bytes(paths["cut"].read_bytes()[:-20])
+    code, out, _ = review(tmp_path / "run", "--key-frames", "0")
+    assert code == 3
+    assert "1 videos, 1 with a page" in out
+    for name in ("rewritten", "twice"):
+        assert f"left out {paths[name]}: the rows of object 1 are not one for each frame" in out
+    assert f"left out {paths['cut']}" in out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<dt>Damaged</dt><dd>3</dd>" in page
+    assert "<dt>Not done yet</dt><dd>0</dd>" in page
+    assert str(paths["cut"]) in page
+
+
+def annotated_run(tmp_path: Path, frames: dict[int, Sequence[int]]) -> Path:
+    """A run with a video whose targets have rows on these frames only, of 4 pixels on each, and a tracked one."""
+    tasks = write_run(tmp_path / "run", [empty_clip(tmp_path, moving_squares(60, 1), name) for name in ("ann", "trk")])
+    path = tmp_path / "run" / "masks" / f"{tasks['ann'].key}.parquet"
+    about = {"video_id": "ann", "key": tasks["ann"].key, "direction": "forward"}
+    mask = np.zeros((40, 60), bool)
+    mask[:2, :2] = True
+    with ResultsWriter(path, targets={key: {} for key in frames}, task=about, weights="w", covers="prompts") as writer:
+        for object_id, ones in frames.items():
+            for frame in ones:
+                writer.add(row_of(mask, frame, "prompt", video_id="ann", object_id=object_id))
+        writer.close(frames=60, fps=25.0)
+    return tmp_path / "run"
+
+
+def test_a_video_whose_frames_are_annotated_one_by_one_is_reported_with_its_gaps(tmp_path: Path) -> None:
+    run = annotated_run(tmp_path, {1: (0, 1, 2, 30, 59), 2: (20, 59)})
+    video = read_masks(str(run)).video("ann")
+    row = make_row(video)
+    assert (row.frames, row.statistics.rows, row.lowest_mark) == (60, 7, None)
+    assert row.area_line.count("M") == 4, "0 to 2, 20, 30 and 59, with nothing between"
+    one, two = read_tracks(video)
+    chosen = KeyFrames(6, several=True)
+    for found in (one, two):
+        chosen.add(found)
+    assert {frame.index for frame in chosen.choose()} == {0, 20, 30, 59}, "frames that have masks"
+    code, out, _ = review(run)
+    assert (code, "2 videos, 2 with a page" in out) == (0, True)
+    page = (run / "report.html").read_text()
+    stretches = re.findall(r"</span>prompt ([\d–]+)</li>", page)
+    assert [one for one in stretches if one != "0"] == ["0–2", "30", "59", "20", "59"]
+
+
+def test_a_wild_frame_number_takes_no_memory(tmp_path: Path) -> None:
+    row = make_row(read_masks(str(annotated_run(tmp_path, {1: (0, 2**31 - 2)}))).video("ann"))
+    assert row.frames == 2**31 - 1
 
 
 def test_hostile_names_stay_text_and_stay_in_the_folder(tmp_path: Path) -> None:
@@ -419,7 +470,7 @@ def test_key_frames_are_few_apart_and_in_order(count: int, rows: list[tuple[str,
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1) | st.just(np.nan), min_size=1, max_size=200), st.integers(1, 50))
 def test_a_line_keeps_the_lowest_value_and_stays_in_its_box(values: list[float], points: int) -> None:
-    few = shrink(np.array(values), points, np.fmin)
+    few = shrink(np.arange(7, 7 + len(values)), np.array(values), points, np.fmin)
     assert len(few) == min(points, len(values))
     assert np.nanmin([*few, 2]) == np.nanmin([*values, 2])
     path = draw_line(few, top=1.0, width=120, height=26)

@@ -175,6 +175,7 @@ export class Timeline {
     for (let at = 0; at < target.frames.length; at++) {
       const found = value(at);
       const x = Math.round(this.x(target.frames[at]) * 2) / 2;
+      if (at && target.frames[at] !== target.frames[at - 1] + 1 && !columns.has(x)) columns.set(`gap before ${x}`, null);
       if (found === null) {
         if (!columns.has(x)) columns.set(x, null);
         continue;
@@ -191,7 +192,7 @@ export class Timeline {
       }
       const y = bottom - found * (bottom - top);
       if (pen) context.lineTo(x, y);
-      else context.moveTo(x, y), context.lineTo(x + 0.5, y);
+      else context.moveTo(x - 1, y), context.lineTo(x + 1, y); // seen also where it is alone
       pen = true;
     }
     context.stroke();
