@@ -42,7 +42,9 @@ class Prepared:
 
 
 def finished(manifest: Manifest, folder: RunFolder, settings: RunSettings, scope: Scope) -> RunRecord | None:
-    """The run's record where every video of the manifest is done under these settings, else None.
+    """The run's record where every video of the manifest is done under these settings and nothing is to be removed.
+
+    None where something is left to do.
 
     It takes the weights by the name that the run has recorded, and reads neither them nor any library for networks.
     """
@@ -50,7 +52,9 @@ def finished(manifest: Manifest, folder: RunFolder, settings: RunSettings, scope
     if record is None or not _is_asked_for(record, settings):
         return None
     keys, done = {task.key for task in manifest.tasks}, folder.done()
-    return record if folder.ours(manifest) <= done <= keys and not folder.failed() else None
+    if folder.failed() or folder.paths.outdated():
+        return None
+    return record if folder.ours(manifest) <= done <= keys else None
 
 
 def _is_asked_for(record: RunRecord, settings: RunSettings) -> bool:

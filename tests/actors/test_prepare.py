@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rts_batch.actors.prepare import DEFAULT_SCOPE, prepare
+from rts_batch.actors.prepare import DEFAULT_SCOPE, finished, prepare
 from rts_batch.config import Overlap
 from rts_batch.manifest import read_manifest
-from rts_batch.runs.settings import RunSettings
+from rts_batch.runs.settings import RunSettings, Scope
 from tests.support.running import write_manifest
 
 
@@ -23,6 +23,23 @@ def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path: Path) -> 
     begun = prepare(read_manifest(str(manifest)), out, RunSettings(profile=other))
     begun.folder.prepare(begun.manifest, begun.record, DEFAULT_SCOPE)
     assert prepare(read_manifest(str(manifest)), out, RunSettings()).record.results["profile"] == other
+
+
+def test_a_run_with_masks_that_count_no_longer_is_not_finished(tmp_path: Path) -> None:
+    """A redo was killed between the new masks and the old ones' end."""
+    settings, scope = RunSettings(tracker="tests.support.stub_tracker:Stub", device="cpu"), Scope(redo_changed=True)
+    out, manifests = str(tmp_path / "run"), []
+    for height in (9, 8):
+        path = write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4", "box": [1, 1, 9, height]}])
+        manifests.append(read_manifest(str(path)))
+        prepared = prepare(manifests[-1], out, settings, scope=scope)
+        prepared.folder.prepare(prepared.manifest, prepared.record, scope)
+        (tmp_path / "masks").write_bytes(b"masks")
+        prepared.folder.commit(manifests[-1].tasks[0], tmp_path / "masks", {"video_id": "a.mp4"})
+    assert finished(manifests[-1], prepared.folder, settings, scope) is None
+    prepared.folder.prepare(prepared.manifest, prepared.record, scope)
+    assert prepared.folder.paths.outdated() == []
+    assert finished(manifests[-1], prepared.folder, settings, scope) is not None
 
 
 @pytest.mark.parametrize("overlap", ["merge", "allow"])
