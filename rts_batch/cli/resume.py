@@ -83,5 +83,8 @@ def _begun(run: str, scope: Scope, changed: dict[str, Any]) -> Submission:
     if record is None or not record.settings:
         raise RunFolderError(f"{folder.uri} is not a run's folder that says how it was begun; use submit")
     given = {name: value for name, value in changed.items() if value is not None}
-    settings = dataclasses.replace(RunSettings.from_dict(record.settings), **given)
+    begun = RunSettings.from_dict(record.settings)
+    if workers := given.get("workers"):
+        given["min_workers"] = min(begun.min_workers, workers)
+    settings = dataclasses.replace(begun, **given)
     return Submission(folder.paths.manifest, folder.uri, settings, scope)

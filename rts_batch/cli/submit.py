@@ -240,9 +240,13 @@ def plan(
     tracker: TrackerOption = RunSettings.tracker,
 ) -> None:
     """Say what `submit` would do, without starting or writing anything."""
+    from rts_batch.runs.folder import RunFolder
+
     check_layers(ctx)
+    begun = RunFolder(out).record()
+    options = begun.settings.get("tracker_options", {}) if begun is not None else {}
     # The device is not the run's own, so what it would warn of is not meant.
-    settings = RunSettings(weights=weights, overlap=overlap, tracker=tracker, device="cpu")
+    settings = RunSettings(weights=weights, tracker_options=options, overlap=overlap, tracker=tracker, device="cpu")
     scope = chosen_scope(shard, limit, redo_changed=redo_changed)
     Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
 

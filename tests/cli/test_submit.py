@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rts_batch.actors.prepare import prepare
 from rts_batch.cli.app import app
+from rts_batch.cli.submission import Submission
+from rts_batch.manifest import read_manifest
+from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.record import RunRecord
+from rts_batch.runs.settings import RunSettings
 from tests.support.manifests import write_many
 from tests.support.running import STUB
 
@@ -31,6 +37,29 @@ def test_a_folder_that_does_not_say_how_it_was_begun_cannot_be_resumed(tmp_path:
     outcome = CliRunner().invoke(app, ["resume", str(tmp_path)])
     assert outcome.exit_code == 11
     assert CliRunner().invoke(app, ["retry", str(tmp_path)]).exit_code == 2
+
+
+@pytest.mark.long
+def test_a_plan_knows_the_settings_that_the_run_was_begun_with(tmp_path: Path) -> None:
+    path, out = write_many(tmp_path, 3), str(tmp_path / "run")
+    settings = RunSettings(tracker_options={"rules": "paper"}, device="cpu")
+    begun = prepare(read_manifest(str(path)), out, settings)
+    begun.folder.prepare(begun.manifest, begun.record)
+    outcome = CliRunner().invoke(app, ["plan", str(path), "--out", out, "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.stdout)["to_do"] == 3
+
+
+def test_fewer_workers_than_were_kept_when_the_run_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(str(tmp_path / "run"))
+    settings = RunSettings(workers=8, min_workers=4, tracker=STUB[1])
+    record = RunRecord(results={"weights": "abc"}, environment={}, settings=settings.to_dict())
+    folder.prepare(read_manifest(str(write_many(tmp_path, 3))), record)
+    seen: list[Submission] = []
+    monkeypatch.setattr(Submission, "run", lambda self, again: seen.append(self))
+    outcome = CliRunner().invoke(app, ["resume", folder.uri, "--workers", "2"])
+    assert outcome.exit_code == 0, outcome.output
+    assert (seen[0].settings.workers, seen[0].settings.min_workers) == (2, 2)
 
 
 MANIFEST = 'video,box\na.mp4,"1,2,3,4"\n'
