@@ -20,7 +20,7 @@ from rts_batch.actors.prepare import Prepared
 from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.scratch import scratch_folder
 from rts_batch.actors.summary import VideoFailure
-from rts_batch.errors import RunBusyError, StorageError
+from rts_batch.errors import RunBusyError, RunFolderError, StorageError
 from rts_batch.io.storage import files
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.lengths import expected_lengths
@@ -125,11 +125,21 @@ class Driver:
         if now < self.status_due:
             return
         self.status_due = now + STATUS_SECONDS
+        self._refuse_to_go_on_alone()
         self._try(lambda: self.folder.put_status({**self.status(), "state": "running"}))
         with contextlib.suppress(StorageError):
-            wish = self.folder.asked_to_stop()
+            wish = self.folder.asked_to_stop(self.lease.token)
             interruptions.finish |= wish != "no"
             interruptions.now |= wish == "now"
+
+    def _refuse_to_go_on_alone(self) -> None:
+        """Raise RunFolderError where the run's folder was moved or removed; what is written then is found by nobody."""
+        with contextlib.suppress(StorageError):
+            if not files.exists(self.folder.paths.record):
+                raise RunFolderError(
+                    f"{self.folder.uri} is no run's folder any more: it was moved or removed during the run; "
+                    "resume it where it is now"
+                )
 
     def status(self) -> dict[str, Any]:
         """The content of `status.json`."""

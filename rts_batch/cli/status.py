@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,8 +23,11 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Say where a run stands, from its folder alone."""
+    from rts_batch.runs.lease import SILENT_SECONDS
     from rts_batch.runs.status import read_status
 
+    seen: Any = None
+    silent_since = time.monotonic()
     while True:
         found = read_status(run)
         if as_json:
@@ -31,6 +35,13 @@ def status(
         else:
             _print_status(found)
         if not (follow and found.is_running):
+            return
+        if found.submissions != seen:
+            seen, silent_since = found.submissions, time.monotonic()
+        if not found.is_known_to_run and time.monotonic() - silent_since > SILENT_SECONDS:
+            # As a submission would that takes the run over.
+            words = f"{found.out}: silent for {SILENT_SECONDS:.0f} s, so its process has died; rts-batch resume goes on"
+            print(words, file=sys.stderr)
             return
         time.sleep(FOLLOW_SECONDS)
 

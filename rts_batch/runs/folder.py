@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rts_batch.errors import ResultsError, RunFolderError, RunMismatchError
+from rts_batch.errors import ManifestError, ResultsError, RunFolderError, RunMismatchError, StorageError, UsageError
 from rts_batch.io.results.file import MasksFile, video_entries
 from rts_batch.io.storage import files, uris
-from rts_batch.manifest import Manifest, VideoTask
+from rts_batch.manifest import Manifest, VideoTask, read_manifest
+from rts_batch.runs.json_files import read_object
+from rts_batch.runs.lease import token_of
 from rts_batch.runs.paths import MASKS, RECORD, RunPaths, shards_among
 from rts_batch.runs.record import RunRecord, differences, other_results, to_json
 from rts_batch.runs.settings import Scope, Shard
@@ -38,6 +39,8 @@ class RunFolder:
     """One run's folder at any URI. Hold its lease (`paths.lease`) before calling what writes."""
 
     def __init__(self, uri: str, shard: Shard | None = None) -> None:
+        if not uri:
+            raise UsageError("the run's folder has no name; give one with --out, '.' for the current folder")
         self.uri = uris.absolute(uri).rstrip("/") or "/"  # workers run in folders of their own
         self.shard = shard
         self.paths = RunPaths(self.uri, str(shard) if shard else None)
@@ -109,9 +112,10 @@ class RunFolder:
             written = self.record()  # another shard may have begun with other settings at the same moment
             if written is not None:
                 self._refuse_other_results(written, record)
-        files.put_bytes(self.paths.manifest, manifest.to_parquet())
         keys = {task.key for task in manifest.tasks}
-        self._note_replaced(plan.replaces, keys)
+        # First the note, without which the new manifest would be one that does not fit the masks.
+        self._note_replaced(plan.replaces, manifest)
+        files.put_bytes(self.paths.manifest, manifest.to_parquet())
         self.drop(self.paths.outdated())  # a submission was killed between the new masks and the old ones' end
         for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
@@ -121,7 +125,6 @@ class RunFolder:
             files.remove_temporaries(self.paths.masks)
             for key in set(self.paths.reported()) - done - keys:
                 files.delete(self.paths.report(key))
-        files.delete(self.paths.cancel)
         return plan
 
     def ours(self, manifest: Manifest) -> set[str]:
@@ -143,7 +146,9 @@ class RunFolder:
         """
         if results is not None:
             now = self.record()
-            if now is None or other_results(now.results, results):
+            if now is None:  # its driver notices too, and ends the run
+                raise StorageError(f"{self.uri} is no run's folder any more: {RECORD} is gone", transient=True)
+            if other_results(now.results, results):
                 raise RunMismatchError(f"{self.uri} has become another run's folder; this worker's masks are not kept")
         if task.key in self.paths.replaced_by():
             raise RunMismatchError(
@@ -188,13 +193,17 @@ class RunFolder:
 
     def ask_to_stop(self, *, now: bool) -> None:
         """Ask the submission that holds the lease to finish what is in hand, or to stop at once."""
-        files.put_bytes(self.paths.cancel, to_json({"now": now}))
+        files.put_bytes(self.paths.cancel, to_json({"now": now, "lease": token_of(self.paths.lease)}))
 
-    def asked_to_stop(self) -> Literal["no", "finish", "now"]:
+    def asked_to_stop(self, lease: str) -> Literal["no", "finish", "now"]:
+        """Whether the submission whose lease has this token is to stop; what an earlier one was asked is not meant."""
         uri = self.paths.cancel
         if not files.exists(uri):
             return "no"
-        return "now" if json.loads(files.read_bytes(uri)).get("now") else "finish"
+        wish = read_object(uri)
+        if wish.get("lease") != lease:
+            return "no"
+        return "now" if wish.get("now") else "finish"
 
     def forget_cancel(self) -> None:
         files.delete(self.paths.cancel)
@@ -240,19 +249,35 @@ class RunFolder:
         """The name of a video that is done, by its report or in its absence its masks; empty where neither says."""
         uri = self.paths.report(key)
         if files.exists(uri):
-            return str(json.loads(files.read_bytes(uri)).get("video_id", ""))
+            return str(read_object(uri).get("video_id", ""))
         try:
             (entry,) = video_entries(MasksFile(self.paths.masks_file(key)), "")
         except (ResultsError, ValueError):
             return ""
         return entry.video_id
 
-    def _note_replaced(self, replaces: Mapping[str, Sequence[str]], current: set[str]) -> None:
-        """Record which keys count no more once the others' masks are in place; `current` are the manifest's."""
+    def _note_replaced(self, replaces: Mapping[str, Sequence[str]], manifest: Manifest) -> None:
+        """Record which keys count no more once the others' masks are in place, of videos done and under way."""
         before = self.paths.replaced_by()
-        newer = {old: new for new, outdated in replaces.items() for old in outdated}
-        newer |= {new: old for old, new in before.items() if old in current and new not in current}  # changed back
+        current = {task.key for task in manifest.tasks}
+        # A worker that was thought dead may still be at work on rows that the last submission had.
+        newer = self._gone_since(manifest)
+        newer |= {old: new for new, outdated in replaces.items() for old in outdated}
+        # Rows that have been changed back replace those that had replaced them.
+        newer |= {new: old for old, new in before.items() if new and old in current and new not in current}
         # What was replaced by a key that is now replaced itself follows it.
         after = {old: newer.get(new, new) for old, new in before.items() if old not in current} | newer
         if after != before:
             files.put_bytes(self.paths.replaced, to_json(after))
+
+    def _gone_since(self, manifest: Manifest) -> dict[str, str]:
+        """For keys of the folder's manifest that this one has no more, their videos' keys now; empty without any."""
+        uri = self.paths.manifest
+        if not files.exists(uri) or files.read_bytes(uri) == manifest.to_parquet():
+            return {}
+        now = {task.video_id: task.key for task in manifest.tasks}
+        try:
+            earlier = read_manifest(uri, skip_invalid=True).tasks
+        except ManifestError:  # of a version with other rules, whose workers this one has no part with
+            return {}
+        return {task.key: now.get(task.video_id, "") for task in earlier if task.key != now.get(task.video_id)}

@@ -51,7 +51,7 @@ class Lease:
         self._note = note
         self._heartbeat = heartbeat
         self._silent = silent
-        self._token = uuid.uuid4().hex
+        self.token = uuid.uuid4().hex
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self.lost = threading.Event()
@@ -81,20 +81,20 @@ class Lease:
         self._closing.set()
         self._thread.join()
         # A lease that stays behind costs the next run nothing here and a minute elsewhere.
-        with contextlib.suppress(StorageError), only_one_here(self._uri):
+        with contextlib.suppress(RtsBatchError, OSError), only_one_here(self._uri, create=False):
             holder = _read(self._uri)
-            if holder is not None and holder.get("token") == self._token:
+            if holder is not None and holder.get("token") == self.token:
                 files.delete(self._uri)
 
     def _write(self) -> None:
         files.put_bytes(self._uri, self._content())
 
     def _content(self) -> bytes:
-        return json.dumps(_identity() | {"token": self._token, "beat": time.time()}).encode()
+        return json.dumps(_identity() | {"token": self.token, "beat": time.time()}).encode()
 
     def _refuse_unless_ours(self) -> None:
         holder = _read(self._uri)
-        if holder is None or holder.get("token") != self._token:
+        if holder is None or holder.get("token") != self.token:
             raise RunBusyError(f"{self._uri}: {_describe(holder or {})} took the run at the same moment")
 
     def _wait_for_silence(self, holder: dict[str, Any]) -> None:
@@ -121,22 +121,31 @@ class Lease:
     def _renew(self) -> None:
         while not self._closing.wait(self._heartbeat):
             # A store that cannot be reached says nothing about who holds the lease: try again at the next beat.
-            with contextlib.suppress(StorageError), only_one_here(self._uri):
+            # Nor does any other trouble with its file, and a thread that ends of it would let another process in.
+            with contextlib.suppress(RtsBatchError, OSError), only_one_here(self._uri, create=False):
                 holder = _read(self._uri)
-                if holder is not None and holder.get("token") != self._token:
+                if holder is not None and holder.get("token") != self.token:
                     self.lost.set()
                     return
                 self._write()
 
 
-def holder_of(uri: str) -> tuple[Literal["nobody", "alive", "dead", "unknown"], str]:
-    """Whether a lease's holder lives, and who it is; `unknown` is one on another host, which only time can tell."""
+def holder_of(uri: str) -> tuple[Literal["nobody", "alive", "dead", "unknown"], str, float | None]:
+    """Whether a lease's holder lives, who it is, and when it said so last, in seconds by its own clock.
+
+    `unknown` is one on another host, which only time can tell.
+    """
     holder = _read(uri)
     if holder is None:
-        return "nobody", ""
+        return "nobody", "", None
     if _is_dead(holder):
-        return "dead", _describe(holder)
-    return "alive" if _is_here(holder) else "unknown", _describe(holder)
+        return "dead", _describe(holder), holder.get("beat")
+    return "alive" if _is_here(holder) else "unknown", _describe(holder), holder.get("beat")
+
+
+def token_of(uri: str) -> str:
+    """What tells a lease from every other, `Lease.token`; empty where there is none."""
+    return str((_read(uri) or {}).get("token", ""))
 
 
 def _identity() -> dict[str, Any]:
@@ -221,15 +230,20 @@ def _read(uri: str) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def only_one_here(uri: str) -> Iterator[None]:
-    """Make reading and then writing a file one step among the processes of this host (local folders only)."""
+def only_one_here(uri: str, *, create: bool = True) -> Iterator[None]:
+    """Make reading and then writing a file one step among the processes of this host (local folders only).
+
+    Raises:
+        RtsBatchError: the file's folder cannot be used, or without `create` is not there.
+    """
     path = uris.local_path(uri)
     if path is None:
         yield
         return
     folder = path.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise RtsBatchError(f"{folder}: cannot be used as a run's folder ({error.strerror})") from error

@@ -13,7 +13,7 @@
     summary.json            the last submission's result
     cancel.json             asks the present submission to stop
     log.txt                 what submissions with `--verbose` said, line by line
-    replaced.json           keys of rows that have changed since → the keys that their videos have now
+    replaced.json           keys of rows that have changed since → the keys that their videos have now, if any
     corrections.csv         rows that correct labels, to be tracked again; see `rts_batch.runs.corrections`
 
 A submission of one shard has `lease-<i>-of-<n>.json`, `status-…`, `summary-…`, `cancel-…` and `log-….txt` of its own.
@@ -25,13 +25,13 @@ left; everything else is for people. A folder that `rts-batch compact` wrote has
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from rts_batch.io.storage import files, uris
+from rts_batch.runs.json_files import read_object
 
 RECORD: Final = "run.json"
 MANIFEST: Final = "manifest.parquet"
@@ -80,9 +80,9 @@ class RunPaths:
         return [key for key in keys if key not in outdated], sorted(outdated)
 
     def replaced_by(self) -> dict[str, str]:
-        """For the keys of rows that have changed, the keys that their videos have now."""
+        """For the keys of rows that have changed, the keys that their videos have now; empty for videos that went."""
         uri = self.replaced
-        return dict(json.loads(files.read_bytes(uri))) if files.exists(uri) else {}
+        return read_object(uri) if files.exists(uri) else {}
 
     @property
     def replaced(self) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from rts_batch.errors import RunFolderError
 from rts_batch.io.storage import files
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.runs.folder import RunFolder
+from rts_batch.runs.json_files import read_object
 from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RECORD, RunPaths, shards_among
 from rts_batch.runs.settings import Shard
@@ -28,6 +30,8 @@ class SubmissionStatus:
     process: str
     status: dict[str, Any]
     """What it wrote last into its `status.json`."""
+    beat: float | None = None
+    """When it last renewed its lease, in seconds since the epoch by its own clock; None without a lease."""
 
     @property
     def is_running(self) -> bool:
@@ -46,6 +50,11 @@ class RunStatus:
     @property
     def is_running(self) -> bool:
         return any(submission.is_running for submission in self.submissions)
+
+    @property
+    def is_known_to_run(self) -> bool:
+        """Whether a process on this host is at work; of others only their leases tell."""
+        return any(submission.holder == "alive" for submission in self.submissions)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -66,33 +75,54 @@ def read_status(out: str) -> RunStatus:
         RunFolderError: it is no run's folder.
     """
     folder = RunFolder(out)
-    if folder.record() is None:
-        raise RunFolderError(f"{folder.uri} is not a run's folder: it has no {RECORD}")
-    shards = shards_among(files.list_names(folder.uri), "lease", "status")
+    submissions = _read_submissions(folder.uri)
+    # A submission holds its lease for a while before it has looked at everything and makes the folder a run's.
+    if folder.record() is None and not any(submission.is_running for submission in submissions):
+        raise _no_run(folder.uri)
+    # While a video is done again its old masks count for readers, but it is not done.
+    done = folder.done() - folder.paths.replaced_by().keys()
     return RunStatus(
         out=folder.uri,
         videos=_count_videos(folder.paths.manifest),
-        done=len(folder.done()),
-        failed=len(folder.failed()),
-        submissions=tuple(_read_submission(RunPaths(folder.uri, shard)) for shard in shards),
+        done=len(done),
+        failed=len(set(folder.paths.failed()) - done),
+        submissions=submissions,
     )
 
 
 def ask_to_stop(out: str, *, now: bool) -> list[SubmissionStatus]:
     """Ask every submission that is at work on the run to stop; return them."""
-    found = [submission for submission in read_status(out).submissions if submission.is_running]
+    found = [submission for submission in _read_submissions(RunFolder(out).uri) if submission.is_running]
+    if not found and RunFolder(out).record() is None:
+        raise _no_run(out)
     for submission in found:
         shard = Shard.parse(submission.shard.replace("-of-", "/")) if submission.shard else None
         RunFolder(out, shard).ask_to_stop(now=now)
     return found
 
 
+def _no_run(uri: str) -> RunFolderError:
+    return RunFolderError(f"{uri} is not a run's folder: it has no {RECORD}")
+
+
+def _read_submissions(uri: str) -> tuple[SubmissionStatus, ...]:
+    shards = shards_among(files.list_names(uri), "lease", "status")
+    return tuple(_read_submission(RunPaths(uri, shard)) for shard in shards)
+
+
 def _read_submission(paths: RunPaths) -> SubmissionStatus:
-    status = json.loads(files.read_bytes(paths.status)) if files.exists(paths.status) else {}
-    holder, process = holder_of(paths.lease)
-    return SubmissionStatus(shard=paths.shard, holder=holder, process=process, status=status)
+    status = {}
+    with contextlib.suppress(RunFolderError):  # a damaged one is written anew within seconds, or tells nothing more
+        status = read_object(paths.status) if files.exists(paths.status) else {}
+    holder, process, beat = holder_of(paths.lease)
+    return SubmissionStatus(shard=paths.shard, holder=holder, process=process, status=status, beat=beat)
 
 
 def _count_videos(manifest: str) -> int:
-    table = read_parquet(files.read_bytes(manifest), columns=["video_id"])
+    if not files.exists(manifest):
+        return 0
+    try:
+        table = read_parquet(files.read_bytes(manifest), columns=["video_id"])
+    except pa.ArrowException as error:
+        raise RunFolderError(f"{manifest} is damaged ({error}); submit the run's manifest again") from error
     return int(pc.count_distinct(table["video_id"]).as_py())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rts_batch.errors import RunFolderError, RunMismatchError
+from rts_batch.errors import RunFolderError, RunMismatchError, StorageError, UsageError
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
@@ -139,6 +139,56 @@ def test_rows_may_be_changed_back(folder: RunFolder, tmp_path: Path) -> None:
     finish(folder, first.tasks[0], tmp_path)
     folder.prepare(first, RECORD)
     assert folder.done() == {first.tasks[0].key}
+
+
+def test_masks_of_rows_that_changed_before_they_were_done_come_too_late(folder: RunFolder, tmp_path: Path) -> None:
+    first, second, third = (manifest(tmp_path, "a.mp4", box=f"1,2,3,{h}") for h in (4, 5, 6))
+    folder.prepare(first, RECORD)
+    folder.prepare(second, RECORD)  # allowed without an option: nothing is done
+    folder.prepare(third, RECORD)
+    finish(folder, third.tasks[0], tmp_path)
+    for late in (first, second):
+        with pytest.raises(RunMismatchError, match="have changed since"):
+            finish(folder, late.tasks[0], tmp_path)
+    assert folder.prepare(third, RECORD).left == ()
+    assert folder.done() == {third.tasks[0].key}
+
+
+def test_masks_of_a_video_that_went_from_the_manifest_come_too_late(folder: RunFolder, tmp_path: Path) -> None:
+    both, one = manifest(tmp_path, "a.mp4", "b.mp4"), manifest(tmp_path, "a.mp4")
+    folder.prepare(both, RECORD)
+    folder.prepare(one, RECORD)
+    with pytest.raises(RunMismatchError, match="have changed since"):
+        finish(folder, both.tasks[1], tmp_path)
+    folder.prepare(both, RECORD)  # it is back
+    finish(folder, both.tasks[1], tmp_path)
+    assert folder.done() == {both.tasks[1].key}
+    assert folder.paths.replaced_by() == {}
+
+
+def test_a_submission_killed_as_it_notes_a_change_is_resumed(folder: RunFolder, tmp_path: Path) -> None:
+    first, second = (manifest(tmp_path, "a.mp4", box=f"1,2,3,{h}") for h in (4, 5))
+    folder.prepare(first, RECORD)
+    finish(folder, first.tasks[0], tmp_path)
+    replaces = folder.look(second, RECORD, Scope(redo_changed=True)).replaces
+    folder._note_replaced(replaces, second)  # and no further
+    assert folder.prepare(read_manifest(folder.paths.manifest), RECORD).left == ()
+    assert folder.paths.replaced_by() == {second.tasks[0].key: first.tasks[0].key}
+
+
+def test_a_folder_that_was_moved_takes_no_masks(tmp_path: Path) -> None:
+    folder, videos = RunFolder(str(tmp_path / "run")), manifest(tmp_path, "a.mp4")
+    folder.prepare(videos, RECORD)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "masks.parquet").write_bytes(b"masks")
+    with pytest.raises(StorageError, match=r"no run's folder any more: run\.json is gone"):
+        folder.commit(videos.tasks[0], tmp_path / "masks.parquet", {}, results=RECORD.results)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_has_a_name() -> None:
+    with pytest.raises(UsageError, match="has no name"):
+        RunFolder("")
 
 
 def test_a_manifest_may_grow_while_a_change_is_under_way(folder: RunFolder, tmp_path: Path) -> None:

@@ -48,6 +48,25 @@ def test_a_live_process_keeps_its_lease(folder: RunFolder) -> None:
         assert files.exists(folder.paths.lease)
 
 
+def test_a_lease_is_renewed_after_any_trouble_with_its_file(folder: RunFolder) -> None:
+    with Lease(folder.paths.lease, heartbeat=0.05) as lease:
+        files.put_bytes(folder.paths.lease, b"nonsense")
+        time.sleep(0.3)
+        files.delete(folder.paths.lease)
+        wait_until(lambda: files.exists(folder.paths.lease))
+        assert json.loads(files.read_bytes(folder.paths.lease))["token"] == lease.token
+        assert not lease.lost.is_set()
+
+
+def test_a_folder_that_was_removed_does_not_come_back_with_its_lease(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path / "run"))
+    with Lease(folder.paths.lease, heartbeat=0.05):
+        (tmp_path / "run").rename(tmp_path / "moved")
+        time.sleep(0.3)
+        assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_lease_of_a_dead_process_is_taken_at_once(folder: RunFolder) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
