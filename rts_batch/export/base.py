@@ -59,9 +59,10 @@ class RowFilter:
 
     @cached_property
     def minima(self) -> Mapping[str, float]:
-        """Column → the least value that a row which is no prompt must have in it."""
+        """Column → the least value that a row which is no prompt must have in it, rounded as the table's values are."""
         asked = {"score": self.min_score, "confidence": self.min_confidence, "quality": self.min_quality}
-        return {column: least for column, least in asked.items() if least is not None}
+        # A value that was written as 0.9 lies below 0.9 as float32, and shall pass it.
+        return {column: float(np.float32(least)) for column, least in asked.items() if least is not None}
 
     def takes(self, row: Row) -> bool:
         """Whether the row passes, whatever its frame and object."""

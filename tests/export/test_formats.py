@@ -498,6 +498,14 @@ def test_what_is_left_out_for_its_quality_is_void_and_never_background(judged: P
     assert len(list((tmp_path / "yolo-seg" / "labels" / "train").iterdir())) == 2
 
 
+@pytest.mark.parametrize("least", [0.9, 0.3])
+def test_a_value_that_equals_the_threshold_passes(least: float, judged: Path, tmp_path: Path) -> None:
+    """Whether it lies above or below its number as the table's float32."""
+    below = sum(quality is not None and quality < least for quality in QUALITIES.values())
+    summary = export_run(str(judged), str(tmp_path / "ytvis"), "ytvis", row_filter=RowFilter(min_quality=least))
+    assert (summary.masks, summary.doubted) == (len(QUALITIES) - below, below)
+
+
 def test_where_a_person_said_that_the_target_is_absent_the_rest_is_background(tmp_path: Path) -> None:
     masks = moving_squares(4, 1)
     (tmp_path / "run" / "masks").mkdir(parents=True)
