@@ -89,9 +89,11 @@ def _print_exported(exported: Exported, *, images: bool, filter: RowFilter) -> N
     print(f"{exported.out}: {exported.masks} masks of {exported.targets} targets in {exported.videos} videos{written}")
     if exported.doubted:
         without = " without --min-score, --min-confidence and --min-quality" if filter.minima else ""
+        # With all states, what is still left out holds nothing that could be taken.
+        hint = f". To take what they hold: --states all{without}" if without or filter.states is not None else ""
         print(
             f"left out {exported.doubted} rows that are uncertain, lost or below what was asked for; they are not "
-            f"background. To take them: --states all{without}"
+            f"background{hint}"
         )
     print_left_out(exported.left_out, exported.warnings)
 

@@ -6,7 +6,6 @@ import abc
 import contextlib
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.export.catalogue import Catalogue
+from rts_batch.export.doubt import doubted_frames
 from rts_batch.io.results.schema import Row
 from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.masks import STATES, State
@@ -30,7 +28,7 @@ NO_CATEGORY: Final = "object"
 
 @dataclass(frozen=True, kw_only=True)
 class RowFilter:
-    """Which rows of the masks table are exported; where a row is left out, the target counts as absent.
+    """Which rows of the masks table are exported; where a row is left out, its target may be anywhere.
 
     Raises:
         UsageError: a value that makes no sense.
@@ -72,22 +70,6 @@ class RowFilter:
             return True
         marks = {column: getattr(row, column) for column in self.minima}
         return all(mark is not None and mark >= self.minima[column] for column, mark in marks.items())
-
-    def doubts(self, table: pa.Table) -> NDArray[np.bool_]:
-        """Return which rows `[N]` are not taken although nothing says that the target is not there: by state or value.
-
-        What is too small, or not among the objects wanted, is left out on purpose and is no doubt. Nor is a target of
-        which a person has said that it is absent: such a row is `lost` without the score of a search.
-        """
-        states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        doubted = np.zeros(len(states), np.bool_)
-        for column, least in self.minima.items():
-            doubted |= ~(table[column].to_numpy() >= least)  # null is NaN
-        doubted &= states != "prompt"
-        if self.states is not None:
-            doubted |= ~np.isin(states, list(self.states))
-        known_absent: NDArray[np.bool_] = (states == "lost") & np.isnan(table["score"].to_numpy())
-        return np.logical_and(doubted, ~known_absent)
 
 
 class Categories:
@@ -159,7 +141,7 @@ class ExportVideo:
 
     @cached_property
     def doubted_rows(self) -> int:
-        """Rows of exported frames that the filter leaves out because of doubt."""
+        """Rows of exported frames that are left out because of doubt."""
         return sum(self._doubted.values())
 
     @cached_property
@@ -168,14 +150,8 @@ class ExportVideo:
         return frozenset(self._doubted)
 
     @cached_property
-    def _doubted(self) -> Counter[int]:
-        frames: Counter[int] = Counter()
-        wanted = [target.object_id for target in self.targets]
-        for table in self.masks.tables(["object_id", "frame", "score", "confidence", "quality", "state"]):
-            here = table["frame"].to_numpy()
-            which = self.filter.doubts(table) & np.isin(table["object_id"].to_numpy(), wanted)
-            frames.update(here[which & (here % self.every == 0)].tolist())
-        return frames
+    def _doubted(self) -> Mapping[int, int]:
+        return doubted_frames(self.masks, self.targets, self.filter, needs_mask=self.needs_mask)
 
     @property
     def indices(self) -> range:

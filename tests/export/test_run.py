@@ -104,7 +104,11 @@ def test_an_empty_folder_is_taken_and_the_summary_printed(run: Path, tmp_path: P
     first, second = command(run, *options).splitlines()
     assert first == f"{tmp_path / 'out'}: 4 masks of 1 targets in 1 videos"
     assert second.startswith("left out ")
-    assert second.endswith("they are not background. To take them: --states all")
+    assert second.endswith("they are not background. To take what they hold: --states all")
+    blank = Video("a", "/a.mp4", np.zeros((3, 1, 10, 12), bool), {1: None})
+    write_run(tmp_path / "blank", [blank])
+    text = command(tmp_path / "blank", "--format", "coco", "--out", tmp_path / "all", "--states", "all")
+    assert text.splitlines()[1].endswith("they are not background")  # there is no more to take
     event = json.loads(command(run, "--format", "burst", "--out", tmp_path / "b", "--json"))
     assert (event["event"], event["masks"], event["left_out"]) == ("summary", 10, [])
 

@@ -30,6 +30,8 @@ class Video:
     first: Mapping[int, int] = field(default_factory=dict)
     """First frame of a target, where it is not 0."""
     extras: Mapping[str, str] = field(default_factory=dict)
+    said_absent: bool = False
+    """Where a target has no mask a person has said so: nothing was searched, so there is no score."""
 
     def truth(self, object_id: int, frame: int) -> NDArray[np.bool_]:
         return self.masks[frame, list(self.categories).index(object_id)]
@@ -105,15 +107,17 @@ def write_masks(folder: Path, video: Video, task: VideoTask) -> Path:
                 if frame < video.first.get(object_id, 0):
                     continue
                 mask = video.truth(object_id, frame)
+                state = video.state(object_id, frame)
+                given = state == "prompt" or (state == "lost" and video.said_absent)
                 writer.add(
                     row_of(
                         mask,
                         frame,
-                        video.state(object_id, frame),
+                        state,
                         video_id=video.video_id,
                         object_id=object_id,
                         time=frame / 25,
-                        score=None if frame == video.first.get(object_id, 0) else video.score(frame),
+                        score=None if given else video.score(frame),
                         confidence=0.75 if mask.any() else None,
                         category=category,
                     )

@@ -39,7 +39,7 @@ class DavisPng(ExportFormat):
         if video.doubted and VOID in values:
             raise UsageError(
                 f"video {video.masks.video_id!r}: object {VOID} has DAVIS's value for what is not known, and rows are "
-                "left out; choose with --objects, take all with --states all, or take another format"
+                "left out; choose with --objects, take more with --states all, or take another format"
             )
         for index, labels in _label_maps(self, video, values, VOID, written):
             image = Image.fromarray(labels)
