@@ -78,16 +78,24 @@ class Categories:
     Args:
         names: the manifest's.
         chosen: numbers that are given; the others get those that are free.
+        reserved: numbers that no category may have.
     """
 
-    def __init__(self, names: Sequence[str] = (), chosen: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str] = (),
+        chosen: Mapping[str, int] | None = None,
+        *,
+        reserved: frozenset[int] = frozenset(),
+    ) -> None:
         self._ids = dict(chosen or {})
+        self._reserved = reserved
         for name in sorted(set(names)):
             self.number(name)
 
     def number(self, name: str) -> int:
         if name not in self._ids:
-            taken = set(self._ids.values())
+            taken = self._reserved.union(self._ids.values())
             self._ids[name] = next(number for number in itertools.count(1) if number not in taken)
         return self._ids[name]
 
@@ -224,6 +232,9 @@ class ExportFormat(abc.ABC):
     """Whether the format has a place for the frames as images (`--frames extract`)."""
     has_parts: ClassVar[bool] = False
     """Whether the format divides videos into train, val and test (`--split`)."""
+
+    reserved_numbers: ClassVar[frozenset[int]] = frozenset()
+    """Numbers that no category may have, because the format's readers ignore what has them."""
 
     has_polygons: ClassVar[bool] = False
     """Whether the format takes polygons as well (`--polygons`)."""

@@ -117,13 +117,16 @@ def export_run(
         raise UsageError(f"{format} does not divide videos; those that do: {_names(lambda other: other.has_parts)}")
     if polygons and not kind.has_polygons:
         raise UsageError(f"{format} takes no polygons; those that do: {_names(lambda other: other.has_polygons)}")
+    ignored = [f"{name}={number}" for name, number in (classes or {}).items() if number in kind.reserved_numbers]
+    if ignored:
+        raise UsageError(f"--classes {ignored[0]}: readers of {format} ignore what has this number; choose another one")
     masks = read_masks(run_folder)
     exported = Exported(out)
     catalogue = Catalogue.of(masks)
     named: list[VideoMasks] = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(staged_folder(out))
-        export = kind(folder, Categories(catalogue.categories, classes))
+        export = kind(folder, Categories(catalogue.categories, classes, reserved=kind.reserved_numbers))
         export.parts = None if split is None else split_videos(catalogue.video_ids, split)
         export.polygons = polygons
         stack.enter_context(export.resources)

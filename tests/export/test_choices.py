@@ -4,6 +4,7 @@ import pytest
 
 from rts_batch.errors import UsageError
 from rts_batch.export.choices import parse_classes, parse_split, split_videos
+from rts_batch.export.names import ExportName
 from rts_batch.export.run import export_run
 from tests.support.run_folders import Video, moving_squares, write_run
 
@@ -64,3 +65,15 @@ def test_chosen_classes(run: Path, tmp_path: Path) -> None:
     export_run(str(run), str(tmp_path / "out"), "mots-png", classes={"dog": 3})
     assert (tmp_path / "out" / "classes.txt").read_text() == "1 ant\n3 dog\n"
     assert (tmp_path / "out" / "instances" / "labels.txt").read_text() == "ant\nclass 2\ndog\n"
+
+
+@pytest.mark.parametrize("name", ["mots-png", "mots-txt"])
+def test_no_category_has_the_class_that_mots_ignores(name: ExportName, tmp_path: Path) -> None:
+    kinds = {number: f"c{number:02d}" for number in range(1, 12)}
+    write_run(tmp_path / "run", [Video("v", "v.mp4", moving_squares(1, 11), kinds)])
+    export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
+    classes = (tmp_path / "out" / "classes.txt").read_text().splitlines()
+    assert classes == [*(f"{number} c{number:02d}" for number in range(1, 10)), "11 c10", "12 c11"]
+    with pytest.raises(UsageError, match=f"--classes c01=10: readers of {name} ignore"):
+        export_run(str(tmp_path / "run"), str(tmp_path / "no"), name, classes={"c01": 10})
+    export_run(str(tmp_path / "run"), str(tmp_path / "coco"), "coco", classes={"c01": 10})

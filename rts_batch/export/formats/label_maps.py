@@ -57,6 +57,8 @@ class DavisPng(ExportFormat):
 class MotsPng(ExportFormat):
     """`instances/<video>/000000.png`: 16-bit PNG whose values are class · 1000 + object id, 0 the background."""
 
+    reserved_numbers = frozenset({MOTS_IGNORED // 1000})
+
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
         for index, labels in _label_maps(self, video, mots_ids(self, video), MOTS_IGNORED, written):
@@ -86,7 +88,7 @@ def mots_ids(export: ExportFormat, video: ExportVideo) -> dict[int, int]:
         if not 1 <= target.object_id <= 999 or number > 64:
             raise UsageError(
                 f"video {video.masks.video_id!r}, object {target.object_id} of class {number}: MOTS holds the object "
-                "ids 1 to 999 and the classes 1 to 64; choose with --objects, or take another format"
+                "ids 1 to 999 and the classes 1 to 64 without 10; choose with --objects, or take another format"
             )
         ids[target.object_id] = number * 1000 + target.object_id
     return ids

@@ -8,13 +8,15 @@ import numpy as np
 from pycocotools import mask as coco
 
 from rts_batch.export.base import ExportFormat, ExportVideo, Written, compressed
-from rts_batch.export.formats.label_maps import MOTS_IGNORED, mots_ids, warn_of_overlap, write_classes
+from rts_batch.export.formats.label_maps import MOTS_IGNORED, MotsPng, mots_ids, warn_of_overlap, write_classes
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import encode_rle, smaller_on_top
 
 
 class MotsTxt(ExportFormat):
     """`instances_txt/<video>.txt` with lines `frame id class height width rle`; frames are counted from 0."""
+
+    reserved_numbers = MotsPng.reserved_numbers
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
@@ -26,7 +28,8 @@ class MotsTxt(ExportFormat):
             for index, rows in video.frames():
                 if index in video.doubted:
                     height, width = video.masks.size
-                    file.write(f"{index} {MOTS_IGNORED} 10 {height} {width} {_rest(rows, (height, width))}\n")
+                    rest = _rest(rows, (height, width))
+                    file.write(f"{index} {MOTS_IGNORED} {MOTS_IGNORED // 1000} {height} {width} {rest}\n")
                 counts, taken = _apart(rows)
                 shared += taken
                 for row, rle in zip(rows, counts, strict=True):
