@@ -17,7 +17,8 @@ from rts_batch.io.storage import files, uris
 def staged_folder(uri: str) -> Iterator[Path]:
     """Give an empty local folder to write to; leaving the block without an error puts it at `uri`.
 
-    Locally it is a hidden neighbour that is renamed, so files are never copied. For an object store it is a temporary
+    Locally it is a hidden neighbour that is renamed, so files are never copied; the folder in which the process runs is
+    filled instead, whose caller would otherwise stand in one that is gone. For an object store it is a temporary
     folder whose files are then uploaded one by one: the local disk holds them all for a while.
 
     Raises:
@@ -35,11 +36,16 @@ def staged_folder(uri: str) -> Iterator[Path]:
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already; give a new folder")
+    target = target.resolve()  # `.` has no name, and a link stays one
     stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}{files.TEMPORARY_SUFFIX}")
     try:
         stage.mkdir(parents=True)
         yield stage
-        stage.replace(target)
+        if target == Path.cwd():
+            for path in list(stage.iterdir()):
+                path.replace(target / path.name)
+        else:
+            stage.replace(target)
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}", transient=True) from error
     finally:
