@@ -18,6 +18,7 @@ from rts_batch.errors import ResultsError, UsageError
 from rts_batch.export.catalogue import Catalogue
 from rts_batch.export.doubt import doubted_frames
 from rts_batch.io.results.schema import Row
+from rts_batch.io.storage import uris
 from rts_batch.manifest.target_names import OBJECT_NAME
 from rts_batch.masks import STATES, State
 from rts_batch.runs.video_masks import Target, VideoMasks
@@ -126,6 +127,12 @@ class ExportVideo:
     @property
     def name(self) -> str:
         return self.catalogue.name(self.masks.video_id)
+
+    @property
+    def uri(self) -> str | None:
+        """Where the video is, as results may say it: a digest stands in place of a query, which may be a signature."""
+        uri = self.masks.uri
+        return uri and uris.safe_uri(uri)
 
     @property
     def number(self) -> int:

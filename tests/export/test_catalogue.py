@@ -136,6 +136,19 @@ def test_a_table_of_names_lies_beside_every_export(name: Any, run: Path, tmp_pat
     assert pieces(tmp_path / "again").keys() == pieces(tmp_path / "out").keys()
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_export_holds_a_signature_without_a_word(name: Any, tmp_path: Path) -> None:
+    address = "https://host/a.mp4?X-Amz-Signature=SECRET"
+    write_run(tmp_path / "run", [Video("a", address, moving_squares(2, 1), {1: "cat"})])
+    summary = export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
+    signed = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
+    assert signed == (["manifest.json"] if name == "fiftyone" else [])
+    assert len(signed) == sum("a query may be a signature" in warning for warning in summary.warnings)
+    if name in ("coco", "ytvis"):
+        data = json.loads(next((tmp_path / "out").rglob("instances*.json")).read_text())
+        assert data["videos"][0]["uri"].startswith("https://host/a.mp4?…")
+
+
 def test_without_a_manifest_the_masks_say_which_videos_there_are(run: Path, tmp_path: Path) -> None:
     part = part_of(run, tmp_path / "run")
     (part / "manifest.parquet").unlink()

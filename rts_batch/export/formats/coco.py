@@ -29,7 +29,7 @@ class Coco(ExportFormat):
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
-        source = {"name": video.name, "source_id": video.masks.video_id, "uri": video.masks.uri, "fps": video.masks.fps}
+        source = {"name": video.name, "source_id": video.masks.video_id, "uri": video.uri, "fps": video.masks.fps}
         if video.masks.frames_total > FRAMES_OF_ONE:
             raise UsageError(f"video {source['source_id']!r} has more than {FRAMES_OF_ONE} frames; take another format")
         number = video.number

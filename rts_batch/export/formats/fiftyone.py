@@ -27,6 +27,7 @@ class FiftyOne(ExportFormat):
         super().__init__(folder, categories)
         self._json = self.resources.enter_context(JsonLists(folder / "manifest.json", "index"))
         (folder / "labels").mkdir()
+        self._signed = 0
 
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
@@ -45,9 +46,15 @@ class FiftyOne(ExportFormat):
         self._json.append(
             "index", {"data": video.masks.uri or f"data/{video.name}.mp4", "labels": f"labels/{video.name}.json"}
         )
+        self._signed += video.uri != video.masks.uri
         return written
 
     def close(self) -> None:
+        if self._signed:
+            self.warnings.append(
+                f"manifest.json holds the addresses of {self._signed} videos with their queries, so that FiftyOne can "
+                "find them; a query may be a signature: give the folder to nobody who may not have it"
+            )
         self._json.close({"type": "eta.core.datasets.LabeledVideoDataset", "description": "Masks made by rts-batch"})
 
 

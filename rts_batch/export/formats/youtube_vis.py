@@ -34,7 +34,7 @@ class YoutubeVis(ExportFormat):
         height, width = video.masks.size
         number = video.number
         size = {"height": height, "width": width, "length": len(indices)}
-        about = {"id": number, "name": video.name, "source_id": video.masks.video_id, "uri": video.masks.uri}
+        about = {"id": number, "name": video.name, "source_id": video.masks.video_id, "uri": video.uri}
         self._json.append("videos", {**about, **size, "file_names": names, "frame_indices": list(indices)})
         for target in video.targets:
             head: dict[str, object] = {
