@@ -414,6 +414,25 @@ def test_boxes_come_back_for_every_target(name: Any, run: Path, videos: list[Vid
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize("name", ["lasot", "got10k"])
+def test_sequences_of_boxes_begin_with_a_box(name: ExportName, tmp_path: Path) -> None:
+    masks = moving_squares(5, 2)
+    with _writer(tmp_path / "run", targets=2, covers="both") as writer:
+        for frame in (3, 4, 2, 1, 0):  # the first target is found from frame 2 on, the second nowhere
+            state: State = "lost" if frame < 2 else "prompt" if frame == 3 else "tracked"
+            mask = masks[frame, 0] if frame > 1 else np.zeros_like(masks[0, 0])
+            writer.add(row_of(mask, frame, state, score=0.5))
+            writer.add(row_of(np.zeros_like(mask), frame, "lost", object_id=2, score=0.5))
+        writer.close(frames=5)
+    summary = export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
+    assert (summary.masks, summary.doubted) == (3, 2 + 5)
+    (path,) = (tmp_path / "out").rglob("groundtruth.txt")
+    boxes = np.loadtxt(path, delimiter=",")
+    assert boxes.tolist() == [list(cv2.boundingRect(masks[frame, 0].astype(np.uint8))) for frame in (2, 3, 4)]
+    (line,) = (tmp_path / "out" / "sequences.csv").read_text().splitlines()[1:]
+    assert line == f"{path.parent.name},a,1,2,1"
+
+
 @pytest.mark.parametrize(
     ("row_filter", "passes"),
     [

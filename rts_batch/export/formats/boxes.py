@@ -15,7 +15,10 @@ ABSENT: Box = (0.0, 0.0, 0.0, 0.0)
 
 
 class _Boxes(ExportFormat):
-    """The tracker's boxes. Line i is the i-th exported frame of the target, from its first on."""
+    """The tracker's boxes. Line i is the i-th exported frame of the target, from the first that has a box on.
+
+    A target without a box has no sequence: readers take the first line for what is to be tracked.
+    """
 
     needs_mask = False
 
@@ -33,8 +36,11 @@ class _Boxes(ExportFormat):
     def _boxes(self, video: ExportVideo, target: Target, name: str) -> Iterator[tuple[int, Box | None]]:
         first = None
         for index, row in video.track(target):
+            box = row.box if row else None
+            if first is None and box is None:
+                continue
             first = index if first is None else first
-            yield index, row.box if row else None
+            yield index, box
         if first is not None:
             self._index.append((name, video.masks.video_id, target.object_id, first, video.every))
 
@@ -55,15 +61,17 @@ class Lasot(_Boxes):
         for target in video.targets:
             kind = self._classes[video.category(target)]
             name = f"{kind}-{video.number_in_class(target)}"
+            lines, absent = [], []
+            for place, (index, box) in enumerate(self._boxes(video, target, name), start=1):
+                lines.append(",".join(f"{value:.7g}" for value in box or ABSENT) + "\n")
+                absent.append("0" if box else "1")
+                written.image(index, f"{kind}/{name}/img/{place:08d}.jpg")
+                written.masks += box is not None
+            if not lines:
+                continue
             folder = self.folder / kind / name
             folder.mkdir(parents=True)
-            absent = []
-            with (folder / "groundtruth.txt").open("w") as file:
-                for place, (index, box) in enumerate(self._boxes(video, target, name), start=1):
-                    file.write(",".join(f"{value:.7g}" for value in box or ABSENT) + "\n")
-                    absent.append("0" if box else "1")
-                    written.image(index, f"{kind}/{name}/img/{place:08d}.jpg")
-                    written.masks += box is not None
+            (folder / "groundtruth.txt").write_text("".join(lines))
             (folder / "full_occlusion.txt").write_text(",".join(absent) + "\n")
             (folder / "out_of_view.txt").write_text(",".join("0" for _ in absent) + "\n")
         return written
