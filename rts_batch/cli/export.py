@@ -95,6 +95,11 @@ def _print_exported(exported: Exported, *, images: bool, filter: RowFilter) -> N
             f"left out {exported.doubted} rows that are uncertain, lost or below what was asked for; they are not "
             f"background{hint}"
         )
+    if exported.unmarked:
+        print(
+            f"on {exported.unmarked} frames not every target is marked; where one is not, it may be "
+            "anywhere, which is no background. To take targets by themselves: --objects"
+        )
     print_left_out(exported.left_out, exported.warnings)
 
 

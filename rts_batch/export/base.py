@@ -16,7 +16,7 @@ import numpy as np
 
 from rts_batch.errors import ResultsError, UsageError
 from rts_batch.export.catalogue import Catalogue
-from rts_batch.export.doubt import doubted_frames
+from rts_batch.export.doubt import Doubt, find_doubt
 from rts_batch.io.results.schema import Row
 from rts_batch.io.storage import uris
 from rts_batch.manifest.target_names import OBJECT_NAME
@@ -155,18 +155,13 @@ class ExportVideo:
         )
 
     @cached_property
-    def doubted_rows(self) -> int:
-        """Rows of exported frames that are left out because of doubt."""
-        return sum(self._doubted.values())
+    def doubt(self) -> Doubt:
+        return find_doubt(self.masks, self.targets, self.filter, needs_mask=self.needs_mask)
 
-    @cached_property
+    @property
     def doubted(self) -> frozenset[int]:
-        """The frames that have such a row: nothing is known of what is not labelled there."""
-        return frozenset(self._doubted)
-
-    @cached_property
-    def _doubted(self) -> Mapping[int, int]:
-        return doubted_frames(self.masks, self.targets, self.filter, needs_mask=self.needs_mask)
+        """The frames on which a target may be anywhere: nothing is known of what is not labelled there."""
+        return self.doubt.frames
 
     @property
     def indices(self) -> range:
@@ -188,10 +183,16 @@ class ExportVideo:
         return ((index, rows) for index, rows in self.frames() if rows and index not in self.doubted)
 
     def track(self, target: Target) -> Iterator[tuple[int, Row | None]]:
-        """Every exported frame of one target from its first on, with None where its row does not pass."""
+        """Every exported frame of one target from its first on, with None where its row does not pass or there is none.
+
+        What lies after its last row is left out.
+        """
+        due = None
         for row in self.masks.rows([target.object_id]):
             if row.frame % self.every == 0:
+                yield from ((index, None) for index in range(due or row.frame, row.frame, self.every))
                 yield row.frame, row if self._takes(row) else None
+                due = row.frame + self.every
 
     def written(self) -> Written:
         return Written(self.keep_images)

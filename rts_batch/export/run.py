@@ -73,7 +73,9 @@ class Exported:
     left_out: list[str] = field(default_factory=list)
     """Videos that could not be opened for their frames, each with its reason."""
     doubted: int = 0
-    """Rows left out by their state, score, confidence or quality."""
+    """Rows left out by their state, score, confidence or quality, or because they hold nothing to show."""
+    unmarked: int = 0
+    """Frames on which a target has no row, though nothing says that it is not there."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -157,7 +159,8 @@ def _add(export: ExportFormat, video: ExportVideo, exported: Exported) -> Sequen
     exported.videos += 1
     exported.targets += len(video.targets)
     exported.masks += written.masks
-    exported.doubted += video.doubted_rows
+    exported.doubted += video.doubt.rows
+    exported.unmarked += len(video.doubt.unmarked)
     return written.images
 
 

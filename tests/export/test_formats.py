@@ -27,11 +27,11 @@ from rts_batch.export.base import RowFilter
 from rts_batch.export.formats.label_maps import VOID
 from rts_batch.export.names import ExportName
 from rts_batch.export.run import FORMATS, export_run
-from rts_batch.io.results.writer import Covers, ResultsWriter
+from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest.importers.label_studio import brush_values
 from rts_batch.masks import State, decode_rle
 from rts_batch.runs.compaction import compact
-from tests.support.run_folders import Video, moving_squares, row_of, write_run
+from tests.support.run_folders import Video, begin_masks, moving_squares, row_of, write_run
 from tests.support.videos import Disc, make_video
 
 FRAMES, HEIGHT, WIDTH = 15, 120, 160
@@ -417,7 +417,7 @@ def test_boxes_come_back_for_every_target(name: Any, run: Path, videos: list[Vid
 @pytest.mark.parametrize("name", ["lasot", "got10k"])
 def test_sequences_of_boxes_begin_with_a_box(name: ExportName, tmp_path: Path) -> None:
     masks = moving_squares(5, 2)
-    with _writer(tmp_path / "run", targets=2, covers="both") as writer:
+    with begin_masks(tmp_path / "run", targets=2, covers="both") as writer:
         for frame in (3, 4, 2, 1, 0):  # the first target is found from frame 2 on, the second nowhere
             state: State = "lost" if frame < 2 else "prompt" if frame == 3 else "tracked"
             mask = masks[frame, 0] if frame > 1 else np.zeros_like(masks[0, 0])
@@ -542,39 +542,6 @@ def test_where_a_person_said_that_the_target_is_absent_the_rest_is_background(tm
     assert labels == {"00000": {0, 1}, "00001": {0, 1}, "00002": {0}}
     (sequence,) = json.loads((tmp_path / "burst" / "annotations.json").read_text())["sequences"]
     assert sequence["annotated_image_paths"] == ["000000.jpg", "000001.jpg", "000002.jpg"]
-
-
-@pytest.mark.parametrize("states", [None, frozenset[State]({"prompt", "tracked"})], ids=["all", "default"])
-def test_what_has_no_mask_is_void_whatever_states_are_taken(states: frozenset[State] | None, tmp_path: Path) -> None:
-    masks = moving_squares(5, 2)
-    none = np.zeros_like(masks[0, 0])
-    found: list[State] = ["mask_lost", "lost"]
-    with _writer(tmp_path / "run", targets=2) as writer:
-        for frame in range(5):
-            writer.add(row_of(masks[frame, 0], frame, "tracked" if frame else "prompt", score=0.8))
-        writer.add(row_of(masks[0, 1], 0, "prompt", object_id=2))
-        for frame, state in enumerate(found, start=1):
-            writer.add(row_of(none, frame, state, object_id=2, score=0.3))
-        for frame in (3, 4):  # a person has said so, of the first of them
-            writer.add(row_of(none, frame, "lost", object_id=2))
-        writer.close(frames=5)
-    for name in ("davis", "coco", "burst"):
-        chosen = RowFilter(states=states)
-        assert export_run(str(tmp_path / "run"), str(tmp_path / name), name, row_filter=chosen).doubted == 2, name  # type: ignore[arg-type]
-    (folder,) = (tmp_path / "davis" / "Annotations" / "Full-Resolution").iterdir()
-    labels = {path.stem: set(np.unique(np.asarray(Image.open(path)))) for path in folder.iterdir()}
-    assert labels == {"00000": {0, 1, 2}, "00001": {1, 255}, "00002": {1, 255}, "00003": {0, 1}, "00004": {0, 1}}
-    images = json.loads((tmp_path / "coco" / "annotations" / "instances_default.json").read_text())["images"]
-    assert [image["frame_index"] for image in images] == [0, 3, 4]
-    (sequence,) = json.loads((tmp_path / "burst" / "annotations.json").read_text())["sequences"]
-    assert sequence["annotated_image_paths"] == ["000000.jpg", "000003.jpg", "000004.jpg"]
-
-
-def _writer(run: Path, *, targets: int, covers: Covers = "forward") -> ResultsWriter:
-    """Begin the only masks file of a run, of the targets 1 to `targets`."""
-    (run / "masks").mkdir(parents=True)
-    known = {object_id: {} for object_id in range(1, targets + 1)}
-    return ResultsWriter(run / "masks" / "a-0123456789abcdef.parquet", targets=known, covers=covers)
 
 
 def test_object_255_and_void_do_not_go_together(judged: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rts_batch.export.formats.yolo import mask_polygon
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.runs import video_masks
-from tests.support.run_folders import Video, moving_squares, row_of, write_run
+from tests.support.run_folders import Video, begin_masks, moving_squares, row_of, write_run
 from tests.support.videos import make_video
 
 
@@ -111,6 +111,18 @@ def test_an_empty_folder_is_taken_and_the_summary_printed(run: Path, tmp_path: P
     assert text.splitlines()[1].endswith("they are not background")  # there is no more to take
     event = json.loads(command(run, "--format", "burst", "--out", tmp_path / "b", "--json"))
     assert (event["event"], event["masks"], event["left_out"]) == ("summary", 10, [])
+
+
+def test_frames_on_which_not_every_target_is_marked_are_told(tmp_path: Path) -> None:
+    square = np.ones((4, 4), bool)
+    with begin_masks(tmp_path / "run", targets=1, covers="prompts") as writer:
+        for frame in (0, 2):
+            writer.add(row_of(square, frame, "prompt"))
+        writer.close(frames=3)
+    text = command(tmp_path / "run", "--format", "coco", "--out", tmp_path / "out")
+    assert text.splitlines()[1].startswith("on 1 frames not every target is marked")
+    event = json.loads(command(tmp_path / "run", "--format", "burst", "--out", tmp_path / "b", "--json"))
+    assert (event["unmarked"], event["doubted"]) == (1, 0)
 
 
 def test_videos_that_are_gone_are_left_out_of_an_export_with_frames(tmp_path: Path) -> None:

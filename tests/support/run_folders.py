@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.io.results.schema import Row
-from rts_batch.io.results.writer import ResultsWriter
+from rts_batch.io.results.writer import Covers, ResultsWriter
 from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.masks import State, encode_rle, mask_box
 
@@ -61,6 +61,13 @@ def row_of(
     columns |= {"rle": encode_rle(mask), "area": int(np.count_nonzero(mask)), "x": x, "y": y, "w": w, "h": h}
     columns |= {"video_id": video_id, "object_id": object_id, "frame": frame, "height": height, "width": width}
     return Row(**{**columns, "state": state, **others})
+
+
+def begin_masks(run: Path, *, targets: int, covers: Covers = "forward") -> ResultsWriter:
+    """Begin the only masks file of a run without a manifest, of the targets 1 to `targets`."""
+    (run / "masks").mkdir(parents=True)
+    known: dict[int, dict[str, Any]] = {object_id: {} for object_id in range(1, targets + 1)}
+    return ResultsWriter(run / "masks" / "a-0123456789abcdef.parquet", targets=known, covers=covers)
 
 
 def write_run(folder: Path, videos: list[Video]) -> dict[str, VideoTask]:
