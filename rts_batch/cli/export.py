@@ -13,7 +13,7 @@ from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 from rts_batch.export.names import ExportName
 
 if TYPE_CHECKING:
-    from rts_batch.export.base import RowFilter
+    from rts_batch.export.row_filter import RowFilter
     from rts_batch.export.run import Exported
 
 FramesMode = Literal["reference", "extract"]
@@ -52,8 +52,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the masks of a run as COCO, YouTube-VIS, DAVIS, YOLO, CVAT and so on."""
-    from rts_batch.export.base import RowFilter
     from rts_batch.export.choices import parse_classes, parse_split
+    from rts_batch.export.row_filter import RowFilter
     from rts_batch.export.run import export_run
     from rts_batch.masks import State
 

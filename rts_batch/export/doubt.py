@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rts_batch.export.row_filter import RowFilter
 from rts_batch.runs.video_masks import Target, VideoMasks
-
-if TYPE_CHECKING:
-    from rts_batch.export.base import RowFilter
 
 __all__ = ["Doubt", "find_doubt"]
 

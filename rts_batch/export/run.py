@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 from rts_batch.errors import StorageError, UsageError, VideoError
-from rts_batch.export.base import Categories, ExportFormat, ExportVideo, RowFilter
+from rts_batch.export.base import Categories, ExportFormat, ExportVideo
 from rts_batch.export.catalogue import Catalogue, write_names
 from rts_batch.export.choices import split_videos
 from rts_batch.export.formats.boxes import Got10k, Lasot
@@ -30,6 +30,7 @@ from rts_batch.export.formats.yolo import YoloSeg
 from rts_batch.export.formats.youtube_vis import YoutubeVis
 from rts_batch.export.frames import write_frames
 from rts_batch.export.names import ExportName
+from rts_batch.export.row_filter import RowFilter
 from rts_batch.io.storage.staging import staged_folder
 from rts_batch.io.video.opening import FrameRange, FrameSource, open_video
 from rts_batch.runs.reading import read_masks

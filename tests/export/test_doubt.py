@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rts_batch.export.base import RowFilter
 from rts_batch.export.names import ExportName
+from rts_batch.export.row_filter import RowFilter
 from rts_batch.export.run import export_run
 from rts_batch.io.results.writer import Covers
 from rts_batch.masks import State

@@ -23,9 +23,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from rts_batch.errors import UsageError
-from rts_batch.export.base import RowFilter
 from rts_batch.export.formats.label_maps import VOID
 from rts_batch.export.names import ExportName
+from rts_batch.export.row_filter import RowFilter
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest.importers.label_studio import brush_values

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.errors import ResultsError, UsageError, VideoError
-from rts_batch.export.base import RowFilter
 from rts_batch.export.formats.yolo import mask_polygon
+from rts_batch.export.row_filter import RowFilter
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.runs import video_masks
