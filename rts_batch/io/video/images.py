@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Final
 
 import cv2
@@ -15,7 +16,7 @@ from rts_batch.errors import VideoError
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, Moment, Report, VideoInfo
 from rts_batch.io.video.members import Members, open_members
 from rts_batch.io.video.picture_names import READ
-from rts_batch.io.video.series import choose_frames
+from rts_batch.io.video.series import Chosen, choose_frames
 
 SEVERAL: Final = (".tif", ".tiff", ".gif", ".webp", ".png")
 """Kinds of files that may hold several pictures."""
@@ -25,6 +26,17 @@ SAMPLE: Final = 64
 
 FLAT: Final = (16, 0.9)
 """A picture is flat, as masks are, where so many colours cover so much of it."""
+
+
+def frames_in(path: str) -> Chosen:
+    """Return the names of a local folder's or archive's frames, in order, as `ImagesSource` reads them.
+
+    Raises:
+        VideoError: there are none, or it is not clear which are meant.
+    """
+    with closing(open_members(path)) as members:
+        pictures = _Pictures(members, lambda _: None)
+        return Chosen(list(pictures.names), list(pictures.warnings))
 
 
 class ImagesSource(FrameSource):

@@ -13,12 +13,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rts_batch.errors import ManifestError
-from rts_batch.io.video.picture_names import natural_key
+from rts_batch.errors import ManifestError, VideoError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
+from rts_batch.manifest.importers.stored_frames import stored_frames
 from rts_batch.masks import Box
 
 
@@ -114,12 +114,18 @@ def _frames_of(video: dict[str, Any], images: Path, reading: Reading) -> list[tu
         return [(str(video["name"]), int(index)) for index in video["frame_indices"]]
     names = [str(name) for name in video["file_names"]]
     stored = images / Path(names[0]).parent if names else images
-    if not stored.is_dir() or stored == images:
+    if stored == images:
         return [reading.frame_of(name) for name in names]
-    reading.videos[stored.name] = str(stored.resolve())
-    order = {
-        name: place for place, name in enumerate(sorted((file.stem for file in stored.iterdir()), key=natural_key))
-    }
+    try:
+        order = stored_frames(stored, stored.name, reading)
+    except VideoError as error:
+        reading.leave_out(f"videos that cannot be read: {error}", f"video {video['id']}")
+        return [None] * len(names)
+    if order is None:
+        return [reading.frame_of(name) for name in names]
+    for name in names:
+        if Path(name).stem not in order:
+            reading.leave_out("frames without an image of their name", name)
     return [(stored.name, order[stem]) if (stem := Path(name).stem) in order else None for name in names]
 
 

@@ -21,12 +21,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rts_batch.errors import ManifestError, PromptError
+from rts_batch.errors import ManifestError, PromptError, VideoError
 from rts_batch.io.video.picture_names import natural_key
 from rts_batch.manifest.importers.base import FRAME_NAME, Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json, read_text
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle
+from rts_batch.manifest.importers.stored_frames import stored_frames
 from rts_batch.manifest.mask_images import MaskImage, open_mask_image
 from rts_batch.manifest.mask_looks import numbers_regions, present_values
 from rts_batch.manifest.mask_rules import MOST_IDS, ImageUse, read_mask_image
@@ -74,7 +75,11 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
     for place in folders:
         video = place.parent if place in apart else place
         name = names[video]
-        order = _order(video, folder, root, name, reading)
+        try:
+            order = _order(video, folder, root, name, reading)
+        except VideoError as error:
+            reading.leave_out(f"masks of a video that cannot be read: {error}", str(place.relative_to(root)))
+            continue
         named = classes or _listed_classes(place / "labels.txt")
         target = int(place.name) if place in apart else None
         drawn = list(_drawn(place, order, reading, target))
@@ -124,16 +129,7 @@ def _is_binary(place: Path) -> bool:
 
 def _order(video: Path, folder: Path, root: Path, name: str, reading: Reading) -> dict[str, int] | None:
     """The place of each image's name in the video's folder of images, if there is one."""
-    images = root / "JPEGImages" / video.relative_to(folder) if folder != root else None
-    if images is None or not images.is_dir():
-        return None
-    names = sorted(
-        (file.stem for file in images.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")), key=natural_key
-    )
-    if not names:
-        return None
-    reading.videos[name] = str(images.resolve())
-    return {stem: place for place, stem in enumerate(names)}
+    return None if folder == root else stored_frames(root / "JPEGImages" / video.relative_to(folder), name, reading)
 
 
 def _frame(file: Path, order: dict[str, int] | None, reading: Reading) -> tuple[str, int] | None:
