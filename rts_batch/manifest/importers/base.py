@@ -164,7 +164,8 @@ class Reading:
 
     def imported(self) -> Imported:
         """Number the targets, keep the prompts that are wanted, and give the manifest's rows."""
-        if self._frame_numbers and min(self._frame_numbers) == 1 and self.options.first_frame == 0:
+        from_one = bool(self._frame_numbers) and min(self._frame_numbers) == 1
+        if from_one and self.options.first_frame == 0 and not self.names:  # exports count from 0
             self.warn("image names begin with 1, taken as frame indices; if 1 is the first frame: --first-frame 1")
         marked: dict[tuple[str, int], Annotation] = {}
         taken: set[tuple[str, int, int]] = set()

@@ -10,15 +10,18 @@ from rts_batch.manifest.importers.base import Reading
 
 
 def stored_frames(folder: Path, name: str, reading: Reading) -> dict[str, int] | None:
-    """Return the frame index of each picture of a video's folder, by its name without ending; None without pictures.
+    """Return the frame index of each picture of a video's folder, by its name without ending; None where none counts.
 
-    They are counted as the run does that reads the folder: what is no frame of it has no place, and what such a run is
-    warned of is warned of here. The folder becomes the path of the video called `name`.
+    That is where the folder has no pictures, and where it is an export's whose table names the video: it may hold a few
+    of that one's frames, and their names are indices. Otherwise pictures are counted as the run does that reads the
+    folder: what is no frame of it has no place, and what such a run is warned of is warned of here. The folder becomes
+    the path of the video called `name`.
 
     Raises:
         VideoError: which of the pictures are the frames is not clear.
     """
-    if not folder.is_dir() or not any(is_picture(file.name) for file in folder.iterdir()):
+    _, exported = reading.names.get(name, ("", ""))
+    if exported or not folder.is_dir() or not any(is_picture(file.name) for file in folder.iterdir()):
         return None
     chosen = frames_in(str(folder))
     for warning in chosen.warnings:

@@ -78,3 +78,14 @@ def test_a_frame_without_a_picture_is_reported(tmp_path: Path) -> None:
     for found in read_both(root):
         assert [row["frame"] for row in found.rows] == [0]
         assert "without an image of their name" in found.report()[0]
+
+
+def test_an_exports_frames_are_those_of_the_video_that_it_names(tmp_path: Path) -> None:
+    """With every fifth frame written, frame 5 of the mp4 became frame 1."""
+    root = data_set(tmp_path, ["00001", "00005", "00010"], [], marked=(0, 1, 2))
+    (root / "names.csv").write_text("name,video_id,video\none,clips/one,/clips/one.mp4\n")
+    for found in read_both(root):
+        assert [(row["video"], row["video_id"], row["frame"]) for row in found.rows] == [
+            ("/clips/one.mp4", "clips/one", frame) for frame in (1, 5, 10)
+        ]
+        assert not found.warnings
