@@ -19,6 +19,7 @@ from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
 from rts_batch.manifest.importers.stored_frames import stored_frames
+from rts_batch.manifest.importers.video_names import distinct_names
 from rts_batch.masks import Box
 
 
@@ -89,7 +90,9 @@ def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
     """Read YouTube-VIS' form."""
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video for video in data["videos"]}
-    frames = {key: _frames_of(video, folder / "JPEGImages", reading) for key, video in videos.items()}
+    folders = [Path(str(name)).parent for video in videos.values() for name in video.get("file_names", [])[:1]]
+    called = distinct_names({place.as_posix(): place.name for place in folders})
+    frames = {key: _frames_of(video, folder / "JPEGImages", called, reading) for key, video in videos.items()}
     for annotation in data["annotations"]:
         video = videos[annotation["video_id"]]
         boxes = annotation.get("bboxes") or [None] * len(frames[video["id"]])
@@ -108,16 +111,24 @@ def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
             reading.add(Annotation(*found, track, category, mark[1], mark[0]), place)
 
 
-def _frames_of(video: dict[str, Any], images: Path, reading: Reading) -> list[tuple[str, int] | None]:
-    """Video and frame of each of its file names, or of what this pipeline's export adds to them."""
+def _frames_of(
+    video: dict[str, Any], images: Path, called: dict[str, str], reading: Reading
+) -> list[tuple[str, int] | None]:
+    """Video and frame of each of its file names, or of what this pipeline's export adds to them.
+
+    Args:
+        video: of the file.
+        images: the folder below which images may lie.
+        called: a video's name by its folder there.
+        reading: is told of what is left out.
+    """
     if "frame_indices" in video:
         return [(str(video["name"]), int(index)) for index in video["frame_indices"]]
     names = [str(name) for name in video["file_names"]]
-    stored = images / Path(names[0]).parent if names else images
-    if stored == images:
-        return [reading.frame_of(name) for name in names]
+    folder = Path(names[0]).parent if names else Path()
+    video_name = called.get(folder.as_posix(), "")
     try:
-        order = stored_frames(stored, stored.name, reading)
+        order = stored_frames(images / folder, video_name, reading) if video_name else None
     except VideoError as error:
         reading.leave_out(f"videos that cannot be read: {error}", f"video {video['id']}")
         return [None] * len(names)
@@ -126,7 +137,7 @@ def _frames_of(video: dict[str, Any], images: Path, reading: Reading) -> list[tu
     for name in names:
         if Path(name).stem not in order:
             reading.leave_out("frames without an image of their name", name)
-    return [(stored.name, order[stem]) if (stem := Path(name).stem) in order else None for name in names]
+    return [(video_name, order[stem]) if (stem := Path(name).stem) in order else None for name in names]
 
 
 def _place(image: dict[str, Any], videos: dict[Any, str], reading: Reading) -> tuple[str, int] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -23,9 +23,11 @@ from rts_batch.manifest.importers.base import MOST, Annotation, ImportOptions, R
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
+from rts_batch.manifest.importers.video_names import distinct_names
 from rts_batch.masks import MAX_PIXELS, Box
 
 _LABELS: Final = ("labels", "rectanglelabels", "polygonlabels", "brushlabels", "videorectangle")
+_ON_IMAGES: Final = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels")
 
 
 def from_label_studio(path: str | Path, options: ImportOptions | None = None) -> Imported:
@@ -41,16 +43,47 @@ def from_label_studio(path: str | Path, options: ImportOptions | None = None) ->
     try:
         if not all("data" in task for task in tasks):
             raise ManifestError(f"{path} is no JSON export of Label Studio: its tasks have no data")
+        places = _places(tasks, reading)
         for number, task in enumerate(tasks, start=1):
-            _read_task(task, f"task {task.get('id', number)}", reading)
+            _read_task(task, f"task {task.get('id', number)}", reading, places)
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not of Label Studio's form: {type(error).__name__} {error}") from error
     return reading.imported()
 
 
-def _read_task(task: dict[str, Any], place: str, reading: Reading) -> None:
+def _finished(task: dict[str, Any]) -> list[dict[str, Any]]:
     drawn = task.get("annotations", task.get("completions", []))  # as versions before 1.0 call them
-    annotations = [found for found in drawn if not found.get("was_cancelled")]
+    return [found for found in drawn if not found.get("was_cancelled")]
+
+
+def _places(tasks: Sequence[dict[str, Any]], reading: Reading) -> dict[tuple[str, bool], tuple[str, int] | None]:
+    """Video and frame by the address of what was drawn on, and by whether that is a video."""
+    found: dict[tuple[str, bool], tuple[str, str, int] | None] = {}
+    for task in tasks:
+        for result in (result for drawn in _finished(task)[:1] for result in drawn.get("result", [])):
+            if result.get("value") is not None:
+                uri, line = _address(task["data"], result), "sequence" in result["value"]
+                if line or result["type"] in _ON_IMAGES:
+                    found[uri, line] = found.get((uri, line)) or _place(uri, reading, line=line)
+    names = distinct_names({address: name for address, name, _ in filter(None, found.values())})
+    places = {key: place and (names[place[0]], place[2]) for key, place in found.items()}
+    images: dict[tuple[str, int], list[str]] = {}
+    for (uri, line), place in places.items():
+        if place and not line:
+            images.setdefault(place, []).append(uri)
+    if alike := [uris for uris in images.values() if len(uris) > 1]:
+        reading.warn(
+            f"{len(alike)} frames have several images, the first {' and '.join(alike[0][:2])}; "
+            "what is drawn on them is taken for one frame's: images of several videos need folders, or "
+            "names that say the video"
+        )
+    return places
+
+
+def _read_task(
+    task: dict[str, Any], place: str, reading: Reading, places: dict[tuple[str, bool], tuple[str, int] | None]
+) -> None:
+    annotations = _finished(task)
     if not annotations:
         reading.leave_out("tasks without a finished annotation", place)
         return
@@ -66,15 +99,12 @@ def _read_task(task: dict[str, Any], place: str, reading: Reading) -> None:
             continue
         uri = _address(task["data"], result)
         label = _label(value) or labels.get(result.get("id", ""))
-        if "sequence" in value:
-            name = _name(uri)
-            reading.videos.setdefault(name, reading.options.video.replace("{name}", name))
+        if "sequence" in value and (found := places[uri, True]):
             for frame, box in _sequence(result, reading, where):
-                annotation = Annotation(name, frame, result["id"], label, box=box, absent=box is None)
+                annotation = Annotation(found[0], frame, result["id"], label, box=box, absent=box is None)
                 reading.add(annotation, f"{where}, frame {frame + 1}")
-        elif kind in ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels"):
-            found = reading.frame_of(_name(uri, folder=True))
-            if found is None:
+        elif kind in _ON_IMAGES:
+            if (found := places[uri, False]) is None:
                 continue
             track = (result.get("meta") or {}).get("track_id")
             try:
@@ -99,20 +129,21 @@ def _address(data: dict[str, Any], result: dict[str, Any]) -> str:
     return str(found if found is not None else next(iter(data.values()), ""))
 
 
-def _name(uri: str, *, folder: bool = False) -> str:
-    """A file's name without the address: `/data/upload/3/1a2b3c4d-one.mp4`, `/data/local-files/?d=clips/one.mp4`.
+def _place(uri: str, reading: Reading, *, line: bool) -> tuple[str, str, int] | None:
+    """A video's address without what comes before its path, its name, which ends it, and the frame that an image is.
 
-    With `folder`, of an image that is a frame: with the folder's name before it, and without the digits that each
-    upload got.
+    The name is the last part of `/data/upload/3/1a2b3c4d-one.mp4` or `/data/local-files/?d=clips/one.mp4`, on which a
+    time `line` is drawn. An image goes by its name with its folder's before it, but without the digits of an upload.
     """
     parts = urlsplit(uri)
     path = unquote(parts.query[2:] if parts.query.startswith("d=") else parts.path)
-    names = path.strip("/").split("/")
-    if not folder:
-        return names[-1]
+    *folders, name = path.strip("/").split("/")
+    if line:
+        return "/".join([parts.netloc, *folders, name]), name, 0
     if path.startswith("/data/upload/"):
-        return re.sub(r"^[0-9a-f]{8}-", "", names[-1])
-    return "/".join(names[-2:])
+        folders, name = [], re.sub(r"^[0-9a-f]{8}-", "", name)
+    found = reading.frame_of("/".join([*folders[-1:], name]))
+    return found and ("/".join([parts.netloc, *folders[:-1], found[0]]), *found)
 
 
 def _size(result: dict[str, Any], reading: Reading) -> tuple[int, int]:

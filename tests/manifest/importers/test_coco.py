@@ -177,3 +177,21 @@ def test_a_folder_names_the_file_in_it(tmp_path: Path) -> None:
     written(tmp_path / "annotations", [])
     with pytest.raises(ManifestError, match=r"is a folder; name the file in it, .*annotations/a\.json say"):
         from_coco(tmp_path)
+
+
+def test_videos_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    """Those of `a/clip` went to `b/clip`, where both lay beside the file."""
+    places = ("a/clip", "b/clip", "b/other")
+    for place in places:
+        (tmp_path / "JPEGImages" / place).mkdir(parents=True)
+        (tmp_path / "JPEGImages" / place / "00000.jpg").write_bytes(b"")
+    videos = [
+        {"id": number, "width": 30, "height": 20, "file_names": [f"{place}/00000.jpg"]}
+        for number, place in enumerate(places)
+    ]
+    annotations = [{"id": n + 1, "video_id": n, "category_id": 1, "bboxes": [[5, 5, 9, 9]]} for n in range(3)]
+    (tmp_path / "a.json").write_text(json.dumps({"videos": videos, "annotations": annotations}))
+    assert [(row["video"], row["video_id"]) for row in from_coco(tmp_path / "a.json").rows] == [
+        (str(tmp_path / "JPEGImages" / place), name)
+        for place, name in zip(places, ("a/clip", "b/clip", "other"), strict=True)
+    ]

@@ -139,3 +139,35 @@ def test_a_brush_has_runs_and_single_values() -> None:
         brush_values(code[:-2], 10)
     with pytest.raises(ValueError, match="10 values where"):
         brush_values(code, 12)
+
+
+def test_videos_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
+    """What was drawn on both was the targets of one."""
+    box = {"x": 50, "y": 0, "width": 50, "height": 100}
+    line = {"id": "a", "type": "videorectangle", "value": {"sequence": [{"frame": 3, **box}], "labels": ["car"]}}
+    region = {"id": "b", "type": "rectanglelabels", "value": {**box, "rectanglelabels": ["car"]}}
+    drawn = [(f"/data/local-files/?d=cam{cam}/clip.mp4", line) for cam in "AB"]
+    drawn += [(f"s3://bucket/cam{cam}/front/0003.jpg", region) for cam in "AB"]
+    drawn += [("s3://bucket/camA/other/0003.jpg", region), ("/data/local-files/?d=camA/whole.mp4", line)]
+    tasks = [{"data": {"image": uri}, "annotations": [{"result": [result]}]} for uri, result in drawn]
+    (tmp_path / "project.json").write_text(json.dumps(tasks))
+    found = from_label_studio(tmp_path / "project.json", ImportOptions(video="clips/{name}", size=(20, 10)))
+    assert [(row["video"], row["video_id"], row["object_id"], row["frame"]) for row in found.rows] == [
+        ("clips/camA/clip.mp4", "camA/clip.mp4", 1, 2),
+        ("clips/camB/clip.mp4", "camB/clip.mp4", 1, 2),
+        ("clips/camA/front", "camA/front", 1, 3),
+        ("clips/camB/front", "camB/front", 1, 3),
+        ("clips/other", "other", 1, 3),
+        ("clips/whole.mp4", "whole.mp4", 1, 2),
+    ]
+    assert not found.warnings
+
+
+def test_uploads_of_one_name_are_warned_of(tmp_path: Path) -> None:
+    box = {"x": 50, "y": 0, "width": 50, "height": 100, "rectanglelabels": ["dog"]}
+    region = {"id": "b", "type": "rectanglelabels", "value": box, "original_width": 20, "original_height": 10}
+    uris = [f"/data/upload/3/{digits}-0003.jpg" for digits in ("1a2b3c4d", "99aabbcc")]
+    tasks = [{"data": {"image": uri}, "annotations": [{"result": [region]}]} for uri in uris]
+    (tmp_path / "project.json").write_text(json.dumps(tasks))
+    (warning,) = from_label_studio(tmp_path / "project.json").warnings
+    assert warning.startswith(f"1 frames have several images, the first {uris[0]} and {uris[1]};")
