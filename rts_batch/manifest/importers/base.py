@@ -123,8 +123,13 @@ class Reading:
         if text not in self.result.warnings:
             self.result.warnings.append(text)
 
-    def frame_of(self, image: str) -> tuple[str, int] | None:
-        """Video and frame index of an image's name; None where the pattern does not fit or the number is too low."""
+    def frame_of(self, image: str, unnamed: str = "video") -> tuple[str, int] | None:
+        """Video and frame index of an image's name; None where the pattern does not fit or the number is too low.
+
+        Args:
+            image: its name, which may have folders.
+            unnamed: what a video is called that the name does not say.
+        """
         stem = _ROBOFLOW.sub("", _IMAGE_ENDING.sub("", image.replace("\\", "/")))
         found = re.fullmatch(self.options.pattern, stem)
         if not found:
@@ -135,7 +140,7 @@ class Reading:
         if number < self.options.first_frame:
             self.leave_out(f"frame numbers below --first-frame {self.options.first_frame}", image)
             return None
-        return found.groupdict().get("video") or "video", number - self.options.first_frame
+        return found.groupdict().get("video") or unnamed, number - self.options.first_frame
 
     def add(self, annotation: Annotation, place: str, score: float | None = None) -> None:
         """Take an annotation, unless a manifest could not hold it; `place` says where in the source it stands."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -38,6 +40,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
     paths = sorted(Path(path).glob("*.xml")) if Path(path).is_dir() else [Path(path)]
     if not paths:
         raise ManifestError(f"{path} has no .xml files")
+    tracks = _Tracks(reading)
     for file in paths:
         try:
             root = ElementTree.fromstring(_content(file))
@@ -46,7 +49,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         if root.tag != "annotations":
             raise ManifestError(f"{file} is no file of CVAT: its root is <{root.tag}>, not <annotations>")
         try:
-            _read(root, file, reading)
+            _read(root, file, tracks, reading)
         except (KeyError, ValueError) as error:
             raise ManifestError(f"{file} is not of CVAT's form: {type(error).__name__} {error}") from error
     return reading.imported()
@@ -61,19 +64,74 @@ def _content(file: Path) -> bytes:
     return file.read_bytes() if head in (b"\xff\xfe", b"\xfe\xff") else read_text(file).encode()
 
 
-def _read(root: Element, file: Path, reading: Reading) -> None:
-    known = reading.names.get(file.stem)
-    source = root.findtext(".//meta//source") or root.findtext(".//meta//task/name") or file.stem
-    video = file.stem if known else source
-    size = (int(root.findtext(".//original_size/width") or 0), int(root.findtext(".//original_size/height") or 0))
-    size = size if all(size) else reading.options.size or size
-    tasks = {task.findtext("id"): task.findtext("name") for task in root.iterfind(".//meta/project/tasks/task")}
+@dataclass(frozen=True)
+class _Task:
+    """What a file says of one of its tasks."""
+
+    id: str | None
+    """None of the only one."""
+    name: str | None
+    video: str
+    size: tuple[int, int]
+    """Width and height in pixels; zeros where they are not said."""
+
+
+def _tasks(root: Element, file: Path, reading: Reading) -> dict[str | None, _Task]:
+    """The tasks of a project by their numbers; by None that of a file of one, or the project's first."""
+    source, name = root.findtext(".//meta//source"), root.findtext(".//meta//task/name")
+    video = file.stem if file.stem in reading.names else source or name or file.stem
+    found: dict[str | None, _Task] = {None: _Task(None, name, video, _size(root, reading))}
+    listed = root.findall(".//meta/project/tasks/task")
+    sources = Counter(task.findtext("source") for task in listed)
+    names = Counter(task.findtext("name") for task in listed)
+    for task in listed:
+        number, source, name = task.findtext("id"), task.findtext("source"), task.findtext("name")
+        own = source if sources[source] == 1 else name if names[name] == 1 else f"{name}, task {number}"
+        found[number] = _Task(number, name, own or name or video, _size(task, reading))
+    return found
+
+
+def _size(element: Element, reading: Reading) -> tuple[int, int]:
+    size = tuple(int(element.findtext(f".//original_size/{side}") or 0) for side in ("width", "height"))
+    return (size[0], size[1]) if all(size) else reading.options.size or (0, 0)
+
+
+class _Tracks:
+    """The names of tracks over all files, each of which counts its own from 0."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._firsts: dict[tuple[str, str | None], tuple[str, str | None]] = {}
+        self._tasks: dict[str, str] = {}
+
+    def name(self, track: Element, task: _Task, file: Path) -> str:
+        """Return what a track is called; with its file, where another one has a track of this number and video."""
+        number, whose = track.get("id"), (file.name, task.id)
+        if self._firsts.setdefault((task.video, number), whose) == whose:
+            return f"track {number}"
+        return f"track {number} of {file.name}" + (f", task {task.id}" if task.id else "")
+
+    def meet(self, task: _Task) -> None:
+        """Warn of several tasks whose video has one name."""
+        if task.name and (first := self._tasks.setdefault(task.video, task.name)) != task.name:
+            self._reading.warn(
+                f"the tasks {first!r} and {task.name!r} are both of {task.video}, and are taken for one video; if they "
+                "are of several, import each file by itself, with its own --video"
+            )
+
+
+def _read(root: Element, file: Path, tracks: _Tracks, reading: Reading) -> None:
+    tasks = _tasks(root, file, reading)
     for track in root.iterfind("track"):
-        name = tasks.get(track.get("task_id")) or video
+        task = tasks.get(track.get("task_id"), tasks[None])
+        tracks.meet(task)
         for shape in track:
-            _read_shape(shape, track, name, size, reading)
+            _read_shape(shape, track, tracks.name(track, task, file), task, reading)
     for image in root.iterfind("image"):
-        found = _frame_of(image, video, reading)
+        task = tasks.get(image.get("task_id"), tasks[None])
+        found = _frame_of(image, task.video, reading)
+        if found is not None and found[0] == task.video:
+            tracks.meet(task)
         size = int(image.attrib["width"]), int(image.attrib["height"])
         for number, shape in enumerate(image):
             if found is not None:
@@ -88,24 +146,23 @@ def _frame_of(image: Element, video: str, reading: Reading) -> tuple[str, int] |
         return video, int(re.findall(r"\d+", name)[0])
     if not re.search(r"\d", name):
         return video, int(image.attrib["id"])
-    return reading.frame_of(name)
+    return reading.frame_of(name, unnamed=video)
 
 
-def _read_shape(shape: Element, track: Element, video: str, size: tuple[int, int], reading: Reading) -> None:
+def _read_shape(shape: Element, track: Element, called: str, task: _Task, reading: Reading) -> None:
     if not re.fullmatch(r"\d{1,9}", shape.get("frame", "")):
         reading.leave_out("shapes without a frame", f"track {track.get('id')}, frame {shape.get('frame')}")
         return
     frame = int(shape.attrib["frame"])
     place = f"track {track.get('id')}, frame {frame}"
     object_id = _object_id(shape)
-    name: int | str = f"track {track.get('id')}" if object_id is None else object_id
-    target = (video, frame, name, track.get("label"))
+    target = (task.video, frame, called if object_id is None else object_id, track.get("label"))
     if shape.get("outside") == "1":
         reading.add(Annotation(*target, absent=True), place)
     elif shape.get("keyframe", "1") == "0":
         reading.leave_out("frames between key frames, which CVAT interpolates", place)
     else:
-        _add(shape, target, size, place, reading)
+        _add(shape, target, task.size, place, reading)
 
 
 def _object_id(shape: Element) -> int | str | None:

@@ -88,3 +88,69 @@ def test_the_size_may_be_given_where_the_file_has_none(tmp_path: Path) -> None:
     assert "--size" in from_cvat(path).report()[0]
     (row,) = from_cvat(path, ImportOptions(size=(30, 20))).rows
     assert row["mask"]["size"] == [20, 30]
+
+
+PROJECT = """<annotations><meta><project><name>p</name><tasks>
+<task><id>7</id><name>first</name><original_size><width>64</width><height>48</height></original_size>
+<source>{0}</source></task>
+<task><id>8</id><name>second</name><original_size><width>96</width><height>90</height></original_size>
+<source>{1}</source></task></tasks></project></meta>{2}</annotations>"""
+
+BOXES = "".join(
+    f'<image id="{task}" name="frame_000003" task_id="{task}" width="{size}" height="{size}">'
+    '<box label="car" xtl="1" ytl="5" xbr="20" ybr="20"/></image>'
+    for task, size in ((7, 64), (8, 90))
+)
+POLYGONS = "".join(
+    f'<track id="0" label="car" task_id="{task}"><polygon frame="3" outside="0" keyframe="1" points="1,1;9,1;9,9"/>'
+    "</track>"
+    for task in (7, 8)
+)
+
+
+@pytest.mark.parametrize("drawn", [BOXES, POLYGONS], ids=["images", "tracks"])
+@pytest.mark.parametrize(
+    ("sources", "videos"),
+    [(("one.mp4", "two.mp4"), ["one.mp4", "two.mp4"]), (("a.mp4", "a.mp4"), ["first", "second"])],
+)
+def test_each_task_of_a_project_is_a_video(
+    tmp_path: Path, sources: tuple[str, str], videos: list[str], drawn: str
+) -> None:
+    """All images called frame_000003 went to the first task's video, and all masks had its size."""
+    (tmp_path / "p.xml").write_text(PROJECT.format(*sources, drawn))
+    found = from_cvat(tmp_path / "p.xml")
+    assert [(row["video"], row["object_id"], row["frame"]) for row in found.rows] == [(name, 1, 3) for name in videos]
+    assert [row["mask"] and row["mask"]["size"] for row in found.rows] in ([None, None], [[48, 64], [90, 96]])
+    assert not found.warnings
+
+
+def job(folder: Path, file: str, task: str, frame: int) -> None:
+    text = VIDEO.replace("my task", task).replace('frame="10"', f'frame="{frame}"')
+    (folder / file).write_text(text)
+
+
+def test_tracks_of_several_files_are_several_targets(tmp_path: Path) -> None:
+    """Each job counts its tracks from 0, and those of the second were dropped as later annotations of the first."""
+    job(tmp_path, "1.xml", "my task", 10)
+    job(tmp_path, "2.xml", "my task", 15)
+    found = from_cvat(tmp_path)
+    assert [(row["object_id"], row["frame"], row["source_object"]) for row in found.rows] == [
+        (1, 10, "track 0"),
+        (2, 12, "track 1"),
+        (3, 12, "track 1 of 2.xml"),
+        (4, 15, "track 0 of 2.xml"),
+    ]
+    assert not found.warnings
+    job(tmp_path, "2.xml", "other task", 15)
+    (warning,) = from_cvat(tmp_path).warnings
+    assert warning.startswith("the tasks 'my task' and 'other task' are both of one.mp4")
+
+
+def test_images_whose_names_say_no_video_are_of_their_files(tmp_path: Path) -> None:
+    """All of them were of one called `video`."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.xml").write_text(
+            '<annotations><image id="3" name="000012.jpg" width="40" height="30">'
+            '<box label="cat" xtl="0" ytl="0" xbr="4" ybr="4"/></image></annotations>'
+        )
+    assert [(row["video"], row["frame"]) for row in from_cvat(tmp_path).rows] == [("one", 12), ("two", 12)]
