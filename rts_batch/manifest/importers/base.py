@@ -173,6 +173,7 @@ class Reading:
         if from_one and self.options.first_frame == 0 and not self.names:  # exports count from 0
             self.warn("image names begin with 1, taken as frame indices; if 1 is the first frame: --first-frame 1")
         marked: dict[tuple[str, int], Annotation] = {}
+        changed: dict[tuple[str, int], str] = {}
         taken: set[tuple[str, int, int]] = set()
         for number, annotation in self._numbered():
             key = (annotation.video, number)
@@ -180,18 +181,18 @@ class Reading:
             if annotation.absent and key not in marked:
                 continue  # before its first mark nothing has to be said of a target
             first = marked.setdefault(key, annotation)
-            if first is not annotation and self.options.keep == "first":
-                self.leave_out("later annotations of targets that have their prompt (--prompts all takes them)", place)
-            elif (*key, annotation.frame) in taken:
+            if first.category != annotation.category:
+                changed.setdefault(key, f"{key[0]}, target {number}: {first.category!r} and {annotation.category!r}")
+            if (*key, annotation.frame) in taken:
                 self.leave_out("a second annotation of one target on one frame", place)
+            elif first is not annotation and self.options.keep == "first":
+                self.leave_out("later annotations of targets that have their prompt (--prompts all takes them)", place)
             else:
                 taken.add((*key, annotation.frame))
-                if first.category != annotation.category:
-                    self.warn(
-                        f"{annotation.video}: target {number} is {first.category!r} and {annotation.category!r}; the "
-                        "first was taken"
-                    )
                 self.result.rows.append(self._row(replace(annotation, category=first.category), number))
+        if changed:
+            shown = "; ".join(list(changed.values())[:3])
+            self.warn(f"{len(changed)} targets have several categories, of which the first was taken ({shown})")
         if any(row["prompt_kind"] for row in self.result.rows):
             for row in self.result.rows:
                 row["prompt_kind"] = row["prompt_kind"] or "correct"
@@ -210,7 +211,7 @@ class Reading:
         for annotation in self.annotations:
             by_video.setdefault(annotation.video, []).append(annotation)
         for ours in by_video.values():
-            ours.sort(key=lambda annotation: annotation.frame)
+            ours = self._told_apart(sorted(ours, key=lambda annotation: annotation.frame))
             unnamed = [a for a in ours if a.track is None]
             loose = dict(
                 zip(map(id, unnamed), associate([(a.frame, a.category, _box(a)) for a in unnamed]), strict=True)
@@ -222,6 +223,26 @@ class Reading:
                 if track not in numbers:
                     numbers[track] = next(spare)
                 yield numbers[track], annotation
+
+    def _told_apart(self, ours: list[Annotation]) -> list[Annotation]:
+        """A video's annotations; with the category in each id where one id marks two categories on one frame."""
+        known: dict[tuple[int, Any], str] = {}
+        for annotation in ours:
+            video, frame, track, category = annotation.video, annotation.frame, annotation.track, annotation.category
+            if track is None or category is None or annotation.absent:
+                continue
+            if (other := known.setdefault((frame, track), category)) != category:
+                self.warn(
+                    f"{video}: ids are taken to be counted in each category, as {track} is {other!r} and {category!r} "
+                    f"on frame {frame}; targets are numbered anew"
+                )
+                break
+        else:
+            return ours
+        apart = [a if None in (a.track, a.category) else replace(a, track=f"{a.category} {a.track}") for a in ours]
+        for before, after in zip(ours, apart, strict=True):
+            self._places[id(after)] = self._places[id(before)]
+        return apart
 
     def _row(self, annotation: Annotation, number: int) -> dict[str, Any]:
         name = annotation.video

@@ -137,3 +137,37 @@ def test_motchallenge_counts_from_one(tmp_path: Path) -> None:
     assert [(row["video"], row["frame"], row["object_id"], row["box"]) for row in found] == [
         ("MOT-01", 0, 1, [10.5, 20, 30, 40])
     ]
+
+
+IDS_IN_EACH_CLASS = (
+    "frame,track_id,class,x1,y1,x2,y2\n"
+    "0,1,car,1,1,20,20\n0,1,person,30,10,45,40\n0,-1,person,60,10,75,40\n1,1,car,1,1,20,20\n1,1,person,30,10,45,40\n"
+)
+
+
+def test_ids_that_are_counted_in_each_class_are_told_apart_by_it(tmp_path: Path) -> None:
+    """Of car 1 and person 1 on one frame only the car stayed, and the person was called a later annotation."""
+    found = from_detections(table(tmp_path, IDS_IN_EACH_CLASS))
+    assert [(row["object_id"], row["category"], row["source_object"]) for row in found.rows] == [
+        (1, "car", "car 1"),
+        (2, "person", "person 1"),
+        (3, "person", None),
+    ]
+    assert found.report() == [
+        "2 × later annotations of targets that have their prompt (--prompts all takes them) (row 4, row 5)"
+    ]
+    (warning,) = found.warnings
+    assert warning.startswith("video: ids are taken to be counted in each category, as 1 is 'car' and 'person' on")
+    assert len(from_detections(tmp_path / "found.csv", ImportOptions(keep="all")).rows) == 5
+
+
+@pytest.mark.parametrize("keep", ["first", "all"])
+def test_what_a_target_is_besides_its_first_category_is_said(tmp_path: Path, keep: Any) -> None:
+    """It was dropped in silence where the first annotation of each is taken."""
+    lines = ["frame,track_id,class,x1,y1,x2,y2", "0,1,car,1,1,20,20", "0,1,car,2,1,20,20", "5,1,van,1,1,20,20", ""]
+    found = from_detections(table(tmp_path, "\n".join(lines)), ImportOptions(keep=keep))
+    assert len(found.rows) == (1 if keep == "first" else 2)
+    assert found.warnings == [
+        "1 targets have several categories, of which the first was taken (video, target 1: 'car' and 'van')"
+    ]
+    assert "1 × a second annotation of one target on one frame (row 2)" in found.report()
