@@ -36,6 +36,9 @@ _VOID, _MOTS_VOID, _MOTS_LEAST, _MOTS_MOST = 255, 10_000, 1000, 64_999
 
 _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
+_RESOLUTION: Final = re.compile(r"Full-Resolution|\d+p")
+"""The folder of a resolution in DAVIS, right inside which are videos."""
+
 ONE: Final = -1
 """In the place of a value: the image shows one target and numbers none."""
 
@@ -70,7 +73,7 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
         raise ManifestError(f"{path} has no folders of mask images; a video's masks lie in a folder of its name")
     meta = _categories(root)
     classes = _classes(root / "classes.txt")
-    apart = {place for place in folders if _one_target_each(place, folder, set(folders))}
+    apart = _one_target_each(folders, folder, root, reading)
     names = _names([place.parent if place in apart else place for place in folders], folder)
     for place in folders:
         video = place.parent if place in apart else place
@@ -111,20 +114,50 @@ def _names(videos: Sequence[Path], folder: Path) -> dict[Path, str]:
     }
 
 
-def _one_target_each(place: Path, folder: Path, folders: set[Path]) -> bool:
-    """Whether a folder is one of the targets of the video that is its parent, with its object id as its name."""
-    return place.name.isdecimal() and place.parent != folder and place.parent not in folders and _is_binary(place)
+def _one_target_each(folders: Sequence[Path], folder: Path, root: Path, reading: Reading) -> set[Path]:
+    """The folders that are each one target of the video that is their parent, with its object id as their name."""
+    beside: dict[Path, list[Path]] = {}
+    known = {folder, *folders}
+    for place in folders:
+        if place.name.isdecimal() and place.parent not in known:
+            beside.setdefault(place.parent, []).append(place)
+    apart: set[Path] = set()
+    for parent, places in beside.items():
+        values = {place: _values(place) for place in places}
+        images = root / "JPEGImages"
+        if (
+            _RESOLUTION.fullmatch(parent.name)
+            or any(place.name in reading.names or (images / place.relative_to(folder)).is_dir() for place in places)
+            or any(
+                len(numbers) > 1 or (ids and numbers - {int(place.name)}) for place, (numbers, ids) in values.items()
+            )
+        ):
+            continue  # they are videos whose names are numbers
+        apart.update(places)
+        white = all(numbers <= {_VOID} for numbers, _ in values.values())
+        own = len(places) > 1 and all(numbers <= {int(place.name)} for place, (numbers, _) in values.items())
+        if not (white or own or (images / parent.relative_to(folder)).is_dir()):
+            reading.warn(
+                f"{parent}: each of its folders ({places[0].name} …) is taken for one target of a video, as its name "
+                "is a number; if each is a video, give this folder as the source"
+            )
+    return apart
 
 
-def _is_binary(place: Path) -> bool:
+def _values(place: Path) -> tuple[set[int], bool]:
+    """What a folder's first images number beside 0, and whether they do so by a palette, as images of ids do."""
     values: set[int] = set()
+    coloured = False
     for file in _masks(place)[:8]:
         try:
-            numbers = _numbers(open_mask_image(file.read_bytes()))
+            image = open_mask_image(file.read_bytes())
         except (OSError, PromptError):
             continue
+        numbers = _numbers(image)
         values |= set() if numbers is None else set(present_values(numbers))
-    return len(values - {0}) <= 1
+        if numbers is not None and image.indices is not None and image.colours is not None:
+            coloured = coloured or not bool((image.colours == image.colours[:, :, :1]).all())
+    return values - {0}, coloured
 
 
 def _order(video: Path, folder: Path, root: Path, name: str, reading: Reading) -> dict[str, int] | None:

@@ -179,3 +179,46 @@ def test_an_import_writes_text(tmp_path: Path) -> None:
         found.write(str(tmp_path / "m.parquet"))
     found.write(str(tmp_path / "M.JSONL"))
     assert json.loads((tmp_path / "M.JSONL").read_text())["video_id"] == "one"
+
+
+def palette(path: Path, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(path)
+
+
+def number_videos(root: Path, parent: str, draw: Any, numbers: tuple[int, ...] = (1, 1)) -> None:
+    for name, number in zip(("0001", "0002"), numbers, strict=True):
+        draw(root / "Annotations" / parent / name / "00000.png", DISC * number)
+
+
+def test_videos_whose_names_are_numbers_are_videos(tmp_path: Path) -> None:
+    """They became the targets of one, called as the folder above them."""
+    cases = ("resolution", "p", "table", "images", "palette")
+    number_videos(tmp_path / "resolution", "Full-Resolution", save)
+    number_videos(tmp_path / "p", "480p", save)
+    number_videos(tmp_path / "table", "all", save)
+    (tmp_path / "table" / "names.csv").write_text("name,video_id,video\n0002,0002,\n0001,0001,\n")
+    number_videos(tmp_path / "images", "all", save)
+    save(tmp_path / "images" / "JPEGImages" / "all" / "0002" / "00000.png", DISC)
+    number_videos(tmp_path / "palette", "all", palette)
+    for case in cases:
+        assert list(masks_in(tmp_path / case)) == [("0001", 1, 0), ("0002", 1, 0)], case
+        assert not from_masks(tmp_path / case).warnings
+
+
+@pytest.mark.parametrize(
+    ("draw", "numbers", "sure"),
+    [(save, (1, 1), False), (save, (255, 255), True), (save, (1, 2), True), (palette, (1, 2), True)],
+)
+def test_folders_that_may_be_videos_or_targets_are_warned_of(
+    tmp_path: Path, draw: Any, numbers: tuple[int, int], sure: bool
+) -> None:
+    number_videos(tmp_path, "one", draw, numbers)
+    assert list(masks_in(tmp_path)) == [("one", 1, 0), ("one", 2, 0)]
+    warnings = from_masks(tmp_path).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == [str(tmp_path / "Annotations" / "one")] * (not sure)
+    assert list(masks_in(tmp_path / "Annotations" / "one")) == [
+        (name, number, 0) for name, number in zip(("0001", "0002"), [n if n < 255 else 1 for n in numbers], strict=True)
+    ]
