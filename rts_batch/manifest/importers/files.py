@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from rts_batch.errors import ManifestError, StorageError
 
@@ -55,9 +55,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height that an image's head gives; None where there is no readable image."""
+    """Width and height of an image as it is shown, by its head; None where there is no readable image."""
     try:
         with Image.open(path) as image:
-            return image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
     except OSError:
         return None

@@ -3,7 +3,7 @@
 Frames: the number in the file's name, of which `first_frame` is the video's first. A line names no target: boxes are
 associated by their overlap. A further number behind a box, or behind a polygon, is a score (predictions have it), and
 one more a target's number (those of a tracker have it; then every line of every file ends with a whole number). The
-images' size comes from the images beside the labels (`images/` for `labels/`), or from `size`.
+frames' size is `size`, or else that of the images beside the labels (`images/` for `labels/`).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _Form:
         below = below[1:] if len(below) > 1 and below[0] in (*_SETS, "obj_train_data") else below
         if not lines or (found := reading.frame_of("/".join(below))) is None:
             return
-        size = _size(file, root) or reading.options.size
+        size = reading.options.size or _size(file, root)
         for number, words in lines:
             place = f"{file.relative_to(root)}:{number}"
             if size is None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from rts_batch.manifest.importers import ImportOptions, from_yolo
 
@@ -91,3 +91,23 @@ def test_lines_that_are_none_cost_no_other(tmp_path: Path) -> None:
     found = from_yolo(data_set(tmp_path, labels__one_1_txt=text), SIZE)
     assert [row["category"] for row in found.rows] == ["1"]
     assert sum(map(len, found.left_out.values())) == 6
+
+
+def test_a_size_that_is_given_is_the_frames(tmp_path: Path) -> None:
+    """Pictures that were resized for training gave boxes in their own pixels, whatever --size said."""
+    folder = data_set(tmp_path, data_yaml="names: [car]\n", labels__one_3_txt="0 0.5 0.25 0.2 0.1\n")
+    (folder / "images").mkdir()
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / "images" / "one_3.jpg")
+    (row,) = from_yolo(folder, ImportOptions(size=(1920, 1080))).rows
+    assert row["box"] == pytest.approx([768, 216, 384, 108])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pictures_have_the_size_that_they_are_shown_in(tmp_path: Path, orientation: int) -> None:
+    folder = data_set(tmp_path, data_yaml="names: [car]\n", labels__one_3_txt="0 0.5 0.25 0.2 0.1\n")
+    (folder / "images").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.zeros((480, 640), np.uint8)).save(folder / "images" / "one_3.jpg", exif=exif.tobytes())
+    (row,) = from_yolo(folder).rows
+    assert row["box"] == pytest.approx([192, 128, 96, 64] if orientation > 4 else [256, 96, 128, 48])
