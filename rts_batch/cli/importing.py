@@ -34,6 +34,12 @@ Pattern = Annotated[
 ]
 FirstFrame = Annotated[int, typer.Option(min=0, help="The number that image names give a video's first frame.")]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="The frames' size, where the annotations do not say it.")]
+FullSize = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="WxH", help="The frames' size, where the annotated pictures have another, or none is said."
+    ),
+]
 MinScore = Annotated[float | None, typer.Option(help="Least score, where annotations have one.")]
 
 
@@ -44,6 +50,7 @@ def from_coco(
     prompts: Prompts = "first",
     pattern: Pattern = None,
     first_frame: FirstFrame = 0,
+    size: FullSize = None,
     min_score: MinScore = None,
     crowds: Annotated[bool, typer.Option("--crowds", help="Take annotations that are marked as crowds, too.")] = False,
     as_json: JsonOption = False,
@@ -51,7 +58,7 @@ def from_coco(
     """COCO instances and YouTube-VIS: boxes, polygons, RLE; images as frames."""
     from rts_batch.manifest.importers.coco import from_coco as read
 
-    options = _options(video, prompts, pattern, first_frame, None, min_score)
+    options = _options(video, prompts, pattern, first_frame, size, min_score)
     _finish(read(source, options, crowds=crowds), out, as_json)
 
 
@@ -62,7 +69,7 @@ def from_yolo(
     prompts: Prompts = "first",
     pattern: Pattern = None,
     first_frame: FirstFrame = 0,
-    size: Size = None,
+    size: FullSize = None,
     min_score: MinScore = None,
     as_json: JsonOption = False,
 ) -> None:

