@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rts_batch.errors import PromptError
+from rts_batch.manifest.mask_looks import numbers_regions, present_values
 from rts_batch.masks import MAX_PIXELS
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -55,7 +56,7 @@ def open_mask_image(data: bytes) -> MaskImage:
                 raise PromptError(f"the mask is {image.width}×{image.height} pixels, more than any video has")
             if getattr(image, "n_frames", 1) > 1:
                 raise PromptError("the mask is several pictures in one file; give the one of the prompt's frame")
-            return _decode(image)
+            return _decode(image, shades=_shades(data))
     except PromptError:
         raise
     except Exception as error:  # Pillow raises half a dozen kinds for damaged files
@@ -71,15 +72,24 @@ def _what_else(data: bytes, error: Exception) -> str:
     return f"is a picture that is damaged or of an unknown kind: {error}"
 
 
-def _decode(image: Image.Image) -> MaskImage:
+def _shades(data: bytes) -> int:
+    """How far apart Pillow puts the greys of a PNG that has 2 or 4 bits of them; 1 of any other file."""
+    depth, colour = data[24:26] if data.startswith(b"\x89PNG") and len(data) > 25 else (8, 0)
+    return 255 // (2**depth - 1) if colour == 0 and depth in (2, 4) else 1
+
+
+def _decode(image: Image.Image, shades: int) -> MaskImage:
     exact = image.format not in LOSSY
+    image.load()  # of a TIFF this turns it already, as the tag says
+    ImageOps.exif_transpose(image, in_place=True)
     opacity = _opacity(image)
     if image.mode in ("P", "PA"):
         indices = np.asarray(image.getchannel("P") if image.mode == "PA" else image).astype(np.int32)
         colours = np.asarray(image.convert("RGB"))
         return MaskImage(indices=indices, colours=colours, opacity=opacity)
     if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16"):
-        return MaskImage(greys=_whole_values(image), opacity=opacity, exact=exact)
+        greys = _whole_values(image)
+        return MaskImage(greys=_as_stored(greys, shades), opacity=opacity, exact=exact)
     colours = np.asarray(image.convert("RGB"))
     if (colours == colours[:, :, :1]).all():
         return MaskImage(greys=colours[:, :, 0].astype(np.int32), opacity=opacity, exact=exact)
@@ -97,6 +107,13 @@ def _whole_values(image: Image.Image) -> NDArray[np.int32]:
         raise PromptError(f"the mask's {kind} go from {values.min():g} to {values.max():g}; {REMEDY}")
     whole: NDArray[np.int32] = np.rint(values * 255 if fractions else values).astype(np.int32)
     return whole
+
+
+def _as_stored(greys: NDArray[np.int32], shades: int) -> NDArray[np.int32]:
+    """Return greys that were spread over 0 to 255 as the numbers in the file, unless they draw one target in white."""
+    if shades == 1 or (255 in greys and (set(present_values(greys)) <= {0, 255} or not numbers_regions(greys))):
+        return greys
+    return greys // shades
 
 
 def _opacity(image: Image.Image) -> NDArray[np.int32] | None:
