@@ -148,8 +148,8 @@ def _frames_of(
 def _place(image: dict[str, Any], videos: dict[Any, str], reading: Reading) -> tuple[str, int] | None:
     video = videos.get(image.get("video_id"))
     index = image.get("frame_index")
-    if video is not None and isinstance(index, int):
-        return video, index
+    if video is not None and (isinstance(index, int) or (isinstance(index, float) and index.is_integer())):
+        return video, int(index)
     if (found := reading.frame_of(image["file_name"])) is None:
         return None
     return video or found[0], found[1]

@@ -126,6 +126,14 @@ def test_names_of_images(tmp_path: Path, name: str, video: str, frame: int) -> N
     assert (row["video"], row["frame"]) == (video, frame)
 
 
+@pytest.mark.parametrize(("index", "frame"), [(7, 7), (7.0, 7), (None, 12), (float("nan"), 12)])
+def test_a_frame_index_wins_over_the_number_in_the_name(tmp_path: Path, index: Any, frame: int) -> None:
+    """pandas writes 7.0, which was passed over."""
+    image = {"id": 1, "file_name": "v/000012.jpg", "width": 30, "height": 20, "video_id": 1, "frame_index": index}
+    path = written(tmp_path, [annotation(1)], images=[image], videos=[{"id": 1, "name": "v"}])
+    assert [(row["video"], row["frame"]) for row in from_coco(path).rows] == [("v", frame)]
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_youtube_vis(tmp_path: Path, stored: bool) -> None:
     names = [f"a1/{number:05d}.jpg" for number in (0, 5, 10)]
