@@ -2,8 +2,9 @@
 
 Frames: the column `frame` (or `frame_id`, `frame_index`) counts from `first_frame`; without it the number in the
 image's name does. Boxes: columns that say what they are (`x1 y1 x2 y2`, `xmin ymin xmax ymax`, `xyxy`, `x y w h`,
-`xywh`, `cx cy w h`), or one `box` or `bbox` whose meaning `box_format` must say. `normalised` boxes are fractions of
-`size`. A column `track_id` (`object_id`, `tracker_id`) names targets; without it they are associated by overlap.
+`xywh`, `cx cy w h`), or one `box` or `bbox` whose meaning `box_format` must say; `x y` of Roboflow's predictions are
+the middle. `normalised` boxes are fractions of `size`. A column `track_id` (`object_id`, `tracker_id`) names targets;
+without it they are associated by overlap.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading
 from rts_batch.manifest.importers.files import read_text
 from rts_batch.manifest.importers.imported import Imported
-from rts_batch.manifest.importers.tables import Row, is_mot, read_table
+from rts_batch.manifest.importers.tables import PREDICTIONS, Row, is_mot, read_table
 from rts_batch.masks import Box
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
@@ -100,6 +101,11 @@ def _class_of_mot(number: str | None, path: Path) -> str | None:
 def _read_row(
     row: dict[str, Any], place: str, reading: Reading, box_format: BoxFormat | None, scale: tuple[int, int]
 ) -> None:
+    if box_format is None and _is_roboflows(row):
+        box_format = "cxcywh"
+        reading.warn(
+            "x and y of Roboflow's predictions are the box's middle; if they are its corner: --box-format xywh"
+        )
     box = _box(row, box_format, scale)
     frame, image = _value(row, _FRAME), _value(row, _IMAGE)
     if frame is not None:
@@ -120,8 +126,13 @@ def _read_row(
     reading.add(Annotation(*found, track, category, box=box), place, None if score is None else float(score))
 
 
+def _is_roboflows(row: Row) -> bool:
+    """Whether a row is of the answer of Roboflow's inference, which says so nowhere."""
+    return {"x", "y", "width", "height"} <= set(row) and not {"detection_id", PREDICTIONS}.isdisjoint(row)
+
+
 def _value(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    return next((row[name] for name in names if row.get(name) not in (None, "") and type(row[name]) is not dict), None)
 
 
 def _box(row: dict[str, Any], box_format: BoxFormat | None, scale: tuple[int, int]) -> Box:

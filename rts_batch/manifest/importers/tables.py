@@ -24,6 +24,9 @@ _LISTS: Final = (
 )  # fmt: skip
 """What JSON calls its lists; any other key of a list is the name of an image."""
 
+PREDICTIONS: Final = "predictions"
+"""A name of a list of JSON, and of what its rows have beside what they say."""
+
 _NUMBERS: Final = re.compile(r"\s*-?\d+(\.\d+)?(\s*,\s*-?\d+(\.\d+)?([eE]-?\d+)?){5,}\s*")
 
 
@@ -79,7 +82,8 @@ def _nested(data: Any, outer: Mapping[str, Any]) -> Iterator[Any]:
     elif lists := {key: value for key, value in data.items() if _is_list_of_objects(value)}:
         said = {**outer, **{key: value for key, value in data.items() if key not in lists and value != []}}
         for key, value in lists.items():
-            yield from _nested(value, said if key.casefold() in _LISTS else {**said, "image": key})
+            where = {PREDICTIONS: True} if key.casefold() == PREDICTIONS else {}
+            yield from _nested(value, {**said, **where} if key.casefold() in _LISTS else {**said, "image": key})
     elif not any(value == [] for value in data.values()):  # a frame on which nothing was found
         yield {**outer, **data}
 

@@ -171,3 +171,17 @@ def test_what_a_target_is_besides_its_first_category_is_said(tmp_path: Path, kee
         "1 targets have several categories, of which the first was taken (video, target 1: 'car' and 'van')"
     ]
     assert "1 × a second annotation of one target on one frame (row 2)" in found.report()
+
+
+@pytest.mark.parametrize("known", ["predictions", "detection_id"])
+def test_roboflows_boxes_go_by_their_middle(tmp_path: Path, known: str) -> None:
+    """They were read as corners."""
+    found: dict[str, Any] = {"x": 100.0, "y": 50.0, "width": 40.0, "height": 20.0, "class": "car", "confidence": 0.9}
+    found |= {"detection_id": "a"} if known == "detection_id" else {}
+    data = {"frame": 0, "image": {"width": 640, "height": 480}, "predictions": [found]}
+    path = table(tmp_path, json.dumps(data if known == "predictions" else [{"frame": 0, **found}]), "found.json")
+    imported = from_detections(path)
+    assert [(row["video"], row["box"]) for row in imported.rows] == [("video", [80, 40, 40, 20])]
+    assert "--box-format xywh" in imported.warnings[0]
+    told = from_detections(path, box_format="xywh")
+    assert (told.rows[0]["box"], told.warnings) == ([100, 50, 40, 20], [])
