@@ -8,7 +8,7 @@ frames' size is `size`, or else that of the images beside the labels (`images/` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,11 @@ _NAMES: Final = ("classes.txt", "obj.names", "predefined_classes.txt")
 
 _NO_LABELS: Final = (*_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt")
 _SETS: Final = ("train", "val", "valid", "test")
+
+FEW_LINES: Final = 2
+
+EDGE: Final = 0.002
+"""Of the picture: how far a tracker's boxes, which are cut to it, reach past it by rounding."""
 
 Lines = list[tuple[int, list[str]]]
 """Number and words of each line of a file."""
@@ -118,15 +123,33 @@ def _lines(file: Path) -> Lines:
     return [(number, words) for number, line in lines if (words := line.split())]
 
 
-def _are_tracked(files: Iterable[Lines]) -> bool:
+def _are_tracked(files: Collection[Lines]) -> bool:
     """Whether every line ends with the number of a target, behind a box, its score perhaps, or a polygon."""
-    some = False
     for lines in files:
         last = [words[-1] for _, words in lines if len(words) >= 6]
         if len(last) < len(lines) or not all(map(str.isdecimal, last)) or "0" in last or len(set(last)) < len(last):
             return False
-        some = some or bool(last)
-    return some
+    found = [words for lines in files for _, words in lines]
+    ones = all(words[-1] == "1" for words in found)  # of which a polygon may have one at the picture's edge
+    return bool(found) and not (ones and all(_ends_with_coordinate(words, len(found)) for words in found))
+
+
+def _ends_with_coordinate(words: list[str], lines: int) -> bool:
+    """Whether a line that ends with 1 is rather a polygon, whose last point it belongs to, than target 1's.
+
+    Args:
+        words: of the line.
+        lines: of the data set; in a few, polygons may happen to end alike.
+    """
+    if len(words) % 2 == 0:
+        return False  # without that number it is a box or a polygon
+    if len(words) > 7:
+        return lines <= FEW_LINES
+    try:
+        x, y, w, h = map(float, words[1:5])
+    except ValueError:
+        return False
+    return min(x - w / 2, y - h / 2) < -EDGE or max(x + w / 2, y + h / 2) > 1 + EDGE  # no box of a score and a target
 
 
 def _size(file: Path, root: Path) -> tuple[int, int] | None:

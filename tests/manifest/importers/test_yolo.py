@@ -5,6 +5,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from rts_batch.manifest.importers import ImportOptions, from_yolo
+from rts_batch.masks import decode_rle
 
 
 def test_boxes_of_images_beside_their_labels(tmp_path: Path) -> None:
@@ -111,3 +112,18 @@ def test_pictures_have_the_size_that_they_are_shown_in(tmp_path: Path, orientati
     Image.fromarray(np.zeros((480, 640), np.uint8)).save(folder / "images" / "one_3.jpg", exif=exif.tobytes())
     (row,) = from_yolo(folder).rows
     assert row["box"] == pytest.approx([192, 128, 96, 64] if orientation > 4 else [256, 96, 128, 48])
+
+
+@pytest.mark.parametrize("line", ["0 0.1 0.1 0.9 0.1 0.9 1", "0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 1"])
+def test_a_polygon_that_ends_at_the_pictures_edge_is_no_targets_line(tmp_path: Path, line: str) -> None:
+    """The triangle was a box that began left of the picture."""
+    (row,) = from_yolo(data_set(tmp_path, labels__one_3_txt=line), SIZE).rows
+    assert row["mask"] is not None
+    assert decode_rle(row["mask"]["counts"].encode(), 50, 100)[-2:].any()
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 0.2 0.4 0.9 1", "0 0.9 0.5 0.2 0.4 1", "0 0.9 0.5 0.2 0.4 1 1"])
+def test_a_single_target_of_a_tracker_is_one(tmp_path: Path, line: str) -> None:
+    folder = data_set(tmp_path, labels__one_3_txt=line, labels__one_4_txt=line)
+    rows = from_yolo(folder, SIZE).rows
+    assert [(row["object_id"], row["frame"], row["mask"]) for row in rows] == [(1, 3, None), (1, 4, None)]
