@@ -182,11 +182,22 @@ def _mask(value: Any, picture: dict[str, Any], factors: tuple[float, float]) -> 
         return coco_rle(value)
     if not {"width", "height"} <= set(picture):
         raise ValueError("polygons need the image's width and height")
-    if factors != (1, 1):
-        value = [[float(number) * factors[place % 2] for place, number in enumerate(ring)] for ring in _rings(value)]
+    value = _scaled(_without_slivers(value), factors)
     return polygons_rle(value, round(picture["width"] * factors[0]), round(picture["height"] * factors[1]))
 
 
-def _rings(value: list[Any]) -> list[Any]:
-    """Polygons, of which a single one may stand without a list around it."""
-    return value if isinstance(value[0], list) else [value]
+def _without_slivers(rings: list[Any]) -> list[Any]:
+    """Polygons without those of one or two points that tools leave beside others, which cover nothing."""
+    if not any(isinstance(ring, list) and len(ring) >= 6 for ring in rings):
+        return rings
+    return [ring for ring in rings if not isinstance(ring, list) or len(ring) not in (0, 2, 4)]
+
+
+def _scaled(points: list[Any], factors: tuple[float, float]) -> list[Any]:
+    """x, y, x, y …, in lists of whatever depth, by the factors of x and y."""
+    if factors == (1, 1):
+        return points
+    return [
+        _scaled(value, factors) if isinstance(value, list) else float(value) * factors[place % 2]
+        for place, value in enumerate(points)
+    ]

@@ -203,3 +203,14 @@ def test_videos_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> Non
         (str(tmp_path / "JPEGImages" / place), name)
         for place, name in zip(places, ("a/clip", "b/clip", "other"), strict=True)
     ]
+
+
+@pytest.mark.parametrize("sliver", [[7, 7, 8, 8], [7, 7], []])
+def test_a_sliver_beside_a_polygon_costs_nothing(tmp_path: Path, sliver: list[int]) -> None:
+    """A polygon of two points, and the annotation was left out."""
+    polygon = [15, 4, 21, 4, 21, 8, 15, 8]
+    rows = from_coco(written(tmp_path, [annotation(1, segmentation=[sliver, polygon])])).rows
+    assert [row["mask"] for row in rows] == [
+        row["mask"] for row in from_coco(written(tmp_path, [annotation(1, segmentation=[polygon])])).rows
+    ]
+    assert not from_coco(written(tmp_path, [annotation(1, segmentation=[[7, 7, 8, 8]])])).rows

@@ -36,7 +36,7 @@ def test_what_was_drawn_on_resized_pictures_is_scaled_to_the_size_that_is_given(
     found = from_coco(resized(tmp_path, bbox=[320, 320, 64, 64]), options)
     assert found.rows[0]["box"] == pytest.approx([960, 540, 192, 108])
     assert not found.warnings
-    for polygon in (POLYGON, POLYGON[0]):
+    for polygon in (POLYGON, POLYGON[0], [[160, 160], [320, 160], [320, 320], [160, 320]]):
         (row,) = from_coco(resized(tmp_path, segmentation=polygon), options).rows
         whole = resized(tmp_path, segmentation=[[480, 270, 960, 270, 960, 540, 480, 540]])
         whole.write_text(whole.read_text().replace('"width": 640, "height": 640', '"width": 1920, "height": 1080'))
