@@ -55,7 +55,11 @@ def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Importe
     config = path if path.suffix in (".yaml", ".yml") else _config_in(path)
     data = {} if config is None else _read_config(config)
     root = path if config is None else config.parent
-    names = _names(data, config) if config is not None else _listed_names(root)
+    if config is None and "labels" in path.absolute().parts[-2:] and (above := _config_above(path)) is not None:
+        data = _read_config(above)
+        names = _names(data, above)
+    else:
+        names = _names(data, config) if config is not None else _listed_names(root)
     labels = _labels(root, told=config is not None)
     if not labels and config is not None and isinstance(data.get("path"), str):
         root = root / data["path"]
@@ -78,6 +82,12 @@ def _config_in(folder: Path) -> Path | None:
     known = {file: _loaded(file) for file in sorted(folder.glob("*.y*ml"))}
     found = [file for file, data in known.items() if isinstance(data, dict) and "names" in data]
     return found[0] if len(found) == 1 else None
+
+
+def _config_above(labels: Path) -> Path | None:
+    """The data.yaml of the data set of a folder `labels`, `train/labels` or `labels/train`."""
+    places = (folder / "data.yaml" for folder in labels.absolute().parents[:2])
+    return next((place for place in places if place.is_file()), None)
 
 
 def _loaded(config: Path) -> Any:
@@ -152,13 +162,15 @@ def _ends_with_coordinate(words: list[str], lines: int) -> bool:
     return min(x - w / 2, y - h / 2) < -EDGE or max(x + w / 2, y + h / 2) > 1 + EDGE  # no box of a score and a target
 
 
-def _size(file: Path, root: Path) -> tuple[int, int] | None:
-    """The size of a label file's image, in `images/` or beside it."""
-    parts = list(file.relative_to(root).parts)
-    if "labels" in parts:
-        parts[parts.index("labels")] = "images"
-    image = root.joinpath(*parts)
-    return next((size for ending in _IMAGES if (size := image_size(image.with_suffix(ending)))), None)
+def _size(file: Path) -> tuple[int, int] | None:
+    """The size of a label file's image, in `images/` for `labels/`, or beside it."""
+    file = file.absolute()
+    places = [file]
+    if "labels" in file.parts[:-1]:
+        last = len(file.parts) - 1 - file.parts[::-1].index("labels", 1)
+        places.insert(0, Path(*file.parts[:last], "images", *file.parts[last + 1 :]))
+    sizes = (image_size(place.with_suffix(ending)) for place in places for ending in _IMAGES)
+    return next((size for size in sizes if size), None)
 
 
 class _Form:
@@ -181,7 +193,7 @@ class _Form:
         below = below[1:] if len(below) > 1 and below[0] in (*_SETS, "obj_train_data") else below
         if not lines or (found := reading.frame_of("/".join(below))) is None:
             return
-        size = reading.options.size or _size(file, root)
+        size = reading.options.size or _size(file)
         for number, words in lines:
             place = f"{file.relative_to(root)}:{number}"
             if size is None:

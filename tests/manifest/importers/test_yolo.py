@@ -127,3 +127,14 @@ def test_a_single_target_of_a_tracker_is_one(tmp_path: Path, line: str) -> None:
     folder = data_set(tmp_path, labels__one_3_txt=line, labels__one_4_txt=line)
     rows = from_yolo(folder, SIZE).rows
     assert [(row["object_id"], row["frame"], row["mask"]) for row in rows] == [(1, 3, None), (1, 4, None)]
+
+
+@pytest.mark.parametrize("below", ["labels", "train/labels", "labels/train"])
+def test_a_folder_of_labels_finds_images_and_names(tmp_path: Path, below: str) -> None:
+    folder = data_set(tmp_path, data_yaml="names: [car, dög]\n", **{f"{below}/one_3_txt": BOX})
+    images = folder / below.replace("labels", "images")
+    images.mkdir(parents=True)
+    Image.fromarray(np.zeros((50, 100), np.uint8)).save(images / "one_3.jpg")
+    (row,) = from_yolo(folder / below).rows
+    assert row["box"] == pytest.approx([40, 15, 20, 20])
+    assert (row["video"], row["category"]) == ("one", "dög")
