@@ -130,9 +130,7 @@ class Reading:
             image: its name, which may have folders.
             unnamed: what a video is called that the name does not say.
         """
-        stem = _ROBOFLOW.sub("", _IMAGE_ENDING.sub("", image.replace("\\", "/")))
-        found = re.fullmatch(self.options.pattern, stem)
-        if not found:
+        if (found := self._parts(image)) is None:
             self.leave_out("image names that --pattern does not fit", image)
             return None
         number = int(found["frame"])
@@ -141,6 +139,15 @@ class Reading:
             self.leave_out(f"frame numbers below --first-frame {self.options.first_frame}", image)
             return None
         return found.groupdict().get("video") or unnamed, number - self.options.first_frame
+
+    def video_of(self, image: str) -> str:
+        """What an image's name calls its video; the whole name where it is none of a frame."""
+        found = self._parts(image) if _IMAGE_ENDING.search(image) else None
+        return image if found is None else found.groupdict().get("video") or "video"
+
+    def _parts(self, image: str) -> re.Match[str] | None:
+        stem = _ROBOFLOW.sub("", _IMAGE_ENDING.sub("", image.replace("\\", "/")))
+        return re.fullmatch(self.options.pattern, stem)
 
     def add(self, annotation: Annotation, place: str, score: float | None = None) -> None:
         """Take an annotation, unless a manifest could not hold it; `place` says where in the source it stands."""
@@ -227,14 +234,13 @@ class Reading:
     def _told_apart(self, ours: list[Annotation]) -> list[Annotation]:
         """A video's annotations; with the category in each id where one id marks two categories on one frame."""
         known: dict[tuple[int, Any], str] = {}
-        for annotation in ours:
-            video, frame, track, category = annotation.video, annotation.frame, annotation.track, annotation.category
-            if track is None or category is None or annotation.absent:
+        for a in ours:
+            if a.track is None or a.category is None or a.absent:
                 continue
-            if (other := known.setdefault((frame, track), category)) != category:
+            if (other := known.setdefault((a.frame, a.track), a.category)) != a.category:
                 self.warn(
-                    f"{video}: ids are taken to be counted in each category, as {track} is {other!r} and {category!r} "
-                    f"on frame {frame}; targets are numbered anew"
+                    f"{a.video}: ids are taken to be counted in each category, as {a.track} is {other!r} and "
+                    f"{a.category!r} on frame {a.frame}; targets are numbered anew"
                 )
                 break
         else:

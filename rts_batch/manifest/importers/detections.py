@@ -112,7 +112,8 @@ def _read_row(
         if not float(frame).is_integer():
             raise ValueError(f"frame {frame}")
         index = int(float(frame)) - reading.options.first_frame
-        found: tuple[str, int] | None = str(_value(row, _VIDEO) or image or "video"), index
+        video = _value(row, _VIDEO) or ("video" if image is None else reading.video_of(str(image)))
+        found: tuple[str, int] | None = str(video), index
     elif image is not None:
         found = reading.frame_of(str(image))
         if found and (video := _value(row, _VIDEO)) is not None:

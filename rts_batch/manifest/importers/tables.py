@@ -27,7 +27,9 @@ _LISTS: Final = (
 PREDICTIONS: Final = "predictions"
 """A name of a list of JSON, and of what its rows have beside what they say."""
 
-_NUMBERS: Final = re.compile(r"\s*-?\d+(\.\d+)?(\s*,\s*-?\d+(\.\d+)?([eE]-?\d+)?){5,}\s*")
+_NUMBER: Final = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_BETWEEN: Final = r"(?:\s*,\s*|\s+)"
+_NUMBERS: Final = re.compile(rf"\s*{_NUMBER}({_BETWEEN}{_NUMBER}){{5,}}\s*")
 
 
 def read_table(path: Path) -> list[tuple[str, Row]]:
@@ -53,7 +55,7 @@ def read_table(path: Path) -> list[tuple[str, Row]]:
 
 
 def is_mot(path: Path) -> bool:
-    """Whether a file is one of MOTChallenge's: six numbers or more a line, and no header."""
+    """Whether a file is one of MOTChallenge's: six numbers or more a line, between commas or spaces, and no header."""
     if path.suffix.lower() not in (".txt", ".csv"):
         return False
     return bool(_NUMBERS.fullmatch(next((line for line in read_text(path).splitlines() if line.strip()), "")))
@@ -62,7 +64,8 @@ def is_mot(path: Path) -> bool:
 def _of_csv(path: Path) -> list[Row]:
     text = read_text(path)
     if is_mot(path):
-        return [dict(zip(MOT_COLUMNS, row, strict=False)) for row in csv.reader(io.StringIO(text)) if row]
+        lines = filter(None, map(str.strip, text.splitlines()))
+        return [dict(zip(MOT_COLUMNS, re.split(_BETWEEN, line), strict=False)) for line in lines]
     head = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=head.count)
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)

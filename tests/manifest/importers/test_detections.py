@@ -185,3 +185,32 @@ def test_roboflows_boxes_go_by_their_middle(tmp_path: Path, known: str) -> None:
     assert "--box-format xywh" in imported.warnings[0]
     told = from_detections(path, box_format="xywh")
     assert (told.rows[0]["box"], told.warnings) == ([100, 50, 40, 20], [])
+
+
+def test_an_image_beside_a_frame_says_the_video(tmp_path: Path) -> None:
+    """Each image was a video of its own."""
+    lines = ["one_000123.jpg,3", "one_000124.jpg,4", "front/7.png,7", "00007.png,7", "clip_2.mp4,7", "cover.png,7"]
+    text = "\n".join(["image,frame,x1,y1,x2,y2", *(f"{line},1,1,20,20" for line in lines), ""])
+    rows = from_detections(table(tmp_path, text), ImportOptions(keep="all")).rows
+    assert [(row["video"], row["frame"], row["object_id"]) for row in rows] == [
+        ("one", 3, 1),
+        ("one", 4, 1),
+        ("front", 7, 1),
+        ("video", 7, 1),
+        ("clip_2.mp4", 7, 1),
+        ("cover.png", 7, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["1 3 10 10 20 20 0.9 -1 -1 -1", "1\t3\t1e1\t10.\t20\t20", " 1, 3, 10.0, 10, 20, 20", "1,3,10,10,20,+20,1,-1,.5"],
+)
+def test_motchallenge_however_it_is_written(tmp_path: Path, line: str) -> None:
+    """Between spaces it was a header, and there were no rows and no reason."""
+    rows = from_detections(
+        table(tmp_path, f"{line}\n\n{line.replace('1', '2', 1)}\n", "one.txt"), ImportOptions(keep="all")
+    ).rows
+    assert [(row["video"], row["frame"], row["object_id"], row["box"]) for row in rows] == [
+        ("one", frame, 3, [10, 10, 20, 20]) for frame in (0, 1)
+    ]
