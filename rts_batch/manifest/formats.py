@@ -90,6 +90,9 @@ def read_rows(data: bytes, uri: str) -> RawRows:
             return _read_csv(text, uri)
         rows = _read_jsonl(text, uri)
     rows.columns = {name: [_blank_to_none(value) for value in values] for name, values in rows.columns.items()}
+    for name in ("box", "mask", "polygon"):
+        if name in rows.columns:
+            rows.columns[name] = [_without_nulls(value) for value in rows.columns[name]]
     return rows
 
 
@@ -282,3 +285,10 @@ def _blank_to_none(value: Any) -> Any:
     if isinstance(value, float) and math.isnan(value):
         return None
     return value
+
+
+def _without_nulls(mark: Any) -> Any:
+    """A mark without the keys that Arrow fills in where other rows have them; None where it holds nothing."""
+    if isinstance(mark, dict):
+        mark = {key: value for key, value in mark.items() if value is not None}
+    return None if isinstance(mark, dict | list) and not mark else mark

@@ -207,6 +207,26 @@ def test_what_pandas_writes_is_read(tmp_path: Path) -> None:
     assert all(other.tasks == first.tasks for other in others)
 
 
+@pytest.mark.parametrize("name", ["m.parquet", "m.jsonl"])
+def test_marks_of_several_kinds_stand_in_one_column(tmp_path: Path, name: str) -> None:
+    """Arrow fills the keys of a struct that a row lacks with null, and lists may be empty: each row was refused."""
+    rows: list[dict[str, Any]] = [
+        {"video": "a", "mask": {"size": [4, 4], "counts": [4, 4, 8]}, "box": []},
+        {"video": "b", "mask": {"polygons": [[1, 1, 3, 1, 3, 3]]}, "box": []},
+        {"video": "c", "mask": {}, "polygon": [1, 1, 3, 1, 3, 3]},
+        {"video": "d", "polygon": [], "box": [1, 1, 3, 3]},
+    ]
+    expected = read(
+        tmp_path, "".join(json.dumps({k: v for k, v in row.items() if v}) + "\n" for row in rows), "m.jsonl"
+    )
+    keys = ("video", "mask", "box", "polygon")
+    if name == "m.parquet":
+        pq.write_table(pa.Table.from_pylist([{key: row.get(key) for key in keys} for row in rows]), tmp_path / name)
+    else:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_manifest(str(tmp_path / name)).tasks == expected.tasks
+
+
 INDEXES = {
     "of rows that were filtered": pd.Index([3, 4, 17, 40]),
     "of frames that were put together": pd.Index([0, 1, 0, 1]),
