@@ -171,6 +171,31 @@ def make_long_video(
     return np.stack(masks)
 
 
+def join(path: Path | str, *pieces: tuple[Path | str, int, int | None]) -> None:
+    """Copies packets of videos one behind another, as tools do that cut and join without encoding.
+
+    Args:
+        path: its ending chooses the container.
+        pieces: each a video, its first packet that is copied and the one after the last, in the file's order.
+    """
+    with av.open(str(path), "w") as new:
+        copy = None
+        begin = 0
+        for source, first, end in pieces:
+            with av.open(str(source)) as old:
+                stream = old.streams.video[0]
+                copy = copy or new.add_stream_from_template(stream)
+                packets = [packet for packet in old.demux(stream) if packet.size]
+                step = packets[1].dts - packets[0].dts
+                shift = begin - packets[first].dts
+                for packet in packets[first:end]:
+                    packet.pts += shift
+                    packet.dts += shift
+                    begin = packet.dts + step
+                    packet.stream = copy
+                    new.mux(packet)
+
+
 def remux(
     source: Path | str,
     path: Path | str,

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,20 @@ from rts_batch.io.video.container import count_errors
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, Moment
 from rts_batch.io.video.probe import Probe
 
-BURST_FRAMES: Final = 16
-BURST_BYTES: Final = 48 << 20
-"""What a decord that is kept from decoding ahead reads at once; at least one frame."""
+__all__ = ["DecordSource"]
+
+
+class _Damaged(Exception):
+    """decord goes on, but its log tells of an error."""
 
 
 class DecordSource(FrameSource):
     """Frames through decord; times come from the container, as decord rounds them to 32 bits.
 
+    It decodes as far ahead as its reader lets it, up to the whole video.
+
     Args:
-        fallback: opens the same frames with PyAV, when decord fails; None lets the failure out.
-        bursts: read a few frames at a time and seek back to the beginning after each, which empties decord's queue.
-            Otherwise decord decodes as far ahead as its reader lets it, up to the whole video. Each burst decodes again
-            from the last key frame on.
+        fallback: opens the same frames with PyAV, when decord fails or its log tells of damage; None lets failures out.
     """
 
     def __init__(
@@ -41,13 +42,11 @@ class DecordSource(FrameSource):
         *,
         threads: int,
         fallback: Callable[[], FrameSource] | None,
-        bursts: bool = False,
     ) -> None:
         if probe.times is None:
             raise ValueError("decord needs a probe with the packets' times")
         self._times = probe.times
         self._fallback = fallback
-        self._bursts = bursts
         self._reader = _open_decord(probe.path, threads)
         frames = len(self._reader)
         super().__init__(probe.path, replace(probe.info, frames=frames, decoder="decord"), wanted)
@@ -65,6 +64,10 @@ class DecordSource(FrameSource):
             for image in self._images(indices):
                 if image.shape != (self.info.height, self.info.width, 3):
                     raise VideoError(f"{self.path}: decord gives frame {index} as {image.shape[1]}×{image.shape[0]}")
+                count_errors(self.damage)
+                if self.damage.decoder_errors and self._fallback is not None:
+                    # A packet that gives no frame shifts all those after it, and of that there is no other sign.
+                    raise _Damaged(self.damage.first_error)
                 yield Frame(self._moment(index), image)
                 index += 1
             count_errors(self.damage)
@@ -73,7 +76,9 @@ class DecordSource(FrameSource):
         except MemoryError:
             raise
         except Exception as error:  # decord's own class among them
-            reason = f"decord failed at frame {index}: {_short(error)}"
+            # Of damage it tells at some time before the frame comes out, the earlier the slower its reader.
+            happened = "told of damage" if isinstance(error, _Damaged) else f"failed at frame {index}"
+            reason = f"decord {happened}: {_short(error)}"
             if self._fallback is None:
                 raise VideoError(f"{self.path}: {reason}") from error
             self.warnings.append(f"{reason}; PyAV went on from there")
@@ -97,19 +102,12 @@ class DecordSource(FrameSource):
         return float(self._times[index]) if 0 <= index < len(self._times) else None
 
     def _images(self, indices: range) -> Iterator[NDArray[np.uint8]]:
-        if not self._bursts:
-            if indices.start:
-                self._reader.skip_frames(indices.start)
-            for _ in indices:
-                yield _view(self._reader.next())
-            return
-        length = max(1, min(BURST_FRAMES, BURST_BYTES // (self.info.height * self.info.width * 3)))
-        for first in range(0, len(indices), length):
-            self._reader.seek_accurate(indices[first])
-            burst = [_view(self._reader.next()) for _ in indices[first : first + length]]
-            self._reader.seek(0)
-            while burst:  # a frame that is given out shall not stay here while the next ones are read
-                yield burst.pop(0)
+        # decord's own ways to skip frames seek, by the order in which packets are decoded: in open groups of pictures
+        # and in fragments that leads to other frames than those asked for. Only reading from the beginning counts them.
+        for _ in range(indices.start):
+            self._reader.next()
+        for _ in indices:
+            yield _view(self._reader.next())
 
     def close(self) -> None:
         self._reader = None

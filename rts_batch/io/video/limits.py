@@ -20,7 +20,7 @@ class DecodingLimits:
     silence: float = 120.0
     """Seconds without any progress after which the process counts as hung."""
     decode_memory: int = 256 << 20
-    """`auto` gives decord, which decodes ahead without limit, only what fits here as RGB; forced, it reads bursts."""
+    """decord, which decodes ahead without limit, gets only what fits here as RGB."""
     restarts: int = 3
     """How often, for each video, a process that was killed from outside is replaced."""
 

@@ -6,13 +6,14 @@ import os
 from typing import Final
 
 from rts_batch.errors import VideoError
+from rts_batch.io.video import decoder_log
 from rts_batch.io.video.backward import BackwardSource
 from rts_batch.io.video.decord import DecordSource
 from rts_batch.io.video.frames import EVERY_FRAME, Content, Damage, Frame, FrameRange, FrameSource, Report, VideoInfo
 from rts_batch.io.video.images import ImagesSource
 from rts_batch.io.video.limits import DecoderName, DecodingLimits
 from rts_batch.io.video.members import is_archive
-from rts_batch.io.video.probe import probe_file, read_packets, unsuitable_for_decord
+from rts_batch.io.video.probe import probe_file, read_packets, uncounted, unsuitable_for_decord
 from rts_batch.io.video.pyav import PyavSource
 from rts_batch.io.video.sought import Entrance
 
@@ -40,10 +41,11 @@ def open_video(
     Args:
         path: a local path.
         wanted: which frames to give, and in which order.
-        decoder: `auto` takes decord where it is exact and its read-ahead bounded, PyAV elsewhere; a name forces one.
-            Backward, outward, and from `start_time` on, PyAV reads, whatever it says.
-        decode_memory: bytes up to which `auto` gives a video, as decoded RGB, to decord; a forced decord reads larger
-            ones in bursts.
+        decoder: `auto` takes decord where it is exact and its read-ahead bounded, and only where its log can be read
+            (`decoder_log`), PyAV elsewhere. `decord` takes it without its log too, and lets its failures out; a file
+            that it is not fit for PyAV reads all the same, with a warning. Backward, outward, and from `start_time`
+            on, PyAV reads, whatever it says.
+        decode_memory: bytes up to which decord gets a video, as decoded RGB.
         threads: of the decoder.
         content: opens the bytes of a video that is no local file, which PyAV reads, whatever `decoder` says; `path` is
             only its name then.
@@ -67,8 +69,7 @@ def open_video(
     report("pyav")
     if not wanted.backward and (wanted.around or wanted.start_time is not None):
         return (entrance or Entrance()).open(path, wanted, threads=threads, content=content, report=report)
-    packets = decoder == "decord" and not wanted.backward
-    probe = probe_file(path, packets=packets, report=report, content=content)
+    probe = probe_file(path, report=report, content=content)
     if wanted.backward:
         return BackwardSource(probe, wanted, threads=threads, report=report)
 
@@ -76,19 +77,25 @@ def open_video(
         report("pyav")
         return PyavSource(probe, wanted, threads=threads, report=report)
 
-    if decoder == "decord":
-        report("decord")
-        bursts = probe.decoded_size > decode_memory
-        return DecordSource(probe, wanted, threads=threads, fallback=None, bursts=bursts)
-    if decoder == "pyav" or unsuitable_for_decord(probe, decode_memory):
+    if decoder == "pyav":
         return with_pyav()
-    probe = read_packets(probe, report)
-    if unsuitable_for_decord(probe, decode_memory):
+    if uncounted(probe) is None and probe.decoded_size <= decode_memory:
+        probe = read_packets(probe, report)
+    reason = unsuitable_for_decord(probe, decode_memory)
+    if reason is not None:
+        return _instead(with_pyav(), f"decord is not fit for this file ({reason})" if decoder == "decord" else None)
+    if decoder == "auto" and not decoder_log.enabled():
         return with_pyav()
     report("decord")
     try:
-        return DecordSource(probe, wanted, threads=threads, fallback=with_pyav)
+        return DecordSource(probe, wanted, threads=threads, fallback=with_pyav if decoder == "auto" else None)
     except VideoError as error:
-        source = with_pyav()
-        source.warnings.append(f"{error}; PyAV read it instead")
-        return source
+        if decoder == "decord":
+            raise
+        return _instead(with_pyav(), str(error))
+
+
+def _instead(source: FrameSource, reason: str | None) -> FrameSource:
+    if reason is not None:
+        source.warnings.append(f"{reason}; PyAV read it instead")
+    return source

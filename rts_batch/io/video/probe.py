@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from rts_batch.errors import VideoError
 from rts_batch.io.video.container import decode_stream, open_container, silent
 from rts_batch.io.video.frames import Content, Damage, Report, VideoInfo
+from rts_batch.io.video.packets import PacketCheck
+
+__all__ = ["Probe", "probe_file", "read_packets", "uncounted", "unsuitable_for_decord"]
 
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
-_CODECS: Final = {"h264", "hevc", "vp8", "vp9", "mpeg4"}
+_CODECS: Final = {"h264"}
+"""decord's old FFmpeg leaves out damaged pictures of the others without a word, or does not see where sizes change."""
+_COUNTED: Final = {"h264", "hevc", "vp8", "vp9"}
+"""MPEG-4 has packets that say no more than that the frame before stands."""
 _PIXELS: Final = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 
 
@@ -66,6 +72,10 @@ class Probe:
     damaged_packets: int = 0
     discarded_packets: int = 0
     """Packets that an edit list cuts off."""
+    miscounted: str | None = None
+    """Why its packets may not be its frames, one for one and in the order of their times."""
+    unseen: str | None = None
+    """What decord would not see in its packets: another size or orientation than the container's."""
     content: Content | None = field(default=None, compare=False)
     """Opens the bytes of a video that is no local file."""
 
@@ -141,27 +151,39 @@ def unsuitable_for_decord(probe: Probe, memory: int) -> str | None:
     Without `probe.times` only the header has been asked.
     """
     info = probe.info
-    family = ", ".join(sorted(probe.containers))
     odd_height = (info.width if probe.orientation.transposed else info.height) % 2 == 1
+    reasons = {
+        f"the codec is {probe.codec}": probe.codec not in _CODECS,
+        f"the pixels are {probe.pixels}": probe.pixels not in _PIXELS,
+        f"it has {probe.video_streams} video streams": probe.video_streams > 1,
+        "it is mirrored": probe.orientation.mirrored,
+        "decord does not turn this container": probe.orientation != Orientation() and "mp4" not in probe.containers,
+        "decord pads narrow pictures": min(info.height, info.width) < 32,
+        "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
+        str(probe.unseen): probe.unseen is not None,
+        f"its frames take {probe.decoded_size >> 20} MiB": probe.decoded_size > memory,
+    }
+    return uncounted(probe) or next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def uncounted(probe: Probe) -> str | None:
+    """Why the times of a file's packets may not be those of its frames, in their order; None where they are.
+
+    Without `probe.times` only the header has been asked.
+    """
     times = probe.times
     missing = 0
     if times is not None:
         last = float(times[-1]) if len(times) else None
         missing = probe.missing_frames(len(times), last, probe.discarded_packets)
     reasons = {
-        f"the container is {family}": not probe.containers & _CONTAINERS,
-        f"the codec is {probe.codec}": probe.codec not in _CODECS,
-        f"the pixels are {probe.pixels}": probe.pixels not in _PIXELS,
-        f"it has {probe.video_streams} video streams": probe.video_streams > 1,
+        f"the container is {', '.join(sorted(probe.containers))}": not probe.containers & _CONTAINERS,
+        f"the codec is {probe.codec}": probe.codec not in _COUNTED,
         "it is interlaced": probe.interlaced,
-        "it is mirrored": probe.orientation.mirrored,
-        "decord does not turn this container": probe.orientation != Orientation() and "mp4" not in probe.containers,
-        "decord pads narrow pictures": min(info.height, info.width) < 32,
-        "decord shifts the colours of an odd height": odd_height and "444" not in probe.pixels,
         "an edit list cuts off frames": probe.discarded_packets > 0,
         "some packets are damaged": probe.damaged_packets > 0,
+        str(probe.miscounted): probe.miscounted is not None,
         f"it has {missing} frames fewer than it announces": missing > 0,
-        f"its frames take {probe.decoded_size >> 20} MiB": probe.decoded_size > memory,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -171,12 +193,14 @@ def read_packets(probe: Probe, report: Report = silent) -> Probe:
     container, stream = open_container(probe.path, content=probe.content, quick=True)
     times: list[int] = []
     damaged = discarded = 0
+    check = PacketCheck(probe.codec, stream.codec_context.extradata)
     with container:
         try:
             for packet in container.demux(stream):
                 report(None)
                 if not packet.size:
                     continue
+                check.feed(packet)
                 damaged += packet.is_corrupt or packet.pts is None
                 discarded += packet.is_discard
                 if packet.pts is not None and not packet.is_discard:
@@ -196,6 +220,8 @@ def read_packets(probe: Probe, report: Report = silent) -> Probe:
         times=seconds,
         damaged_packets=damaged,
         discarded_packets=discarded,
+        miscounted=check.miscounted,
+        unseen=check.unseen,
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_one_process_gives_the_frames_of_many_videos(process: DecodingProcess, c
     make_video(tmp_path / "wide.webm", 30, codec="libvpx-vp9", size=(320, 64))
     for path in (clip, tmp_path / "folder", tmp_path / "wide.webm", clip):
         with open_video(str(path)) as expected, process.open(path) as source:
-            assert source.info == expected.info
+            assert replace(source.info, decoder=expected.info.decoder) == expected.info
             assert same(list(source), list(expected))
             assert source.warnings == expected.warnings == []
     assert process.starts == 1
