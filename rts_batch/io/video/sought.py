@@ -2,8 +2,8 @@
 
 Reading forward numbers the frames by counting them from the first one. Who knows already at which time a frame is
 shown, as the rows of a run say, need not wait for that: the file is sought in, and decoded from the key frame before.
-Of a file whose packets say as much as its frames (`unsuitable_for_decord` knows which) they are read for the times,
-which takes a hundredth of decoding.
+Of a file whose packets are its frames, one for one (`probe.uncounted`), they are read for the times, which takes a
+hundredth of decoding. Of all others frames are counted once, and the times of those that were counted are kept.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from rts_batch.io.video.container import Opened, decode_stream, with_neighbours
 from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, Moment, Report
-from rts_batch.io.video.probe import Probe, probe_file, read_packets, unsuitable_for_decord
+from rts_batch.io.video.probe import Probe, probe_file, read_packets, uncounted
 from rts_batch.io.video.pyav import PyavSource
 from rts_batch.io.video.times import Decoded
 
@@ -50,6 +51,8 @@ class Entrance:
         self._file: tuple[object, ...] | None = None
         """Which file `_probe` and `_opened` are of."""
         self._probe: Probe | None = None
+        self._counted: list[float | None] = []
+        """Times of the frames of the file that were counted so far, from its first one on."""
         self._opened: Opened | None = None
 
     def open(
@@ -65,9 +68,11 @@ class Entrance:
             self.close()
             self._probe = probe_file(path, report=report, content=content)
             self._file = file
-        time = wanted.start_time if wanted.start_time is not None else self._time_by_packets(wanted.start, report)
+            self._counted = []
+        time = wanted.start_time if wanted.start_time is not None else self._time_of(wanted.start, report)
         opened, self._opened = self._opened, None
         source = SoughtSource(self._probe, wanted, time=time, threads=threads, opened=opened, report=report)
+        source.counted = self._counted
         if file is not None:
             source.give_back = self._take_back
         return source
@@ -80,19 +85,24 @@ class Entrance:
     def _take_back(self, opened: Opened) -> None:
         self._opened = opened
 
-    def _time_by_packets(self, index: int, report: Report) -> float | None:
-        """When a frame is shown, in seconds, from the packets of a local file; None where they do not say."""
+    def _time_of(self, index: int, report: Report) -> float | None:
+        """When a frame of a local file is shown, in seconds; None where it has to be counted."""
         probe = self._probe
         assert probe is not None
         if probe.content is not None:
             return None
         if index == 0:
             return probe.info.first_time
-        if probe.times is None and not unsuitable_for_decord(probe, probe.decoded_size):
+        if probe.times is None:
             probe = self._probe = read_packets(probe, report)
-        if probe.times is None or index >= len(probe.times) or unsuitable_for_decord(probe, probe.decoded_size):
+        assert probe.times is not None
+        times = self._counted if uncounted(probe) else probe.times.tolist()
+        time = times[index] if index < len(times) else None
+        if time is None:
             return None
-        return float(probe.times[index])
+        # A time that several frames have finds another one than that.
+        first, last = np.searchsorted(probe.times, [time - SAME, time + SAME])
+        return time if last - first == 1 else None
 
 
 def _identity(path: str) -> tuple[object, ...]:
@@ -109,6 +119,8 @@ class SoughtSource(PyavSource):
     seeks = True
     give_back: Callable[[Opened], None] | None = None
     """Takes the container when this source is closed, to enter it again."""
+    counted: list[float | None]
+    """Takes the times of frames that have to be counted, from the file's first one on."""
 
     def __init__(
         self,
@@ -122,6 +134,7 @@ class SoughtSource(PyavSource):
     ) -> None:
         super().__init__(probe, wanted, threads=threads, report=report, opened=opened)
         self._time = time
+        self.counted = []
         self._entered = opened is not None
         """Whether the container has been read before."""
 
@@ -150,6 +163,8 @@ class SoughtSource(PyavSource):
         if self._time is None or base is None or self._container.format.name == "avi":  # see `times.Clock`
             return None
         rate = self.info.fps
+        if rate and rate * 2 * SAME > 1:
+            return None
         kept_from = self._time - self.wanted.around / rate - SAME if rate else self._time - SAME
         self._entered = True
         for earlier in EARLIER:
@@ -167,7 +182,10 @@ class SoughtSource(PyavSource):
                         return None
                     break
                 if one.time >= self._time - SAME:
-                    return _Found(before, one, decoded)
+                    following = next(decoded, None)
+                    if following is not None and following.time is not None and following.time <= one.time + SAME:
+                        return None  # who can tell which of the two is meant
+                    return _Found(before, one, itertools.chain([following] if following else [], decoded))
                 if one.time > kept_from:  # of those before it some may have been left out
                     before.append(one)
             else:
@@ -176,12 +194,16 @@ class SoughtSource(PyavSource):
 
     def _counted(self) -> _Found | None:
         """The wanted frame, counted from the first one."""
-        decoded = (
-            Decoded(picture, moment.time)
-            for picture, moment in with_neighbours(decode_stream(self._container, self._stream, Damage(), self._tell))
-        )
+        decoded = self._count()
         before = deque(itertools.islice(decoded, self.wanted.start), maxlen=self.wanted.around)
         return next((_Found(before, one, decoded) for one in decoded), None)
+
+    def _count(self) -> Iterator[Decoded]:
+        frames = with_neighbours(decode_stream(self._container, self._stream, Damage(), self._tell))
+        for picture, moment in frames:
+            if moment.index == len(self.counted):
+                self.counted.append(moment.time)
+            yield Decoded(picture, moment.time)
 
     def _outward(self, found: _Found) -> Iterator[Callable[[], Frame]]:
         reformatter = VideoReformatter()

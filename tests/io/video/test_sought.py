@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from rts_batch.io.video.frames import EVERY_FRAME, Damage, Frame, FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.opening import open_video
 from rts_batch.io.video.sought import Entrance
-from tests.support.videos import Disc, make_video
+from tests.support.videos import Disc, join, make_video
 
 FRAMES = 60
 GROUPS = {"g": "12", "bf": "2", "keyint_min": "12"}
@@ -110,6 +111,73 @@ def test_outward_the_wanted_frame_comes_first(tmp_path: Path, name: str, codec: 
             list(range(start, start + 5)),
         )
         assert all(one == expected[one[0]] for one in given)
+    entrance.close()
+
+
+def _with_a_hole(path: Path) -> None:
+    whole = path.with_name(f"whole-{path.name}")
+    make_video(whole, FRAMES, options=GROUPS)
+    with av.open(str(whole)) as container:
+        place = [packet.pos for packet in container.demux(video=0)][19]
+    content = bytearray(whole.read_bytes())
+    content[place : place + 40] = bytes(40)
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    """Without encoding, so that its first frames cannot be decoded."""
+    open_groups = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0"}
+    make_video(path.with_suffix(".mp4"), FRAMES, options=open_groups)
+    with av.open(str(path.with_suffix(".mp4"))) as container:
+        keys = [place for place, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
+    join(path, (path.with_suffix(".mp4"), keys[1], None))
+
+
+def _without_a_key(path: Path) -> None:
+    make_video(path.with_suffix(".mp4"), FRAMES, options=GROUPS)
+    join(path, (path.with_suffix(".mp4"), 5, None))
+
+
+def _fast(path: Path) -> None:
+    """Two frames a millisecond, in which Matroska counts."""
+    make_video(path, FRAMES, times=[place / 2000 for place in range(FRAMES)], options=GROUPS)
+
+
+UNCOUNTED = {"hole.mp4": _with_a_hole, "cut.mkv": _cut, "no-key.mkv": _without_a_key, "fast.mkv": _fast}
+
+
+@pytest.mark.parametrize("name", UNCOUNTED)
+def test_where_packets_are_not_the_frames_they_are_counted(tmp_path: Path, name: str) -> None:
+    UNCOUNTED[name](tmp_path / name)
+    expected = plain(read(tmp_path / name))
+    entrance = Entrance()
+    for start in (30, 10, 3, 40, 31, 6, 30):
+        with open_video(str(tmp_path / name), FrameRange(start=start, around=4), entrance=entrance) as source:
+            given = plain(list(source))
+        assert given[0] == expected[start]
+        assert all(one == expected[one[0]] for one in given)
+        with open_video(str(tmp_path / name), FrameRange(start=start, start_time=expected[start][1])) as source:
+            assert plain(list(source)) == expected[start:]
+    entrance.close()
+
+
+def test_what_was_counted_once_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def counting(*arguments: Any, **others: Any) -> Iterator[Any]:
+        for found in real(*arguments, **others):
+            decoded.append(found)
+            yield found
+
+    real = sought.decode_stream
+    monkeypatch.setattr(sought, "decode_stream", counting)
+    _with_a_hole(tmp_path / "a.mp4")
+    entrance = Entrance()
+    for start, most in ((50, 55), (44, 12), (38, 12)):
+        decoded.clear()
+        with open_video(str(tmp_path / "a.mp4"), FrameRange(start=start, around=2), entrance=entrance) as source:
+            assert next(iter(source)).index == start
+        assert len(decoded) <= most
     entrance.close()
 
 
