@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Finished, Job, WorkerSettings
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
-from tests.support.videos import make_images, make_video
+from tests.support.videos import make_images, make_video, remux
 
 BOX = [30, 30, 20, 20]
 
@@ -47,11 +48,21 @@ def test_probe_says_who_reads_a_video_and_why(folder: Path) -> None:
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout)
     assert (found["decoder"], found["reason"], found["codec"]) == ("decord", None, "h264")
+    assert (found["pixel_aspect"], found["warnings"]) in ((None, []), ("1:1", []))
     assert (found["height"], found["width"], found["frames_in_file"], found["announced_frames"]) == (120, 160, 12, 12)
     found = json.loads(call("probe", folder / "b.avi", "--json").stdout)
     assert (found["decoder"], found["reason"]) == ("pyav", "the container is avi")
     assert "and not decord: the container is avi" in call("probe", folder / "b.avi").stdout
     assert json.loads(call("probe", folder / "images", "--json").stdout)["frames"] == 3
+
+
+def test_probe_says_that_pixels_are_not_square(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 2, aspect=Fraction(64, 45))
+    found = json.loads(call("probe", tmp_path / "a.mp4", "--json").stdout)
+    assert found["pixel_aspect"] == "64:45"
+    assert "players show 160×120 as 228×120; boxes, polygons and masks are in the 160×120" in found["warnings"][0]
+    remux(tmp_path / "a.mp4", tmp_path / "turned.mp4", matrix=(0, -1, 1, 0))
+    assert "players show 120×160 as 84×160" in call("probe", tmp_path / "turned.mp4").stdout
 
 
 @pytest.mark.parametrize("name", ["text.mp4", "missing.mp4"])

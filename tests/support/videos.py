@@ -79,6 +79,7 @@ def make_video(
     times: Sequence[float] | None = None,
     options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,
+    aspect: Fraction | None = None,
 ) -> NDArray:
     """Writes a video and returns its masks, bool [frames, discs, H, W].
 
@@ -88,6 +89,7 @@ def make_video(
         times: presentation times in seconds, for a variable frame rate.
         options: of the encoder; x264 and x265 get a fast preset by default.
         container_options: of the muxer, `movflags` for example.
+        aspect: width of a pixel by its height.
     """
     masks = []
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
@@ -98,6 +100,8 @@ def make_video(
         fast = {"preset": "veryfast"} if codec in ("libx264", "libx265") else {}
         quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
         stream.options = {**fast, **quiet, **(options or {})}
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         container.start_encoding()  # also where no frame follows

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from fractions import Fraction
 from typing import Any
 
 from rts_batch.errors import VideoError
+from rts_batch.io.video.frames import VideoInfo
 from rts_batch.io.video.opening import DECODE_MEMORY, open_video
 from rts_batch.io.video.probe import Probe, probe_file, unsuitable_for_decord
 
@@ -16,9 +18,10 @@ def describe_video(path: str) -> dict[str, Any]:
 
     Returns:
         Plain values: `kind`, `decoder` (who reads it under `auto`), `reason` (why not decord, None where it does),
-        `height`, `width`, `frames`, `fps`, `duration`; of pictures `warnings` (how they were read); of a file
-        `container`, `codec`, `pixels`, `turned`, `mirrored`, `interlaced`, `video_streams`, `announced_frames`,
-        `frames_in_file`, `first_time`, `damaged_packets`, `cut_off_packets` and `decoded_mib`.
+        `height`, `width`, `frames`, `fps`, `duration`, `warnings` (how pictures were read; that a file's pixels are not
+        square); of a file `container`, `codec`, `pixels`, `turned`, `mirrored`, `interlaced`, `video_streams`,
+        `announced_frames`, `frames_in_file`, `first_time`, `damaged_packets`, `cut_off_packets`, `decoded_mib` and
+        `pixel_aspect` (as `64:45`, width by height; None where the file does not say).
 
     Raises:
         VideoError: it is no video that can be read.
@@ -48,7 +51,7 @@ def _sizes(info: dict[str, Any]) -> dict[str, Any]:
 
 def _details(probe: Probe) -> dict[str, Any]:
     times = [] if probe.times is None else probe.times.tolist()
-    orientation = probe.orientation
+    orientation, aspect = probe.orientation, probe.pixel_aspect
     return {
         "container": ", ".join(sorted(probe.containers)),
         "codec": probe.codec,
@@ -63,4 +66,14 @@ def _details(probe: Probe) -> dict[str, Any]:
         "damaged_packets": probe.damaged_packets,
         "cut_off_packets": probe.discarded_packets,
         "decoded_mib": probe.decoded_size >> 20,
+        "pixel_aspect": f"{aspect.numerator}:{aspect.denominator}" if aspect else None,
+        "warnings": [_not_square(probe.info, aspect)] if aspect and aspect != 1 else [],
     }
+
+
+def _not_square(info: VideoInfo, aspect: Fraction) -> str:
+    size = f"{info.width}×{info.height}"
+    return (
+        f"its pixels are not square, {aspect.numerator}:{aspect.denominator}: players show {size} as "
+        f"{round(info.width * aspect)}×{info.height}; boxes, polygons and masks are in the {size}"
+    )

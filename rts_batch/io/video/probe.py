@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Final
 
 import av
@@ -76,6 +77,8 @@ class Probe:
     """Why its packets may not be its frames, one for one and in the order of their times."""
     unseen: str | None = None
     """What decord would not see in its packets: another size or orientation than the container's."""
+    pixel_aspect: Fraction | None = None
+    """Width of a pixel by its height, as the frames are given; None where the file does not say."""
     content: Content | None = field(default=None, compare=False)
     """Opens the bytes of a video that is no local file."""
 
@@ -120,6 +123,7 @@ def probe_file(path: str, *, packets: bool = False, report: Report = silent, con
         if orientation.transposed:
             height, width = width, height
         rate = stream.average_rate
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or None
         probe = Probe(
             path=path,
             containers=frozenset(container.format.name.split(",")),
@@ -140,6 +144,7 @@ def probe_file(path: str, *, packets: bool = False, report: Report = silent, con
             ),
             # AVI counts the empty packets that let the frame before them stand.
             announced=None if container.format.name == "avi" else stream.frames or None,
+            pixel_aspect=1 / aspect if aspect and orientation.transposed else aspect,
             content=content,
         )
     return read_packets(probe, report) if packets else probe
