@@ -19,8 +19,6 @@ from rts_batch.io.video.container import count_errors
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, Moment
 from rts_batch.io.video.probe import Probe
 
-__all__ = ["DecordSource"]
-
 
 class _Damaged(Exception):
     """decord goes on, but its log tells of an error."""

@@ -19,8 +19,6 @@ from rts_batch.io.video.container import decode_stream, open_container, silent
 from rts_batch.io.video.frames import Content, Damage, Report, VideoInfo
 from rts_batch.io.video.packets import PacketCheck
 
-__all__ = ["Probe", "probe_file", "read_packets", "uncounted", "unsuitable_for_decord"]
-
 _CONTAINERS: Final = {"mov", "mp4", "matroska", "webm"}
 _CODECS: Final = {"h264"}
 """decord's old FFmpeg leaves out damaged pictures of the others without a word, or does not see where sizes change."""
