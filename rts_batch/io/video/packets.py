@@ -13,8 +13,6 @@ from typing import Final
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-__all__ = ["PacketCheck"]
-
 _FURTHER: Final = 6
 _SIZES: Final = 7
 _PICTURES: Final = (1, 5)
