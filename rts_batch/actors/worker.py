@@ -17,7 +17,7 @@ import ray
 from rts_batch.actors.members import Welcome
 from rts_batch.actors.notices import Notice, drain_node, watch
 from rts_batch.errors import RtsBatchError
-from rts_batch.io.video.spool import bring
+from rts_batch.io.video.spool import Brought, bring_version
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.process import StartLost, WorkerProcess
@@ -128,7 +128,7 @@ class FetchedAhead:
         self._settings = settings
         self._key: str | None = None
         self._folder: Path | None = None
-        self._path: Path | None = None
+        self._brought: Brought | None = None
         self._thread: threading.Thread | None = None
 
     def begin(self, task: VideoTask) -> None:
@@ -148,28 +148,28 @@ class FetchedAhead:
             self._thread.join(seconds)
 
     @contextlib.contextmanager
-    def taken(self, task: VideoTask) -> Iterator[str | None]:
-        """Give the path of the video if it is here, or None; what is here is removed afterwards."""
+    def taken(self, task: VideoTask) -> Iterator[Brought | None]:
+        """Give the video if it is here, or None; what is here is removed afterwards."""
         folder = None
         if self._key == task.key and self._thread is not None:
             self._thread.join()
             folder, self._folder = self._folder, None
         try:
-            yield str(self._path) if folder is not None and self._path is not None else None
+            yield self._brought if folder is not None else None
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _fetch(self, uri: str, folder: Path) -> None:
-        self._path = None
+        self._brought = None
         # The worker will fetch it again and tell the trouble.
         with contextlib.suppress(RtsBatchError, OSError):
-            found = bring(uri, folder, self._settings.spool, decoder=self._settings.decoder)
-            self._path = found if isinstance(found, Path) else None  # what is streamed needs no fetching
+            found = bring_version(uri, folder, self._settings.spool, decoder=self._settings.decoder)
+            self._brought = found if isinstance(found.video, Path) else None  # what is streamed needs no fetching
 
     def _drop(self) -> None:
         if self._thread is not None:
             self._thread.join()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._key = self._folder = self._path = self._thread = None
+        self._key = self._folder = self._brought = self._thread = None

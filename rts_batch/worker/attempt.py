@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from rts_batch.errors import CheckpointError, VideoError
-from rts_batch.io.results.schema import Row
+from rts_batch.errors import CheckpointError, PromptError, VideoError
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.io.storage.ranges import RangedObject
 from rts_batch.io.video.frames import Damage, Frame, FrameRange, FrameSource
 from rts_batch.io.video.isolated.process import DecodingProcess
-from rts_batch.io.video.spool import bring
-from rts_batch.masks import TrackedFrame, encode_rle
+from rts_batch.io.video.spool import Brought, bring_version
+from rts_batch.masks import TrackedFrame
 from rts_batch.runs.folder import RunFolder
 from rts_batch.worker.checkpoints import Checkpoint, Checkpoints, read_latest
 from rts_batch.worker.messages import Advanced, Event, Finished, Job, Opened, Phase, WorkerSettings
 from rts_batch.worker.passes import Forward, TrackedRows, expected_frames, reading, track_video
 from rts_batch.worker.prompts import PromptBook
-from rts_batch.worker.report import Leaving, Report, describe
+from rts_batch.worker.report import Leaving, Report
+from rts_batch.worker.rows import open_writer, row_of
 from rts_batch.worker.timing import Timing
 from rts_batch.worker.tracker import LoadedTracker
 
@@ -44,6 +44,8 @@ class Attempt:
     """
 
     _video: Path | RangedObject
+    _version: str
+    """Of the video's content: a checkpoint of another one is passed over."""
     _earlier: Checkpoint | None
     """Where an earlier attempt has left the video."""
     _checkpoints: Checkpoints
@@ -67,7 +69,9 @@ class Attempt:
         self._decoding = decoding
         self._leaving = leaving
         self._folder = RunFolder(settings.out)
-        self._categories = {target.object_id: target.category for target in job.task.targets}
+        self._targets = {target.object_id: target for target in job.task.targets}
+        # Most videos never had a checkpoint, and for them nothing is looked up.
+        self._may_have_some = job.attempt > 1 or job.task.key in settings.checkpointed
         self._timing = Timing()
         self._forward = Forward()
         self.frame: int | None = None
@@ -87,17 +91,10 @@ class Attempt:
         key, started = self._task.key, time.time()
         yield Phase(key=key, phase="fetch")
         with self._timing("fetch"):
-            self._video = self._bring(scratch / "video")
+            self._video, self._version = self._bring(scratch / "video")
             self._earlier = self._resume()
-        self._checkpoints = self._open_checkpoints()
-        yield Phase(key=key, phase="track")
         masks = scratch / "masks.parquet"
-        with self._open(self._part()) as self._source, self._open_writer(masks) as self._writer:
-            yield Opened(key=key, frames=expected_frames(self._source, self._task), decoder=self._source.info.decoder)
-            self._open_book()
-            yield from self._track()
-            yield Phase(key=key, phase="write")
-            report = self._close(started)
+        report = yield from self._run_through(masks, started)
         self._folder.commit(
             self._task, masks, report.to_dict(self._task, self._settings), results=self._settings.results
         )
@@ -108,8 +105,32 @@ class Attempt:
             warnings=report.warnings,
             steps=self._timing.seconds,
             states=report.results.states,
-            has_checkpoints=bool(self._checkpoints.segments) and not self._settings.keep_checkpoints,
+            has_checkpoints=not self._settings.keep_checkpoints
+            and (self._may_have_some or self._checkpoints.written > 0),
         )
+
+    def _run_through(self, masks: Path, started: float) -> Generator[Event, None, Report]:
+        """Go on from the checkpoint, or from the one before where that does not fit the video."""
+        try:
+            return (yield from self._go_on(masks, started))
+        except VideoError as error:
+            earlier = self._earlier
+            # Whatever is wrong with the video itself will be met again.
+            if earlier is None or self._count > earlier.count or isinstance(error, PromptError):
+                raise
+        self._earlier = self._resume(below=earlier.frame)
+        return (yield from self._run_through(masks, started))
+
+    def _go_on(self, masks: Path, started: float) -> Generator[Event, None, Report]:
+        key, self._checkpoints = self._task.key, self._open_checkpoints()
+        yield Phase(key=key, phase="track")
+        with self._open(self._part()) as self._source, open_writer(masks, self._task, self._settings) as self._writer:
+            self._check_size()
+            yield Opened(key=key, frames=expected_frames(self._source, self._task), decoder=self._source.info.decoder)
+            self._open_book()
+            yield from self._track()
+            yield Phase(key=key, phase="write")
+            return self._close(started)
 
     def close(self) -> None:
         """Give back what the video has on the device, however the attempt ended."""
@@ -117,18 +138,22 @@ class Attempt:
 
     # Before the first frame
 
-    def _bring(self, path: Path) -> Path | RangedObject:
+    def _bring(self, path: Path) -> Brought:
         if self._job.fetched is not None:
-            return Path(self._job.fetched)
-        return bring(self._task.uri, path, self._settings.spool, decoder=self._settings.decoder)
+            return self._job.fetched
+        return bring_version(self._task.uri, path, self._settings.spool, decoder=self._settings.decoder)
 
-    def _resume(self) -> Checkpoint | None:
-        """Put back the state in which an earlier attempt left the video, if it wrote a checkpoint that can be used."""
-        settings = self._settings
-        # Most videos never had one, and for them nothing is looked up.
-        if settings.checkpoint_every is None or not (self._job.attempt > 1 or self._task.key in settings.checkpointed):
+    def _resume(self, below: int | None = None) -> Checkpoint | None:
+        """Put back the state in which an earlier attempt left the video, if it wrote a checkpoint that can be used.
+
+        With `below`, one that was written before that frame.
+        """
+        self.close()
+        self._forward, self.frame, self._count, self._end = Forward(), None, 0, 0
+        if self._settings.checkpoint_every is None or not self._may_have_some:
             return None
-        earlier = read_latest(self._folder.checkpoints_of(self._task))
+        folder = self._folder.checkpoints_of(self._task)
+        earlier = read_latest(folder, version=self._version, below=below)
         if earlier is None:
             return None
         try:
@@ -145,6 +170,7 @@ class Attempt:
             task=self._task,
             attempt=f"{self._job.attempt}-{uuid.uuid4().hex[:8]}",
             interval=self._settings.checkpoint_every,
+            version=self._version,
             keep=self._settings.keep_checkpoints,
             segments=self._earlier.segments if self._earlier else {},
             count=self._count,
@@ -159,18 +185,9 @@ class Attempt:
     def _open(self, wanted: FrameRange) -> FrameSource:
         return self._decoding.open(self._video, wanted, decoder=self._settings.decoder)
 
-    def _open_writer(self, path: Path) -> ResultsWriter:
-        task, settings = self._task, self._settings
-        return ResultsWriter(
-            path,
-            targets={target.object_id: target.extras for target in task.targets},
-            extras=settings.extras,
-            task=describe(task),
-            weights=settings.tracker.fingerprint,
-            profile=settings.tracker.profile,
-            covers="prompts" if task.annotates else task.direction,
-            start=task.start,
-        )
+    def _check_size(self) -> None:
+        if self._earlier is not None and self._earlier.size not in (None, self._size):
+            raise VideoError(f"video {self._task.video_id}: its frames have another size than at its checkpoint")
 
     def _open_book(self) -> None:
         """Read the prompts, and take up the rows of an earlier attempt."""
@@ -219,43 +236,27 @@ class Attempt:
             targets = dict(late)  # they may still be on their way from the device
         self._book.check_masks(frame.index, targets)
         with self._timing("encode"):
-            rows = [self._row(object_id, frame, target) for object_id, target in targets.items()]
+            info, of = self._source.info, self._targets
+            rows = [row_of(self._task, info, frame, of[object_id], target) for object_id, target in targets.items()]
         with self._timing("write"):
             for row in rows:
                 self._writer.add(row)
         self._checkpoints.note(rows)
 
-    def _row(self, object_id: int, frame: Frame, target: TrackedFrame) -> Row:
-        x, y, w, h = target.box or (None, None, None, None)
-        return Row(
-            video_id=self._task.video_id,
-            object_id=object_id,
-            frame=frame.index,
-            time=frame.time,
-            height=self._source.info.height,
-            width=self._source.info.width,
-            rle=encode_rle(target.mask, target.region),
-            x=x,
-            y=y,
-            w=w,
-            h=h,
-            area=target.area,
-            score=target.score,
-            confidence=target.confidence,
-            quality=target.quality,
-            state=target.state,
-            category=self._categories[object_id],
-        )
-
     def _write_checkpoint(self, frame: int) -> None:
         scene = self._forward.scene
         self._checkpoints.write(
             frame=frame,
+            size=self._size,
             prompts=self._book.taken(),
             damage=self._damage(),
             warnings=self._warnings(),
             snapshot=None if scene is None else scene.snapshot,
         )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._source.info.height, self._source.info.width
 
     def _damage(self) -> Damage:
         """What is wrong with the video, as far as it has been read by any attempt."""

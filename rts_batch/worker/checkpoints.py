@@ -6,8 +6,9 @@
     checkpoints/<key>/<frame>-<attempt>/state.bin          the tracker's state after that frame
     checkpoints/<key>/<frame>-<attempt>/checkpoint.json    written last: the checkpoint is complete; names all its rows
 
-The complete one with the highest frame counts. Nothing is ever overwritten, so a worker that was thought dead only adds
-another checkpoint that leads to the same masks.
+The complete one with the highest frame counts, of those that were made from the video as it is now: where that has been
+replaced meanwhile, what was tracked in the old one is passed over. Nothing is ever overwritten, so a worker that was
+thought dead only adds another checkpoint that leads to the same masks.
 
 The state before is deleted once the next one is complete, and the folder once the video is done, unless the run keeps
 them: then a video whose rows have been corrected is tracked from the last checkpoint before the first change on.
@@ -24,7 +25,7 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +35,7 @@ from rts_batch.io.results.schema import Row
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.io.video.frames import Damage
+from rts_batch.io.video.spool import version_of_video
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.task import task_digest
 
@@ -74,8 +76,8 @@ class Checkpoint:
     damage: Damage
     """What had been found wrong with the video."""
     warnings: tuple[str, ...]
-    decided_by: str | None
-    """`decided_by` of the video and this frame; None in those of earlier versions."""
+    size: tuple[int, int] | None
+    """Height and width of the frames in pixels; None in those of earlier versions."""
     state: bytes | None
     """The tracker's, None as long as no target has appeared."""
     segments: Mapping[str, str]
@@ -110,6 +112,7 @@ class Checkpoints:
         task: the video.
         attempt: makes the names of this attempt's checkpoints its own.
         interval: seconds of work between two; None writes none.
+        version: of the video's content (`version_of_video`).
         keep: whether earlier states stay.
         segments: the rows that an earlier attempt wrote.
     """
@@ -118,6 +121,7 @@ class Checkpoints:
     task: VideoTask
     attempt: str
     interval: float | None
+    version: str
     keep: bool = False
     segments: Mapping[str, str] = field(default_factory=dict)
     count: int = 0
@@ -142,6 +146,7 @@ class Checkpoints:
         self,
         *,
         frame: int,
+        size: tuple[int, int],
         prompts: Mapping[str, Mapping[int, int]],
         damage: Damage,
         warnings: tuple[str, ...],
@@ -162,6 +167,8 @@ class Checkpoints:
             "damage": dataclasses.asdict(damage),
             "warnings": warnings,
             "decided_by": decided_by(self.task, frame),
+            "version": self.version,
+            "size": size,
             "state_sha256": None if state is None else _digest(state),
             "segments": {posixpath.relpath(uri, self.folder): digest for uri, digest in segments.items()},
         }
@@ -184,13 +191,20 @@ class Checkpoints:
         self._rows.clear()
 
 
-def read_latest(folder: str) -> Checkpoint | None:
-    """The whole checkpoint with the highest frame in `checkpoints/<key>`, None where there is none to go on from."""
+def read_latest(folder: str, *, version: str | None = None, below: int | None = None) -> Checkpoint | None:
+    """Return the whole checkpoint with the highest frame in `checkpoints/<key>`; None: there is none to go on from.
+
+    Args:
+        version: of the video's content; a checkpoint that was made from another one is passed over.
+        below: a frame; only those before it count.
+    """
     for name in sorted(files.list_folders(folder), reverse=True):
         here = uris.join(folder, name)
         try:
             if files.exists(uris.join(here, _COMPLETE)):
-                return _read(folder, here)
+                content = _read_content(here)
+                if _is_of(content, version) and (below is None or content["frame"] < below):
+                    return _read(folder, here, content)
         except (StorageError, CheckpointError):
             continue
     return None
@@ -213,16 +227,20 @@ def decided_by(task: VideoTask, frame: int) -> str:
 def carry_over(task: VideoTask, before: str, after: str) -> None:
     """Copy the checkpoints in `before`, of a video whose rows have changed, that these leave as they are to `after`.
 
-    What cannot be read or copied costs nothing but time later on.
+    What was made from another version of the video is left. What cannot be read or copied costs nothing but time.
     """
+    version = None
+    with contextlib.suppress(StorageError):  # where it cannot be seen from here, the worker will look
+        version = version_of_video(task.uri)
     for name in files.list_folders(before):
         here, there = uris.join(before, name), uris.join(after, name)
         with contextlib.suppress(StorageError, CheckpointError):
             if files.exists(uris.join(there, _COMPLETE)):
                 continue
-            checkpoint = _read(before, here)
-            if checkpoint.decided_by != decided_by(task, checkpoint.frame):
+            content = _read_content(here)
+            if content.get("decided_by") != decided_by(task, content["frame"]) or not _is_of(content, version):
                 continue
+            checkpoint = _read(before, here, content)
             for uri in checkpoint.segments:
                 files.put_bytes(uris.join(after, posixpath.relpath(uri, before)), files.read_bytes(uri))
             if checkpoint.state is not None:
@@ -230,8 +248,8 @@ def carry_over(task: VideoTask, before: str, after: str) -> None:
             files.put_bytes(uris.join(there, _COMPLETE), files.read_bytes(uris.join(here, _COMPLETE)))
 
 
-def _read(folder: str, here: str) -> Checkpoint:
-    """Raise CheckpointError where it is another version's or not as it was written."""
+def _read_content(here: str) -> dict[str, Any]:
+    """Raise CheckpointError where it is another format's or not as it was written."""
     try:
         written = json.loads(files.read_bytes(uris.join(here, _COMPLETE)))
         text = written["content"]
@@ -239,7 +257,17 @@ def _read(folder: str, here: str) -> Checkpoint:
             raise CheckpointError(f"{here} is another version's, or damaged")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{here} is no checkpoint: {error!r}") from error
-    content = json.loads(text)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def _is_of(content: Mapping[str, Any], version: str | None) -> bool:
+    """Whether it was made from this version of the video, as far as both are known."""
+    return version is None or content.get("version") in (None, version)
+
+
+def _read(folder: str, here: str, content: Mapping[str, Any]) -> Checkpoint:
+    """Raise CheckpointError where the rows or the state are not as they were written."""
     state = files.read_bytes(uris.join(here, _STATE)) if content["state_sha256"] else None
     segments = {uris.join(folder, name): digest for name, digest in content["segments"].items()}
     found = {uri: _digest(files.read_bytes(uri)) for uri in segments}
@@ -251,7 +279,7 @@ def _read(folder: str, here: str) -> Checkpoint:
         prompts={name: {int(key): value for key, value in some.items()} for name, some in content["prompts"].items()},
         damage=Damage(**content["damage"]),
         warnings=tuple(content["warnings"]),
-        decided_by=content.get("decided_by"),
+        size=tuple(content["size"]) if "size" in content else None,
         state=state,
         segments=segments,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
+from rts_batch.io.video.spool import Brought
 from rts_batch.manifest import VideoTask
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.settings import RunSettings
@@ -96,8 +97,8 @@ class Job:
     attempt: int
     suspect: bool = False
     """It must have a process that no other video has used or uses beside it."""
-    fetched: str | None = None
-    """Where the video lies on this machine already, if it was fetched ahead."""
+    fetched: Brought | None = None
+    """The video on this machine, if it was fetched ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)

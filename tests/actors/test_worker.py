@@ -30,17 +30,18 @@ def test_what_was_fetched_ahead_is_used_once_and_removed(tmp_path: Path) -> None
     )
     ahead = FetchedAhead(settings)
     ahead.begin(present)
-    with ahead.taken(present) as path:
-        assert path is not None
-        assert Path(path).read_bytes() == b"a video"
+    with ahead.taken(present) as brought:
+        assert brought is not None
+        assert isinstance(brought.video, Path)
+        assert brought.video.read_bytes() == b"a video"
     assert list(tmp_path.iterdir()) == []
-    with ahead.taken(present) as path:
-        assert path is None
+    with ahead.taken(present) as brought:
+        assert brought is None
     ahead.begin(missing)
-    with ahead.taken(missing) as path:
-        assert path is None  # the worker itself will find out and tell
+    with ahead.taken(missing) as brought:
+        assert brought is None  # the worker itself will find out and tell
     ahead.begin(present)
-    with ahead.taken(missing) as path:
-        assert path is None
+    with ahead.taken(missing) as brought:
+        assert brought is None
     ahead.begin(missing)
     assert len(list(tmp_path.iterdir())) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
 from rts_batch.worker.tracker import find_factory
 from tests.support.running import done, write_manifest
-from tests.support.videos import make_video
+from tests.support.videos import Disc, make_video
 
 FRAMES = 14
 SIZE = (120, 160)
@@ -96,11 +96,11 @@ def report_of(out: Path) -> dict[str, Any]:
     return content
 
 
-def change_damage(path: Path, **damage: Any) -> None:
-    """Has a checkpoint say that more was wrong with its video."""
+def change_content(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Has a checkpoint say something else of its video."""
     written = json.loads(path.read_text())
     content = json.loads(written["content"])
-    content["damage"] |= damage
+    change(content)
     written["content"] = json.dumps(content)
     written["sha256"] = hashlib.sha256(written["content"].encode()).hexdigest()
     path.write_text(json.dumps(written))
@@ -140,7 +140,7 @@ def test_what_was_wrong_is_said_however_often_the_video_was_gone_on_with(videos:
     task, out = task_of(write_manifest(tmp_path / "manifest.jsonl", rows)), tmp_path / "run"
     last_of(lane(out, frames=4).run(Job(task=task, attempt=1)))
     checkpoint = max(Path(RunFolder(str(out)).checkpoints_of(task)).glob("*/checkpoint.json"))
-    change_damage(checkpoint, corrupt_frames=2, first_corrupt=1)
+    change_content(checkpoint, lambda content: content["damage"].update(corrupt_frames=2, first_corrupt=1))
     last_of(lane(out, frames=4).run(Job(task=task, attempt=2)))
     last = last_of(lane(out).run(Job(task=task, attempt=3)))
     assert isinstance(last, Finished)
@@ -254,6 +254,70 @@ def test_a_prompt_at_a_time_may_be_on_any_frame(kept: Path, videos: Path, tmp_pa
     timed = {**rows[0], "object_id": 3, **BOX, "frame": None, "time": 0.4}
     task = task_of(write_manifest(tmp_path / "changed.jsonl", [*rows, timed]))
     assert carried(kept, videos, task, tmp_path / "run") == []
+
+
+def interrupted(folder: Path, out: Path, frames: int = 8) -> tuple[VideoTask, list[Path]]:
+    """A new video of which so many frames were tracked, and its checkpoints, of which the last has its state."""
+    make_video(folder / "video.mp4", FRAMES)
+    task = task_of(write_manifest(folder / "manifest.jsonl", [{"video": "video.mp4", "box": BOX["box"]}]))
+    assert isinstance(last_of(lane(out, frames=frames).run(Job(task=task, attempt=1))), Failed)
+    return task, sorted(Path(RunFolder(str(out)).checkpoints_of(task)).glob("*/checkpoint.json"))
+
+
+def without_version(path: Path) -> None:
+    """Makes a checkpoint one of those that did not say what they were made from."""
+    change_content(path, lambda content: [content.pop("version"), content.pop("size")])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"discs": (Disc(), Disc(colour=(0, 0, 255)))}, {"frames": 5}, {"size": (192, 96)}],
+    ids=["content", "length", "size"],
+)
+def test_a_video_that_was_replaced_is_begun_anew(tmp_path: Path, other: dict[str, Any]) -> None:
+    task, _ = interrupted(tmp_path, tmp_path / "run")
+    make_video(tmp_path / "video.mp4", **{"frames": FRAMES, **other})
+    last = last_of(lane(tmp_path / "run").run(Job(task=task, attempt=2)))
+    assert isinstance(last, Finished)
+    assert last.has_checkpoints, "those of the old video must go too"
+    assert isinstance(last_of(lane(tmp_path / "fresh").run(Job(task=task, attempt=1))), Finished)
+    assert masks_of(tmp_path / "run") == masks_of(tmp_path / "fresh")
+    assert report_of(tmp_path / "run")["checkpoints"]["resumed_after"] is None
+
+
+def test_checkpoints_of_a_video_that_was_replaced_are_not_carried_over(tmp_path: Path) -> None:
+    task, _ = interrupted(tmp_path, tmp_path / "run")
+    before = RunFolder(str(tmp_path / "run")).checkpoints_of(task)
+    make_video(tmp_path / "video.mp4", FRAMES + 1)
+    carry_over(task, before, str(tmp_path / "after"))
+    assert not (tmp_path / "after").exists()
+
+
+def test_a_checkpoint_of_an_earlier_version_that_says_no_video_is_gone_on_with(tmp_path: Path) -> None:
+    task, paths = interrupted(tmp_path, tmp_path / "run")
+    without_version(paths[-1])
+    assert isinstance(last_of(lane(tmp_path / "run").run(Job(task=task, attempt=2))), Finished)
+    assert report_of(tmp_path / "run")["checkpoints"]["resumed_after"] == 7
+
+
+def test_a_checkpoint_beyond_the_videos_end_is_passed_over(tmp_path: Path) -> None:
+    task, paths = interrupted(tmp_path, tmp_path / "run")
+    for path in paths:
+        without_version(path)
+    make_video(tmp_path / "video.mp4", 5)
+    last = last_of(lane(tmp_path / "run").run(Job(task=task, attempt=2)))
+    assert isinstance(last, Finished)
+    assert last.frames == 5
+
+
+def test_an_error_of_the_video_itself_is_met_again(tmp_path: Path) -> None:
+    task, paths = interrupted(tmp_path, tmp_path / "run")
+    for path in paths:
+        without_version(path)
+    (tmp_path / "video.mp4").write_bytes(b"no video")
+    last = last_of(lane(tmp_path / "run").run(Job(task=task, attempt=2)))
+    assert isinstance(last, Failed)
+    assert (last.kind, last.error) == ("permanent", "VideoError")
 
 
 def test_short_videos_write_none_and_nothing_is_looked_up(

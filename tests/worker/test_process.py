@@ -230,13 +230,13 @@ def test_lanes_go_on_while_the_next_video_is_on_its_way(
     settings = dataclasses.replace(worker_settings(tmp_path), lanes=2, scratch=str(tmp_path / "scratch"))
     far = f"memory://{uuid.uuid4().hex}/far.mp4"  # which the worker's process could not read itself
     files.put_file(video, far)
-    here, bring = threading.Event(), worker_actor.bring
+    here, bring = threading.Event(), worker_actor.bring_version
 
     def slow(*arguments: Any, **options: Any) -> Any:
         assert here.wait(60)
         return bring(*arguments, **options)
 
-    monkeypatch.setattr(worker_actor, "bring", slow)
+    monkeypatch.setattr(worker_actor, "bring_version", slow)
     actor = WorkerActor(settings, 30)
     near, coming = make_task(video_id="near", sleep=0.1), make_task(video=far, video_id="coming")
     actor.fetch(coming)

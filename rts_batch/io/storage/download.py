@@ -59,7 +59,7 @@ def download_folder(filesystem: Any, remote: str, target: Path) -> None:
             name that cannot lie inside a local folder.
         Exception: whatever the file system raises.
     """
-    files = _files_inside(filesystem, remote)
+    files = files_inside(filesystem, remote)
     paths = {name: target / name[len(remote.rstrip("/")) + 1 :] for name in files}
     target.mkdir()
     _check_disk(target, sum(info.get("size") or 0 for info in files.values()))
@@ -77,11 +77,11 @@ def download_folder(filesystem: Any, remote: str, target: Path) -> None:
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         list(pool.map(fetch, files))  # what has not begun is cancelled by an error
     filesystem.invalidate_cache()
-    if _versions(_files_inside(filesystem, remote)) != _versions(files):
+    if _versions(files_inside(filesystem, remote)) != _versions(files):
         raise StorageError(f"{remote} changed while it was fetched", transient=True)
 
 
-def _files_inside(filesystem: Any, remote: str) -> dict[str, dict[str, Any]]:
+def files_inside(filesystem: Any, remote: str) -> dict[str, dict[str, Any]]:
     """What a store says of every file inside a folder, by its full name; marks of empty folders are left out."""
     found: dict[str, dict[str, Any]] = retried(lambda: filesystem.find(remote, detail=True))
     return {name: info for name, info in found.items() if info["type"] == "file" and not name.endswith("/")}
