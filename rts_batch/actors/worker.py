@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ray
@@ -68,9 +68,11 @@ class WorkerActor:
         Comes back when a video has ended or a moment has passed; the pool then calls again. Calls that return are what
         Ray's client (`ray://`) can do as well, a stream is not.
         """
+        for job in jobs:
+            self._ahead.want(job.task)
         self._coming += jobs
-        if not self._process.busy and all(self._ahead.is_fetching(job.task) for job in self._coming):
-            self._ahead.wait(LISTEN_SECONDS)
+        if self._coming and not self._process.busy and all(self._ahead.is_fetching(job.task) for job in self._coming):
+            self._ahead.wait(self._coming[0].task, LISTEN_SECONDS)
         for job in [job for job in self._coming if not self._ahead.is_fetching(job.task)]:
             self._begin(job)
         events = self._process.events(LISTEN_SECONDS)
@@ -121,55 +123,87 @@ class WorkerActor:
         return WorkerProcess(self._settings, stall_seconds=self._stall_seconds)
 
 
+@dataclass(eq=False)
+class Coming:
+    """A video on its way into a folder of its own."""
+
+    folder: Path
+    thread: threading.Thread = field(init=False)
+    brought: Brought | None = None
+    """Once it is here; None where it could not be fetched, or is to be read where it lies."""
+
+    def remove(self) -> None:
+        """Wait for the rest of it, and remove it."""
+        self.thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class FetchedAhead:
-    """One video that is fetched before its turn, in a folder of its own until it ends."""
+    """Videos that are fetched before their turn, each in a folder of its own until it ends.
+
+    The pool has the next one fetched (in a thread of the actor's) while the one before may still be on its way to its
+    lane. So a video that has been handed out is `wanted` and stays; of the others there is one, as the disk's quota has
+    it: one for each lane, and one more.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._key: str | None = None
-        self._folder: Path | None = None
-        self._brought: Brought | None = None
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._fetched: dict[str, Coming] = {}
+        self._wanted: set[str] = set()
+        """Keys of the videos that were handed out and have not ended."""
+        self._last = ""
+        """Key of the video that was asked for last."""
 
     def begin(self, task: VideoTask) -> None:
-        self._drop()
-        self._key = task.key
-        self._folder = Path(tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._settings.scratch))
-        self._thread = threading.Thread(target=self._fetch, args=(task.uri, self._folder), daemon=True)
-        self._thread.start()
+        """Begin to fetch a video, in the place of the one that was fetched for nothing, if there is one."""
+        with self._lock:
+            self._last = task.key
+            left = [self._fetched.pop(key) for key in self._fetched.keys() - self._wanted - {task.key}]
+        for coming in left:
+            coming.remove()
+        with self._lock:  # meanwhile the video may have been handed out, or another one asked for
+            if self._last == task.key and task.key not in self._fetched.keys() | self._wanted:
+                folder = tempfile.mkdtemp(prefix="rts-batch-next-", dir=self._settings.scratch)
+                coming = self._fetched[task.key] = Coming(Path(folder))
+                coming.thread = threading.Thread(target=self._fetch, args=(task.uri, coming), daemon=True)
+                coming.thread.start()
+
+    def want(self, task: VideoTask) -> None:
+        """Keep a video that was handed out until it has been `taken` and given back."""
+        with self._lock:
+            self._wanted.add(task.key)
 
     def is_fetching(self, task: VideoTask) -> bool:
         """Whether this video is on its way."""
-        return self._key == task.key and self._thread is not None and self._thread.is_alive()
+        with self._lock:
+            coming = self._fetched.get(task.key)
+        return coming is not None and coming.thread.is_alive()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until no video is on its way, but no longer than that."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+    def wait(self, task: VideoTask, seconds: float) -> None:
+        """Wait until this video is not on its way, but no longer than that."""
+        with self._lock:
+            coming = self._fetched.get(task.key)
+        if coming is not None:
+            coming.thread.join(seconds)
 
     @contextlib.contextmanager
     def taken(self, task: VideoTask) -> Iterator[Brought | None]:
         """Give the video if it is here, or None; what is here is removed afterwards."""
-        folder = None
-        if self._key == task.key and self._thread is not None:
-            self._thread.join()
-            folder, self._folder = self._folder, None
+        with self._lock:
+            coming = self._fetched.pop(task.key, None)
         try:
-            yield self._brought if folder is not None else None
+            if coming is not None:
+                coming.thread.join()
+            yield None if coming is None else coming.brought
         finally:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if coming is not None:
+                coming.remove()
+            with self._lock:
+                self._wanted.discard(task.key)
 
-    def _fetch(self, uri: str, folder: Path) -> None:
-        self._brought = None
+    def _fetch(self, uri: str, coming: Coming) -> None:
         # The worker will fetch it again and tell the trouble.
         with contextlib.suppress(RtsBatchError, OSError):
-            found = bring_version(uri, folder, self._settings.spool, decoder=self._settings.decoder)
-            self._brought = found if isinstance(found.video, Path) else None  # what is streamed needs no fetching
-
-    def _drop(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._key = self._folder = self._brought = self._thread = None
+            found = bring_version(uri, coming.folder, self._settings.spool, decoder=self._settings.decoder)
+            coming.brought = found if isinstance(found.video, Path) else None  # what is streamed needs no fetching

@@ -139,8 +139,9 @@ class Attempt:
     # Before the first frame
 
     def _bring(self, path: Path) -> Brought:
-        if self._job.fetched is not None:
-            return self._job.fetched
+        fetched = self._job.fetched
+        if fetched is not None and isinstance(fetched.video, Path) and fetched.video.exists():
+            return fetched  # where it is gone, as from a folder that somebody has tidied up, it is fetched here
         return bring_version(self._task.uri, path, self._settings.spool, decoder=self._settings.decoder)
 
     def _resume(self, below: int | None = None) -> Checkpoint | None:
