@@ -24,7 +24,7 @@ from rts_batch.worker.process import TRANSFER_PATIENCE
 
 POLL_SECONDS = 0.2
 LOST_STARTS = 5
-"""Workers in a row that may be lost before they are ready."""
+"""Workers in a row that may be lost before they are ready, while no other is, but for those that were preempted."""
 
 DRAIN_SECONDS = 5.0
 """Time between two looks at which nodes are about to go."""
@@ -267,8 +267,9 @@ class Pool:
     def _lose(self, member: Member, lost: Lost) -> None:
         """Book the end of a worker as a failure of each of its videos."""
         if member.starting:
-            self._lost_starting += 1
-            if lost.cannot_start or self._lost_starting >= LOST_STARTS:
+            self._lost_starting += lost.kind != "preempted"  # a node that goes says nothing of the others
+            none_is_ready = all(other.starting for other in self._members)
+            if lost.cannot_start or (self._lost_starting >= LOST_STARTS and none_is_ready):
                 raise ClusterError(f"a worker cannot start: {lost.message}")
         # Of several videos nobody knows which one is to blame.
         kind = "suspected" if lost.kind == "crash" and len(member.videos) > 1 else lost.kind

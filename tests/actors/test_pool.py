@@ -50,6 +50,8 @@ class FakeCluster:
     nodes_draining: set[str] = field(default_factory=set)
     workers: list[FakeWorker] = field(default_factory=list)
     failing_start: Lost | None = None
+    lost_starts: dict[int, Lost] = field(default_factory=dict)
+    """The ends of those workers that are lost before they are ready, by number."""
     first_is_silent: bool = False
     """The first worker says nothing more once it is ready."""
 
@@ -59,7 +61,8 @@ class FakeCluster:
 
     def start(self) -> FakeWorker:
         number = len(self.workers)
-        self.workers.append(FakeWorker(number, self.failing_start or Welcome(f"host:{number}", f"node{number}")))
+        lost = self.lost_starts.get(number, self.failing_start)
+        self.workers.append(FakeWorker(number, lost or Welcome(f"host:{number}", f"node{number}")))
         return self.workers[-1]
 
     def ask(self, worker: FakeWorker, jobs: Sequence[Job]) -> None:
@@ -232,6 +235,24 @@ def test_workers_that_cannot_start_end_the_run(cannot_start: bool, tried: int) -
         run(tasks(3), cluster=cluster, most=2)
     assert not cluster.alive
     assert tried <= len(cluster.workers) <= tried + 1
+
+
+def lasting(task: VideoTask, attempt: int) -> list[Any]:
+    return [*[Advanced(key=task.key, frames=step) for step in range(30)], *succeed(task, attempt)]
+
+
+@pytest.mark.parametrize("kind", ["preempted", "killed"])
+def test_workers_that_are_lost_while_they_start_leave_those_that_are_ready_alone(kind: FailureKind) -> None:
+    cluster = FakeCluster(
+        lasting, lost_starts={number: Lost(kind=kind, error="", message="") for number in range(1, 9)}
+    )
+    assert len(run(tasks(8), cluster=cluster, most=6).done) == 8
+
+
+def test_any_number_of_workers_may_be_preempted_while_they_start() -> None:
+    lost = Lost(kind="preempted", error="ActorDiedError", message="its node has died")
+    cluster = FakeCluster(succeed, lost_starts=dict.fromkeys(range(12), lost))
+    assert len(run(tasks(3), cluster=cluster, most=3).done) == 3
 
 
 def test_a_video_costs_the_driver_the_same_among_many() -> None:
