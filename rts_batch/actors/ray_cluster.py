@@ -42,10 +42,35 @@ class RayWorker:
 
 @contextlib.contextmanager
 def _as_cluster_error() -> Iterator[None]:
+    _check_node()
     try:
         yield
     except RayError as error:
         raise ClusterError(f"Ray failed: {_reason(error)}") from error
+
+
+def lost_process() -> str | None:
+    """Return what has ended of a Ray that this process has started, if that cannot do without it.
+
+    Ray itself says nothing: it waits for ever for a worker to start.
+    """
+    try:
+        ended = ray._private.worker._global_node.dead_processes()  # none where the cluster is somebody else's
+        codes = {name: process.returncode for name, process in ended}
+    except Exception:  # a private interface: without it, such a run stands still
+        return None
+    for name in codes.keys() & {"raylet", "gcs_server"}:
+        return f"{name}, {f'with exit code {codes[name]}' if codes[name] >= 0 else f'by signal {-codes[name]}'}"
+    return None
+
+
+def _check_node() -> None:
+    lost = lost_process()
+    if lost is not None:
+        raise ClusterError(
+            f"a process of Ray's has ended: {lost}; submit again to go on. Where the kernel has ended it for want of "
+            "memory, give fewer --workers, or more memory"
+        )
 
 
 class RayCluster:
@@ -88,7 +113,8 @@ class RayCluster:
 
     def kill(self, worker: RayWorker) -> None:
         with contextlib.suppress(RayError):
-            ray.kill(worker.actor)
+            if lost_process() is None:  # else all ends anyway, and Ray may wait for what is gone
+                ray.kill(worker.actor)
 
     @_as_cluster_error()
     def wait(
