@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rts_batch.errors import ClusterError
 from rts_batch.io import processes
+from rts_batch.io.cgroups import usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,4 @@ def _twice(call: Callable[[], None], *, between: Callable[[], object]) -> None:
 def usable_cores() -> int:
     """CPU cores that this process may use, a container's limit included."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+    return min(cores, usable_cpus() or cores)

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from rts_batch.actors.cluster import usable_cores
+from rts_batch.io.cgroups import free_memory
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.tracker import TrackerDescription
@@ -68,11 +69,8 @@ def usable_memory() -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        free = min(free, max(0, limit - used))
-    return free
+    limit = free_memory()
+    return free if limit is None else min(free, limit)
 
 
 def _gpus(settings: RunSettings) -> int:

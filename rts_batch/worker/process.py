@@ -21,11 +21,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Final
 
 from rts_batch.errors import ClusterError
 from rts_batch.io import processes
+from rts_batch.io.cgroups import memory_kills
 from rts_batch.manifest import VideoTask
 from rts_batch.worker.forked import ForkedProcess
 from rts_batch.worker.messages import (
@@ -71,7 +71,7 @@ class WorkerProcess:
     def __init__(self, settings: WorkerSettings, *, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
         self._fault_log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._kills = _memory_kills()
+        self._kills = memory_kills()
         self._in_hand: dict[str, InLane] = {}
         self._leaving = False
         self._looks_again = 0.0
@@ -208,7 +208,7 @@ class WorkerProcess:
             self.close()
             return Verdict("killed", type(error).__name__, f"the worker's process stopped answering ({error})")
         self._connection.close()
-        out_of_memory = code == -signal.SIGKILL and _memory_kills() > self._kills
+        out_of_memory = code == -signal.SIGKILL and memory_kills() > self._kills
         with self._fault_log:
             self._fault_log.seek(0)
             last_words = self._fault_log.read().decode(errors="replace").strip()
@@ -281,14 +281,3 @@ def judge(code: int, last_words: str, *, out_of_memory: bool) -> Verdict:
     if -code in FROM_OUTSIDE:
         return Verdict("killed", name, f"the worker's process was killed from outside with {name}")
     return Verdict("crash", name, f"the worker's process died of {name}\n{last_words[:2000]}".strip())
-
-
-def _memory_kills() -> int:
-    """How often the kernel has killed a process of this container for want of memory; 0 where it does not say."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(path).read_text().splitlines():
-                name, _, value = line.partition(" ")
-                if name == "oom_kill":
-                    return int(value)
-    return 0
