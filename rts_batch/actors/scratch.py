@@ -29,14 +29,18 @@ LONGEST_ROOT: Final = 24
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a folder for one run, and remove what killed runs left behind.
+def scratch_folder(root: Path | None = None) -> Iterator[Path]:
+    """Make a folder for one run, or for one worker of it, and remove what killed ones left behind.
 
     It is gone afterwards, but for what a ClusterError may name: then the next run on this host removes it.
+
+    Args:
+        root: where to make it; None takes the folder for temporary files, if its path is short enough for Ray.
     """
-    root = Path(tempfile.gettempdir())
-    if len(str(root)) > LONGEST_ROOT and os.access("/tmp", os.W_OK):
-        root = Path("/tmp")
+    if root is None:
+        root = Path(tempfile.gettempdir())
+        if len(str(root)) > LONGEST_ROOT and os.access("/tmp", os.W_OK):
+            root = Path("/tmp")
     for other in root.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # not ours to look at, or somebody else removes it
             _remove_if_abandoned(other)

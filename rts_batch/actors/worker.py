@@ -16,6 +16,7 @@ import ray
 
 from rts_batch.actors.members import Welcome
 from rts_batch.actors.notices import Notice, drain_node, watch
+from rts_batch.actors.scratch import scratch_folder
 from rts_batch.errors import RtsBatchError
 from rts_batch.io.video.spool import Brought, bring_version
 from rts_batch.manifest import VideoTask
@@ -45,6 +46,10 @@ class WorkerActor:
     """
 
     def __init__(self, settings: WorkerSettings, stall_seconds: float) -> None:
+        self._own = contextlib.ExitStack()
+        if settings.scratch is None:  # elsewhere than beside the driver, whose folder is removed after a kill
+            scratch = self._own.enter_context(scratch_folder(Path(tempfile.gettempdir())))
+            settings = replace(settings, scratch=str(scratch))
         self._settings = settings
         self._stall_seconds = stall_seconds
         self._process = self._start()
@@ -90,7 +95,14 @@ class WorkerActor:
             self._process = self._start()
         held = self._held[job.task.key] = contextlib.ExitStack()
         fetched = held.enter_context(self._ahead.taken(job.task))
-        self._process.begin(replace(job, fetched=fetched))
+        folder = None
+        with contextlib.suppress(OSError):  # which the process will meet too, and tell
+            # A process that is killed leaves behind what it has made, two gigabytes of video say.
+            making = tempfile.TemporaryDirectory(
+                prefix="rts-batch-", dir=self._settings.scratch, ignore_cleanup_errors=True
+            )
+            folder = held.enter_context(making)
+        self._process.begin(replace(job, fetched=fetched, folder=folder))
         self._coming.remove(job)
 
     def fetch(self, task: VideoTask) -> None:

@@ -49,7 +49,8 @@ class Lane:
         """Track one video and put its masks in place. The last event is `Finished` or `Failed`."""
         attempt = Attempt(job, self._settings, tracker=self.tracker, decoding=self._decoding, leaving=self._leaving)
         try:
-            with tempfile.TemporaryDirectory(prefix="rts-batch-", dir=self._settings.scratch) as scratch:
+            # In a folder of the actor's, if there is one: that goes even when this process is killed.
+            with tempfile.TemporaryDirectory(prefix="rts-batch-", dir=job.folder or self._settings.scratch) as scratch:
                 yield from attempt.run(Path(scratch))
         except Exception as error:
             yield failure(error, key=job.task.key, frame=attempt.frame)

@@ -99,6 +99,8 @@ class Job:
     """It must have a process that no other video has used or uses beside it."""
     fetched: Brought | None = None
     """The video on this machine, if it was fetched ahead."""
+    folder: str | None = None
+    """Where its files under way are, for whoever must remove them if the process is killed; None takes `scratch`."""
 
 
 @dataclass(frozen=True, kw_only=True)

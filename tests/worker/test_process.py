@@ -252,6 +252,49 @@ def test_lanes_go_on_while_the_next_video_is_on_its_way(
     actor._process.close()
 
 
+@pytest.mark.parametrize("knob", ["exit_at", "kill_at", "hang_at"])
+@pytest.mark.long
+def test_a_process_that_dies_leaves_no_copy_of_its_video(
+    video: Path, tmp_path: Path, make_task: Callable[..., VideoTask], knob: str
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    actor = WorkerActor(dataclasses.replace(worker_settings(tmp_path), scratch=str(tmp_path / "scratch")), 5)
+    folder, under_way = tmp_path / "scratch", []
+    events = actor.work([Job(task=make_task(sleep=0.1, **{knob: 8}), attempt=1)])
+    while not events or not isinstance(events[-1], Failed | Finished):
+        under_way += list(folder.rglob("*"))
+        events += actor.work([])
+    assert isinstance(events[-1], Failed)
+    assert under_way
+    assert list(folder.iterdir()) == []
+    actor._process.close()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.worker.test_process import WorkerActor, worker_settings
+WorkerActor._start = lambda self: None
+actor = WorkerActor(worker_settings(Path(sys.argv[1])), 9)
+(Path(actor._settings.scratch) / "video.mp4").write_text("fetched ahead")
+print(actor._settings.scratch, flush=True)
+os._exit(9)
+"""
+
+
+@pytest.mark.long
+def test_what_a_killed_actor_leaves_on_another_machine_is_removed_by_the_next_one_there(tmp_path: Path) -> None:
+    left = []
+    for _ in range(2):
+        command = [sys.executable, "-c", KILLED, str(tmp_path)]
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        killed = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True)
+        left.append(Path(killed.stdout.strip()))
+        assert left[-1].parent == tmp_path
+        assert left[-1].exists()
+    assert not left[0].exists()
+
+
 PARENT = """
 import sys, time
 from pathlib import Path
