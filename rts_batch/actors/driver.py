@@ -153,7 +153,9 @@ class Driver:
     def finished(self, task: VideoTask, event: Finished, earlier: tuple[FailedAttempt, ...]) -> None:
         for text in event.warnings:
             self._warn(f"{task.video_id}: {text}")
-        self.display.detail(f"done: {task.video_id}: {event.frames} frames in {event.seconds:.1f} s")
+        after = f", after {event.earlier} of earlier attempts" if event.earlier else ""
+        frames = event.frames - event.earlier
+        self.display.detail(f"done: {task.video_id}: {frames} frames in {event.seconds:.1f} s{after}")
         if task.key in self.plan.failed_before:
             self._try(lambda: self.folder.forget_failure(task))
         if before := self.plan.replaces.get(task.key):

@@ -214,7 +214,7 @@ class Pool:
         video = self._progress.running[event.key]
         match event:
             case Opened():
-                video.expected = event.frames
+                video.open(event.frames, event.earlier)
             case Advanced():
                 video.frames = member.videos[event.key].frame = event.frames
             case Finished():

@@ -18,6 +18,11 @@ class VideoProgress:
     video_id: str
     frames: int = 0
     expected: int | None = None
+    earlier: int = 0
+    """Of the frames those that earlier attempts have tracked."""
+
+    def open(self, expected: int | None, earlier: int) -> None:
+        self.expected, self.frames, self.earlier = expected, earlier, earlier
 
 
 @dataclass
@@ -30,6 +35,7 @@ class RunProgress:
     already_done: int = 0
     retries: int = 0
     finished_frames: int = 0
+    """Of all finished videos, without those from before a checkpoint that was gone on from, as in all that follows."""
     step_seconds: dict[str, float] = field(default_factory=dict)
     """Of all finished videos, by step."""
     states: dict[str, int] = field(default_factory=dict)
@@ -59,7 +65,7 @@ class RunProgress:
         if guess := self.guesses.get(finished.key):
             self._guessed += guess
             self._measured += finished.frames
-        self.finished_frames += finished.frames
+        self.finished_frames += finished.frames - finished.earlier
         self.video_seconds += finished.seconds
         for state, rows in finished.states.items():
             self.states[state] = self.states.get(state, 0) + rows
@@ -93,7 +99,8 @@ class RunProgress:
         unknown = self._unknown - sum(not guess for guess in guesses.values())
         if not self.guesses or unknown or not all(of_running):
             return None
-        return self.finished_frames + sum(of_running) + round(scale * (self._waiting - sum(guesses.values())))
+        coming = sum(of_running) - sum(video.earlier for video in self.running.values())
+        return self.finished_frames + coming + round(scale * (self._waiting - sum(guesses.values())))
 
     @property
     def seconds_left(self) -> float | None:
@@ -106,7 +113,7 @@ class RunProgress:
     @property
     def frames(self) -> int:
         """Frames tracked by this run so far."""
-        return self.finished_frames + sum(video.frames for video in self.running.values())
+        return self.finished_frames + sum(video.frames - video.earlier for video in self.running.values())
 
     @property
     def seconds(self) -> float:

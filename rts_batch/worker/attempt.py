@@ -48,6 +48,8 @@ class Attempt:
     """Of the video's content: a checkpoint of another one is passed over."""
     _earlier: Checkpoint | None
     """Where an earlier attempt has left the video."""
+    _before: int
+    """Frames that it had tracked."""
     _checkpoints: Checkpoints
     _source: FrameSource
     _writer: ResultsWriter
@@ -88,49 +90,48 @@ class Attempt:
             Leaving: the worker must go; a checkpoint has been written if that was worth it.
             RtsBatchError: the video cannot be tracked, or a file not be read or written.
         """
-        key, started = self._task.key, time.time()
-        yield Phase(key=key, phase="fetch")
+        task, settings = self._task, self._settings
+        yield Phase(key=task.key, phase="fetch")
         with self._timing("fetch"):
             self._video, self._version = self._bring(scratch / "video")
             self._earlier = self._resume()
         masks = scratch / "masks.parquet"
-        report = yield from self._run_through(masks, started)
-        self._folder.commit(
-            self._task, masks, report.to_dict(self._task, self._settings), results=self._settings.results
-        )
+        report = yield from self._run_through(masks)
+        self._folder.commit(task, masks, report.to_dict(task, settings), results=settings.results)
         yield Finished(
-            key=key,
+            key=task.key,
             frames=self._count,
-            seconds=time.time() - started,  # the masks are in place now
+            seconds=self._timing.total,  # the masks are in place now
+            earlier=self._before,
             warnings=report.warnings,
             steps=self._timing.seconds,
             states=report.results.states,
-            has_checkpoints=not self._settings.keep_checkpoints
-            and (self._may_have_some or self._checkpoints.written > 0),
+            has_checkpoints=not settings.keep_checkpoints and (self._may_have_some or self._checkpoints.written > 0),
         )
 
-    def _run_through(self, masks: Path, started: float) -> Generator[Event, None, Report]:
+    def _run_through(self, masks: Path) -> Generator[Event, None, Report]:
         """Go on from the checkpoint, or from the one before where that does not fit the video."""
         try:
-            return (yield from self._go_on(masks, started))
+            return (yield from self._go_on(masks))
         except VideoError as error:
             earlier = self._earlier
             # Whatever is wrong with the video itself will be met again.
             if earlier is None or self._count > earlier.count or isinstance(error, PromptError):
                 raise
         self._earlier = self._resume(below=earlier.frame)
-        return (yield from self._run_through(masks, started))
+        return (yield from self._run_through(masks))
 
-    def _go_on(self, masks: Path, started: float) -> Generator[Event, None, Report]:
-        key, self._checkpoints = self._task.key, self._open_checkpoints()
+    def _go_on(self, masks: Path) -> Generator[Event, None, Report]:
+        key, self._checkpoints, self._before = self._task.key, self._open_checkpoints(), self._count
         yield Phase(key=key, phase="track")
         with self._open(self._part()) as self._source, open_writer(masks, self._task, self._settings) as self._writer:
             self._check_size()
-            yield Opened(key=key, frames=expected_frames(self._source, self._task), decoder=self._source.info.decoder)
+            frames, decoder = expected_frames(self._source, self._task, self._before), self._source.info.decoder
+            yield Opened(key=key, frames=frames, decoder=decoder, earlier=self._before)
             self._open_book()
             yield from self._track()
             yield Phase(key=key, phase="write")
-            return self._close(started)
+            return self._close()
 
     def close(self) -> None:
         """Give back what the video has on the device, however the attempt ended."""
@@ -196,8 +197,7 @@ class Attempt:
         self._book = PromptBook(self._task, self._source.info, boxes=tracker.boxes, overlap=tracker.overlap)
         if self._earlier is not None:
             self._book.resume(self._earlier.prompts, self._earlier.frame)
-            info = self._source.info
-            for row in self._earlier.rows(self._task, info.height, info.width):
+            for row in self._earlier.rows(self._task, *self._size):
                 self._writer.add(row)
 
     # Frame by frame
@@ -270,7 +270,7 @@ class Attempt:
 
     # After the last frame
 
-    def _close(self, started: float) -> Report:
+    def _close(self) -> Report:
         """Finish the masks file, unless the video is one that must fail."""
         task, info, damage = self._task, self._source.info, self._damage()
         if self.frame is None:
@@ -287,13 +287,12 @@ class Attempt:
         return Report(
             attempt=self._job.attempt,
             frames=self._count,
+            earlier=self._before,
             results=results,
             decoder=info.decoder,
             streamed=isinstance(self._video, RangedObject),
             damage=damage,
             warnings=self._warnings(),
-            started=started,
-            seconds=time.time() - started,
             timing=self._timing,
             resumed_after=self._earlier.frame if self._earlier else None,
             checkpoints_written=self._checkpoints.written,

@@ -128,6 +128,8 @@ class Opened:
     key: str
     frames: int | None
     decoder: str
+    earlier: int = 0
+    """Frames that earlier attempts have tracked, from which this one goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,9 @@ class Finished:
     key: str
     frames: int
     seconds: float
+    """Of this attempt."""
+    earlier: int = 0
+    """Of the frames those that earlier attempts have tracked, which no seconds are counted for."""
     warnings: tuple[str, ...] = ()
     steps: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the worker spent on each step."""

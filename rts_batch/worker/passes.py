@@ -37,8 +37,11 @@ def reading(task: VideoTask) -> FrameRange:
     return FrameRange(task.start, task.end)
 
 
-def expected_frames(source: FrameSource, task: VideoTask) -> int | None:
-    """Frames that will probably be read, for the progress; None where nothing says how many."""
+def expected_frames(source: FrameSource, task: VideoTask, earlier: int = 0) -> int | None:
+    """Frames that will probably have been read, for the progress; None where nothing says how many.
+
+    So many of them were by earlier attempts, and the last of these is read once more.
+    """
     length = source.info.frames if source.info.frames is not None else task.frames
     ends = [end for end in (length, source.wanted.end) if end is not None]
     if not ends:
@@ -46,7 +49,7 @@ def expected_frames(source: FrameSource, task: VideoTask) -> int | None:
     frames = max(0, min(ends) - source.wanted.start)
     if task.direction == "both" and not task.annotates:
         frames += max(0, (task.last_prompt()[0] or 0) - task.start)
-    return frames
+    return frames + max(0, earlier - 1)
 
 
 @dataclass

@@ -6,7 +6,6 @@ import os
 import socket
 import traceback
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 from rts_batch.errors import RtsBatchError, StorageError
@@ -41,15 +40,14 @@ class Report:
     attempt: int
     frames: int
     """Read and tracked, those of earlier attempts included."""
+    earlier: int
+    """The latter."""
     results: WrittenMasks
     decoder: str
     streamed: bool
     """The video was read from its store by ranges, and never lay on local disk."""
     damage: Damage
     warnings: tuple[str, ...]
-    started: float
-    """Seconds since the epoch."""
-    seconds: float
     timing: Timing
     resumed_after: int | None
     """The frame of the checkpoint that it went on from."""
@@ -57,6 +55,7 @@ class Report:
 
     def to_dict(self, task: VideoTask, settings: WorkerSettings) -> dict[str, Any]:
         """Return the content of `videos/<key>.json`."""
+        seconds = self.timing.total
         return {
             **describe(task),
             "uri": uris.safe_uri(task.uri),
@@ -66,9 +65,9 @@ class Report:
             "decoder": self.decoder,
             "damage": asdict(self.damage),
             "warnings": list(self.warnings),
-            "started": datetime.fromtimestamp(self.started, timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(self.seconds, 3),
-            "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2),
+            "started": self.timing.started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "frames_per_second": round((self.frames - self.earlier) / max(seconds, 1e-9), 2),
             "worker": f"{socket.gethostname()}:{os.getpid()}",
             "threads": settings.threads,
             "lanes": settings.lanes,

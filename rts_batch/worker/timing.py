@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Literal, TypeVar
 
 Step = Literal["fetch", "decode", "track", "encode", "write"]
@@ -15,6 +16,8 @@ class Timing:
     """Seconds by step of one video, as its worker's main thread waits for them: what overlaps does not show."""
 
     def __init__(self) -> None:
+        self.started = datetime.now(timezone.utc)
+        self._began = time.perf_counter()
         self.seconds: dict[str, float] = {"fetch": 0.0, "decode": 0.0, "track": 0.0, "encode": 0.0, "write": 0.0}
 
     @contextlib.contextmanager
@@ -35,6 +38,11 @@ class Timing:
                 except StopIteration:
                     return
             yield item
+
+    @property
+    def total(self) -> float:
+        """Seconds since it was made, whatever the machine's clock has been set to meanwhile."""
+        return time.perf_counter() - self._began
 
     def rounded(self) -> dict[str, float]:
         return {step: round(seconds, 3) for step, seconds in self.seconds.items()}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from rts_batch.actors.progress import RunProgress, VideoProgress
 from rts_batch.worker.messages import Finished
 
@@ -36,3 +40,17 @@ def test_an_unknown_length_is_unknown() -> None:
     assert progress.expected_frames == 17
     assert progress.seconds_left is None
     assert progress.to_dict()["seconds_left"] is None
+
+
+def test_frames_from_before_a_checkpoint_are_no_speed_of_this_run() -> None:
+    progress = RunProgress(videos=2, guesses={"a": 100, "b": 100}, started=time.monotonic() - 10)
+    progress.running["a"] = VideoProgress("a")
+    progress.running["a"].open(100, 80)
+    assert (progress.frames, progress.expected_frames) == (0, 20 + 100)
+    progress.running["a"].frames = 90
+    assert (progress.frames, progress.expected_frames) == (10, 20 + 100)
+    assert progress.seconds_left == pytest.approx(110, rel=0.05)
+    del progress.running["a"]
+    progress.add(Finished(key="a", frames=100, seconds=2.0, earlier=80))
+    assert (progress.frames, progress.finished_frames, progress.expected_frames) == (20, 20, 20 + 100)
+    assert progress.to_dict()["frames_per_second"] == pytest.approx(2, rel=0.05)
