@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -42,7 +43,7 @@ class QuietDisplay(Display):
     """Failures and warnings on standard error, and nothing else."""
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        _print(text, sys.stderr)
 
 
 class LineDisplay(QuietDisplay):
@@ -83,7 +84,7 @@ class LineDisplay(QuietDisplay):
             self._print(text)
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        _print(line, self._stream)
 
 
 class BarDisplay(Display):
@@ -111,7 +112,8 @@ class BarDisplay(Display):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        with contextlib.suppress(OSError):
+            self._bars.stop()
 
     def update(self, progress: RunProgress) -> None:
         finished = progress.done + progress.already_done + progress.failed
@@ -134,10 +136,17 @@ class BarDisplay(Display):
             self._bars.update(self._by_key[key], total=video.expected, completed=video.frames)
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
+        with contextlib.suppress(OSError):
+            self._bars.console.print(text, markup=False, highlight=False)
 
     def step(self, text: str) -> None:
         self.note(f"{text} …")
+
+
+def _print(line: str, stream: TextIO) -> None:
+    """Print a line, if it can be: what is shown on a full disk or a closed terminal is not worth the run."""
+    with contextlib.suppress(OSError):
+        print(line, file=stream, flush=True)
 
 
 def time_left(progress: RunProgress) -> str:

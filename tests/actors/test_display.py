@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +42,25 @@ def test_lines_come_now_and_then(progress: RunProgress) -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("3/5 videos done, 1 failed, 1 running, 37 frames, ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_display_that_cannot_be_written_is_not_worth_the_run(
+    progress: RunProgress, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - closing it fails too
+    monkeypatch.setattr(sys, "stderr", full)
+    with LineDisplay(stream=full, as_json=as_json) as display:
+        display.step("starting Ray")
+        display.update(progress)
+        display.note("a warning")
+    for shown in (QuietDisplay(), BarDisplay()):
+        with shown as display:
+            display.update(progress)
+            display.note("a warning")
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 def test_lines_as_json(progress: RunProgress) -> None:
