@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import secrets
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def ray_session(
 
         try:
             # Ray has its workers look for modules in the current folder of this process, and in its script's.
-            with processes.elsewhere(folder):
+            with processes.elsewhere(folder), _keeping_sigterm():
                 if local:
                     _twice(connect, between=ray.shutdown)
                 else:
@@ -97,6 +98,18 @@ def ray_session(
             raise ClusterError(f"{error}\nRay's logs are in {_logs(folder)}") if local else error from error
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep the answer to SIGTERM, for which Ray puts in an exit with a code of its own when it starts."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:  # that exit; to us it is an interruption like any other
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _local_options(folder: Path, cpus: float, resources: Mapping[str, float]) -> dict[str, Any]:

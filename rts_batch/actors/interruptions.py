@@ -8,6 +8,24 @@ from collections.abc import Iterator
 from types import FrameType
 
 
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Have SIGTERM end what is under way as Ctrl-C does, by KeyboardInterrupt; for the time before there is a pool."""
+    earlier = signal.signal(signal.SIGTERM, _Interrupt())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+class _Interrupt:
+    came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
 class Interruptions:
     """Ctrl-C once: finish what is in hand; twice, or SIGTERM: stop now, with checkpoints; once more: without."""
 
@@ -19,6 +37,10 @@ class Interruptions:
     @contextlib.contextmanager
     def watching(self) -> Iterator[Interruptions]:
         earlier = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        terminate = earlier[signal.SIGTERM]
+        if isinstance(terminate, _Interrupt) and terminate.came:
+            # Compiled modules, of which Ray imports many, swallow what is raised while they are imported.
+            self.finish = self.now = True
         try:
             yield self
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rts_batch.actors.display import Display
 from rts_batch.actors.driver import Driver
+from rts_batch.actors.interruptions import sigterm_as_interrupt
 from rts_batch.actors.prepare import DEFAULT_SCOPE, Prepared, finished, prepare
 from rts_batch.actors.summary import Summary
 from rts_batch.io.storage import uris
@@ -17,6 +18,7 @@ from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings, Scope
 
 
+@sigterm_as_interrupt()
 def submit(
     manifest_uri: str,
     out: str,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rts_batch.actors.cluster import _home_takes_no_token, _twice, _within
-from tests.support.running import STUB, finish, start
+from rts_batch.actors.cluster import _home_takes_no_token, _keeping_sigterm, _twice, _within
+from rts_batch.actors.interruptions import sigterm_as_interrupt
+from rts_batch.errors import EXIT_INTERRUPTED
+from tests.support.running import STUB, finish, start, write_manifest
 from tests.support.videos import make_video
 
 
@@ -84,3 +89,33 @@ def test_a_local_run_starts_without_a_home_inside_a_job_of_another_ray(tmp_path:
     outcome = finish(start("submit", tmp_path / "m.csv", "--out", tmp_path / "run", *STUB, **environment))
     assert outcome.code == 0, outcome.err
     assert len(list((tmp_path / "run" / "masks").iterdir())) == 1
+
+
+def test_ray_that_puts_in_an_exit_at_sigterm_does_not_decide_the_exit_code() -> None:
+    with sigterm_as_interrupt():
+        ours = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            start_and_be_ended()
+        assert signal.getsignal(signal.SIGTERM) == ours
+
+
+def start_and_be_ended() -> None:
+    with _keeping_sigterm():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_sigterm_while_ray_starts_is_an_interruption(tmp_path: Path) -> None:
+    make_video(tmp_path / "video.mp4", 5)
+    manifest = write_manifest(tmp_path / "manifest.jsonl", [{"video": "video.mp4", "box": [10, 10, 20, 20]}])
+    process = start("submit", manifest, "--out", tmp_path / "run", *STUB, "--workers", 1)
+    assert process.stderr is not None
+    while "starting Ray" not in process.stderr.readline():
+        assert process.poll() is None
+    threading.Event().wait(1.5)  # in the midst of it, on a machine that is not much faster
+    process.send_signal(signal.SIGTERM)
+    # The latter, for which a shell says the same, is Python's own where it was just evaluating text.
+    assert finish(process).code in (EXIT_INTERRUPTED, -signal.SIGINT)
+    assert not (tmp_path / "run" / "lease.json").exists()
