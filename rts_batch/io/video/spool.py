@@ -18,17 +18,6 @@ from rts_batch.io.storage.retries import retried
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 from rts_batch.io.video.members import is_archive
 
-_WRITTEN: Final = ("Last-Modified", "LastModified", "mtime", "created")
-"""When an object was written, in the words of several file systems: for those that give it no digest."""
-
-
-class Brought(NamedTuple):
-    """A video that is near enough to be decoded."""
-
-    video: Path | RangedObject
-    version: str
-    """What `version_of_video` said before the first byte was read: what is newer than that has another one."""
-
 
 def bring(
     uri: str,
@@ -47,6 +36,14 @@ def bring(
         StorageError: the video does not exist, or has to be copied and is too large for that.
     """
     return bring_version(uri, folder, limits, decoder=decoder).video
+
+
+class Brought(NamedTuple):
+    """A video that is near enough to be decoded."""
+
+    video: Path | RangedObject
+    version: str
+    """What `version_of_video` said before the first byte was read: what is newer than that has another one."""
 
 
 def bring_version(uri: str, folder: str | Path, limits: SpoolLimits, *, decoder: DecoderName) -> Brought:
@@ -101,6 +98,10 @@ def _look_up(uri: str) -> tuple[Any, str, dict[str, Any], dict[str, dict[str, An
 
 def _stored_version(info: dict[str, Any], inside: dict[str, dict[str, Any]] | None) -> str:
     return _digest([_stamp(info)] if inside is None else [(name, *_stamp(one)) for name, one in sorted(inside.items())])
+
+
+_WRITTEN: Final = ("Last-Modified", "LastModified", "mtime", "created")
+"""When an object was written, in the words of several file systems: for those that give it no digest."""
 
 
 def _stamp(info: dict[str, Any]) -> tuple[Any, ...]:
