@@ -115,6 +115,9 @@ class Pool:
                 self._cluster.show(self._progress, queued=self._coordinator.queued, workers=len(self._members))
             if interruptions.now:
                 self._leave(interruptions)
+        except ClusterError:
+            if not interruptions.now:  # who stops a service or a job of a cluster ends Ray's processes as well
+                raise
         finally:
             for member in list(self._members):
                 self._end(member)

@@ -373,7 +373,7 @@ def test_nothing_more_is_given_to_a_process_in_which_something_broke() -> None:
     assert {"v2", "v3"} in in_hand
 
 
-@pytest.mark.parametrize("ends", ["leaves", "hangs", "at once"])
+@pytest.mark.parametrize("ends", ["leaves", "hangs", "at once", "Ray is stopped too"])
 def test_stopped_now_the_workers_may_leave_with_what_they_have(ends: str) -> None:
     interruptions = Interruptions()
 
@@ -382,6 +382,8 @@ def test_stopped_now_the_workers_may_leave_with_what_they_have(ends: str) -> Non
         yield Advanced(key=task.key, frames=1)
         interruptions.finish = interruptions.now = True
         while ends != "leaves" or not cluster.workers[0].left:
+            if ends == "Ray is stopped too" and cluster.workers[0].left:
+                raise ClusterError("a process of Ray's has ended")
             interruptions.at_once = ends == "at once" and cluster.workers[0].left
             yield Advanced(key=task.key, frames=2)
         yield Failed(key=task.key, kind="preempted", error="Leaving", message="")
