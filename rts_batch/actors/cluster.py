@@ -102,14 +102,17 @@ def ray_session(
 
 @contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Keep the answer to SIGTERM, for which Ray puts in an exit with a code of its own when it starts."""
+    """Keep our answer to SIGTERM, if there is one: Ray puts in an exit with a code of its own when it starts."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as error:  # that exit; to us it is an interruption like any other
+        if not callable(handler):
+            raise
         raise KeyboardInterrupt from error
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _local_options(folder: Path, cpus: float, resources: Mapping[str, float]) -> dict[str, Any]:
