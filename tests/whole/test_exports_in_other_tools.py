@@ -27,7 +27,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
     folder = tmp_path_factory.mktemp("videos")
     first, second = make_pair(folder, FRAMES)
     return [
-        Video("one", str(folder / "one.mp4"), first, {1: "cat", 5: "dog"}),
+        Video("one", str(folder / "one.mp4"), first, {1: "cat", 5: "dog"}, said_absent=True),
         Video("two", str(folder / "two.mp4"), second, {2: "ant"}),
     ]
 

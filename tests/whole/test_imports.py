@@ -26,7 +26,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
     folder = tmp_path_factory.mktemp("videos")
     first, second = make_pair(folder, FRAMES)
     return [
-        Video("clips/one.mp4", str(folder / "one.mp4"), first, {1: "cat & <dog>", 5: "ant"}, first={5: 1}),
+        Video("clips/one.mp4", str(folder / "one.mp4"), first, {1: "cat & <dog>", 5: "ant"}, {5: 1}, said_absent=True),
         Video("two", str(folder / "two.mp4"), second, {2: "ant"}),
     ]
 
