@@ -30,10 +30,12 @@ from tests.support.training_layouts import (
     SIZE,
     square,
     square_box,
+    two_objects,
     write_davis,
     write_got10k,
     write_lasot,
     write_mask_pictures,
+    write_palette,
     write_run,
     write_youtube_vos,
 )
@@ -65,10 +67,25 @@ def test_youtube_vos(tmp_path: Path) -> None:
     assert len(youtube_vos(tmp_path, exclude=["v2"])) == 2
 
 
-def test_davis_takes_the_official_list_and_the_objects_of_the_first_mask(tmp_path: Path) -> None:
+def test_davis_takes_the_official_list_and_objects_that_begin_later(tmp_path: Path) -> None:
     data = davis(write_davis(tmp_path))
-    assert data.objects == (("bear", 1),)
+    assert data.objects == (("bear", 1), ("bear", 3))
     assert_frame(data, 0, 2, 2)
+    assert_frame(data, 1, 6, 6, top=30)
+
+
+def test_void_pixels_of_davis_are_no_target(tmp_path: Path) -> None:
+    """As 255 is what this pipeline's own export leaves undecided; where there is nothing else it is the object."""
+    write_davis(tmp_path)
+    for frame in range(14):
+        values = two_objects(frame)
+        values[values == 0] = 255
+        write_palette(tmp_path / f"Annotations/480p/bear/{5 * frame:05d}.png", values)
+        write_palette(tmp_path / f"Annotations/480p/camel/{5 * frame:05d}.png", 255 * square(frame))
+    (tmp_path / "ImageSets/2017/train.txt").unlink()
+    data = davis(tmp_path)
+    assert data.objects == (("bear", 1), ("bear", 3), ("camel", 255))
+    assert_frame(data, 2, 2, 2)
 
 
 def test_got10k(tmp_path: Path) -> None:

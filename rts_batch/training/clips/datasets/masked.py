@@ -23,6 +23,11 @@ from rts_batch.training.clips.datasets.base import (
     read_mask_values,
 )
 
+VOID = 255
+"""Pixels that belong to nobody, or to anybody: no target."""
+OBJECT_STEP = 10
+"""Every n-th mask is read for a sequence's objects."""
+
 
 @dataclass
 class MaskedFolders:
@@ -71,6 +76,17 @@ def count_values(folder: Path) -> NDArray[np.int64]:
     return np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])
 
 
+def object_values(folder: Path) -> list[int]:
+    """Return the values of a sequence's objects, ascending, from every tenth mask and the last one."""
+    # Reading all masks would take minutes where the first ones take seconds.
+    names = frame_names(folder)
+    found: set[int] = set()
+    for name in dict.fromkeys([*names[::OBJECT_STEP], names[-1]]):
+        found.update(np.unique(read_mask_values(folder / f"{name}.png")).tolist())
+    values = sorted(found - {0, VOID})
+    return values or sorted(found & {VOID})
+
+
 def frame_names(folder: Path) -> list[str]:
     """Return the stems of a folder's PNG files in order; raise `TrainingError` where there are none."""
     try:
@@ -113,7 +129,9 @@ def davis(
 ) -> MaskedFolders:
     """Open DAVIS: `JPEGImages/<resolution>`, `Annotations/<resolution>`, by default the list of 2017's training.
 
-    The objects of a sequence are those of its first mask, as the data set promises.
+    The objects of a sequence are those of every tenth mask from the first on, and of the last: those that begin later
+    are objects too, and whoever is seen in none of these is seen too shortly to be trained on. 255 is void, and an
+    object only where a sequence has no other value, as DAVIS 2016's masks.
 
     Args:
         root: the folder with these.
@@ -129,8 +147,7 @@ def davis(
     chosen = choose_names(os.listdir(masks), listed=listed, exclude=exclude, where=root)
     objects: list[tuple[str, int]] = []
     for sequence in chosen:
-        first = masks / sequence / f"{frame_names(masks / sequence)[0]}.png"
-        objects.extend((sequence, int(value)) for value in np.unique(read_mask_values(first)) if value)
+        objects.extend((sequence, value) for value in object_values(masks / sequence))
     if not objects:
-        raise TrainingError(f"{root}: the first masks of all sequences are empty")
+        raise TrainingError(f"{root}: the masks of all sequences are empty, of every tenth frame and the last")
     return MaskedFolders("davis", images, masks, tuple(objects))
