@@ -22,6 +22,7 @@ from rts_batch.evaluation.layouts.sequences import read_boxes, read_labels
 from rts_batch.evaluation.prepare import prepare
 from rts_batch.evaluation.scoring import score
 from rts_batch.evaluation.tables import to_markdown
+from rts_batch.io.video.opening import FrameRange, open_video
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import LABEL_PALETTE, decode_rle, mask_box
 from tests.support.cluster import SharedCluster
@@ -215,6 +216,27 @@ def make_youtubevos(root: Path) -> None:
     write_text(root / "valid" / "meta.json", [json.dumps({"videos": {"vid": {"objects": objects}}})])
     train = {"videos": {"other": {"objects": {"1": {"category": "cat", "frames": ["00000"]}}}}}
     write_text(root / "train" / "meta.json", [json.dumps(train)])
+
+
+def test_frames_are_numbered_as_the_pipeline_numbers_them(tmp_path: Path) -> None:
+    """By their numbers, not their names, and without what macOS leaves beside them."""
+    root = tmp_path / "DAVIS"
+    write_frames(root / "JPEGImages" / "480p" / "one", 12, "{}.jpg", first=1)
+    for path in list((root / "JPEGImages" / "480p" / "one").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7mac")
+    masks = [rectangle(frame) for frame in range(12)]
+    for frame, mask in enumerate(masks):
+        write_labels(root / "Annotations" / "480p" / "one" / f"{frame + 1}.png", {1: mask})
+    prepare("davis2017", root, str(tmp_path / "manifest.csv"))
+    (task,) = read_manifest(str(tmp_path / "manifest.csv")).tasks
+    with open_video(task.uri, FrameRange()) as video:
+        shown = [float(frame.image[..., 0].mean()) for frame in video]
+    assert len(shown) == 12
+    assert shown == sorted(shown)
+    (row,) = csv.DictReader((tmp_path / "manifest.csv").open())
+    assert row["frames"] == "12"
+    write_plain_masks(tmp_path / "run", "one", {1: masks}, {1: 0})
+    assert score("davis2017", root, str(tmp_path / "run")).measures["j_and_f"] == 1
 
 
 def test_youtubevos_scores_seen_and_unseen_objects_and_writes_the_servers_archive(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from rts_batch.errors import UsageError
-from rts_batch.evaluation.layouts.sequences import BoxSequence, read_boxes, read_flags
+from rts_batch.evaluation.layouts.sequences import BoxSequence, image_names, read_boxes, read_flags
 
 UAV123_STARTS: Final = {
     "bird1_2": 775, "bird1_3": 1573, "car1_2": 751, "car1_3": 1627, "car6_2": 487, "car6_3": 1807, "car6_4": 2953,
@@ -51,7 +51,7 @@ def nfs_sequences(root: Path) -> list[BoxSequence]:
     sequences = []
     for path in sorted(root.glob("*/30/*.txt")):
         folder = path.with_suffix("")
-        frames = len(list(folder.glob("*.jpg")))
+        frames = len(image_names(folder)) if folder.is_dir() else 0
         rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
         try:
             corners = np.array([[float(word) for word in row[1:5]] for row in rows]).reshape(-1, 4)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rts_batch.errors import UsageError
+from rts_batch.errors import UsageError, VideoError
+from rts_batch.io.video.picture_names import is_picture
+from rts_batch.io.video.series import choose_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,18 +126,22 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
 
 
 def image_names(folder: Path) -> tuple[str, ...]:
-    """The names of a folder's frames, in order.
+    """The names of a folder's frames, chosen and in the order as when it is tracked.
 
     Raises:
-        UsageError: there is no such folder, or no image in it.
+        UsageError: there is no such folder, no image in it, or it is not clear which images are the frames.
     """
     try:
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        names = [path.name for path in folder.iterdir()]
     except OSError as error:
         raise UsageError(f"the frames' folder {folder} cannot be listed: {error.strerror}") from error
-    if not names:
-        raise UsageError(f"{folder} holds no frames (JPEG or PNG)")
-    return tuple(names)
+    if not any(map(is_picture, names)):
+        raise UsageError(f"{folder} holds no frames (pictures)")
+    try:
+        # No picture is opened to see whether it is a mask: benchmarks keep masks in folders of their own.
+        return tuple(choose_frames(str(folder), names, lambda _: False).names)
+    except VideoError as error:
+        raise UsageError(str(error)) from error
 
 
 def read_lines(path: Path) -> list[str]:

@@ -88,6 +88,19 @@ def test_void_pixels_of_davis_are_no_target(tmp_path: Path) -> None:
     assert_frame(data, 2, 2, 2)
 
 
+def test_frames_follow_their_numbers_and_not_their_names(tmp_path: Path) -> None:
+    """As the pipeline numbers them; what macOS leaves beside them is none."""
+    write_youtube_vos(tmp_path, ("v1",))
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        for frame in range(14):
+            path = tmp_path / folder / "v1" / f"{5 * frame:05d}.{suffix}"
+            path.rename(path.with_name(f"{frame}.{suffix}"))
+            path.with_name(f"._{frame}.{suffix}").write_bytes(b"\0\5\x16\7mac")
+    data = youtube_vos(tmp_path)
+    assert data.visible(1).tolist() == [False] * 4 + [True] * 10
+    assert_frame(data, 1, 9, 9, top=30)
+
+
 def test_got10k(tmp_path: Path) -> None:
     names = ("GOT-10k_Train_000001", "GOT-10k_Train_004419")
     write_got10k(tmp_path / "train", names)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.errors import TrainingError
+from rts_batch.io.video.picture_names import is_picture, natural_key
 from rts_batch.training.clips.datasets.base import (
     MINIMUM_VISIBLE_PIXELS,
     AnnotatedFrame,
@@ -88,14 +89,14 @@ def object_values(folder: Path) -> list[int]:
 
 
 def frame_names(folder: Path) -> list[str]:
-    """Return the stems of a folder's PNG files in order; raise `TrainingError` where there are none."""
+    """Return the stems of a folder's PNG files in the order of their numbers; raise `TrainingError` where there are none."""
     try:
-        names = sorted(entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png"))
+        found = [entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png") and is_picture(entry)]
     except OSError as error:
         raise TrainingError(f"{folder} cannot be listed ({error.strerror})") from error
-    if not names:
+    if not found:
         raise TrainingError(f"{folder} holds no mask")
-    return names
+    return sorted(found, key=natural_key)
 
 
 def youtube_vos(root: str | Path, *, sequences: str | Path | None = None, exclude: Iterable[str] = ()) -> MaskedFolders:
