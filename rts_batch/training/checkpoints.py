@@ -28,6 +28,7 @@ class TrainingState:
     optimizer: dict[str, Any]
     average: dict[str, Tensor] | None
     best: float | None
+    """The best value so far of the measure that `settings` name as `best`; None where there is none yet."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return the state dict to evaluate or ship: the moving average where there is one."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 """Called with the model (its moving average where there is one), without gradients, on the leading worker."""
 
 Outcome = Literal["finished", "stopped"]
+
+LOSSES: Final = ("loss", "lovasz", "localisation")
+"""Measures whose names have one of these words are losses: the lower the better."""
 
 
 class Trainer:
@@ -122,7 +125,9 @@ class Trainer:
         self.optimizer.load_state_dict(state.optimizer)
         if self.average and state.average is not None:
             self.average.values = {key: value.to(self.device) for key, value in state.average.items()}
-        self.iteration, self.best = state.iteration, state.best
+        self.iteration = state.iteration
+        # A value of another measure is no bar for this one's.
+        self.best = state.best if state.settings.get("best") == self.settings.best else None
 
 
 def train(
@@ -229,11 +234,18 @@ def _evaluate(trainer: Trainer, evaluate: Evaluate, folder: Path) -> None:
             if measure is not None:
                 if measure not in values:
                     raise TrainingError(f"best is {measure!r}, but the evaluation measures {', '.join(values)}")
-                if trainer.best is None or values[measure] > trainer.best:
+                if is_better(measure, values[measure], trainer.best):
                     trainer.best = float(values[measure])
                     write_atomically(folder / "best.pt", model.state_dict())
         logger.info("evaluation at %d: %s", trainer.iteration, _listed(values))
     trainer.workers.wait()
+
+
+def is_better(measure: str, value: float, before: float | None) -> bool:
+    """Return whether a measure's value is better than the best one before: lower for losses, higher for all others."""
+    if not math.isfinite(value):
+        return False
+    return before is None or (value < before if any(loss in measure for loss in LOSSES) else value > before)
 
 
 def _listed(values: Mapping[str, float]) -> str:

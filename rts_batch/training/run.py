@@ -101,7 +101,7 @@ def validation_losses(
 def trained_weights(folder: str | Path, *, sta: str | Path | None = None, licence: str = "not stated") -> Weights:
     """Return the weights that a training run in `folder` ended with, and those of the run in `sta` for boxes.
 
-    `best.pt` is taken where the run kept one, else the newest checkpoint.
+    `best.pt` is taken where the newest checkpoint has a best value, else that checkpoint.
 
     Raises:
         TrainingError: a folder holds no trained network of its kind.
@@ -140,8 +140,11 @@ def _trained(folder: str | Path) -> tuple[TrainSettings, dict[str, Tensor]]:
         raise TrainingError(f"{folder} holds no checkpoint of a training")
     state = load_state(files[-1])
     best = folder / "best.pt"
-    weights: dict[str, Tensor] = torch.load(best, map_location="cpu", weights_only=True) if best.exists() else {}
-    return settings_of(state.settings), weights or state.weights()
+    # One that is left from another measure, or from when there was one, is not what the newest checkpoint calls best.
+    if state.best is None or not best.exists():
+        return settings_of(state.settings), state.weights()
+    weights: dict[str, Tensor] = torch.load(best, map_location="cpu", weights_only=True)
+    return settings_of(state.settings), weights
 
 
 def settings_of(values: Mapping[str, Any]) -> TrainSettings:

@@ -136,7 +136,7 @@ class TrainSettings:
     log_every: int = 10
     """Iterations that one row of the curves averages."""
     best: str | None = None
-    """Measure of the evaluation whose highest value names the checkpoint that is kept as `best.pt`."""
+    """Measure of the evaluation whose best value (a loss's lowest) names the weights that are kept as `best.pt`."""
 
     def __post_init__(self) -> None:
         def refuse(name: str, expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rts_batch.training.forward import rts_forward
 from rts_batch.training.loop import train
 from rts_batch.training.objectives import Loss, build_network, objective_of, rts_objective
 from rts_batch.training.optimisation import build_optimizer, rate_factor
+from rts_batch.training.run import trained_weights
 from rts_batch.training.settings import (
     CONFIGURATIONS,
     LWL_STAGE1,
@@ -347,6 +349,38 @@ def test_evaluation_sees_the_average_and_the_best_is_kept(tmp_path: Path) -> Non
     with (tmp_path / "run/evaluation.csv").open() as file:
         assert [row["score"] for row in csv.DictReader(file)] == ["0.2", "0.7", "0.5"]
     assert load_state(state_files(tmp_path / "run")[-1]).best == 0.7
+
+
+def test_another_measure_begins_anew(tmp_path: Path) -> None:
+    """The old measure's value is no bar, and what it kept is not exported any more."""
+    values = iter([{"big": 5.0, "jaccard": 0.1}, {"big": 5.0, "jaccard": 0.2}, {"big": 5.0, "jaccard": 0.3}])
+    settings = dataclasses.replace(SETTINGS, evaluate_every=2, best="big", epochs=1)
+
+    def go_on(**changes: Any) -> tuple[Tensor, Tensor]:
+        """Train on; return what is exported and what is newest."""
+        changed = dataclasses.replace(settings, **changes)
+        train(trainer(changed), stream(tmp_path / "data"), tmp_path / "run", evaluate=lambda model: next(values))
+        newest = load_state(state_files(tmp_path / "run")[-1])
+        key = "decoder.project.conv2.bias"
+        return trained_weights(tmp_path / "run").state[key], newest.model[key]
+
+    go_on()
+    exported, newest = go_on(best="jaccard", epochs=2)
+    assert torch.equal(exported, newest)
+    assert load_state(state_files(tmp_path / "run")[-1]).best == 0.2
+    exported, newest = go_on(best=None, epochs=3)
+    assert torch.equal(exported, newest)
+
+
+@pytest.mark.parametrize(
+    ("measure", "kept"), [("loss", 2.0), ("lovasz_first", 2.0), ("localisation", 2.0), ("peak", 4.0)]
+)
+def test_of_losses_the_lowest_is_the_best(tmp_path: Path, measure: str, kept: float) -> None:
+    settings = dataclasses.replace(SETTINGS, evaluate_every=2, best=measure)
+    values = iter([4.0, 2.0, math.nan])
+    made = trainer(settings)
+    train(made, stream(tmp_path / "data"), tmp_path / "run", evaluate=lambda model: {measure: next(values)})
+    assert made.best == kept
 
 
 def test_an_unknown_measure_is_refused(tmp_path: Path) -> None:
