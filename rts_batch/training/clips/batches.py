@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -163,6 +164,10 @@ class _Places(Sampler[list[int]]):
 def _start_loader(_: int, *, folder: str) -> None:
     import cv2
 
+    # Ctrl-C in a terminal, and a batch system's SIGTERM, reach all processes of the group. It is the training that
+    # ends then, after the iteration that still needs this process; when it has ended, so has the loader.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     os.chdir(folder)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -274,3 +276,16 @@ def test_loaders_import_nothing_from_the_current_folder(tmp_path: Path, monkeypa
     batch = next(ClipStream(one_clip, batch=1, seed=0, loaders=1).batches())
     assert batch.sequences == 1
     assert users_folder.imported(folder) == []
+
+
+def interrupted_clip(rng: np.random.Generator) -> Clip:
+    """A clip during which the loader process gets what Ctrl-C sends to all processes of a terminal."""
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return Clip(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4), torch.zeros(1, 4), train_frames=1)
+
+
+@pytest.mark.long
+def test_a_loader_leaves_ctrl_c_to_the_training() -> None:
+    batches = ClipStream(interrupted_clip, batch=1, seed=0, loaders=1).batches()
+    assert [next(batches).sequences for _ in range(3)] == [1, 1, 1]
