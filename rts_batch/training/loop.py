@@ -120,6 +120,23 @@ class Trainer:
             best=self.best,
         )
 
+    def check(self) -> None:
+        """Raise `TrainingError` where a value is not finite, so that nothing of it is saved."""
+        # A loss may be finite where its gradient is not: it would tell of that an iteration too late.
+        moments = (value for entry in self.optimizer.state.values() for value in entry.values())
+        averages = self.average.values if self.average else {}
+        for values, what in (
+            (self.model.state_dict().values(), "weights"),
+            (averages.values(), "averaged weights"),
+            (moments, "optimiser's moments"),
+        ):
+            if not all(bool(torch.isfinite(value).all()) for value in values if isinstance(value, Tensor)):
+                raise TrainingError(
+                    f"the {what} have values that are not finite after iteration {self.iteration}, although the loss "
+                    "has not: lower the learning rates, set clip_norm or look at the data; the last checkpoint is "
+                    "intact"
+                )
+
     def restore(self, state: TrainingState) -> None:
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
@@ -181,9 +198,11 @@ def train(
         finished = done == settings.total_iterations
         due = settings.evaluate_every > 0 and done % settings.evaluate_every == 0
         if evaluate and (finished or due):
+            trainer.check()
             _evaluate(trainer, evaluate, folder)
         if finished or stopping or done % settings.checkpoint_every == 0:
             window.check(done)
+            trainer.check()
             if workers.leads:
                 save_state(folder, trainer.state(), keep=settings.keep_checkpoints)
             workers.wait()

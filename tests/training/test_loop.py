@@ -327,6 +327,30 @@ def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path: Path) -
     assert [path.name for path in state_files(tmp_path / "run")] == ["state-00000002.pt"]
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """The loss of the iteration is finite, its gradient is not, and the checkpoint would be that of this iteration."""
+
+    def broken(model: nn.Module, batch: Batch, settings: TrainSettings, workers: Workers) -> Loss:
+        loss = rts_objective(model, batch, settings, workers)
+        bias = model.decoder.project.conv2.bias
+        root = ((bias - bias.detach()) ** 2).sum().sqrt()  # the value 0, with an infinite slope
+        return Loss(loss.total + root, loss.parts) if made.iteration == 3 else loss
+
+    settings = dataclasses.replace(SETTINGS, evaluate_every=2, best="score")
+    made = trainer(settings, objective=broken)
+    seen: list[int] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        seen.append(made.iteration)
+        return {"score": float(made.iteration)}
+
+    with pytest.raises(TrainingError, match="weights have values that are not finite after iteration 4"):
+        train(made, stream(tmp_path / "data"), tmp_path / "run", evaluate=evaluate)
+    assert seen == [2]
+    assert [path.name for path in state_files(tmp_path / "run")] == ["state-00000002.pt"]
+    assert all(value.isfinite().all() for value in torch.load(tmp_path / "run/best.pt", weights_only=True).values())
+
+
 # ---- evaluation -----------------------------------------------------------------------------------------------------
 
 
