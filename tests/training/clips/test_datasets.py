@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from rts_batch.errors import TrainingError
 from rts_batch.io.storage import files
@@ -86,6 +87,18 @@ def test_void_pixels_of_davis_are_no_target(tmp_path: Path) -> None:
     data = davis(tmp_path)
     assert data.objects == (("bear", 1), ("bear", 3), ("camel", 255))
     assert_frame(data, 2, 2, 2)
+
+
+def test_annotations_in_colours_are_refused(tmp_path: Path) -> None:
+    """A palette picture that some program has saved in colours: none of its channels holds the ids."""
+    write_davis(tmp_path / "davis")
+    write_youtube_vos(tmp_path / "vos", ("v1",))
+    for path in tmp_path.glob("*/Annotations/**/*.png"):
+        Image.open(path).convert("RGB").save(path)
+    with pytest.raises(TrainingError, match=r"bear/00000.png is a picture of the kind RGB, whose values are no obj"):
+        davis(tmp_path / "davis")
+    with pytest.raises(TrainingError, match=r"v1/00000.png is a picture of the kind RGB"):
+        youtube_vos(tmp_path / "vos").visible(0)
 
 
 def test_frames_follow_their_numbers_and_not_their_names(tmp_path: Path) -> None:

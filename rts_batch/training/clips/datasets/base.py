@@ -61,15 +61,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def read_mask_values(path: Path) -> NDArray[np.uint8]:
-    """Return the values of a mask picture, `[H, W] uint8`: palette indices, or the first channel."""
+def read_object_ids(path: Path) -> NDArray[np.uint8]:
+    """Return the objects' ids of a mask picture, `[H, W] uint8`: palette indices or grey values; refuse colours."""
+    return read_mask_values(path, kinds=("P", "L", "1"))
+
+
+def read_mask_values(path: Path, *, kinds: tuple[str, ...] = ()) -> NDArray[np.uint8]:
+    """Return the values of a mask picture, `[H, W] uint8`: palette indices, or the first channel.
+
+    Raises:
+        TrainingError: it cannot be read, or is none of the `kinds` of pictures, by Pillow's names.
+    """
     try:
         with Image.open(path) as picture:
-            values = np.asarray(picture)
+            kind, values = picture.mode, np.asarray(picture)
     except FileNotFoundError:
         raise TrainingError(f"{path} is missing") from None
     except Exception as error:  # Pillow raises half a dozen kinds for damaged files
         raise TrainingError(f"{path} is no mask that can be read ({error})") from error
+    if kinds and kind not in kinds:
+        raise TrainingError(
+            f"{path} is a picture of the kind {kind}, whose values are no objects' ids; save it as an 8-bit palette "
+            "or grey picture"
+        )
     if values.ndim == 3:
         values = values[..., 0]
     return np.ascontiguousarray(values, dtype=np.uint8)

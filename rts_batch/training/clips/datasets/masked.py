@@ -21,7 +21,7 @@ from rts_batch.training.clips.datasets.base import (
     choose_names,
     existing,
     read_image,
-    read_mask_values,
+    read_object_ids,
 )
 
 VOID = 255
@@ -63,7 +63,7 @@ class MaskedFolders:
         return [
             annotated(
                 read_image(self.images / video / f"{names[frame]}.jpg"),
-                read_mask_values(self.masks / video / f"{names[frame]}.png") == value,
+                read_object_ids(self.masks / video / f"{names[frame]}.png") == value,
                 None,
                 f"{self.label(index)}, frame {names[frame]}",
             )
@@ -73,7 +73,7 @@ class MaskedFolders:
 
 def count_values(folder: Path) -> NDArray[np.int64]:
     """Return how many pixels of each mask of a folder have each value, `[frames, 256]`."""
-    masks = (read_mask_values(folder / f"{name}.png") for name in frame_names(folder))
+    masks = (read_object_ids(folder / f"{name}.png") for name in frame_names(folder))
     return np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks])
 
 
@@ -83,7 +83,7 @@ def object_values(folder: Path) -> list[int]:
     names = frame_names(folder)
     found: set[int] = set()
     for name in dict.fromkeys([*names[::OBJECT_STEP], names[-1]]):
-        found.update(np.unique(read_mask_values(folder / f"{name}.png")).tolist())
+        found.update(np.unique(read_object_ids(folder / f"{name}.png")).tolist())
     values = sorted(found - {0, VOID})
     return values or sorted(found & {VOID})
 
