@@ -162,6 +162,25 @@ def test_run_folder_as_the_masks_of_boxes(tmp_path: Path) -> None:
     assert_frame(data, 0, 5, 5)
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pictures_are_turned_as_the_run_turned_them(tmp_path: Path, orientation: int) -> None:
+    """By EXIF; masks that are pictures belong to the pictures as stored."""
+    name = "GOT-10k_Train_000001"
+    write_got10k(tmp_path / "train", (name,))
+    path = tmp_path / "train" / name / "00000006.jpg"
+    shown = Image.open(path).convert("RGB")
+    stored = shown.rotate(180) if orientation == 3 else shown.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, quality=98, exif=exif)
+    run = write_run(tmp_path / "run", videos=(name, "unfinished"), frames=14)
+    (frame,) = got10k(tmp_path / "train", masks=run).read(0, [5])
+    assert np.abs(frame.image.astype(int) - np.asarray(shown)).mean() < 10
+    plain = got10k(tmp_path / "train", masks=write_mask_pictures(tmp_path / "masks", name))
+    if orientation == 3:
+        assert np.abs(plain.read(0, [5])[0].image.astype(int) - np.asarray(stored)).mean() < 10
+
+
 def test_a_compacted_folder_is_trained_on_like_the_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", videos=("a", "b", "c", "unfinished"))
     compact(str(run), str(tmp_path / "few"))

@@ -53,9 +53,9 @@ class SequenceData(Protocol):
         """Read frames of a sequence, by their place in `visible`; raise `TrainingError`."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Return a picture as stored, `[H, W, 3] uint8` RGB."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+def read_image(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
+    """Return a picture, `[H, W, 3] uint8` RGB, as stored or turned `upright` as its EXIF says."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     if image is None:
         raise TrainingError(f"{path} {'is no picture that can be read' if path.exists() else 'is missing'}")
     return np.ascontiguousarray(image[..., ::-1])

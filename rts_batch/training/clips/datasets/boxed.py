@@ -56,7 +56,7 @@ class BoxedFolders(abc.ABC):
         for frame, place, mask in zip(frames, places, self.masks.read(sequence, places), strict=True):
             path = self.images(sequence) / f"{place + 1:08d}.jpg"
             x, y, w, h = boxes[frame].tolist()
-            found.append(annotated(read_image(path), mask, (x, y, w, h), path))
+            found.append(annotated(read_image(path, upright=self.masks.upright), mask, (x, y, w, h), path))
         return found
 
     def boxes(self, index: int) -> dict[int, Box]:

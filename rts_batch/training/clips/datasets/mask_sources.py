@@ -22,6 +22,9 @@ from rts_batch.training.clips.datasets.runs import MaskFilter, RunMasks
 
 
 class MaskSource(Protocol):
+    upright: bool
+    """Whether the masks are those of pictures turned as their EXIF says, not of pictures as they are stored."""
+
     def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
         """Return for each of a sequence's frames whether it may have a mask worth using; raise `TrainingError`."""
 
@@ -34,6 +37,7 @@ class MaskPictures:
     """`<folder>/<sequence>/<number>.png`, numbered from 1 with eight digits; the target has the value 1."""
 
     folder: Path
+    upright: bool = False
 
     def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
         return np.ones(frames, dtype=bool)
@@ -47,6 +51,7 @@ class MasksOfRun:
     """The masks that a run gave the same sequences."""
 
     run: RunMasks
+    upright: bool = True  # as a run decodes its frames
 
     def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
         visible = self.run.visible(self.run.find(sequence))[:frames]
