@@ -13,13 +13,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rts_batch.errors import RtsBatchError
 from rts_batch.io import processes
 
 ABSENT_BOX = (0.0, 0.0, -1.0, -1.0)
@@ -130,20 +131,36 @@ class ClipStream:
             self.clips,
             batch_sampler=_Places(start, self.batch, self.rank, self.workers),
             num_workers=self.loaders,
-            collate_fn=Batch.of,
+            collate_fn=_batch_of,
             pin_memory=torch.cuda.is_available(),
             **options,
         )
         with processes.elsewhere() if self.loaders else contextlib.nullcontext():
-            return iter(loader)
+            return _unwrapped(iter(loader))
 
 
-class _IndexedClips(Dataset[Clip]):
+def _unwrapped(batches: Iterator[Batch | RtsBatchError]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, RtsBatchError):
+            raise batch
+        yield batch
+
+
+def _batch_of(clips: Sequence[Clip | RtsBatchError]) -> Batch | RtsBatchError:
+    """Return the clips as a batch, or the first error among them."""
+    return next((clip for clip in clips if isinstance(clip, RtsBatchError)), None) or Batch.of(cast(list[Clip], clips))
+
+
+class _IndexedClips(Dataset[Clip | RtsBatchError]):
     def __init__(self, make: ClipMaker, seed: int) -> None:
         self.make, self.seed = make, seed
 
-    def __getitem__(self, index: int) -> Clip:
-        return self.make(clip_generator(self.seed, index))
+    def __getitem__(self, index: int) -> Clip | RtsBatchError:
+        try:
+            return self.make(clip_generator(self.seed, index))
+        except RtsBatchError as error:
+            # Raised in a loader process it would come as one whose message is a traceback.
+            return error
 
 
 class _Places(Sampler[list[int]]):

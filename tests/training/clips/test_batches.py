@@ -289,3 +289,15 @@ def interrupted_clip(rng: np.random.Generator) -> Clip:
 def test_a_loader_leaves_ctrl_c_to_the_training() -> None:
     batches = ClipStream(interrupted_clip, batch=1, seed=0, loaders=1).batches()
     assert [next(batches).sequences for _ in range(3)] == [1, 1, 1]
+
+
+def refused_clip(rng: np.random.Generator) -> Clip:
+    raise TrainingError("no clip; the last that cannot be read: a.png")
+
+
+@pytest.mark.parametrize("loaders", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_what_is_wrong_with_the_data_is_said_as_it_was_found(loaders: int) -> None:
+    """In a loader process too, without that process's traceback."""
+    with pytest.raises(TrainingError) as caught:
+        next(ClipStream(refused_clip, batch=2, seed=0, loaders=loaders).batches())
+    assert str(caught.value) == "no clip; the last that cannot be read: a.png"
