@@ -26,7 +26,6 @@ Relative paths belong to the file's own folder; `$NAME` is taken from the enviro
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from rts_batch.errors import SettingsError, TrainingError
+from rts_batch.masks import State
 from rts_batch.training.checkpoints import plain
 from rts_batch.training.clips.batches import ClipMaker
 from rts_batch.training.clips.datasets import RunMasks, davis, got10k, lasot, youtube_vos
@@ -43,6 +43,7 @@ from rts_batch.training.clips.datasets.runs import MaskFilter
 from rts_batch.training.clips.sampling import MixedClips, VideoClips
 from rts_batch.training.clips.stills.stills import read_index
 from rts_batch.training.clips.stills.synthetic import StillClips
+from rts_batch.training.entries import check_entry, table, tables
 from rts_batch.training.mini.recipe import MINI, MINI_HEADS, MINI_STA
 from rts_batch.training.settings import CONFIGURATIONS, ClipSettings, TrainSettings
 from rts_batch.weights.publications import NAMES
@@ -123,36 +124,43 @@ def _recipe(content: dict[str, Any], folder: Path) -> Recipe:
         if name not in known:
             raise SettingsError(f"there is no section {name!r}; valid are {', '.join(known)}")
     base = content.get("base", "paper")
-    if base not in BASES:
+    if not isinstance(base, str) or base not in BASES:
         raise SettingsError(f"base is {base!r}; valid are {', '.join(sorted(BASES))}")
-    settings = TrainSettings.from_dict(content.get("settings", {}), base=BASES[base])
-    initial = _resolved(content.get("initial", {}), folder)
-    if set(initial) - {"backbone", "network"}:
-        raise SettingsError(f"initial has {sorted(initial)[0]!r}; valid are backbone and network")
-    recipe = Recipe(
-        settings,
-        data=tuple(_resolved(entry, folder) for entry in content.get("data", [])),
-        validation=tuple(_resolved(entry, folder) for entry in content.get("validation", [])),
-        validation_batches=int(content.get("validation_batches", 100)),
-        initial=initial or None,
-    )
-    if not recipe.data:
+    settings = TrainSettings.from_dict(table(content, "settings"), base=BASES[base])
+    initial = table(content, "initial")
+    for name, value in initial.items():
+        if name not in ("backbone", "network") or not isinstance(value, str):
+            raise SettingsError(f"initial has {name!r} = {value!r}; valid are backbone and network, each a file's name")
+    batches = content.get("validation_batches", 100)
+    if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
+        raise SettingsError(f"validation_batches is {batches!r}; expected a whole number above 0")
+    entries = {section: tables(content, section) for section in ("data", "validation")}
+    for section, found in entries.items():
+        for number, entry in enumerate(found, 1):
+            check_entry(entry, CLIP_KINDS, f"[[{section}]] number {number}")
+    if not entries["data"]:
         raise SettingsError("there is no [[data]] to train on")
-    for entry in (*recipe.data, *recipe.validation):
-        _check_entry(entry)
-    return recipe
+    return Recipe(
+        settings,
+        data=tuple(_resolved(entry, folder) for entry in entries["data"]),
+        validation=tuple(_resolved(entry, folder) for entry in entries["validation"]),
+        validation_batches=batches,
+        initial=_resolved(initial, folder) or None,
+    )
 
 
 def _resolved(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths among some options absolute; URIs and the names of built-in weights stay."""
-
-    def is_path(name: str, value: Any) -> bool:
-        return name in PATH_OPTIONS and "://" not in str(value) and value not in NAMES
-
     return {
-        name: str(folder / os.path.expandvars(value)) if is_path(name, value) else value
+        name: _place(value, folder) if name in PATH_OPTIONS and isinstance(value, str) else value
         for name, value in options.items()
     }
+
+
+def _place(value: str, folder: Path) -> str:
+    # What a variable holds may itself be a URI, a name or an absolute path.
+    place = os.path.expandvars(value)
+    return place if "://" in place or place in NAMES else str(folder / place)
 
 
 def open_clips(entries: tuple[Mapping[str, Any], ...], settings: ClipSettings) -> ClipMaker:
@@ -164,22 +172,6 @@ def open_clips(entries: tuple[Mapping[str, Any], ...], settings: ClipSettings) -
     if len(makers) == 1:
         return makers[0]
     return MixedClips(makers, [float(entry.get("weight", 1)) for entry in entries])
-
-
-def _check_entry(entry: Mapping[str, Any]) -> None:
-    kind = entry.get("kind")
-    if kind not in CLIP_KINDS:
-        raise SettingsError(f"data has kind {kind!r}; valid are {', '.join(sorted(CLIP_KINDS))}")
-    if not float(entry.get("weight", 1)) > 0:
-        raise SettingsError(f"data of kind {kind!r} has weight {entry['weight']!r}; expected a number above 0")
-    parameters = {**inspect.signature(CLIP_KINDS[kind]).parameters}
-    parameters.pop(next(iter(parameters)))  # the clip settings
-    options = set(entry) - {"kind", "weight"}
-    unknown = sorted(options - set(parameters))
-    missing = sorted(name for name, p in parameters.items() if p.default is p.empty and name not in options)
-    if unknown or missing:
-        fault = f"does not know {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
-        raise SettingsError(f"data of kind {kind!r} {fault}; its options are weight, {', '.join(parameters)}")
 
 
 def _youtube_vos_clips(
@@ -206,7 +198,7 @@ def _got10k_clips(
     masks: str,
     sequences: str | None = None,
     exclude: list[str] | None = None,
-    states: list[str] | None = None,
+    states: list[State] | None = None,
     minimum_score: float | None = None,
     minimum_confidence: float | None = None,
 ) -> ClipMaker:
@@ -223,10 +215,12 @@ def _lasot_clips(
     exclude: list[str] | None = None,
     step: int = 5,
     limit: int = 1000,
-    states: list[str] | None = None,
+    states: list[State] | None = None,
     minimum_score: float | None = None,
     minimum_confidence: float | None = None,
 ) -> ClipMaker:
+    if min(step, limit) < 1:
+        raise SettingsError(f"data of kind 'lasot' has step {step} and limit {limit}; both must be above 0")
     keep = _filter(states, minimum_score, minimum_confidence)
     data = lasot(root, masks=masks, keep=keep, sequences=sequences, exclude=exclude or (), step=step, limit=limit)
     return VideoClips(data, clips)
@@ -237,7 +231,7 @@ def _run_clips(
     *,
     folder: str,
     boxes: str = "mask",
-    states: list[str] | None = None,
+    states: list[State] | None = None,
     minimum_score: float | None = None,
     minimum_confidence: float | None = None,
     minimum_quality: float | None = None,
@@ -261,7 +255,7 @@ def _stills_clips(
     )
 
 
-def _filter(states: list[str] | None, score: float | None, confidence: float | None) -> MaskFilter:
+def _filter(states: list[State] | None, score: float | None, confidence: float | None) -> MaskFilter:
     keep = MaskFilter(minimum_score=score, minimum_confidence=confidence)
     return keep if states is None else replace(keep, states=tuple(states))
 

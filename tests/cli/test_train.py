@@ -84,7 +84,7 @@ def test_relative_paths_belong_to_the_file(data: Path, monkeypatch: pytest.Monke
         ({"more": "weight = 0"}, "has weight 0; expected a number above 0"),
         ({"more": '[[data]]\nkind = "coco"'}, "data has kind 'coco'; valid are davis, got10k"),
         ({"more": '[[data]]\nkind = "lasot"'}, "data of kind 'lasot' needs 'masks'"),
-        ({"more": '[initial]\nweights = "a"'}, "initial has 'weights'; valid are backbone and network"),
+        ({"more": '[initial]\nweights = "a"'}, "initial has 'weights' = 'a'; valid are backbone and network"),
     ],
 )
 def test_wrong_recipes_are_refused(data: Path, changes: dict[str, str], said: str) -> None:

@@ -113,7 +113,7 @@ def choose_names(
     """Return the sequence names to use: those that a text file lists (all without one), less `exclude`, in order.
 
     Raises:
-        TrainingError: the list names a sequence that is not there, or nothing is left.
+        TrainingError: the list or `exclude` names a sequence that is not there, or nothing is left.
     """
     present = list(found)
     if listed is None:
@@ -121,12 +121,16 @@ def choose_names(
     else:
         try:
             chosen = [line.strip() for line in Path(listed).read_text().splitlines() if line.strip()]
-        except OSError as error:
-            raise TrainingError(f"{listed}: the list of sequences cannot be read ({error})") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise TrainingError(f"{listed}: the list of sequences cannot be read as UTF-8 text ({error})") from error
         missing = sorted(set(chosen) - set(present))
         if missing:
             raise TrainingError(f"{listed} lists {missing[0]!r} and {len(missing) - 1} more that {where} does not have")
-    names = tuple(name for name in chosen if name not in set(exclude))
+    excluded = set(exclude)
+    absent = sorted(excluded - set(present))
+    if absent:
+        raise TrainingError(f"exclude names {absent[0]!r} and {len(absent) - 1} more that {where} does not have")
+    names = tuple(name for name in chosen if name not in excluded)
     if not names:
         raise TrainingError(f"{where} has no sequence to train on")
     return names

@@ -22,8 +22,9 @@ from rts_batch.training.clips.datasets.runs import MaskFilter, RunMasks
 
 
 class MaskSource(Protocol):
-    upright: bool
-    """Whether the masks are those of pictures turned as their EXIF says, not of pictures as they are stored."""
+    @property
+    def upright(self) -> bool:
+        """Whether the masks are those of pictures turned as their EXIF says, not of pictures as they are stored."""
 
     def usable(self, sequence: str, frames: int) -> NDArray[np.bool_]:
         """Return for each of a sequence's frames whether it may have a mask worth using; raise `TrainingError`."""
