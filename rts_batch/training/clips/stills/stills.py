@@ -88,8 +88,8 @@ class Stills:
     """(picture, mask) relative to `folder`."""
     objects: tuple[Objects, ...] = ()
     """What is known of each row's objects; empty where nothing is."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Bad pictures met so far, with the reason."""
+    skipped: dict[int, str] = field(default_factory=dict)
+    """Bad rows met so far, by their place, with the reason. (A picture may have rows with other masks.)"""
     _cache: dict[int, Still] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -111,10 +111,8 @@ class Stills:
                 picture = self.load(int(rng.integers(len(self.rows))))
             if picture is not None:
                 return picture
-        first = next(iter(self.skipped.items()), ("", "the index is empty"))
-        raise TrainingError(
-            f"{self.folder}: no usable picture among {len(self.rows)}; the first: {first[0]}: {first[1]}"
-        )
+        first = next(iter(self.skipped.values()), "the index is empty")
+        raise TrainingError(f"{self.folder}: no usable picture among {len(self.rows)}; the first: {first}")
 
     def draw_kind(self, rng: np.random.Generator) -> Kind | None:
         """Return a kind that the index has, by `KIND_SHARES`; None where it names none."""
@@ -137,14 +135,14 @@ class Stills:
         if index in self._cache:
             return self._cache[index]
         name, mask_name = self.rows[index]
-        if name in self.skipped:
+        if index in self.skipped:
             return None
         try:
             picture = read_picture(
                 self.folder / name, self.folder / mask_name, self.objects[index] if self.objects else Objects()
             )
         except TrainingError as error:
-            self.skipped[name] = str(error)
+            self.skipped[index] = str(error)
             log.warning("skipped (%d so far): %s", len(self.skipped), error)
             return None
         if len(self._cache) >= CACHED_PICTURES:

@@ -8,7 +8,7 @@ previous frame's mask as a tracker would remember it, and the faults of real foo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -42,11 +42,15 @@ class StillClips:
     frames: int = 4
 
     def __call__(self, rng: np.random.Generator) -> Clip:
-        """Make one clip; scenes whose first frame shows too little of the target are drawn again."""
+        """Make one clip; scenes whose first frame shows too little of the target are drawn again.
+
+        Its `skipped` names the bad pictures that this process has met for the first time.
+        """
+        known = len(self.stills.skipped)
         while True:
             clip = self._attempt(rng)
             if clip is not None:
-                return clip
+                return replace(clip, skipped=tuple(self.stills.skipped.values())[known:])
 
     def _attempt(self, rng: np.random.Generator) -> Clip | None:
         scene = random_scene(self.stills, rng)

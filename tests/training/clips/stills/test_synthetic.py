@@ -125,10 +125,29 @@ def test_bad_pictures_are_named_skipped_and_counted(index: Path, caplog: pytest.
     stills = Stills(folder, (*((row[0], row[1]) for row in bad.values()), ("3.jpg", "3.png")))
     rng = np.random.default_rng(0)
     assert {stills.draw(rng).name for _ in range(60)} == {"3.jpg"}
-    assert set(stills.skipped) == set(bad)
-    for name, (*_, reason) in bad.items():
-        assert reason in stills.skipped[name]
+    assert set(stills.skipped) == set(range(len(bad)))
+    for place, (*_, reason) in enumerate(bad.values()):
+        assert reason in stills.skipped[place]
     assert "skipped (4 so far)" in caplog.text
+
+
+def test_a_bad_row_says_nothing_of_another_row_of_its_picture(index: Path) -> None:
+    """Else what is drawn would depend on what this process has met before."""
+    cv2.imwrite(str(index.parent / "blank.png"), np.zeros((120, 160), np.uint8))
+    rows = (("0.jpg", "blank.png"), ("0.jpg", "0.png"), ("1.jpg", "1.png"))
+    stills = Stills(index.parent, rows)
+    drawn = [stills.draw(np.random.default_rng([3, clip])).name for clip in range(20)]
+    assert drawn == [Stills(index.parent, rows).draw(np.random.default_rng([3, clip])).name for clip in range(20)]
+    assert set(drawn) == {"0.jpg", "1.jpg"}
+    with pytest.raises(TrainingError, match=r"no usable picture among 2; the first: .*blank\.png"):
+        Stills(index.parent, rows[:1] * 2).draw(np.random.default_rng(0))
+
+
+def test_a_clip_counts_the_bad_pictures_on_the_way_to_it(index: Path) -> None:
+    rows = (("0.jpg", "0.png"), *((f"gone{number}.jpg", "0.png") for number in range(3)))
+    make = StillClips(Stills(index.parent, rows), crop_size=(96, 160), frames=2)
+    counted = [reason for seed in range(6) for reason in make(np.random.default_rng(seed)).skipped]
+    assert len(counted) == len(set(counted)) == len(make.stills.skipped) > 0
 
 
 def test_an_index_without_a_usable_picture_is_refused(index: Path) -> None:
