@@ -58,6 +58,8 @@ class BenchmarkScores:
     """What the tracker was given, `mask` or `box`; None where the run does not say."""
     missing: tuple[str, ...] = ()
     """Sequences that the run has not finished and that are not in the scores."""
+    uncounted: tuple[str, ...] = ()
+    """Objects, `<sequence>/<object>`, that are annotated on their first frame only, which is given; not in the scores."""
     curves: Mapping[str, PlotLine] = field(default_factory=dict)
 
 
@@ -85,6 +87,7 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Ben
             + ("" if len(missing) == len(everything) else ", or score what there is with --partial")
         )
     finished = [sequence for sequence in everything if sequence.name not in missing]
+    uncounted: tuple[str, ...] = ()
     curves: Mapping[str, PlotLine] = {}
     if isinstance(chosen, BoxBenchmark):
         boxes = [sequence for sequence in finished if isinstance(sequence, BoxSequence)]
@@ -97,7 +100,7 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Ben
         measures, sequences, curves = _score_vot(runs, predictions)
     else:
         masks = [sequence for sequence in finished if isinstance(sequence, MaskSequence)]
-        measures, sequences = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
+        measures, sequences, uncounted = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
     # The paper's values for masks say nothing about a run from boxes.
     comparable = isinstance(chosen, BoxBenchmark) or predictions.init != "box"
     published = {name: value for name, value in chosen.published.items() if comparable and name in measures}
@@ -112,6 +115,7 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Ben
         weights=predictions.weights,
         init=predictions.init,
         missing=missing,
+        uncounted=uncounted,
         curves=curves,
     )
 
@@ -200,19 +204,23 @@ def _score_masks(
     sequences: Iterable[MaskSequence],
     predictions: Predictions,
     seen: frozenset[str] | None,
-) -> tuple[Scores, dict[str, Scores]]:
+) -> tuple[Scores, dict[str, Scores], tuple[str, ...]]:
     davis = benchmark.kind == "davis"
+    uncounted: list[str] = []
     scores: dict[str, ObjectScores] = {}
     is_seen: dict[str, bool] = {}
     for sequence in sequences:
         labels = cache(lambda frame, paths=sequence.labels: read_labels(paths[frame]))
         for target in sequence.objects:
+            name = f"{sequence.name}/{target.object_id}"
             wanted = _frames_that_count(sequence, target, skip_last=davis)
+            if not wanted:
+                uncounted.append(name)
+                continue
             pairs = (
                 (mask, sequence.mask(labels(frame), target.object_id))
                 for frame, mask in predictions.masks(sequence.name, target.object_id, start=target.start, wanted=wanted)
             )
-            name = f"{sequence.name}/{target.object_id}"
             try:
                 scores[name] = score_object(pairs)
             except ValueError as error:
@@ -227,12 +235,14 @@ def _score_masks(
             "j_and_f": total.mean,
             **{f"j_{name}": value for name, value in asdict(total.region).items()},
             **{f"f_{name}": value for name, value in asdict(total.boundary).items()},
-        }, per_object
-    return _youtubevos_measures(per_object, is_seen if seen is not None else None), per_object
+        }, per_object, ()
+    if not scores:
+        raise UsageError(f"{', '.join(uncounted[:5])}: no object has an annotated frame that counts")
+    return _youtubevos_measures(per_object, is_seen if seen is not None else None), per_object, tuple(uncounted)
 
 
 def _frames_that_count(sequence: MaskSequence, target: MaskObject, *, skip_last: bool) -> list[int]:
-    """Those annotated after the one that is given; of DAVIS not the sequence's last."""
+    """Those annotated after the one that is given; of DAVIS not the sequence's last. Empty where there is none."""
     frames = target.annotated if target.annotated is not None else sorted(sequence.labels)
     last = len(sequence.frames) - 1
     wanted = [frame for frame in frames if frame > target.start and not (skip_last and frame == last)]
@@ -241,7 +251,7 @@ def _frames_that_count(sequence: MaskSequence, target: MaskObject, *, skip_last:
             f"{sequence.name}: frame {sequence.frames[absent[0]]} has no annotation; where they are not public, the "
             "benchmark's server scores: make the archive to hand in with --archive"
         )
-    if not wanted:
+    if not wanted and target.annotated is None:
         raise UsageError(f"{sequence.name}: object {target.object_id} has no annotated frame that counts")
     return wanted
 

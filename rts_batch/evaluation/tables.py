@@ -6,6 +6,9 @@ from typing import Final
 
 from rts_batch.evaluation.scoring import BenchmarkScores
 
+_NAMED: Final = 10
+"""Objects that a sentence lists."""
+
 _TITLES: Final = {
     "success": "success (AUC)",
     "precision": "precision",
@@ -53,6 +56,9 @@ def to_markdown(report: BenchmarkScores, *, sequences: bool = True) -> str:
             "benchmark's.**",
             "",
         ]
+    if report.uncounted:
+        names = ", ".join(map(_cell, report.uncounted[:_NAMED])) + (" …" if len(report.uncounted) > _NAMED else "")
+        lines += [f"Not counted, as annotated on the given frame only: {names}.", ""]
     paper = bool(report.published)
     lines += ["| measure | this run |" + " paper (RTS) |" * paper, "|---|---:|" + "---:|" * paper]
     for name, value in report.measures.items():

@@ -282,6 +282,41 @@ def test_youtubevos_scores_seen_and_unseen_objects_and_writes_the_servers_archiv
     ]
 
 
+def test_an_object_that_is_annotated_once_is_left_out_and_named(tmp_path: Path) -> None:
+    root, run = tmp_path / "ytvos", tmp_path / "run"
+    make_youtubevos(root)
+    meta = root / "valid" / "meta.json"
+    content = json.loads(meta.read_text())
+    content["videos"]["vid"]["objects"]["2"]["frames"] = ["00002"]
+    meta.write_text(json.dumps(content))
+    masks = {1: [rectangle(frame) for frame in range(5)], 2: [rectangle(frame, row=30) for frame in range(2, 5)]}
+    write_plain_masks(run, "vid", masks, {1: 0, 2: 2})
+    report = score("youtubevos2019", root, str(run))
+    assert (report.measures, report.uncounted) == ({"j": 1, "f": 1}, ("vid/2",))
+    assert "Not counted, as annotated on the given frame only: vid/2." in to_markdown(report)
+    content["videos"]["vid"]["objects"]["1"]["frames"] = ["00000"]
+    meta.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="vid/1, vid/2: no object has an annotated frame that counts"):
+        score("youtubevos2019", root, str(run))
+
+
+@pytest.mark.parametrize("name", ["full_occlusion.txt", "out_of_view.txt"])
+def test_lasot_needs_to_say_where_the_target_is_absent(tmp_path: Path, name: str) -> None:
+    make_boxes(tmp_path, "lasot")
+    (tmp_path / "cat" / "cat-3" / name).unlink()
+    with pytest.raises(UsageError, match=f"{name} is missing: it says in which frames the target is to be seen"):
+        prepare("lasot", tmp_path, str(tmp_path / "m.csv"))
+
+
+def test_masks_of_davis_2016_are_none_of_davis_2017(tmp_path: Path) -> None:
+    write_frames(tmp_path / "JPEGImages" / "480p" / "one", 3)
+    for frame in range(3):
+        write_labels(tmp_path / "Annotations" / "480p" / "one" / f"{frame:05d}.png", {255: rectangle(frame)})
+    with pytest.raises(UsageError, match=r"00000.png has no object.*those of davis2016"):
+        prepare("davis2017", tmp_path, str(tmp_path / "m.csv"))
+    assert prepare("davis2016", tmp_path, str(tmp_path / "m.csv")).targets == 1
+
+
 def test_trackingnet_without_annotations_gives_the_servers_archive(tmp_path: Path) -> None:
     name = make_boxes(tmp_path / "data", "trackingnet")
     write_text(tmp_path / "data" / "TEST" / "anno" / f"{name}.txt", ["5,7,20,16"])

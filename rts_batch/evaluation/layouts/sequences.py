@@ -94,13 +94,14 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
 
 
 def read_flags(path: Path, frames: int) -> NDArray[np.float64]:
-    """Read one number for each frame, separated in any way; zeros [frames] where the file does not exist.
+    """Read one number for each frame [frames], separated in any way.
 
     Raises:
-        UsageError: another count than `frames`, or not numbers.
+        UsageError: there is no such file, another count than `frames`, or not numbers.
     """
     if not path.exists():
-        return np.zeros(frames)
+        # Taken for zeros, frames without the target would count as ones where it was to be found.
+        raise UsageError(f"{path} is missing: it says in which frames the target is to be seen; unpack it, too")
     try:
         values = np.array([float(word) for word in " ".join(read_lines(path)).replace(",", " ").split()])
     except ValueError as error:
