@@ -59,7 +59,7 @@ class BenchmarkScores:
     missing: tuple[str, ...] = ()
     """Sequences that the run has not finished and that are not in the scores."""
     uncounted: tuple[str, ...] = ()
-    """Objects, `<sequence>/<object>`, that are annotated on their first frame only, which is given; not in the scores."""
+    """Objects, `<sequence>/<object>`, that are annotated on the frame where they are given only; not in the scores."""
     curves: Mapping[str, PlotLine] = field(default_factory=dict)
 
 
@@ -231,11 +231,12 @@ def _score_masks(
     }
     if davis:
         total = davis_scores(scores.values())
-        return {
+        measures = {
             "j_and_f": total.mean,
             **{f"j_{name}": value for name, value in asdict(total.region).items()},
             **{f"f_{name}": value for name, value in asdict(total.boundary).items()},
-        }, per_object, ()
+        }
+        return measures, per_object, ()
     if not scores:
         raise UsageError(f"{', '.join(uncounted[:5])}: no object has an annotated frame that counts")
     return _youtubevos_measures(per_object, is_seen if seen is not None else None), per_object, tuple(uncounted)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from torch import Tensor
 
 from rts_batch.errors import TrainingError
 from rts_batch.training.settings import TrainSettings
+
+logger = logging.getLogger(__name__)
 
 FREE_SETTINGS = ("epochs", "checkpoint_every", "keep_checkpoints", "evaluate_every", "log_every", "best", "name")
 """Settings that a resumed run may change. (`epochs` only without the cosine schedule, which depends on it.)"""
@@ -46,12 +52,50 @@ def save_state(folder: Path, state: TrainingState, *, keep: int) -> Path:
 
 
 def write_atomically(path: Path, value: Any) -> None:
-    temporary = path.with_name(path.name + ".writing")
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         torch.save(value, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` that becomes it at the end; where that fails nothing is left of it."""
+    # The name is nobody else's: two writers of one file shall not write into each other's.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.writing")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made where it is not there, until the end or this process's.
+
+    Raises:
+        TrainingError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be used as a training's folder ({error.strerror})") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"{folder}: another process trains in this folder; wait for it, stop it, or use another folder"
+            ) from None
+        except OSError as error:
+            logger.warning("%s: others are not kept out, as its file system has no locks (%s)", folder, error.strerror)
+        yield
+    finally:
+        os.close(handle)
 
 
 def state_files(folder: Path) -> list[Path]:
@@ -71,6 +115,15 @@ def load_state(path: Path) -> TrainingState:
         raise TrainingError(
             f"{path}: not a readable checkpoint ({error}); remove it to go on from the one before"
         ) from error
+
+
+def load_best(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of `best.pt`; raise `TrainingError` where it is damaged."""
+    try:
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise TrainingError(f"{path}: not readable weights; remove it to take the newest checkpoint") from error
+    return weights
 
 
 def check_settings(state: TrainingState, settings: TrainSettings, path: Path) -> None:

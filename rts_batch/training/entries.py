@@ -53,12 +53,15 @@ def check_entry(entry: Mapping[str, Any], kinds: Mapping[str, Callable[..., Any]
         raise SettingsError(f"data of kind {kind!r} {fault}; its options are weight, {', '.join(parameters)}")
     hints = _hints(kinds[kind])
     for name in sorted(options & set(hints)):
-        try:
-            # As JSON, in which a list does for a tuple; strictly, so that no text becomes a number.
-            TypeAdapter(hints[name]).validate_json(json.dumps(entry[name], default=str), strict=True)
-        except ValidationError as error:
-            fault = error.errors(include_url=False)[0]["msg"]
-            raise SettingsError(f"{where}, of kind {kind!r}: {name} is {entry[name]!r}: {fault}") from None
+        _check_value(entry[name], hints[name], f"{where}, of kind {kind!r}: {name}")
+
+
+def _check_value(value: Any, kind: Any, where: str) -> None:
+    try:
+        # As JSON, in which a list does for a tuple; strictly, so that no text becomes a number.
+        TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        raise SettingsError(f"{where} is {value!r}: {error.errors(include_url=False)[0]['msg']}") from None
 
 
 def _hints(build: Callable[..., Any]) -> dict[str, Any]:

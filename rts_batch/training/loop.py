@@ -123,18 +123,16 @@ class Trainer:
     def check(self) -> None:
         """Raise `TrainingError` where a value is not finite, so that nothing of it is saved."""
         # A loss may be finite where its gradient is not: it would tell of that an iteration too late.
-        moments = (value for entry in self.optimizer.state.values() for value in entry.values())
-        averages = self.average.values if self.average else {}
-        for values, what in (
-            (self.model.state_dict().values(), "weights"),
-            (averages.values(), "averaged weights"),
-            (moments, "optimiser's moments"),
-        ):
-            if not all(bool(torch.isfinite(value).all()) for value in values if isinstance(value, Tensor)):
+        values = {
+            "weights": self.model.state_dict().values(),
+            "averaged weights": self.average.values.values() if self.average else (),
+            "optimiser's moments": [value for entry in self.optimizer.state.values() for value in entry.values()],
+        }
+        for what, found in values.items():
+            if not all(bool(torch.isfinite(value).all()) for value in found if isinstance(value, Tensor)):
                 raise TrainingError(
-                    f"the {what} have values that are not finite after iteration {self.iteration}, although the loss "
-                    "has not: lower the learning rates, set clip_norm or look at the data; the last checkpoint is "
-                    "intact"
+                    f"the {what} have values that are not finite after iteration {self.iteration}; lower the learning "
+                    "rates, set clip_norm or look at the data; the last checkpoint is intact"
                 )
 
     def restore(self, state: TrainingState) -> None:

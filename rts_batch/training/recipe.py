@@ -36,7 +36,7 @@ from typing import Any
 
 from rts_batch.errors import SettingsError, TrainingError
 from rts_batch.masks import State
-from rts_batch.training.checkpoints import plain
+from rts_batch.training.checkpoints import check_settings, load_state, plain, state_files, whole_file
 from rts_batch.training.clips.batches import ClipMaker
 from rts_batch.training.clips.datasets import RunMasks, davis, got10k, lasot, youtube_vos
 from rts_batch.training.clips.datasets.runs import MaskFilter
@@ -80,19 +80,41 @@ class Recipe:
         return open_clips(self.validation, self.settings.clips.for_validation()) if self.validation else None
 
     def claim(self, folder: Path) -> None:
-        """Write the recipe into a run's folder; raise `TrainingError` where that has another one's data."""
+        """Write the recipe into a run's folder, where nothing has been trained or what has been is this recipe's.
+
+        Raises:
+            TrainingError: it has another one's checkpoints, a file that cannot be read, or it cannot be written.
+        """
         file = folder / "recipe.json"
         content = plain({"data": list(self.data), "initial": self.initial, "settings": self.settings.to_dict()})
-        if file.exists():
-            before = json.loads(file.read_text())
+        checkpoints = state_files(folder)
+        if checkpoints:
+            before = _read_claim(file)
             for name in ("data", "initial"):
-                if before.get(name) != content[name]:
+                if before and before.get(name) != content[name]:
                     raise TrainingError(
                         f"{folder} belongs to a training with {name} = {json.dumps(before.get(name))}, not "
                         f"{json.dumps(content[name])}; use another folder"
                     )
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content, indent=1) + "\n")
+            check_settings(load_state(checkpoints[-1]), self.settings, checkpoints[-1])
+        try:
+            with whole_file(file) as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise TrainingError(f"{file}: cannot be written ({error.strerror}); use another folder") from error
+
+
+def _read_claim(file: Path) -> dict[str, Any]:
+    """Return what a run's `recipe.json` says, nothing where there is none; raise `TrainingError`."""
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{file}: cannot be read ({error}); remove it if the folder's checkpoints are this recipe's"
+        ) from error
+    return content if isinstance(content, dict) else {}
 
 
 def read_recipe(source: str | Path) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from rts_batch.config import MODELS, TRACKER_RTS50, ModelConfig, StaConfig, Trac
 from rts_batch.errors import TrainingError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.training.checkpoints import load_state, state_files
+from rts_batch.training.checkpoints import load_best, load_state, only_training, state_files
 from rts_batch.training.clips.batches import ClipStream
 from rts_batch.training.distributed import Workers
 from rts_batch.training.initial import load_backbone, load_network
@@ -54,14 +55,8 @@ def run_recipe(
         SettingsError, TrainingError, WeightsError: what is wrong with the recipe, its data or its files.
     """
     folder, settings, workers = Path(folder), recipe.settings, Workers.current()
-    if workers.leads:
-        recipe.claim(folder)
-    workers.wait()
+    # Opened before the folder is claimed, which what is wrong with the data shall not be written into.
     clips, validation = recipe.clips(), recipe.validation_clips()
-    torch.manual_seed(settings.seed)
-    model = build_network(settings)
-    if recipe.initial and not state_files(folder):
-        load_initial(model, recipe.initial)
     stream = ClipStream(
         clips, batch=settings.batch, seed=settings.seed, loaders=loaders, rank=workers.rank, workers=workers.count
     )
@@ -69,8 +64,16 @@ def run_recipe(
     if validation is not None:
         held_out = ClipStream(validation, batch=settings.batch, seed=settings.seed + VALIDATION_SEED, loaders=loaders)
         evaluate = validation_losses(held_out, settings, batches=recipe.validation_batches, device=device)
-    trainer = Trainer(model, settings, workers=workers, device=device)
-    return train(trainer, stream, folder, evaluate=evaluate, stop=stop, report=report)
+    with only_training(folder) if workers.leads else nullcontext():
+        if workers.leads:
+            recipe.claim(folder)
+        workers.wait()
+        torch.manual_seed(settings.seed)
+        model = build_network(settings)
+        if recipe.initial and not state_files(folder):
+            load_initial(model, recipe.initial)
+        trainer = Trainer(model, settings, workers=workers, device=device)
+        return train(trainer, stream, folder, evaluate=evaluate, stop=stop, report=report)
 
 
 def load_initial(model: RTS | STA, initial: Mapping[str, str]) -> None:
@@ -143,8 +146,7 @@ def _trained(folder: str | Path) -> tuple[TrainSettings, dict[str, Tensor]]:
     # One that is left from another measure, or from when there was one, is not what the newest checkpoint calls best.
     if state.best is None or not best.exists():
         return settings_of(state.settings), state.weights()
-    weights: dict[str, Tensor] = torch.load(best, map_location="cpu", weights_only=True)
-    return settings_of(state.settings), weights
+    return settings_of(state.settings), load_best(best)
 
 
 def settings_of(values: Mapping[str, Any]) -> TrainSettings:

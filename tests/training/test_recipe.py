@@ -75,7 +75,7 @@ def test_what_is_to_be_left_out_has_to_be_there(tmp_path: Path) -> None:
     write_youtube_vos(tmp_path / "vos")
     path = tmp_path / "recipe.toml"
     path.write_text('[[data]]\nkind = "youtube-vos"\nroot = "vos"\nexclude = ["v22"]\n')
-    with pytest.raises(TrainingError, match="exclude names 'v22' and 0 more that .*vos does not have"):
+    with pytest.raises(TrainingError, match=r"exclude names 'v22' and 0 more that .*vos does not have"):
         recipe.read_recipe(path).clips()
     path.write_text('[[data]]\nkind = "youtube-vos"\nroot = "vos"\nsequences = "list.txt"\n')
     (tmp_path / "list.txt").write_bytes("vidéo\n".encode("latin-1"))

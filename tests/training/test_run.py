@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,22 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from rts_batch.errors import TrainingError
-from rts_batch.training.checkpoints import load_state, state_files
+from rts_batch.errors import TrainingError, WeightsError
+from rts_batch.training.checkpoints import (
+    load_state,
+    only_training,
+    save_state,
+    state_files,
+    whole_file,
+    write_atomically,
+)
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.distributed import Workers
 from rts_batch.training.recipe import Recipe, read_recipe
-from rts_batch.training.run import run_recipe
+from rts_batch.training.run import run_recipe, trained_weights
 from tests.support.places import REPOSITORY
 from tests.support.training_layouts import write_youtube_vos
-from tests.support.training_tiny import RECIPE, SETTINGS, TINY_STA, losses_of, stream
+from tests.support.training_tiny import RECIPE, SETTINGS, TINY_STA, losses_of, stream, trainer
 from tests.support.training_worker import gradients, run
 
 pytestmark = pytest.mark.training
@@ -96,8 +104,55 @@ def test_what_a_worker_cannot_read_is_said_by_the_job(tmp_path: Path, recipe: Re
 
 
 def test_a_folder_with_other_data_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    run_recipe(recipe, tmp_path / "run", stop=lambda: True)
     recipe.claim(tmp_path / "run")
-    recipe.claim(tmp_path / "run")
+    before = (tmp_path / "run/recipe.json").read_bytes()
     other = dataclasses.replace(recipe, data=({"kind": "davis", "root": "/elsewhere"},))
     with pytest.raises(TrainingError, match="belongs to a training with data"):
         other.claim(tmp_path / "run")
+    other = dataclasses.replace(recipe, settings=dataclasses.replace(recipe.settings, batch=4))
+    with pytest.raises(TrainingError, match="belongs to a training with batch = 2, not 4"):
+        other.claim(tmp_path / "run")
+    assert (tmp_path / "run/recipe.json").read_bytes() == before
+    (tmp_path / "run/recipe.json").write_text('{"data": [')
+    with pytest.raises(TrainingError, match=r"recipe.json: cannot be read .*; remove it if the folder's checkpoints"):
+        recipe.claim(tmp_path / "run")
+
+
+def test_a_folder_in_which_nothing_was_trained_takes_a_mended_recipe(tmp_path: Path, recipe: Recipe) -> None:
+    wrong = dataclasses.replace(recipe, data=({"kind": "youtube-vos", "root": str(tmp_path / "vosss")},))
+    with pytest.raises(TrainingError, match="vosss"):
+        run_recipe(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    wrong = dataclasses.replace(recipe, initial={"network": str(tmp_path / "absent.pth")})
+    with pytest.raises(WeightsError, match=r"absent\.pth"):
+        run_recipe(wrong, tmp_path / "run")
+    assert run_recipe(recipe, tmp_path / "run", stop=lambda: True) == "stopped"
+
+
+def test_a_folder_is_trained_in_once_at_a_time(tmp_path: Path, recipe: Recipe) -> None:
+    with only_training(tmp_path / "run"), pytest.raises(TrainingError, match="another process trains in this folder"):
+        run_recipe(recipe, tmp_path / "run")
+    assert run_recipe(recipe, tmp_path / "run", stop=lambda: True) == "stopped"
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="file: cannot be used as a training's folder"):
+        run_recipe(recipe, tmp_path / "file")
+
+
+def test_damaged_best_weights_are_named(tmp_path: Path) -> None:
+    state = dataclasses.replace(trainer(SETTINGS).state(), best=0.5)
+    save_state(tmp_path, state, keep=1)
+    (tmp_path / "best.pt").write_bytes(b"PK torn")
+    with pytest.raises(TrainingError, match=r"best\.pt: not readable weights; remove it to take the newest"):
+        trained_weights(tmp_path)
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a") as first, whole_file(tmp_path / "a") as second:
+        assert first != second
+        for path in (first, second):
+            path.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        write_atomically(tmp_path / "b", lambda: None)  # it cannot be pickled
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -49,8 +49,8 @@ def _davis_sequence(root: Path, name: str, *, single: bool) -> MaskSequence:
         objects = tuple(MaskObject(int(one), 0) for one in ids if one not in (0, _VOID))
         if not objects:
             raise UsageError(
-                f"{labels[0]} has no object, which have the values 1 to 254 there; masks of 0 and 255 alone are those of "
-                "davis2016"
+                f"{labels[0]} has no object, which have the values 1 to 254 there; masks of 0 and 255 alone are those "
+                "of davis2016"
             )
     return MaskSequence(name, folder, frames, labels, objects, single)
 

@@ -89,7 +89,7 @@ def object_values(folder: Path) -> list[int]:
 
 
 def frame_names(folder: Path) -> list[str]:
-    """Return the stems of a folder's PNG files in the order of their numbers; raise `TrainingError` where there are none."""
+    """Return the stems of a folder's PNG files, by their numbers; raise `TrainingError` where there are none."""
     try:
         found = [entry[:-4] for entry in os.listdir(folder) if entry.endswith(".png") and is_picture(entry)]
     except OSError as error:
