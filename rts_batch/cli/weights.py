@@ -20,7 +20,7 @@ def import_(
     source: Annotated[str, typer.Argument(help="rts50.pth, a weights file, or a built-in name.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write, *.safetensors.")],
     sta: Annotated[
-        Path | None, typer.Option(help="sta.pth.tar: adds the network that makes a mask of a box prompt.")
+        str | None, typer.Option(help="sta.pth.tar: adds the network that makes a mask of a box prompt.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Recorded in the file.")] = None,
 ) -> None:
@@ -50,6 +50,7 @@ def get(
 
     Shows first whose they are and under what licence. Prints where they are kept: RTS_BATCH_CACHE names another folder.
     """
+    from rts_batch.io.storage import uris
     from rts_batch.weights.publications import PUBLISHED, cached
 
     if name not in PUBLISHED:
@@ -63,7 +64,7 @@ def get(
         "weights": publication.what,
         "by": publication.authors,
         "licence": publication.licence,
-        "from": source or publication.address,
+        "from": publication.address if source is None else uris.safe_uri(source),
         "files": " and ".join(publication.files),
         "into": str(target),
     }

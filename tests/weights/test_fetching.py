@@ -89,6 +89,14 @@ def test_nothing_is_fetched_without_consent(cache: Path, drive: Drive) -> None:
     assert not cache.exists()
 
 
+def test_no_credentials_are_printed(cache: Path) -> None:
+    answer = invoke("rts50", "--from", "https://me:hunter2@127.0.0.1:9/x?sig=SECRET", "--yes")
+    assert answer.exit_code == 12
+    assert "127.0.0.1:9/x" in answer.output
+    assert "hunter2" not in answer.output
+    assert "SECRET" not in answer.output
+
+
 def test_another_name_is_refused() -> None:
     answer = invoke("rts101", "--yes")
     assert answer.exit_code == 2

@@ -33,6 +33,7 @@ from rts_batch.weights.registry import (
     build_sta,
     describe,
     import_weights,
+    load_sta,
     load_weights,
     make_weights,
     save_weights,
@@ -523,3 +524,20 @@ def test_weights_are_checked_on_one_thread_and_the_callers_threads_stay(
         assert (set(threads), torch.get_num_threads()) == ({1}, 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_box_network_is_had_from_a_name_too(tmp_path: Path) -> None:
+    save_weights(tiny_weights(), tmp_path / "tiny.safetensors")
+    arguments = [
+        "import",
+        str(tmp_path / "tiny.safetensors"),
+        "--sta",
+        "rts-mini",
+        "-o",
+        str(tmp_path / "a.safetensors"),
+    ]
+    answer = CliRunner().invoke(app, ["weights", *arguments])
+    assert answer.exit_code == 0, answer.output
+    found = load_weights(tmp_path / "a.safetensors").sta
+    assert found is not None
+    assert found.config == load_sta("rts-mini")[0].config
