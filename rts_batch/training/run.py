@@ -130,9 +130,13 @@ def trained_weights(folder: str | Path, *, sta: str | Path | None = None, licenc
 
 def tracker_config(settings: TrainSettings) -> TrackerConfig:
     """Return the tracking settings that belong to a network trained so."""
-    assert isinstance(settings.model, ModelConfig)
-    config = MODELS[settings.model.name][1] if settings.model.name in MODELS else TRACKER_RTS50
-    crop_size = config.crop_size if settings.model.name in MODELS else settings.clips.crop_size
+    model = settings.model
+    assert isinstance(model, ModelConfig)
+    # A network of another name is a known one all the same where it has its settings.
+    same = (name for name, (known, _) in MODELS.items() if replace(known, name=model.name) == model)
+    known = model.name if model.name in MODELS else next(same, None)
+    config = MODELS[known][1] if known else TRACKER_RTS50
+    crop_size = config.crop_size if known else settings.clips.crop_size
     return replace(config, crop_size=crop_size, localisation_conditioning=settings.localisation == "fused")
 
 
