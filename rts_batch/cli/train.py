@@ -82,6 +82,10 @@ def train_boxes(
 
     if kind not in ("got10k", "lasot"):
         raise UsageError(f"the data set is {kind!r}; valid are got10k and lasot")
+    if output.suffix != ".parquet":
+        raise UsageError(f"the output is {str(output)!r}; give it a name that ends in .parquet")
+    if not output.parent.is_dir():
+        raise UsageError(f"the folder {str(output.parent)!r} of the output does not exist; make it first")
     open_boxes = got10k if kind == "got10k" else lasot
     rows, skipped = write_box_manifest(open_boxes(root, masks=None, sequences=sequences), output)
     for reason in skipped:

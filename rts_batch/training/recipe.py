@@ -98,6 +98,7 @@ class Recipe:
                     )
             check_settings(load_state(checkpoints[-1]), self.settings, checkpoints[-1])
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             with whole_file(file) as temporary:
                 temporary.write_text(json.dumps(content, indent=1) + "\n")
         except OSError as error:

@@ -275,6 +275,10 @@ def test_train_boxes_writes_a_manifest(tmp_path: Path) -> None:
     done = invoke("train-boxes", "davis", tmp_path / "got", "-o", tmp_path / "boxes.parquet")
     assert done.exit_code == 2
     assert "valid are got10k and lasot" in done.stderr
+    for name, said in (("boxes.csv", "a name that ends in .parquet"), ("no/boxes.parquet", "does not exist; make it")):
+        done = invoke("train-boxes", "got10k", tmp_path / "got", "-o", tmp_path / name)
+        assert done.exit_code == 2
+        assert said in done.stderr
 
 
 def test_initial_weights_fill_the_network(data: Path) -> None:
@@ -318,3 +322,5 @@ def test_tracking_settings_follow_the_training() -> None:
     assert not tracker_config(beside).localisation_conditioning
     mini = dataclasses.replace(SETTINGS, model=RTS_MINI)
     assert tracker_config(mini).crop_size == (320, 560)
+    renamed = dataclasses.replace(SETTINGS, model=dataclasses.replace(RTS_MINI, name="my-mini"))
+    assert tracker_config(renamed) == tracker_config(mini)
