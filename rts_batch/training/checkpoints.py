@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -73,11 +74,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_training(folder: Path) -> Iterator[None]:
+def only_training(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a run's folder, which is made where it is not there, until the end or this process's.
 
     Raises:
-        TrainingError: another process holds it, or it cannot be made.
+        TrainingError: another process holds it, for `patience` seconds, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,9 @@ def only_training(folder: Path) -> Iterator[None]:
         raise TrainingError(f"{folder}: cannot be used as a training's folder ({error.strerror})") from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            end = time.monotonic() + patience
+            while not _locked(handle, last=time.monotonic() >= end):
+                time.sleep(0.2)
         except BlockingIOError:
             raise TrainingError(
                 f"{folder}: another process trains in this folder; wait for it, stop it, or use another folder"
@@ -96,6 +99,17 @@ def only_training(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int, *, last: bool) -> bool:
+    """Return whether an open file could be locked; the last time raise `BlockingIOError` instead."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if last:
+            raise
+        return False
+    return True
 
 
 def state_files(folder: Path) -> list[Path]:

@@ -29,6 +29,9 @@ from rts_batch.weights.registry import StaWeights, Weights, make_weights
 VALIDATION_SEED = 1_000_003
 """Added to the seed, so that validation clips are not those of the training."""
 
+RESTART_SECONDS = 60.0
+"""How long a group of workers waits for the folder that the group before it has held."""
+
 
 def run_recipe(
     recipe: Recipe,
@@ -64,7 +67,9 @@ def run_recipe(
     if validation is not None:
         held_out = ClipStream(validation, batch=settings.batch, seed=settings.seed + VALIDATION_SEED, loaders=loaders)
         evaluate = validation_losses(held_out, settings, batches=recipe.validation_batches, device=device)
-    with only_training(folder) if workers.leads else nullcontext():
+    # Several start again when one is lost, and the leading one of before may take a moment to end.
+    patience = RESTART_SECONDS if workers.count > 1 else 0.0
+    with only_training(folder, patience=patience) if workers.leads else nullcontext():
         if workers.leads:
             recipe.claim(folder)
         workers.wait()

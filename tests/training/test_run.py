@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,11 @@ def test_a_folder_is_trained_in_once_at_a_time(tmp_path: Path, recipe: Recipe) -
     with only_training(tmp_path / "run"), pytest.raises(TrainingError, match="another process trains in this folder"):
         run_recipe(recipe, tmp_path / "run")
     assert run_recipe(recipe, tmp_path / "run", stop=lambda: True) == "stopped"
+    with only_training(tmp_path / "run"):
+        held = time.monotonic()
+        with pytest.raises(TrainingError, match="another process"), only_training(tmp_path / "run", patience=0.3):
+            pass
+        assert time.monotonic() - held >= 0.3
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="file: cannot be used as a training's folder"):
         run_recipe(recipe, tmp_path / "file")
