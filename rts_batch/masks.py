@@ -190,6 +190,12 @@ def smaller_on_top(masks: Mapping[int, NDArray[np.bool_]]) -> dict[int, NDArray[
     return dict(sorted(kept.items()))
 
 
+def lost_pixels(masks: Mapping[int, NDArray[np.bool_]], kept: Mapping[int, NDArray[np.bool_]]) -> dict[int, int]:
+    """Return object id → pixels that its mask [H, W] has lost to others on top, of those in `kept` that lost any."""
+    lost = {object_id: int(masks[object_id].sum()) - int(left.sum()) for object_id, left in kept.items()}
+    return {object_id: pixels for object_id, pixels in lost.items() if pixels}
+
+
 def _find_runs(mask: NDArray[np.bool_] | NDArray[np.uint8], region: Region | None) -> NDArray[np.int64]:
     height, width = mask.shape
     y0, x0, y1, x1 = region or (0, 0, height, width)

@@ -123,3 +123,8 @@ def is_region(mask: NDArray[np.bool_]) -> bool:
     """Whether a mask is more than lines and specks: a fifth of its pixels are surrounded by others."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3)))
     return bool(inner.sum() > mask.sum() / 5)
+
+
+def is_all_around(mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask [H, W] has every pixel of the border."""
+    return bool(mask[0].all() and mask[-1].all() and mask[:, 0].all() and mask[:, -1].all())

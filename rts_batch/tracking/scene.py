@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rts_batch.config import Overlap, QualityMap, TrackerConfig
 from rts_batch.errors import CheckpointError, PromptError
-from rts_batch.masks import Marking, TrackedFrame, smaller_on_top
+from rts_batch.masks import Marking, TrackedFrame, lost_pixels, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.estimates import Estimates
@@ -59,6 +59,8 @@ class Scene:
         self._absent: set[int] = set()
         """Targets that are said not to be in the picture, until they are marked again."""
         self._merged: dict[int, Tensor] = {}
+        self.divided: dict[int, int] = {}
+        """Object id → pixels of its prompt's mask, on the frame stepped into last, that smaller targets on top have."""
 
     def __enter__(self) -> Scene:
         return self
@@ -91,6 +93,7 @@ class Scene:
         gone = prompts.keys() - marked.keys()
         if unknown := gone - self.trackers.keys():
             raise PromptError(f"object {min(unknown)} is said to be absent before it was marked")
+        self.divided = {}
         self._absent = (self._absent | gone) - marked.keys()
         still = self.trackers.keys() - marked.keys() - self._absent
         followed = {object_id: tracker for object_id, tracker in self.trackers.items() if object_id in still}
@@ -140,7 +143,9 @@ class Scene:
         return tracker.on_device(lambda: {object_id: read(prompt) for object_id, prompt in sorted(prompts.items())})
 
     def _smaller_on_top(self, image: NDArray[np.uint8], prompts: dict[int, Marking]) -> dict[int, Marking]:
-        """Return the prompts of one frame with masks that do not overlap; a box whose mask is empty stays a box.
+        """Return the prompts of one frame with masks that do not overlap, and note in `divided` which ones did.
+
+        A box whose mask is empty stays a box.
 
         Raises:
             PromptError: a target of which nothing is left.
@@ -164,6 +169,7 @@ class Scene:
                     "equally large ones with a lower object_id; separate them, or track each by itself with "
                     "--overlap allow"
                 )
+        self.divided = lost_pixels(masks, kept)
         return {object_id: Marking(mask=kept.get(object_id), box=prompt.box) for object_id, prompt in prompts.items()}
 
     def _step_apart(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
 from rts_batch.manifest import VideoTask
-from rts_batch.masks import TrackedFrame
+from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.worker.prompts import PromptBook
 from rts_batch.worker.timing import Timing
 from rts_batch.worker.tracker import LoadedTracker, OpenScene
@@ -120,7 +120,7 @@ def _forward(
         with timing("track"):
             if forward.scene is None and prompts:
                 forward.scene = tracker.open_scene(task)
-            rows = forward.scene.step(frame.image, prompts) if forward.scene is not None else {}
+            rows = _step(forward.scene, frame, prompts, book) if forward.scene is not None else {}
         yield frame, rows
 
 
@@ -136,7 +136,7 @@ def _backward(
             with timing("track"):
                 if scene is None and prompts:
                     scene = opened.enter_context(closing(tracker.open_scene(task)))
-                rows = scene.step(frame.image, prompts) if scene is not None else {}
+                rows = _step(scene, frame, prompts, book) if scene is not None else {}
             yield frame, rows
     book.check_end(highest + 1)
 
@@ -149,10 +149,18 @@ def _before_the_prompts(
         for frame in timing.waiting("decode", source.lent()):
             prompts = book.beginning(frame.index)
             with timing("track"):
-                rows = scene.step(frame.image, prompts)
+                rows = _step(scene, frame, prompts, book)
             early = [object_id for object_id in rows if frame.index < book.begin[object_id]]
             # Where all are, none has to be looked up yet.
             yield frame, rows if len(early) == len(rows) else {object_id: rows[object_id] for object_id in early}
+
+
+def _step(
+    scene: OpenScene, frame: Frame, prompts: Mapping[int, Marking], book: PromptBook
+) -> Mapping[int, TrackedFrame]:
+    rows = scene.step(frame.image, prompts)
+    book.note_divided(frame.index, scene.divided)
+    return rows
 
 
 def _annotate(

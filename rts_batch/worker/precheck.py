@@ -15,6 +15,7 @@ from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.boxes import Size, doubts_of_frames
+from rts_batch.worker.overlaps import shared_pixels
 from rts_batch.worker.passes import reading
 from rts_batch.worker.prompts import PromptBook
 
@@ -74,7 +75,7 @@ def _check_video(task: VideoTask, process: DecodingProcess, overlap: Overlap) ->
                 book = PromptBook(task, source.info, boxes=True, overlap=overlap)
                 end = min(source.wanted.start, source.info.frames or source.wanted.start)
                 for frame in source.frames():
-                    book.due(frame)
+                    book.note_divided(frame.index, shared_pixels(book.due(frame)))
                     end = frame.index + 1
                     if not book.waiting:
                         break

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rts_batch.config import Overlap
 from rts_batch.errors import PromptError, StorageError
 from rts_batch.io.video.frames import Frame, Moment, VideoInfo
 from rts_batch.manifest import Prompt, Target, VideoTask
 from rts_batch.manifest.boxes import doubt, fault
-from rts_batch.masks import Box, Marking, TrackedFrame, smaller_on_top
+from rts_batch.manifest.mask_looks import is_all_around
+from rts_batch.masks import Box, Marking, TrackedFrame
+from rts_batch.worker.overlaps import check_left, warnings_of
 from rts_batch.worker.prompt_masks import PromptMasks
 from rts_batch.worker.prompt_times import PromptTimes
 
@@ -102,11 +101,14 @@ class PromptBook:
         return max(self.begin.values(), default=0)
 
     def due(self, frame: Frame, *, backward: bool = False) -> dict[int, Marking]:
-        """Take out the prompts of this frame, and warn where their masks overlap.
+        """Take out the prompts of this frame.
 
         Args:
             frame: the frames come in order.
             backward: the last one comes first.
+
+        Raises:
+            PromptError: one cannot be on this frame, or nothing is left of its mask under those of others.
         """
         due: dict[int, Marking] = {}
         waiting = []
@@ -127,13 +129,18 @@ class PromptBook:
             if object_id not in self.begin:
                 self.begin[object_id], self._begun_by[object_id] = frame.index, ready
         self._waiting = waiting
-        return self._note_overlap(due, frame.index)
+        return self._apart(due, frame.index)
 
     def beginning(self, frame: int) -> dict[int, Marking]:
         """The prompts of this frame that a second pass takes, down from where targets began."""
         begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
         begun |= {object_id: Marking() for object_id, absent in self._absent_before.items() if absent == frame}
-        return self._note_overlap(dict(sorted(begun.items())), frame)
+        return self._apart(dict(sorted(begun.items())), frame)
+
+    def note_divided(self, frame: int, lost: Mapping[int, int]) -> None:
+        """Warn of the pixels of a frame's prompts, by object id, that are left to smaller targets."""
+        if self._divides:
+            self.warnings += [text for text in warnings_of(lost, frame) if text not in self.warnings]
 
     def check_end(self, frames: int) -> None:
         """Raise PromptError where a prompt's frame never came; `frames` is one past the last frame's index."""
@@ -198,7 +205,7 @@ class PromptBook:
             )
         if not reading.usual:
             self.warnings.append(f"object {target.object_id}, {_where(prompt)}: the mask was read as {reading.rule}")
-        if _is_all_around(reading.mask):
+        if is_all_around(reading.mask):
             self.warnings.append(
                 f"object {target.object_id}, {_where(prompt)}: the mask has {reading.mask.mean():.0%} of the frame and "
                 "its whole border; was the target drawn dark on light?"
@@ -234,24 +241,10 @@ class PromptBook:
             raise self._past_end(object_id, prompt, moment.index + 1)
         return side == 0
 
-    def _note_overlap(self, due: dict[int, Marking], frame: int) -> dict[int, Marking]:
-        """Warn where masks of this frame overlap, which a scene divides by `smaller_on_top`; return the prompts."""
-        masks = {object_id: ready.mask for object_id, ready in due.items() if ready.mask is not None}
-        if len(masks) < 2 or not self._divides:
-            return due
-        for object_id, kept in smaller_on_top(masks).items():
-            lost = int(masks[object_id].sum()) - int(kept.sum())
-            if lost and not kept.any():
-                raise PromptError(
-                    f"video {self._task.video_id}, object {object_id}, frame {frame}: the mask lies wholly under those "
-                    "of smaller targets, or of equally large ones with a lower object_id; separate the masks, or track "
-                    "each target by itself with --overlap allow"
-                )
-            warning = (
-                f"frame {frame}: {lost} pixels of object {object_id}'s mask are left to smaller targets on top of it"
-            )
-            if lost and warning not in self.warnings:
-                self.warnings.append(warning)
+    def _apart(self, due: dict[int, Marking], frame: int) -> dict[int, Marking]:
+        """Return the prompts of a frame; raise PromptError where nothing is left of one."""
+        if self._divides:
+            check_left(due, self._task.video_id, frame)
         return due
 
     def _note_absent(self, object_id: int, frame: int) -> None:
@@ -288,8 +281,3 @@ def _kind(prompt: Prompt) -> str:
 
 def _where(prompt: Prompt) -> str:
     return f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"
-
-
-def _is_all_around(mask: NDArray[np.bool_]) -> bool:
-    """Whether a mask [H, W] has every pixel of the border."""
-    return bool(mask[0].all() and mask[-1].all() and mask[:, 0].all() and mask[:, -1].all())

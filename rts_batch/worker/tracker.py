@@ -61,6 +61,10 @@ class TrackerDescription:
 class OpenScene(Protocol):
     """The tracker's state in one video."""
 
+    @property
+    def divided(self) -> Mapping[int, int]:
+        """Object id → pixels of its prompt's mask, on the frame stepped into last, that smaller targets on top have."""
+
     def step(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> Mapping[int, TrackedFrame]:
         """Start or correct the targets that are prompted on this frame [H, W, 3] RGB and track the others.
 

@@ -27,6 +27,7 @@ from rts_batch.errors import CheckpointError
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Marking, TrackedFrame, mask_box
 from rts_batch.runs.settings import RunSettings
+from rts_batch.worker.overlaps import shared_pixels
 from rts_batch.worker.tracker import TrackerDescription
 
 
@@ -37,6 +38,8 @@ class StubScene:
         self.masks: dict[int, NDArray[np.bool_]] = {}
         self.absent: set[int] = set()
         self.steps = 0
+        self.divided: dict[int, int] = {}
+        """What a scene that merges would say; masks stay whole here."""
         self.closed = False
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
@@ -47,6 +50,7 @@ class StubScene:
         self._log()
         self._make_trouble()
         self.steps += 1
+        self.divided = shared_pixels(prompts)
         height, width = image.shape[:2]
         self.absent = (self.absent | {key for key, prompt in prompts.items() if prompt.absent}) - {
             key for key, prompt in prompts.items() if not prompt.absent

@@ -77,9 +77,13 @@ def test_a_part_marked_by_a_box_keeps_what_it_has_alone(trained: Any) -> None:
     alone = scene(trained).annotate(IMAGE, prompts)
     assert alone[1].area > alone[2].area > 0
     assert (alone[1].mask & alone[2].mask).any()
-    found = scene(trained).step(IMAGE, prompts)
+    together = scene(trained)
+    found = together.step(IMAGE, prompts)
     np.testing.assert_array_equal(found[2].mask, alone[2].mask)
     np.testing.assert_array_equal(found[1].mask, alone[1].mask & ~alone[2].mask)
+    assert together.divided == {1: (alone[1].mask & alone[2].mask).sum()}
+    together.step(IMAGE)
+    assert together.divided == {}
 
 
 def test_a_target_of_which_nothing_is_left_is_refused(trained: Any) -> None:

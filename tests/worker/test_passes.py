@@ -17,6 +17,7 @@ from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import build_model, build_sta, load_weights
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Failed, Finished, Job, Opened, WorkerSettings
+from rts_batch.worker.rts import RtsFactory
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import Disc, draw, make_images, make_video
@@ -44,6 +45,29 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Lane:
             threads=1,
             extras={},
         )
+    )
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Lane:
+    """A worker with the tracker that ships, and small crops."""
+    settings = RunSettings(
+        weights="rts-mini",
+        device="cpu",
+        profile="exact",
+        tracker_options={"crop_size": [96, 160], "init_iterations": 1},
+    )
+    described = RtsFactory.describe(settings)
+    return Lane(
+        WorkerSettings(
+            out=str(tmp_path_factory.mktemp("runs") / "run"),
+            factory=settings.tracker,
+            tracker=described,
+            decoder="auto",
+            threads=1,
+            extras={},
+        ),
+        tracker=RtsFactory.load(described, threads=1),
     )
 
 
@@ -344,3 +368,15 @@ def test_boxes_become_masks_frame_by_frame(trained: Any) -> None:
         for object_id, mask in enumerate(masks, start=1):
             assert overlap(found[object_id].mask, mask) > 0.7
     assert not scene.trackers
+
+
+@pytest.mark.networks
+def test_boxes_whose_masks_share_pixels_are_told(real: Lane, clip: Path, tmp_path: Path) -> None:
+    whole, part = [26, 26, 44, 44], [42, 26, 28, 44]
+    found = Tracked(real, clip, tmp_path, [{"box": whole, "end": 1}, {"box": part, "object_id": 2, "end": 1}])
+    assert isinstance(found.end, Finished), found.end
+    alone = Tracked(real, clip, tmp_path, [{"box": whole, "end": 1}])
+    lost = alone.rows[1, 0]["area"] - found.rows[1, 0]["area"]
+    assert found.end.warnings == (
+        f"frame 0: {lost} pixels of object 1's mask are left to smaller targets on top of it",
+    )
