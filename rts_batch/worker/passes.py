@@ -158,7 +158,8 @@ def _before_the_prompts(
 def _step(
     scene: OpenScene, frame: Frame, prompts: Mapping[int, Marking], book: PromptBook
 ) -> Mapping[int, TrackedFrame]:
-    rows = scene.step(frame.image, prompts)
+    with book.naming(frame.index):
+        rows = scene.step(frame.image, prompts)
     book.note_divided(frame.index, scene.divided)
     return rows
 
@@ -171,7 +172,7 @@ def _annotate(
         for frame in timing.waiting("decode", source.lent()):
             end = frame.index + 1
             prompts = book.due(frame)
-            with timing("track"):
+            with timing("track"), book.naming(frame.index):
                 rows = scene.annotate(frame.image, prompts) if prompts else {}
             yield frame, rows
     book.check_end(end)

@@ -7,7 +7,8 @@ does not show after an hour of tracking.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from rts_batch.config import Overlap
 from rts_batch.errors import PromptError, StorageError
@@ -136,6 +137,14 @@ class PromptBook:
         begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
         begun |= {object_id: Marking() for object_id, absent in self._absent_before.items() if absent == frame}
         return self._apart(dict(sorted(begun.items())), frame)
+
+    @contextmanager
+    def naming(self, frame: int) -> Iterator[None]:
+        """Say of which video and frame it is what a scene, which knows neither, says against the prompts of a frame."""
+        try:
+            yield
+        except PromptError as error:
+            raise PromptError(f"video {self._task.video_id}, frame {frame}: {error}") from error
 
     def note_divided(self, frame: int, lost: Mapping[int, int]) -> None:
         """Warn of the pixels of a frame's prompts, by object id, that are left to smaller targets."""

@@ -380,3 +380,13 @@ def test_boxes_whose_masks_share_pixels_are_told(real: Lane, clip: Path, tmp_pat
     assert found.end.warnings == (
         f"frame 0: {lost} pixels of object 1's mask are left to smaller targets on top of it",
     )
+
+
+@pytest.mark.networks
+def test_a_box_of_which_nothing_is_left_is_named_with_video_and_frame(real: Lane, clip: Path, tmp_path: Path) -> None:
+    box = [26, 26, 44, 44]
+    rows = [{"box": box}, {"box": box, "object_id": 2, "frame": 1}, {"box": box, "frame": 1}]
+    found = Tracked(real, clip, tmp_path, [{**row, "end": 2} for row in rows])
+    assert isinstance(found.end, Failed)
+    assert found.end.message.startswith(f"video {tmp_path.name}")
+    assert ", frame 1: object 2: its mask lies wholly under those of smaller targets" in found.end.message
