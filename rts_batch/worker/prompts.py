@@ -112,6 +112,7 @@ class PromptBook:
             PromptError: one cannot be on this frame, or nothing is left of its mask under those of others.
         """
         due: dict[int, Marking] = {}
+        came: set[int] = set()
         waiting = []
         for object_id, prompt, ready in self._waiting:
             if backward and prompt.frame is not None and prompt.frame > frame.index:
@@ -119,10 +120,11 @@ class PromptBook:
             if not self._is_due(object_id, prompt, frame.moment, backward):
                 waiting.append((object_id, prompt, ready))
                 continue
-            if object_id in due:
+            if object_id in came:
                 raise self._error(
                     object_id, prompt, "is the second one of this target on this frame; remove one of them"
                 )
+            came.add(object_id)
             if ready.absent and object_id not in self.begin:
                 self._note_absent(object_id, frame.index)
                 continue

@@ -98,6 +98,18 @@ def test_an_absence_before_the_first_mark_outlives_a_checkpoint(tmp_path: Path, 
     assert before[2][0].absent
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_a_target_is_not_both_absent_and_marked_on_a_frame(tmp_path: Path, direction: str) -> None:
+    """Which of the two rows stands first, by whatever it names the frame, decides nothing."""
+    by_frame = {"frame": 5, "direction": direction}
+    by_time = {"time": 0.2, "direction": direction}
+    gone, mark = {"prompt_kind": "absent"}, {"mask": rle(rectangle(20, 20, 50, 50))}
+    for rows in ([by_frame | gone, by_time | mark], [by_frame | mark, by_time | gone]):
+        book = open_book(tmp_path, *rows)
+        with pytest.raises(PromptError, match="is the second one of this target on this frame; remove one of them"):
+            book.due(frame(5), backward=direction == "backward")
+
+
 def test_a_polygon_is_filled_in_the_frame_as_a_mask_of_it_would_be(tmp_path: Path) -> None:
     book = open_book(tmp_path, {"polygon": "20 20 70 20 70 70 20 70", "frame": 2})
     assert book.warnings == []
