@@ -63,11 +63,17 @@ class PromptBook:
         """Object id to the last frame before its first mark on which it was said not to be there."""
         self.begin: dict[int, int] = {}
         """Object id to the frame on which the target was first marked."""
+        self._said_at_once = len(self.warnings)
 
     @property
     def waiting(self) -> bool:
         """Whether a prompt's frame is yet to come."""
         return bool(self._waiting)
+
+    @property
+    def warnings_of_frames(self) -> list[str]:
+        """The warnings without those that opening the book says again."""
+        return self.warnings[self._said_at_once :]
 
     def taken(self) -> dict[str, dict[int, int]]:
         """How many prompts of each target have come, and on which frame it began: enough to go on from (`resume`)."""

@@ -232,6 +232,36 @@ def test_only_frames_that_a_correction_can_change_are_tracked_again(
     assert masks_of(out) == masks_of(tmp_path / "whole")
 
 
+@pytest.mark.long
+def test_a_row_that_was_put_right_is_not_warned_of_any_more(videos: Path, tmp_path: Path) -> None:
+    """Its warning was in the checkpoints of all frames before, which are gone on with."""
+    square = np.zeros(SIZE, bool)
+    square[30:60, 40:70] = True
+    masks = [
+        {"video": str(videos / "video.mp4"), "object_id": 1, "mask": str(videos / "mask.png"), "frame": 0},
+        {
+            "video": str(videos / "video.mp4"),
+            "object_id": 2,
+            "mask": json.dumps({"size": SIZE, "counts": encode_rle(square).decode()}),
+            "frame": 0,
+        },
+    ]
+    row = {"video": str(videos / "video.mp4"), "object_id": 1, "frame": 8}
+    wrong, right = (
+        task_of(write_manifest(tmp_path / f"{name}.jsonl", [*masks, {**row, "box": box}]))
+        for name, box in {"wrong": [120, 80, 60, 60], "right": [120, 80, 20, 20]}.items()
+    )
+    before, out = tmp_path / "before", tmp_path / "run"
+    first = last_of(lane(before, keep=True).run(Job(task=wrong, attempt=1)))
+    assert isinstance(first, Finished)
+    assert ["outside the frame" in text for text in first.warnings] == [True, False]
+    carry_over(right, RunFolder(str(before)).checkpoints_of(wrong), RunFolder(str(out)).checkpoints_of(right))
+    last = last_of(lane(out, keep=True).run(Job(task=right, attempt=2)))
+    assert isinstance(last, Finished)
+    assert report_of(out)["checkpoints"]["resumed_after"] == 7
+    assert last.warnings == first.warnings[1:]
+
+
 @pytest.mark.parametrize("everywhere", [{"end": 13}, {"direction": "both"}, {"start": 0, "note": "other"}])
 def test_nothing_is_carried_over_where_more_than_later_prompts_has_changed(
     kept: Path, videos: Path, tmp_path: Path, everywhere: dict[str, Any]
