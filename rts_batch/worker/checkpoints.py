@@ -38,6 +38,7 @@ from rts_batch.io.video.frames import Damage
 from rts_batch.io.video.spool import version_of_video
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.task import task_digest
+from rts_batch.worker.prompt_masks import ImageUses
 
 FORMAT: Final = 2
 
@@ -213,10 +214,17 @@ def read_latest(folder: str, *, version: str | None = None, below: int | None = 
 def decided_by(task: VideoTask, frame: int) -> str:
     """Return a digest of all that the masks up to `frame` depend on, when frames are read forward.
 
-    A prompt at a time counts always, as nothing but the video says which frame it is on.
+    A prompt at a time counts always, as nothing but the video says which frame it is on. Which pixels of a mask image
+    are a target's also depends on the other rows that use it, be they of later frames.
     """
+    uses = ImageUses(task)
     marks = [
-        [target.object_id, dict(target.extras), dataclasses.astuple(dataclasses.replace(prompt, line=0))]
+        [
+            target.object_id,
+            dict(target.extras),
+            dataclasses.astuple(dataclasses.replace(prompt, line=0)),
+            *uses.deciding(prompt, target.object_id),
+        ]
         for target in task.targets
         for prompt in target.prompts
         if prompt.frame is None or prompt.frame <= frame

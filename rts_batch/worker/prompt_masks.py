@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,42 @@ from rts_batch.manifest.polygons import Ring, box_around, fill_rings
 from rts_batch.masks import decode_rle
 
 
+class ImageUses:
+    """What the rows of one video say of each mask image that they name.
+
+    Args:
+        task: the video with all rows that say anything of its images.
+    """
+
+    def __init__(self, task: VideoTask) -> None:
+        self._targets = frozenset(target.object_id for target in task.targets)
+        self._users: dict[str, set[int]] = defaultdict(set)
+        self._on_frame: dict[tuple[int | None, float | None], dict[int, str]] = defaultdict(dict)
+        for target in task.targets:
+            for prompt in target.prompts:
+                if prompt.mask_uri is not None:
+                    self._users[prompt.mask_uri].add(target.object_id)
+                    self._on_frame[prompt.frame, prompt.time][target.object_id] = prompt.mask_uri
+
+    def of(self, prompt: Prompt, object_id: int) -> ImageUse | None:
+        """Return how a target's prompt uses its image; None where it names none."""
+        if prompt.mask_uri is None:
+            return None
+        images = self._on_frame[prompt.frame, prompt.time]
+        return ImageUse(
+            object_id=object_id,
+            users=frozenset(self._users[prompt.mask_uri] - {object_id}),
+            others=self._targets - {object_id},
+            apart=len(images) > 1 and all(len(self._users[image]) == 1 for image in images.values()),
+        )
+
+    def deciding(self, prompt: Prompt, object_id: int) -> list[Any]:
+        """Return what of that decides which pixels are the target's, as plain values."""
+        use = self.of(prompt, object_id)
+        # Which other targets there are decides whether an image is refused, and never how it is read.
+        return [] if use is None else [sorted(use.users), use.apart]
+
+
 class PromptMasks:
     """Reads the masks of one video's prompts.
 
@@ -30,14 +67,7 @@ class PromptMasks:
         self._frame = frame
         self._last: tuple[str, MaskImage] | None = None
         """The image read last: the next target's is most often the same."""
-        self._targets = frozenset(target.object_id for target in task.targets)
-        self._users: dict[str, set[int]] = defaultdict(set)
-        self._on_frame: dict[tuple[int | None, float | None], dict[int, str]] = defaultdict(dict)
-        for target in task.targets:
-            for prompt in target.prompts:
-                if prompt.mask_uri is not None:
-                    self._users[prompt.mask_uri].add(target.object_id)
-                    self._on_frame[prompt.frame, prompt.time][target.object_id] = prompt.mask_uri
+        self._uses = ImageUses(task)
 
     def size(self, prompt: Prompt) -> tuple[int, int]:
         """Return height and width of a prompt's mask, of polygons the frame's; raises as `read` does."""
@@ -61,10 +91,12 @@ class PromptMasks:
         if prompt.mask_rle is not None:
             height, width = prompt.mask_rle["size"]
             return MaskReading(_of_rle(prompt.mask_rle["counts"], height, width), "its RLE", usual=True)
+        use = self._uses.of(prompt, object_id)
         assert prompt.mask_uri is not None
+        assert use is not None
         image = self._open(prompt.mask_uri)
         try:
-            return read_mask_image(image, self._use(prompt, prompt.mask_uri, object_id))
+            return read_mask_image(image, use)
         except PromptError as error:
             raise PromptError(f"{uris.safe_uri(prompt.mask_uri)}: {error}") from error
 
@@ -75,15 +107,6 @@ class PromptMasks:
             except PromptError as error:
                 raise PromptError(f"{uris.safe_uri(uri)}: {error}") from error
         return self._last[1]
-
-    def _use(self, prompt: Prompt, uri: str, object_id: int) -> ImageUse:
-        images = self._on_frame[prompt.frame, prompt.time]
-        return ImageUse(
-            object_id=object_id,
-            users=frozenset(self._users[uri] - {object_id}),
-            others=self._targets - {object_id},
-            apart=len(images) > 1 and all(len(self._users[image]) == 1 for image in images.values()),
-        )
 
 
 def filled(rings: Sequence[Ring], frame: Size) -> MaskReading:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from rts_batch.io.storage import files
 from rts_batch.io.video.frames import Damage
@@ -277,6 +278,33 @@ def test_a_changed_first_prompt_leaves_nothing_but_what_lies_before_it(
     rows = rows_of_two(videos)
     task = task_of(write_manifest(tmp_path / "changed.jsonl", [{**rows[0], **first}, *rows[1:]]))
     assert carried(kept, videos, task, tmp_path / "run") == []
+
+
+@pytest.mark.long
+def test_a_later_row_that_changes_how_an_image_is_read_has_all_tracked_again(videos: Path, tmp_path: Path) -> None:
+    """Shades of one colour were one target; with a second target's row that names them, their indices are numbers."""
+    indices = np.zeros(SIZE, np.uint8)
+    indices[30:60, 30:60] = 4
+    indices[30:60, 30], indices[30:60, 59], indices[30, 30:60] = 1, 2, 3
+    image = Image.fromarray(indices)
+    image.putpalette([0, 0, 0, 60, 0, 0, 110, 0, 0, 160, 0, 0, 220, 0, 0])
+    image.save(tmp_path / "shades.png")
+    video, shades = {"video": str(videos / "video.mp4")}, {"mask": str(tmp_path / "shades.png")}
+    rows = [
+        {**video, **shades, "object_id": 1, "frame": 0},
+        {**video, "object_id": 2, "frame": 3, "box": [80, 80, 20, 20]},
+    ]
+    later = {**video, **shades, "object_id": 2, "frame": 8}
+    task, changed, other = (
+        task_of(write_manifest(tmp_path / f"{place}.jsonl", given))
+        for place, given in enumerate([rows, [*rows, later], [*rows, {**later, "object_id": 3, **BOX}]])
+    )
+    before = tmp_path / "before"
+    assert isinstance(last_of(lane(before, keep=True).run(Job(task=task, attempt=1))), Finished)
+    for after, frames in ((changed, 0), (other, 8)):
+        folder = Path(RunFolder(str(tmp_path / "run")).checkpoints_of(after))
+        carry_over(after, RunFolder(str(before)).checkpoints_of(task), str(folder))
+        assert len(list(folder.glob("*/checkpoint.json"))) == frames
 
 
 def test_a_prompt_at_a_time_may_be_on_any_frame(kept: Path, videos: Path, tmp_path: Path) -> None:
