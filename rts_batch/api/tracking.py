@@ -11,10 +11,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,38 +23,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rts_batch.api.prompts import Given, Polygon, Prompt, check, marking_on, read_prompts
 from rts_batch.config import Overlap, ProfileChoice
 from rts_batch.errors import PromptError, UsageError
 from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
-from rts_batch.manifest.boxes import fault, is_impossible
-from rts_batch.manifest.mask_looks import is_soft
-from rts_batch.manifest.polygons import Ring, box_around, parse_rings
 from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.runs.settings import DeviceName, RunSettings
 from rts_batch.tracking.scene import Scene
-from rts_batch.worker.prompt_masks import filled
 from rts_batch.worker.rts import RtsFactory, RtsTracker
 from rts_batch.worker.tracker import TrackerDescription
 
 __all__ = ["Frames", "LoadedModel", "MaskedFrame", "Polygon", "Prompt", "load", "track"]
 
-Polygon = Sequence[float] | Sequence[Sequence[float]]
-"""x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
-
-Prompt = Marking | Box | NDArray[Any] | Polygon
-"""A box x, y, w, h in pixels, a mask `[H, W]`, a polygon, or a `Marking`: a box and a mask together, or neither, which
-says that the target is not in the picture until it is marked again. A mask is bool, or 0 and one other value; of
-probabilities from 0 to 1 what is above 0.5 is the target, of greys with soft edges what is lighter than half of the
-lightest. Several values, such as numbers of several targets, are refused."""
-
 Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
 """A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order."""
-
-
-_Given = Marking | list[Ring]
-"""A prompt; a polygon is filled when its frame is there."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ class LoadedModel:
         Raises:
             PromptError: the box lies outside the image, or the weights make no masks of boxes.
         """
-        _check(Marking(box=box), image, "the box", boxes=self.takes_boxes)
+        check(Marking(box=box), image, "the box", boxes=self.takes_boxes)
         with self.open() as scene:
             return scene.annotate(image, {1: Marking(box=box)})[1].mask
 
@@ -158,13 +141,13 @@ def track(
         PromptError: a prompt does not fit its frame, or its frame does not come.
         VideoError, StorageError: the video cannot be read.
     """
-    wanted = _prompts(box, mask, polygon, prompts, start)
+    wanted = read_prompts(box, mask, polygon, prompts, start)
     model = load(tracker) if isinstance(tracker, str) else tracker
     return _track(video, wanted, model, start, end)
 
 
 def _track(
-    video: Frames, prompts: dict[int, dict[int, _Given]], model: LoadedModel, start: int, end: int | None
+    video: Frames, prompts: dict[int, dict[int, Given]], model: LoadedModel, start: int, end: int | None
 ) -> Iterator[MaskedFrame]:
     waiting = dict(prompts)
     with model.open(len({object_id for marked in prompts.values() for object_id in marked})) as scene:
@@ -172,8 +155,7 @@ def _track(
             marked = {}
             for object_id, given in waiting.pop(index, {}).items():
                 where = f"frame {index}, object {object_id}"
-                marked[object_id] = _filled(given, image, where) if isinstance(given, list) else given
-                _check(marked[object_id], image, where, boxes=model.takes_boxes)
+                marked[object_id] = marking_on(given, image, where, boxes=model.takes_boxes)
             if marked or scene.trackers:
                 yield MaskedFrame(index, time, image, dict(scene.step(image, marked)))
     if waiting:
@@ -199,94 +181,3 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
                     f"frame {index} is {image.dtype} of shape {list(image.shape)}; expected [H, W, 3] uint8, RGB"
                 )
             yield index, None, image
-
-
-def _prompts(
-    box: Box | None,
-    mask: NDArray[Any] | None,
-    polygon: Polygon | None,
-    prompts: Mapping[int, Mapping[int, Prompt]] | None,
-    start: int,
-) -> dict[int, dict[int, _Given]]:
-    marks = [mark for mark in (box, mask, polygon) if mark is not None]
-    if prompts is None:
-        if not marks:
-            raise UsageError(
-                "no target is marked; give box=(x, y, w, h), mask=…, polygon=… or prompts={frame: {object_id: …}}"
-            )
-        if polygon is not None:
-            if len(marks) > 1:
-                raise UsageError("give either a polygon or a box or mask of the only target, not both")
-            return {start: {1: _rings(polygon)}}
-        return {start: {1: Marking(mask=None if mask is None else _mask_of(mask), box=box)}}
-    if marks:
-        raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
-    if not any(prompts.values()):
-        raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask, polygon or Marking}}")
-    return {
-        int(frame): {int(object_id): _given(prompt) for object_id, prompt in marked.items()}
-        for frame, marked in prompts.items()
-        if marked
-    }
-
-
-def _given(prompt: Prompt) -> _Given:
-    if isinstance(prompt, Marking):
-        return prompt
-    if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
-        return Marking(mask=_mask_of(prompt))
-    if len(prompt) == 4 and not any(map(np.ndim, prompt)):
-        x, y, w, h = map(float, prompt)
-        return Marking(box=(x, y, w, h))
-    return _rings(prompt)
-
-
-def _mask_of(mask: NDArray[Any]) -> NDArray[np.bool_]:
-    values = np.asarray(mask)
-    present = np.unique(values)
-    if values.dtype == np.bool_ or (len(present) <= 2 and present[0] == 0):
-        found: NDArray[np.bool_] = values != 0
-        return found
-    if present[0] >= 0 and present[-1] <= 1 and np.issubdtype(values.dtype, np.floating):
-        likely: NDArray[np.bool_] = values > 0.5
-        return likely
-    if present[0] >= 0 and values.ndim == 2 and is_soft(values):
-        light: NDArray[np.bool_] = values > present[-1] / 2
-        return light
-    shown = ", ".join(f"{value:g}" for value in present[:5])
-    raise UsageError(
-        f"a mask of the values {shown}{', …' if len(present) > 5 else ''} does not say which are the target: give it "
-        "as bool, labels == 2 say"
-    )
-
-
-def _rings(polygon: Polygon | NDArray[Any]) -> list[Ring]:
-    try:
-        return parse_rings(polygon.tolist() if isinstance(polygon, np.ndarray) else list(polygon))
-    except ValueError as error:
-        raise UsageError(f"neither a box nor a polygon: {error}") from error
-
-
-def _filled(rings: list[Ring], image: NDArray[np.uint8], where: str) -> Marking:
-    if is_impossible(box_around(rings)):
-        raise PromptError(f"{where}: the polygon is smaller than a pixel; x, y, x, y, … in pixels")
-    try:
-        return Marking(mask=filled(rings, (image.shape[1], image.shape[0])).mask)
-    except PromptError as error:
-        raise PromptError(f"{where}: the polygon cannot be used: {error}") from error
-
-
-def _check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: bool) -> None:
-    height, width = image.shape[:2]
-    if marking.mask is not None:
-        if marking.mask.shape != (height, width):
-            raise PromptError(f"{where}: the mask is {list(marking.mask.shape)}, the frame is {[height, width]}")
-        if not marking.mask.any():
-            raise PromptError(f"{where}: the mask is empty")
-    elif marking.box is not None:
-        if not all(map(math.isfinite, marking.box)) or is_impossible(marking.box):
-            raise PromptError(f"{where}: the box {marking.box} is smaller than a pixel; x, y, w, h in pixels")
-        if wrong := fault(marking.box, (width, height)):
-            raise PromptError(f"{where}: the box {marking.box} {wrong}; the frame has {width}×{height} pixels")
-        if not boxes:
-            raise PromptError(f"{where}: these weights have no network that makes a mask of a box; give a mask")

@@ -1,0 +1,133 @@
+"""What marks a target for `track`: boxes, masks, polygons and markings, brought to one kind and held against frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rts_batch.errors import PromptError, UsageError
+from rts_batch.manifest.boxes import fault, is_impossible
+from rts_batch.manifest.mask_looks import is_soft
+from rts_batch.manifest.polygons import Ring, box_around, parse_rings
+from rts_batch.masks import Box, Marking
+from rts_batch.worker.prompt_masks import filled
+
+Polygon = Sequence[float] | Sequence[Sequence[float]]
+"""x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
+
+Prompt = Marking | Box | NDArray[Any] | Polygon
+"""A box x, y, w, h in pixels, a mask `[H, W]`, a polygon, or a `Marking`: a box and a mask together, or neither, which
+says that the target is not in the picture until it is marked again. A mask is bool, or 0 and one other value; of
+probabilities from 0 to 1 what is above 0.5 is the target, of greys with soft edges what is lighter than half of the
+lightest. Several values, such as numbers of several targets, are refused."""
+
+Given = Marking | list[Ring]
+"""A prompt; a polygon is filled when its frame is there."""
+
+
+def read_prompts(
+    box: Box | None,
+    mask: NDArray[Any] | None,
+    polygon: Polygon | None,
+    prompts: Mapping[int, Mapping[int, Prompt]] | None,
+    start: int,
+) -> dict[int, dict[int, Given]]:
+    """Return frame index → object id → prompt of what `track` is given; `start` is the frame of the only target's.
+
+    Raises:
+        UsageError: no prompt is given, more than may be, or one that is none or could be two things.
+    """
+    marks = [mark for mark in (box, mask, polygon) if mark is not None]
+    if prompts is None:
+        if not marks:
+            raise UsageError(
+                "no target is marked; give box=(x, y, w, h), mask=…, polygon=… or prompts={frame: {object_id: …}}"
+            )
+        if polygon is not None:
+            if len(marks) > 1:
+                raise UsageError("give either a polygon or a box or mask of the only target, not both")
+            return {start: {1: _rings(polygon)}}
+        return {start: {1: Marking(mask=None if mask is None else _mask_of(mask), box=box)}}
+    if marks:
+        raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
+    if not any(prompts.values()):
+        raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask, polygon or Marking}}")
+    return {
+        int(frame): {int(object_id): _given(prompt) for object_id, prompt in marked.items()}
+        for frame, marked in prompts.items()
+        if marked
+    }
+
+
+def _given(prompt: Prompt) -> Given:
+    if isinstance(prompt, Marking):
+        return prompt
+    if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
+        return Marking(mask=_mask_of(prompt))
+    if len(prompt) == 4 and not any(map(np.ndim, prompt)):
+        x, y, w, h = map(float, prompt)
+        return Marking(box=(x, y, w, h))
+    return _rings(prompt)
+
+
+def _mask_of(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    values = np.asarray(mask)
+    present = np.unique(values)
+    if values.dtype == np.bool_ or (len(present) <= 2 and present[0] == 0):
+        found: NDArray[np.bool_] = values != 0
+        return found
+    if present[0] >= 0 and present[-1] <= 1 and np.issubdtype(values.dtype, np.floating):
+        likely: NDArray[np.bool_] = values > 0.5
+        return likely
+    if present[0] >= 0 and values.ndim == 2 and is_soft(values):
+        light: NDArray[np.bool_] = values > present[-1] / 2
+        return light
+    shown = ", ".join(f"{value:g}" for value in present[:5])
+    raise UsageError(
+        f"a mask of the values {shown}{', …' if len(present) > 5 else ''} does not say which are the target: give it "
+        "as bool, labels == 2 say"
+    )
+
+
+def _rings(polygon: Polygon | NDArray[Any]) -> list[Ring]:
+    try:
+        return parse_rings(polygon.tolist() if isinstance(polygon, np.ndarray) else list(polygon))
+    except ValueError as error:
+        raise UsageError(f"neither a box nor a polygon: {error}") from error
+
+
+def marking_on(given: Given, image: NDArray[np.uint8], where: str, *, boxes: bool) -> Marking:
+    """Return a prompt as it marks a frame `[H, W, 3]`; raises as `check` does, or where a polygon cannot be filled."""
+    marking = _filled(given, image, where) if isinstance(given, list) else given
+    check(marking, image, where, boxes=boxes)
+    return marking
+
+
+def _filled(rings: list[Ring], image: NDArray[np.uint8], where: str) -> Marking:
+    if is_impossible(box_around(rings)):
+        raise PromptError(f"{where}: the polygon is smaller than a pixel; x, y, x, y, … in pixels")
+    try:
+        return Marking(mask=filled(rings, (image.shape[1], image.shape[0])).mask)
+    except PromptError as error:
+        raise PromptError(f"{where}: the polygon cannot be used: {error}") from error
+
+
+def check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: bool) -> None:
+    """Raise PromptError where a marking does not fit an image `[H, W, 3]`; `boxes`: a box may become a mask."""
+    height, width = image.shape[:2]
+    if marking.mask is not None:
+        if marking.mask.shape != (height, width):
+            raise PromptError(f"{where}: the mask is {list(marking.mask.shape)}, the frame is {[height, width]}")
+        if not marking.mask.any():
+            raise PromptError(f"{where}: the mask is empty")
+    elif marking.box is not None:
+        if not all(map(math.isfinite, marking.box)) or is_impossible(marking.box):
+            raise PromptError(f"{where}: the box {marking.box} is smaller than a pixel; x, y, w, h in pixels")
+        if wrong := fault(marking.box, (width, height)):
+            raise PromptError(f"{where}: the box {marking.box} {wrong}; the frame has {width}×{height} pixels")
+        if not boxes:
+            raise PromptError(f"{where}: these weights have no network that makes a mask of a box; give a mask")
