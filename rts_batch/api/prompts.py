@@ -65,7 +65,7 @@ def read_prompts(
 
 def _given(prompt: Prompt) -> Given:
     if isinstance(prompt, Marking):
-        return prompt
+        return prompt if prompt.mask is None else Marking(mask=_mask_of(prompt.mask), box=prompt.box)
     if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
         return Marking(mask=_mask_of(prompt))
     if len(prompt) == 4 and not any(map(np.ndim, prompt)):

@@ -37,7 +37,9 @@ PAPER_SHIFT = 1 / 6
 
 
 def check_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> None:
-    """Raise PromptError unless `mask` is `[H, W]`, of the frame's size and not empty."""
+    """Raise PromptError unless `mask` is `[H, W] bool`, of the frame's size and not empty."""
+    if mask.dtype != np.bool_:
+        raise PromptError(f"the mask is {mask.dtype}, whose values do not say which are the target; give it as bool")
     if mask.shape != tuple(size):
         ours = "×".join(str(length) for length in reversed(mask.shape))
         raise PromptError(f"the mask is {ours}, the frame {size[1]}×{size[0]}; give a mask of the frame's size")

@@ -17,6 +17,7 @@ from rts_batch.masks import Marking, TrackedFrame, lost_pixels, smaller_on_top
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.estimates import Estimates
+from rts_batch.tracking.first_frame import check_mask
 from rts_batch.tracking.maps import positive
 from rts_batch.tracking.merging import LateResult, measure_labels, merged_frame, soft_aggregation
 from rts_batch.tracking.result import Pending, tracked_frame
@@ -148,7 +149,7 @@ class Scene:
         A box whose mask is empty stays a box.
 
         Raises:
-            PromptError: a target of which nothing is left.
+            PromptError: a mask that is none, or a target of which nothing is left.
         """
         if len(prompts) < 2:
             return prompts
@@ -156,6 +157,7 @@ class Scene:
 
         def read(prompt: Marking) -> NDArray[np.bool_]:
             if prompt.mask is not None:
+                check_mask(prompt.mask, image.shape[:2])
                 return prompt.mask
             result = reader.annotate_scores(image, box=prompt.box)
             return reader.on_device(lambda: positive(result.scores).cpu().numpy())

@@ -74,16 +74,18 @@ def test_soft_masks_are_cut_and_numbers_of_several_targets_refused(clip: Path, t
     inside, outside = (cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 5) for part in (hard, ~hard))
     likely = 1 / (1 + np.exp(outside.astype(np.float64) - inside))
     masks = (likely, likely.astype(np.float32), (likely * 255).astype(np.uint8), hard * 255.0, hard * np.int64(7))
-    prompts = {index: {1: mask} for index, mask in enumerate(masks)}
-    for frame in rts_batch.track(clip, prompts=prompts, tracker=tracker, end=5):
-        assert (frame.masks[1] != hard).sum() <= 0.02 * hard.sum()
+    for given in (lambda mask: mask, lambda mask: Marking(mask=mask)):
+        prompts = {index: {1: given(mask)} for index, mask in enumerate(masks)}
+        for frame in rts_batch.track(clip, prompts=prompts, tracker=tracker, end=5):
+            assert (frame.masks[1] != hard).sum() <= 0.02 * hard.sum()
     labels = hard.astype(np.uint8)
     labels[80:100, 100:120] = 2
     for wrong in (labels, likely * 3, -1.0 * hard):
         with pytest.raises(UsageError, match=r"a mask of the values .* does not say which .* as bool"):
             rts_batch.track(clip, mask=wrong, tracker=tracker)
-        with pytest.raises(UsageError, match="does not say which"):
-            rts_batch.track(clip, prompts={0: {1: wrong}}, tracker=tracker)
+        for prompt in (wrong, Marking(mask=wrong)):
+            with pytest.raises(UsageError, match="does not say which"):
+                rts_batch.track(clip, prompts={0: {1: prompt}}, tracker=tracker)
 
 
 def test_a_polygon_is_a_prompt_like_the_mask_that_it_fills(clip: Path, tracker: LoadedModel) -> None:

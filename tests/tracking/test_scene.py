@@ -93,6 +93,20 @@ def test_a_target_of_which_nothing_is_left_is_refused(trained: Any) -> None:
             scene(trained).step(IMAGE, {5: prompt, 2: prompt})
 
 
+@pytest.mark.parametrize("options", [{"single": True}, {}, {"overlap": "allow"}])
+def test_a_mask_is_not_taken_as_numbers(trained: Any, options: dict[str, Any]) -> None:
+    """255 pixels there were 255 for the target models; probabilities counted everywhere, and labels as others' too."""
+    mask, other = rectangle(40, 30, 100, 100), Marking(mask=rectangle(200, 150, 60, 60))
+    others = {} if options.get("single") else {2: other}
+    for values in (mask * np.uint8(255), mask * 0.9 + 0.05, mask.astype(np.int64)):
+        wrong: Any = values
+        with pytest.raises(PromptError, match=rf"the mask is {values.dtype}, .* give it as bool"):
+            scene(trained, **options).step(IMAGE, {1: Marking(mask=wrong), **others})
+    for values in (rectangle(40, 30, 0, 0), mask[:100]):
+        with pytest.raises(PromptError, match=r"the mask is (empty|320×100)"):
+            scene(trained, **options).step(IMAGE, {1: Marking(mask=values), **others})
+
+
 @pytest.mark.long
 def test_targets_that_may_overlap_are_tracked_each_as_if_it_were_alone(trained: Any) -> None:
     whole, part = rectangle(36, 36, 120, 120), rectangle(81, 81, 30, 30)
