@@ -133,14 +133,19 @@ def track(
         polygon: the same as a polygon, see `Polygon`.
         prompts: in the place of these, frame index → object id → prompt; a later prompt corrects its target.
         tracker: what `load` has returned, or weights to load.
-        start: the first frame to read.
+        start: the first frame to read, from 0 on.
         end: the one before which to stop; None is the video's end.
 
     Raises:
-        UsageError: no prompt is given, more than may be, or one that is none or could be two things.
+        UsageError: no prompt is given, more than may be, or one that is none or could be two things; or `start` and
+            `end` leave no frame.
         PromptError: a prompt does not fit its frame, or its frame does not come.
         VideoError, StorageError: the video cannot be read.
     """
+    if start < 0:
+        raise UsageError(f"start is {start}; frames are counted from 0, the video's first")
+    if end is not None and end <= start:
+        raise UsageError(f"start {start} and end {end} leave no frame; end is the one before which to stop")
     wanted = read_prompts(box, mask, polygon, prompts, start)
     model = load(tracker) if isinstance(tracker, str) else tracker
     return _track(video, wanted, model, start, end)

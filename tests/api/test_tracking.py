@@ -136,6 +136,15 @@ def test_what_cannot_be_is_said(clip: Path, tracker: LoadedModel, tmp_path: Path
         tracked(video=tmp_path / "text.mp4", box=BOX)
 
 
+def test_frames_are_counted_from_0(clip: Path, tracker: LoadedModel) -> None:
+    """With a negative start every frame had the index of another."""
+    with pytest.raises(UsageError, match="start is -1; frames are counted from 0"):
+        rts_batch.track(clip, box=BOX, tracker=tracker, start=-1)
+    for end in (-1, 2, 3):
+        with pytest.raises(UsageError, match=f"start 3 and end {end} leave no frame"):
+            rts_batch.track(clip, box=BOX, tracker=tracker, start=3, end=end)
+
+
 def test_the_public_names_are_shown_and_imported_late() -> None:
     code = (
         "import sys, rts_batch\n"

@@ -63,6 +63,8 @@ class FrameRange:
     def __post_init__(self) -> None:
         if self.around and self.backward:
             raise ValueError("frames come backward or outward, not both")
+        if self.start < 0:
+            raise ValueError(f"frames are counted from 0, and the first one wanted is {self.start}")
 
     def has(self, index: int) -> bool:
         return index >= self.start and not self.is_past(index)

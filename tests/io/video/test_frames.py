@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rts_batch.io.video.frames import Damage, Moment
+from rts_batch.io.video.frames import Damage, FrameRange, Moment
 
 
 @pytest.mark.parametrize(("time", "side"), [(0.0, -1), (0.45, -1), (0.46, 0), (0.5, 0), (4.25, 0), (4.26, 1), (9.0, 1)])
@@ -22,3 +22,9 @@ def test_damage_of_two_readings_is_put_together() -> None:
     assert (both.disordered_times, both.first_disordered) == (2, 3)
     assert both
     assert both.warnings() == ["2 frames have no time, or one before that of the frame before; the first is frame 3"]
+
+
+def test_no_frame_comes_before_the_first() -> None:
+    """A negative one moved the indices of all that followed."""
+    with pytest.raises(ValueError, match="frames are counted from 0, and the first one wanted is -1"):
+        FrameRange(-1)
