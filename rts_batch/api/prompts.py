@@ -63,6 +63,16 @@ def read_prompts(
     }
 
 
+def check_frames(prompts: Mapping[int, Mapping[int, Given]], start: int, end: int | None) -> None:
+    """Raise UsageError where a prompt marks a frame that is not read, which is before `start` or from `end` on."""
+    for frame in sorted(prompts):
+        where = f"frame {frame}, object {min(prompts[frame])}: the prompt"
+        if frame < start:
+            raise UsageError(f"{where} lies before the first frame that is read, start {start}")
+        if end is not None and frame >= end:
+            raise UsageError(f"{where} is not reached, as end {end} is the frame before which to stop")
+
+
 def _given(prompt: Prompt) -> Given:
     if isinstance(prompt, Marking):
         return prompt if prompt.mask is None else Marking(mask=_mask_of(prompt.mask), box=prompt.box)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rts_batch.api.prompts import Given, Polygon, Prompt, check, marking_on, read_prompts
+from rts_batch.api.prompts import Given, Polygon, Prompt, check, check_frames, marking_on, read_prompts
 from rts_batch.config import Overlap, ProfileChoice
 from rts_batch.errors import PromptError, UsageError
 from rts_batch.io.video.frames import FrameRange
@@ -138,7 +138,7 @@ def track(
 
     Raises:
         UsageError: no prompt is given, more than may be, or one that is none or could be two things; or `start` and
-            `end` leave no frame.
+            `end` leave no frame, or not a prompt's.
         PromptError: a prompt does not fit its frame, or its frame does not come.
         VideoError, StorageError: the video cannot be read.
     """
@@ -147,6 +147,7 @@ def track(
     if end is not None and end <= start:
         raise UsageError(f"start {start} and end {end} leave no frame; end is the one before which to stop")
     wanted = read_prompts(box, mask, polygon, prompts, start)
+    check_frames(wanted, start, end)
     model = load(tracker) if isinstance(tracker, str) else tracker
     return _track(video, wanted, model, start, end)
 

@@ -145,6 +145,16 @@ def test_frames_are_counted_from_0(clip: Path, tracker: LoadedModel) -> None:
             rts_batch.track(clip, box=BOX, tracker=tracker, start=3, end=end)
 
 
+def test_a_prompt_that_cannot_come_is_told_before_anything_is_tracked(clip: Path) -> None:
+    for given, wrong in (
+        ({"prompts": {0: {1: BOX}, 5: {2: BOX}}, "end": 4}, "frame 5, object 2: the prompt is not reached, as end 4"),
+        ({"prompts": {1: {1: BOX}, 3: {1: BOX}}, "start": 3}, "frame 1, object 1: the prompt lies before .*, start 3"),
+        ({"prompts": {-1: {1: BOX}, 0: {1: BOX}}}, "frame -1, object 1: the prompt lies before .*, start 0"),
+    ):
+        with pytest.raises(UsageError, match=wrong):
+            rts_batch.track(clip, tracker="no such weights", **given)
+
+
 def test_the_public_names_are_shown_and_imported_late() -> None:
     code = (
         "import sys, rts_batch\n"
