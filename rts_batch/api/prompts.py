@@ -20,10 +20,11 @@ Polygon = Sequence[float] | Sequence[Sequence[float]]
 """x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
 
 Prompt = Marking | Box | NDArray[Any] | Polygon
-"""A box x, y, w, h in pixels, a mask `[H, W]`, a polygon, or a `Marking`: a box and a mask together, or neither, which
-says that the target is not in the picture until it is marked again. A mask is bool, or 0 and one other value; of
-probabilities from 0 to 1 what is above 0.5 is the target, of greys with soft edges what is lighter than half of the
-lightest. Several values, such as numbers of several targets, are refused."""
+"""A box x, y, w, h in pixels, a mask `[H, W]`, a polygon, or a `Marking`: a box and a mask together, of which the box
+says where and how large the target is, or neither, which says that the target is not in the picture until it is marked
+again. A mask is bool, or 0 and one other value; of probabilities from 0 to 1 what is above 0.5 is the target, of greys
+with soft edges what is lighter than half of the lightest. Several values, such as numbers of several targets, are
+refused."""
 
 Given = Marking | list[Ring]
 """A prompt; a polygon is filled when its frame is there."""
@@ -51,7 +52,7 @@ def read_prompts(
             if len(marks) > 1:
                 raise UsageError("give either a polygon or a box or mask of the only target, not both")
             return {start: {1: _rings(polygon)}}
-        return {start: {1: Marking(mask=None if mask is None else _mask_of(mask), box=box)}}
+        return {start: {1: Marking(box=box) if mask is None else Marking(mask=_mask_of(mask))}}
     if marks:
         raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
     if not any(prompts.values()):
@@ -134,10 +135,10 @@ def check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: bool
             raise PromptError(f"{where}: the mask is {list(marking.mask.shape)}, the frame is {[height, width]}")
         if not marking.mask.any():
             raise PromptError(f"{where}: the mask is empty")
-    elif marking.box is not None:
+    if marking.box is not None:
         if not all(map(math.isfinite, marking.box)) or is_impossible(marking.box):
             raise PromptError(f"{where}: the box {marking.box} is smaller than a pixel; x, y, w, h in pixels")
         if wrong := fault(marking.box, (width, height)):
             raise PromptError(f"{where}: the box {marking.box} {wrong}; the frame has {width}×{height} pixels")
-        if not boxes:
+        if marking.mask is None and not boxes:
             raise PromptError(f"{where}: these weights have no network that makes a mask of a box; give a mask")

@@ -129,7 +129,7 @@ def track(
     Args:
         video: a path, a URI or frames; a file is decoded in a process of its own, frames are taken as they come.
         box: x, y, w, h in pixels of the only target, object 1, on frame `start`.
-        mask: the same as a mask, `[H, W]`; with `box`, the mask wins.
+        mask: the same as a mask, `[H, W]`; with `box`, the mask wins and the box counts for nothing.
         polygon: the same as a polygon, see `Polygon`.
         prompts: in the place of these, frame index → object id → prompt; a later prompt corrects its target.
         tracker: what `load` has returned, or weights to load.

@@ -155,6 +155,25 @@ def test_a_prompt_that_cannot_come_is_told_before_anything_is_tracked(clip: Path
             rts_batch.track(clip, tracker="no such weights", **given)
 
 
+def test_a_mask_wins_over_the_box_beside_it(clip: Path, tracker: LoadedModel) -> None:
+    """The box said where the target was looked for, and was what was reported of it."""
+    mask = np.zeros((120, 160), bool)
+    mask[30:60, 40:70] = True
+    alone, beside = (
+        [frame.targets[1] for frame in rts_batch.track(clip, mask=mask, box=box, tracker=tracker, end=3)]
+        for box in (None, (100, 80, 9, 9))
+    )
+    for one, other in zip(alone, beside, strict=True):
+        assert (one.mask == other.mask).all()
+        assert (one.box, one.score, one.quality) == (other.box, other.score, other.quality)
+    for box, wrong in {
+        (500, 10, 20, 20): "lies outside the frame",
+        (10, 10, float("nan"), 20): "smaller than",
+    }.items():
+        with pytest.raises(PromptError, match=f"frame 0, object 1: the box .* {wrong}"):
+            next(rts_batch.track(clip, prompts={0: {1: Marking(mask, box)}}, tracker=tracker))
+
+
 def test_the_public_names_are_shown_and_imported_late() -> None:
     code = (
         "import sys, rts_batch\n"
