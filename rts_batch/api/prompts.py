@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from rts_batch.manifest.mask_looks import is_soft
 from rts_batch.manifest.polygons import Ring, box_around, parse_rings
 from rts_batch.masks import Box, Marking
 from rts_batch.worker.prompt_masks import filled
+from rts_batch.worker.prompts import EMPTY_MASK
 
 Polygon = Sequence[float] | Sequence[Sequence[float]]
 """x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
@@ -125,6 +127,15 @@ def _filled(rings: list[Ring], image: NDArray[np.uint8], where: str) -> Marking:
         return Marking(mask=filled(rings, (image.shape[1], image.shape[0])).mask)
     except PromptError as error:
         raise PromptError(f"{where}: the polygon cannot be used: {error}") from error
+
+
+def check_found(area: int, where: str, *, first: bool) -> None:
+    """Raise PromptError where nothing was found in a target's first box; warn where that happens to a further one."""
+    what = f"{where}: the mask made of its box is empty"
+    if area == 0 and first:
+        raise PromptError(f"{what}; {EMPTY_MASK}")
+    if area == 0:
+        warnings.warn(what, stacklevel=3)  # of who takes the frames
 
 
 def check(marking: Marking, image: NDArray[np.uint8], where: str, *, boxes: bool) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rts_batch.api.prompts import Given, Polygon, Prompt, check, check_frames, marking_on, read_prompts
+from rts_batch.api.prompts import Given, Polygon, Prompt, check, check_found, check_frames, marking_on, read_prompts
 from rts_batch.config import Overlap, ProfileChoice
 from rts_batch.errors import PromptError, UsageError
 from rts_batch.io.video.frames import FrameRange
@@ -158,14 +158,29 @@ def _track(
     waiting = dict(prompts)
     with model.open(len({object_id for marked in prompts.values() for object_id in marked})) as scene:
         for index, time, image in _frames(video, start, end):
-            marked = {}
-            for object_id, given in waiting.pop(index, {}).items():
-                where = f"frame {index}, object {object_id}"
-                marked[object_id] = marking_on(given, image, where, boxes=model.takes_boxes)
-            if marked or scene.trackers:
-                yield MaskedFrame(index, time, image, dict(scene.step(image, marked)))
+            prompted = waiting.pop(index, {})
+            if not prompted and not scene.trackers:
+                continue
+            where = {object_id: f"frame {index}, object {object_id}" for object_id in prompted}
+            marked = {
+                object_id: marking_on(given, image, where[object_id], boxes=model.takes_boxes)
+                for object_id, given in prompted.items()
+            }
+            known = set(scene.trackers)
+            found = _step(scene, index, image, marked)
+            for object_id, marking in marked.items():
+                if not marking.absent:
+                    check_found(found[object_id].area, where[object_id], first=object_id not in known)
+            yield MaskedFrame(index, time, image, found)
     if waiting:
         raise PromptError(f"the video has no frame {min(waiting)} between {start} and its end, which a prompt marks")
+
+
+def _step(scene: Scene, index: int, image: NDArray[np.uint8], marked: Mapping[int, Marking]) -> dict[int, TrackedFrame]:
+    try:
+        return dict(scene.step(image, marked))
+    except PromptError as error:
+        raise PromptError(f"frame {index}: {error}") from error
 
 
 def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, float | None, NDArray[np.uint8]]]:

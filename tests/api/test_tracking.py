@@ -131,6 +131,9 @@ def test_what_cannot_be_is_said(clip: Path, tracker: LoadedModel, tmp_path: Path
         tracked(prompts={0: {1: BOX}, 40: {1: BOX}})
     with pytest.raises(UsageError, match="frame 0 is float32 of shape"):
         tracked(video=[np.zeros((120, 160, 3), np.float32)], box=BOX)
+    frames = [np.zeros((120, 160, 3), np.uint8), np.zeros((120, 150, 3), np.uint8)]
+    with pytest.raises(PromptError, match="frame 1: the frame is 150×120, the first was 160×120"):
+        tracked(video=frames, mask=np.eye(120, 160, dtype=bool))
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VideoError, match=r"text\.mp4"):
         tracked(video=tmp_path / "text.mp4", box=BOX)
@@ -172,6 +175,20 @@ def test_a_mask_wins_over_the_box_beside_it(clip: Path, tracker: LoadedModel) ->
     }.items():
         with pytest.raises(PromptError, match=f"frame 0, object 1: the box .* {wrong}"):
             next(rts_batch.track(clip, prompts={0: {1: Marking(mask, box)}}, tracker=tracker))
+
+
+def test_a_target_is_not_tracked_from_nothing(tracker: LoadedModel) -> None:
+    """As in a run: the first box must become a mask, a further one that does not is worth a warning."""
+    empty = [np.full((120, 160, 3), 90, np.uint8)] * 3
+    with pytest.raises(PromptError, match="frame 0, object 2: the mask made of its box is empty; a box is"):
+        next(rts_batch.track(empty, prompts={0: {2: (2, 2, 3, 3)}}, tracker=tracker))
+    mask = np.zeros((120, 160), bool)
+    mask[30:60, 40:70] = True
+    prompts = {0: {1: mask}, 1: {1: Marking()}, 2: {1: (2, 2, 3, 3)}}
+    with pytest.warns(UserWarning, match="frame 2, object 1: the mask made of its box is empty") as told:
+        frames = list(rts_batch.track(empty, prompts=prompts, tracker=tracker))
+    assert [frame.targets[1].area for frame in frames] == [900, 0, 0]
+    assert [Path(warning.filename) for warning in told] == [Path(__file__)]
 
 
 def test_the_public_names_are_shown_and_imported_late() -> None:
