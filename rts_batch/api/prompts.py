@@ -19,7 +19,8 @@ from rts_batch.worker.prompt_masks import filled
 from rts_batch.worker.prompts import EMPTY_MASK
 
 Polygon = Sequence[float] | Sequence[Sequence[float]]
-"""x, y, x, y, … in pixels, three points or more; several such; or points [x, y]. Filled and united as COCO's are."""
+"""x, y, x, y, … in pixels, three points or more; several such; or points [x, y], also as an array `[N, 2]`. Filled and
+united as COCO's are."""
 
 Prompt = Marking | Box | NDArray[Any] | Polygon
 """A box x, y, w, h in pixels, a mask `[H, W]`, a polygon, or a `Marking`: a box and a mask together, of which the box
@@ -54,13 +55,13 @@ def read_prompts(
             if len(marks) > 1:
                 raise UsageError("give either a polygon or a box or mask of the only target, not both")
             return {start: {1: _rings(polygon)}}
-        return {start: {1: Marking(box=box) if mask is None else Marking(mask=_mask_of(mask))}}
+        return {start: {1: _given(Marking(box=box) if mask is None else Marking(mask=mask))}}
     if marks:
         raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
     if not any(prompts.values()):
         raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask, polygon or Marking}}")
     return {
-        int(frame): {int(object_id): _given(prompt) for object_id, prompt in marked.items()}
+        int(frame): {int(object_id): _named(int(frame), int(object_id), prompt) for object_id, prompt in marked.items()}
         for frame, marked in prompts.items()
         if marked
     }
@@ -76,27 +77,57 @@ def check_frames(prompts: Mapping[int, Mapping[int, Given]], start: int, end: in
             raise UsageError(f"{where} is not reached, as end {end} is the frame before which to stop")
 
 
+def _named(frame: int, object_id: int, prompt: Prompt) -> Given:
+    try:
+        return _given(prompt)
+    except UsageError as error:
+        raise UsageError(f"frame {frame}, object {object_id}: {error}") from error
+
+
 def _given(prompt: Prompt) -> Given:
     if isinstance(prompt, Marking):
-        return prompt if prompt.mask is None else Marking(mask=_mask_of(prompt.mask), box=prompt.box)
-    if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
+        return Marking(
+            mask=None if prompt.mask is None else _mask_of(prompt.mask),
+            box=None if prompt.box is None else box_of(prompt.box),
+        )
+    if not isinstance(prompt, np.ndarray | Sequence) or isinstance(prompt, str):
+        raise UsageError(
+            f"{prompt!r} is no prompt; give a box, mask or polygon, or Marking() where the target is not in the picture"
+        )
+    if isinstance(prompt, np.ndarray) and prompt.ndim == 2 and not _is_points(prompt):
         return Marking(mask=_mask_of(prompt))
     if len(prompt) == 4 and not any(map(np.ndim, prompt)):
-        x, y, w, h = map(float, prompt)
-        return Marking(box=(x, y, w, h))
+        return Marking(box=box_of(prompt))
     return _rings(prompt)
+
+
+def _is_points(values: NDArray[Any]) -> bool:
+    """Whether an array is a polygon's points, `[N, 2]`: no frame is two pixels wide."""
+    return values.shape[1] == 2 and values.dtype != np.bool_
+
+
+def box_of(values: Any) -> Box:
+    """Return a box x, y, w, h; raises UsageError where it is not four numbers."""
+    try:
+        x, y, w, h = map(float, values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{values!r} is no box; a box is four numbers, x, y, w, h in pixels") from error
+    return (x, y, w, h)
 
 
 def _mask_of(mask: NDArray[Any]) -> NDArray[np.bool_]:
     values = np.asarray(mask)
+    if values.size == 0 or values.dtype.kind not in "biuf":
+        raise UsageError(f"a mask is an array [H, W] of bool or numbers; got {values.dtype} of shape {[*values.shape]}")
     present = np.unique(values)
-    if values.dtype == np.bool_ or (len(present) <= 2 and present[0] == 0):
+    known = not np.isnan(present[-1])  # NaN comes last, and belongs to no side
+    if values.dtype == np.bool_ or (len(present) <= 2 and present[0] == 0 and known):
         found: NDArray[np.bool_] = values != 0
         return found
     if present[0] >= 0 and present[-1] <= 1 and np.issubdtype(values.dtype, np.floating):
         likely: NDArray[np.bool_] = values > 0.5
         return likely
-    if present[0] >= 0 and values.ndim == 2 and is_soft(values):
+    if present[0] >= 0 and known and values.ndim == 2 and is_soft(values):
         light: NDArray[np.bool_] = values > present[-1] / 2
         return light
     shown = ", ".join(f"{value:g}" for value in present[:5])

@@ -22,8 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from rts_batch.api.prompts import Given, Polygon, Prompt, check, check_found, check_frames, marking_on, read_prompts
+from rts_batch.api.prompts import (
+    Given,
+    Polygon,
+    Prompt,
+    box_of,
+    check,
+    check_found,
+    check_frames,
+    marking_on,
+    read_prompts,
+)
 from rts_batch.config import Overlap, ProfileChoice
 from rts_batch.errors import PromptError, UsageError
 from rts_batch.io.video.frames import FrameRange
@@ -37,8 +48,9 @@ from rts_batch.worker.tracker import TrackerDescription
 
 __all__ = ["Frames", "LoadedModel", "MaskedFrame", "Polygon", "Prompt", "load", "track"]
 
-Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8]]
-"""A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order."""
+Frames = str | os.PathLike[str] | Iterable[NDArray[np.uint8] | Image.Image]
+"""A path or URI of a video, of a folder or of an archive of pictures; or frames `[H, W, 3] uint8`, RGB, in order, or
+Pillow's images of mode RGB."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +94,13 @@ class LoadedModel:
         """Return the mask `[H, W]` of what a box marks on an image `[H, W, 3]`, RGB; nothing is tracked.
 
         Raises:
-            PromptError: the box lies outside the image, or the weights make no masks of boxes.
+            UsageError: the box is not four numbers.
+            PromptError: it lies outside the image, or the weights make no masks of boxes.
         """
-        check(Marking(box=box), image, "the box", boxes=self.takes_boxes)
+        marking = Marking(box=box_of(box))
+        check(marking, image, "the box", boxes=self.takes_boxes)
         with self.open() as scene:
-            return scene.annotate(image, {1: Marking(box=box)})[1].mask
+            return scene.annotate(image, {1: marking})[1].mask
 
 
 def load(
@@ -120,7 +134,7 @@ def track(
     mask: NDArray[Any] | None = None,
     polygon: Polygon | None = None,
     prompts: Mapping[int, Mapping[int, Prompt]] | None = None,
-    tracker: LoadedModel | str = "rts-mini",
+    tracker: LoadedModel | str | os.PathLike[str] = "rts-mini",
     start: int = 0,
     end: int | None = None,
 ) -> Iterator[MaskedFrame]:
@@ -148,7 +162,7 @@ def track(
         raise UsageError(f"start {start} and end {end} leave no frame; end is the one before which to stop")
     wanted = read_prompts(box, mask, polygon, prompts, start)
     check_frames(wanted, start, end)
-    model = load(tracker) if isinstance(tracker, str) else tracker
+    model = load(tracker) if isinstance(tracker, str | os.PathLike) else tracker
     return _track(video, wanted, model, start, end)
 
 
@@ -193,10 +207,11 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
             for frame in stack.enter_context(decoding.open(near, FrameRange(start, end))):
                 yield frame.index, frame.time, frame.image
         return
-    for index, image in enumerate(video):
+    for index, given in enumerate(video):
         if end is not None and index >= end:
             return
         if index >= start:
+            image = np.require(given, requirements="W")  # PyTorch shares the memory, and warns where it may not write
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
                 raise UsageError(
                     f"frame {index} is {image.dtype} of shape {list(image.shape)}; expected [H, W, 3] uint8, RGB"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import rts_batch
 from rts_batch.api.tracking import LoadedModel
-from rts_batch.errors import PromptError, UsageError, VideoError
+from rts_batch.errors import PromptError, UsageError, VideoError, WeightsError
 from rts_batch.masks import Marking
 from tests.support.places import REPOSITORY
 from tests.support.videos import make_video
@@ -94,8 +96,8 @@ def test_a_polygon_is_a_prompt_like_the_mask_that_it_fills(clip: Path, tracker: 
     mask[30:60, 40:70] = True
     corners = [(40, 30), (70, 30), (70, 60), (40, 60)]
     assert (next(iter(rts_batch.track(clip, polygon=square, tracker=tracker))).masks[1] == mask).all()
-    prompts = {1: {1: [square]}, 2: {1: corners}}
-    for frame in rts_batch.track(clip, prompts=prompts, tracker=tracker, end=3):
+    prompts = {1: {1: [square]}, 2: {1: corners}, 3: {1: np.array(corners)}, 4: {1: np.array(corners, np.float32)}}
+    for frame in rts_batch.track(clip, prompts=prompts, tracker=tracker, end=5):
         assert (frame.masks[1] == mask).all()
     for wrong, polygon in {"an odd count": (1, 2, 3, 4, 5), "2 points": [(1, 2), (3, 4)]}.items():
         with pytest.raises(UsageError, match=wrong):
@@ -189,6 +191,54 @@ def test_a_target_is_not_tracked_from_nothing(tracker: LoadedModel) -> None:
         frames = list(rts_batch.track(empty, prompts=prompts, tracker=tracker))
     assert [frame.targets[1].area for frame in frames] == [900, 0, 0]
     assert [Path(warning.filename) for warning in told] == [Path(__file__)]
+
+
+def test_frames_may_be_pillows_or_read_only(clip: Path, tracker: LoadedModel) -> None:
+    """PyTorch warned of memory that it must not write."""
+    images = [frame.image for frame in rts_batch.track(clip, box=BOX, tracker=tracker, end=2)]
+    expected = [frame.masks[1] for frame in rts_batch.track(images, box=BOX, tracker=tracker)]
+    locked = [image.copy() for image in images]
+    for image in locked:
+        image.setflags(write=False)
+    for given in (locked, [Image.fromarray(image) for image in images]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = [frame.masks[1] for frame in rts_batch.track(given, box=BOX, tracker=tracker)]
+        assert all((one == other).all() for one, other in zip(expected, found, strict=True))
+    for wrong in (Image.fromarray(images[0]).convert("L"), images[0].tolist()):
+        with pytest.raises(UsageError, match=r"frame 0 is (uint8|int64) of shape .*; expected \[H, W, 3\] uint8, RGB"):
+            next(rts_batch.track([wrong], box=BOX, tracker=tracker))
+
+
+def test_weights_may_be_a_path(clip: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no-such\.safetensors"):
+        rts_batch.track(clip, box=BOX, tracker=Path("no-such.safetensors"))
+
+
+def test_what_is_no_prompt_is_told_at_once(tracker: LoadedModel) -> None:
+    unknown = np.zeros((120, 160))
+    unknown[30:60, 40:70] = np.nan
+    for prompt, wrong in (
+        (None, "None is no prompt; give a box, mask or polygon"),
+        (7, "7 is no prompt"),
+        ("box", "'box' is no prompt"),
+        (Marking(box=(1, 2, 3)), r"\(1, 2, 3\) is no box; a box is four numbers"),  # type: ignore[arg-type]
+        ((1, 2, 3), "neither a box nor a polygon"),
+        (("a", "b", "c", "d"), "is no box; a box is four numbers"),
+        (np.zeros((0, 0)), r"a mask is an array \[H, W\] of bool or numbers; got float64 of shape \[0, 0\]"),
+        (unknown, "a mask of the values 0, nan does not say which are the target"),
+    ):
+        with pytest.raises(UsageError, match=f"frame 3, object 2: .*{wrong}"):
+            rts_batch.track([], prompts={3: {2: prompt}}, tracker=tracker)
+    for given, wrong in (
+        ({"box": (1, 2, 3)}, "a box is four numbers"),
+        ({"mask": np.zeros((0, 0), bool)}, "a mask is an array"),
+        ({"mask": unknown}, "nan does not say"),
+    ):
+        with pytest.raises(UsageError, match=wrong):
+            rts_batch.track([], tracker=tracker, **given)
+    with pytest.raises(UsageError, match="is no box"):
+        tracker.mask_of(np.zeros((120, 160, 3), np.uint8), (1, 2, 3))
 
 
 def test_the_public_names_are_shown_and_imported_late() -> None:
