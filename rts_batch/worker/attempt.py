@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -251,7 +251,7 @@ class Attempt:
             size=self._size,
             prompts=self._book.taken(),
             damage=self._damage(),
-            warnings=self._warnings(self._book.warnings_of_frames),  # rows may be put right before it is gone on with
+            warnings=self._warnings(of_frames=True),  # rows may be put right before it is gone on with
             snapshot=None if scene is None else scene.snapshot,
         )
 
@@ -264,8 +264,9 @@ class Attempt:
         damage = self._source.damage
         return damage.merged(self._earlier.damage) if self._earlier else damage
 
-    def _warnings(self, of_book: Sequence[str]) -> tuple[str, ...]:
+    def _warnings(self, *, of_frames: bool = False) -> tuple[str, ...]:
         earlier = self._earlier.warnings if self._earlier else ()
+        of_book = self._book.warnings_of_frames if of_frames else self._book.warnings
         return tuple(dict.fromkeys((*earlier, *self._source.warnings, *of_book)))
 
     # After the last frame
@@ -292,7 +293,7 @@ class Attempt:
             decoder=info.decoder,
             streamed=isinstance(self._video, RangedObject),
             damage=damage,
-            warnings=self._warnings(self._book.warnings),
+            warnings=self._warnings(),
             timing=self._timing,
             resumed_after=self._earlier.frame if self._earlier else None,
             checkpoints_written=self._checkpoints.written,
