@@ -38,8 +38,8 @@ def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_json(event: str, content: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of standard output."""
-    print(json.dumps({"event": event, **content}, ensure_ascii=False), flush=True)
+    """Print one JSON object on a line of standard output, in ASCII, which any encoding of that stream takes."""
+    print(json.dumps({"event": event, **content}), flush=True)
 
 
 def print_left_out(left_out: Iterable[str], warnings: Iterable[str]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
+from rts_batch.cli.output import print_json
 
 
 def test_errors_as_json(tmp_path: Path) -> None:
@@ -19,3 +21,11 @@ def test_errors_as_json(tmp_path: Path) -> None:
     assert (content["event"], content["error"], content["exit_code"]) == ("error", "ManifestError", 10)
     assert len(content["problems"]) == 1
     assert "1 of 1 rows cannot be used" in outcome.stderr
+
+
+def test_json_is_ascii_whatever_names_hold(capfd: pytest.CaptureFixture[str]) -> None:
+    """A name that is no UTF-8 made a line that is no JSON, and a stream in ASCII a traceback."""
+    print_json("probe", {"path": "caf\udce9 é.mp4"})
+    printed = capfd.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed)["path"] == "caf\udce9 é.mp4"
