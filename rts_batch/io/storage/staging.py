@@ -27,7 +27,7 @@ def staged_folder(uri: str) -> Iterator[Path]:
     """
     target = uris.local_path(uri)
     if target is None:
-        if files.list_names(uri):
+        if files.list_names(uri) or files.list_folders(uri):
             raise UsageError(f"{uris.safe_uri(uri)} holds files already; give a new folder")
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
             yield Path(scratch)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rts_batch.errors import StorageError, UsageError
+from rts_batch.io.storage import files
 from rts_batch.io.storage.staging import staged_folder
 
 
@@ -32,3 +33,10 @@ def test_an_empty_folder_is_filled_however_it_is_named(
     with pytest.raises(UsageError, match="exists already"), staged_folder(name):
         pass
     assert {path.name for path in tmp_path.iterdir()} <= {"here", "there", "link"}
+
+
+def test_in_a_store_a_folder_is_not_empty_that_only_has_folders() -> None:
+    files.put_bytes("memory://staging/annotations/theirs.json", b"theirs")
+    with pytest.raises(UsageError, match="holds files already"), staged_folder("memory://staging"):
+        pass
+    assert files.read_bytes("memory://staging/annotations/theirs.json") == b"theirs"
