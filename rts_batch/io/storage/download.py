@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.retries import retried
+from rts_batch.io.storage.uris import safe_uri
 
 PART_BYTES: Final = 8 << 20
 """Of one request; a store answers larger ones hardly faster, and each part is in memory once."""
@@ -23,6 +24,9 @@ RESERVE_BYTES: Final = 64 << 20
 """Disk that stays free for what else a worker writes."""
 
 _VERSIONS: Final = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5")
+
+_WRITTEN: Final = ("Last-Modified", "LastModified", "mtime", "created")
+"""When an object was written, in the words of several file systems: for those that give it no digest."""
 
 
 def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -> None:
@@ -48,7 +52,7 @@ def download(filesystem: Any, remote: str, target: Path, info: dict[str, Any]) -
     filesystem.invalidate_cache()
     after = retried(lambda: filesystem.info(remote))
     if version_of(after) != version_of(info):
-        raise StorageError(f"{remote} changed while it was fetched", transient=True)
+        raise StorageError(f"{safe_uri(remote)} changed while it was fetched", transient=True)
 
 
 def download_folder(filesystem: Any, remote: str, target: Path) -> None:
@@ -60,12 +64,15 @@ def download_folder(filesystem: Any, remote: str, target: Path) -> None:
         Exception: whatever the file system raises.
     """
     files = files_inside(filesystem, remote)
-    paths = {name: target / name[len(remote.rstrip("/")) + 1 :] for name in files}
+    inside = {name: name[len(remote.rstrip("/")) + 1 :] for name in files}
+    for name, relative in inside.items():
+        # `a//b` is a name of its own in a store; here it would be `/b`, or that of `a/b`.
+        if any(part in ("", ".", "..") for part in relative.split("/")):
+            raise StorageError(f"{safe_uri(name)} cannot be copied: its name leads out of its folder")
+    paths = {name: target / relative for name, relative in inside.items()}
     target.mkdir()
     _check_disk(target, sum(info.get("size") or 0 for info in files.values()))
-    for name, path in paths.items():
-        if ".." in PurePosixPath(name).parts:
-            raise StorageError(f"{name} cannot be copied: its name leads out of its folder")
+    for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def fetch(name: str) -> None:
@@ -78,7 +85,7 @@ def download_folder(filesystem: Any, remote: str, target: Path) -> None:
         list(pool.map(fetch, files))  # what has not begun is cancelled by an error
     filesystem.invalidate_cache()
     if _versions(files_inside(filesystem, remote)) != _versions(files):
-        raise StorageError(f"{remote} changed while it was fetched", transient=True)
+        raise StorageError(f"{safe_uri(remote)} changed while it was fetched", transient=True)
 
 
 def files_inside(filesystem: Any, remote: str) -> dict[str, dict[str, Any]]:
@@ -138,5 +145,8 @@ def _check_disk(folder: Path, size: int) -> None:
 
 
 def version_of(info: dict[str, Any]) -> tuple[Any, ...]:
-    """What of a file system's `info` tells one version of an object from another."""
-    return (info.get("size"), *(info.get(name) for name in _VERSIONS))
+    """What in a file system's `info` tells versions of an object apart: a digest, or when it was written."""
+    digests = tuple(info.get(name) for name in _VERSIONS)
+    if any(digests):
+        return (info.get("size"), *digests)
+    return (info.get("size"), next((str(info[name]) for name in _WRITTEN if info.get(name)), None))

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from rts_batch.errors import StorageError
@@ -97,18 +97,9 @@ def _look_up(uri: str) -> tuple[Any, str, dict[str, Any], dict[str, dict[str, An
 
 
 def _stored_version(info: dict[str, Any], inside: dict[str, dict[str, Any]] | None) -> str:
-    return _digest([_stamp(info)] if inside is None else [(name, *_stamp(one)) for name, one in sorted(inside.items())])
-
-
-_WRITTEN: Final = ("Last-Modified", "LastModified", "mtime", "created")
-"""When an object was written, in the words of several file systems: for those that give it no digest."""
-
-
-def _stamp(info: dict[str, Any]) -> tuple[Any, ...]:
-    size, *digests = version_of(info)
-    if any(digests):
-        return (size, *digests)
-    return (size, next((str(info[name]) for name in _WRITTEN if info.get(name)), None))
+    if inside is None:
+        return _digest([version_of(info)])
+    return _digest([(name, *version_of(one)) for name, one in sorted(inside.items())])
 
 
 def _local_version(uri: str, path: Path) -> str:

@@ -199,9 +199,10 @@ def test_whatever_reads_or_writes_takes_a_name_as_it_is(folder: str, tmp_path: P
         files.delete(uris.join(folder, decoy))
 
 
-def test_a_folder_is_not_left_for_one_above_it(s3: str, tmp_path: Path) -> None:
-    """A key of an object may hold `..`, which means nothing to a store."""
-    files.put_bytes(f"{s3}/frames/../../../secret", b"secret")
+@pytest.mark.parametrize("name", ["../../../secret", "/secret", "a//secret", "./secret"])
+def test_a_folder_is_not_left_for_one_above_it(s3: str, tmp_path: Path, name: str) -> None:
+    """A key of an object may hold `..` or `//`, which mean nothing to a store."""
+    files.put_bytes(f"{s3}/frames/{name}", b"secret")
     files.put_bytes(f"{s3}/frames/0.png", b"image")
     with pytest.raises(StorageError, match="leads out of its folder"):
         files.fetch(f"{s3}/frames", tmp_path / "spool" / "video")
