@@ -6,7 +6,7 @@ import dataclasses
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import typer
 
 from rts_batch.cli.options import OnError
 from rts_batch.cli.output import print_json
-from rts_batch.errors import RtsBatchError, SettingsError
+from rts_batch.errors import RtsBatchError, SettingsError, UsageError
 from rts_batch.runs.settings import RunSettings, Scope, Shard
 
 if TYPE_CHECKING:
@@ -164,7 +164,32 @@ def chosen_scope(
     return Scope(shard=Shard.parse(shard) if shard else None, limit=limit, max_failures=most, redo_changed=redo_changed)
 
 
-def sides(text: str) -> tuple[int, int]:
+def chosen_settings(values: Mapping[str, Any]) -> RunSettings:
+    """Return the settings that values of the parameters of `submit` choose; what is not among them has its default."""
+    crop_size = values.get("crop_size")
+    options = {
+        "rules": values.get("rules"),
+        "not_found_threshold": values.get("not_found_threshold"),
+        "crop_size": None if crop_size is None else list(_sides(crop_size)),
+        **{name: False for name in SWITCHED_OFF if values.get(f"no_{name}")},
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    resources = _resources(values.get("resource") or [])
+    return RunSettings.from_dict({**values, "tracker_options": options, "resources": resources})
+
+
+def _resources(given: Iterable[str]) -> dict[str, float]:
+    resources = {}
+    for text in given:
+        name, _, amount = text.partition("=")
+        try:
+            resources[name] = float(amount)
+        except ValueError:
+            raise UsageError(f"--resource {text}: expected NAME=AMOUNT, spot=1 for example") from None
+    return resources
+
+
+def _sides(text: str) -> tuple[int, int]:
     """Return height and width of a `HEIGHTxWIDTH`."""
     match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip())
     if match is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -32,9 +33,8 @@ from rts_batch.cli.options import (
     WorkersOption,
 )
 from rts_batch.cli.output import print_json
-from rts_batch.cli.submission import Submission, chosen_scope, sides
+from rts_batch.cli.submission import Submission, chosen_scope, chosen_settings
 from rts_batch.config import ProfileChoice, Rules
-from rts_batch.errors import UsageError
 from rts_batch.io.video.limits import DecoderName
 from rts_batch.runs.settings import DeviceName, RunSettings
 
@@ -184,35 +184,7 @@ def submit(
     if show_settings:
         _show(settings_of(ctx, layers), as_json=as_json)
         return
-    options = {
-        "rules": rules,
-        "not_found_threshold": not_found_threshold,
-        "crop_size": None if crop_size is None else list(sides(crop_size)),
-        "localisation_conditioning": False if no_localisation_conditioning else None,
-        "localisation_fallback": False if no_localisation_fallback else None,
-    }
-    settings = RunSettings(
-        weights=weights,
-        tracker_options={name: value for name, value in options.items() if value is not None},
-        tracker=tracker,
-        device=device,
-        profile=profile,
-        overlap=overlap,
-        decoder=decoder,
-        spool_quota=spool_quota,
-        strict_video=strict_video,
-        workers=workers,
-        threads_per_worker=threads_per_worker,
-        lanes=lanes,
-        min_workers=min_workers,
-        gpus_per_worker=gpus_per_worker,
-        cpus_per_worker=cpus_per_worker,
-        resources=_resources(resource or []),
-        stall_timeout=stall_timeout,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
-        address=address,
-    )
+    settings = chosen_settings(ctx.params)  # most of the parameters above; `plan` has the layers' alone
     scope = chosen_scope(shard, limit, on_error, max_failures, redo_changed=redo_changed)
     submission = Submission(
         manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json, quiet=quiet, verbose=verbose
@@ -242,11 +214,14 @@ def plan(
     """Say what `submit` would do, without starting or writing anything."""
     from rts_batch.runs.folder import RunFolder
 
-    check_layers(ctx)
+    layers = check_layers(ctx)
     begun = RunFolder(out).record()
     options = begun.settings.get("tracker_options", {}) if begun is not None else {}
-    # The device is not the run's own, so what it would warn of is not meant.
-    settings = RunSettings(weights=weights, tracker_options=options, overlap=overlap, tracker=tracker, device="cpu")
+    chosen = chosen_settings({**layers.values, **ctx.params})
+    # The device is not the run's own, so what it would warn of is not meant, nor a profile that only GPUs have.
+    settings = replace(
+        chosen, tracker_options={**options, **chosen.tracker_options}, device="cpu", profile=RunSettings.profile
+    )
     scope = chosen_scope(shard, limit, redo_changed=redo_changed)
     Submission(manifest, out, settings, scope, skip_invalid=skip_invalid, as_json=as_json).show_plan(warn=False)
 
@@ -258,14 +233,3 @@ def _show(settings: list[Setting], *, as_json: bool) -> None:
     for setting in settings:
         value = "not set" if setting.value in (None, []) else setting.value
         print(f"{setting.name.replace('_', '-'):<32}{value!s:<24}{setting.source}")
-
-
-def _resources(given: list[str]) -> dict[str, float]:
-    resources = {}
-    for text in given:
-        name, _, amount = text.partition("=")
-        try:
-            resources[name] = float(amount)
-        except ValueError:
-            raise UsageError(f"--resource {text}: expected NAME=AMOUNT, spot=1 for example") from None
-    return resources

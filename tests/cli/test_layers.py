@@ -127,6 +127,30 @@ def test_plan_and_submit_see_the_same(manifest: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
 
 
+@pytest.mark.parametrize("as_variables", [False, True])
+def test_plan_counts_with_the_lanes_and_cpus_that_submit_takes(
+    manifest: Path, tmp_path: Path, as_variables: bool
+) -> None:
+    file = tmp_path / "team.toml"
+    file.write_text("" if as_variables else "lanes = 8\ncpus-per-worker = 3\nworkers = 2\nmin-workers = 2\n")
+    environment = {"RTS_BATCH_LANES": "8", "RTS_BATCH_CPUS_PER_WORKER": "3"} if as_variables else {}
+    for command in (["plan"], ["submit", "--dry-run"]):
+        arguments = [*command[1:], manifest, "--out", tmp_path / "run", *STUB, "--settings", file, "--json"]
+        answer = submit(*arguments, command=command[0], **environment)
+        assert answer.exit_code == 0, answer.output
+        planned = json.loads(answer.stdout)
+        assert (planned["lanes"], planned["cpus_per_worker"]) == (8, 3), command
+
+
+def test_plan_refuses_what_submit_refuses_of_the_settings_together(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "team.toml").write_text("workers = 2\nmin-workers = 3")
+    for command in (["plan"], ["submit", "--dry-run"]):
+        arguments = [*command[1:], manifest, "--out", tmp_path / "run", *STUB, "--settings", tmp_path / "team.toml"]
+        answer = submit(*arguments, command=command[0])
+        assert answer.exit_code == 10
+        assert "min workers is 3, more than the 2 workers at most" in answer.stderr
+
+
 def test_plain_words_say_where_a_value_is_from() -> None:
     answer = submit("m.csv", "--out", "run", "--show-settings", "--workers", "2")
     lines = [line.split() for line in answer.stdout.splitlines()]
