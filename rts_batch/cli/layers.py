@@ -48,6 +48,7 @@ class Layers:
         command = ctx.command if group is None else group.commands["submit"]
         parameters = {str(parameter.name): parameter for parameter in command.params}
         self._parameters = {name: parameters[name] for name in parameters.keys() - OF_ONE_SUBMISSION}
+        self._names = {known: name for name in self._parameters for known in _spellings(self._parameters[name])}
         self.values: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         if file is not None:
@@ -55,10 +56,15 @@ class Layers:
         self._add_environment()
 
     def _add_file(self, file: Path) -> None:
+        keys: dict[str, str] = {}
         for key, value in _read(file).items():
-            name = key.replace("-", "_")
-            if name not in self._parameters:
-                raise SettingsError(f"{file}: {key!r} is no setting of submit{self._similar(name, '-')}")
+            known = key.replace("-", "_")
+            if known not in self._names:
+                raise SettingsError(f"{file}: {key!r} is no setting of submit{self._similar(known)}")
+            name = self._names[known]
+            if name in keys:
+                raise SettingsError(f"{file}: {key!r} is the same setting as {keys[name]!r}; keep one of them")
+            keys[name] = key
             if name == "weights" and isinstance(value, str) and value not in NAMES and uris.scheme_of(value) is None:
                 value = str(file.parent / Path(value).expanduser())
             if name == "resource" and isinstance(value, dict):
@@ -66,9 +72,13 @@ class Layers:
             self._add(name, value, str(file), f"{file}: {key} = {value!r}")
 
     def _add_environment(self) -> None:
-        for name in self._parameters:
-            variable = PREFIX + name.upper()
+        variables: dict[str, str] = {}
+        for known, name in self._names.items():
+            variable = PREFIX + known.upper()
             if value := os.environ.get(variable):
+                if name in variables:
+                    raise SettingsError(f"{variable} is the same setting as {variables[name]}; keep one of them")
+                variables[name] = variable
                 split = [word for word in re.split(r"[\s,]+", value) if word]
                 self._add(name, split if name == "resource" else value, variable, f"{variable}={value}", text=True)
 
@@ -86,15 +96,21 @@ class Layers:
 
     def misspelt(self) -> Iterator[str]:
         """Yield a warning for every variable that is nearly one of ours."""
-        known = {PREFIX + name.upper() for name in self._parameters} | {FILE_VARIABLE}
+        known = {PREFIX + name.upper() for name in self._names} | {FILE_VARIABLE}
         for variable in sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
             if similar := difflib.get_close_matches(variable, known, 1, 0.9):
                 yield f"{variable} is not looked at; did you mean {similar[0]}?"
 
-    def _similar(self, name: str, separator: str) -> str:
-        similar = difflib.get_close_matches(name, self._parameters, 1)
-        names = [known.replace("_", separator) for known in similar or sorted(self._parameters)]
+    def _similar(self, name: str) -> str:
+        similar = difflib.get_close_matches(name, self._names, 1)
+        names = [known.replace("_", "-") for known in similar or sorted(self._names)]
         return f"; did you mean {names[0]}?" if similar else f"; there are {', '.join(names)}"
+
+
+def _spellings(parameter: Any) -> list[str]:
+    """The names of a parameter as its options spell them, its own first."""
+    options = [option.lstrip("-").replace("-", "_") for option in parameter.opts]
+    return list(dict.fromkeys([str(parameter.name), *options]))
 
 
 def _read(file: Path) -> Mapping[str, Any]:

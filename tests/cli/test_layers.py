@@ -64,6 +64,24 @@ def test_the_file_itself_may_be_named_by_a_variable(tmp_path: Path) -> None:
     assert found["lanes"] == (None, "default")
 
 
+def test_a_setting_has_every_name_that_its_option_has(tmp_path: Path) -> None:
+    file = tmp_path / "team.toml"
+    file.write_text("max-workers = 3")
+    assert shown("--settings", file)["workers"] == (3, str(file))
+    assert shown("--settings", file, RTS_BATCH_WORKERS="4")["workers"] == (4, "RTS_BATCH_WORKERS")
+    assert shown("--settings", file, RTS_BATCH_MAX_WORKERS="5")["workers"] == (5, "RTS_BATCH_MAX_WORKERS")
+
+
+def test_a_setting_under_two_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "team.toml").write_text("workers = 2\nmax-workers = 3")
+    answer = submit("m.csv", "--out", "run", "--settings", tmp_path / "team.toml")
+    assert answer.exit_code == 10
+    assert "team.toml: 'max-workers' is the same setting as 'workers'" in answer.stderr
+    answer = submit("m.csv", "--out", "run", RTS_BATCH_WORKERS="2", RTS_BATCH_MAX_WORKERS="3")
+    assert answer.exit_code == 10
+    assert "RTS_BATCH_MAX_WORKERS is the same setting as RTS_BATCH_WORKERS" in answer.stderr
+
+
 def test_variables_hold_flags_and_lists() -> None:
     found = shown(RTS_BATCH_STRICT_VIDEO="1", RTS_BATCH_RESOURCE="spot=1, big=0.5", RTS_BATCH_LANES="")
     assert found["strict_video"] == (True, "RTS_BATCH_STRICT_VIDEO")
@@ -86,6 +104,7 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("wokers = 2", "'wokers' is no setting of submit; did you mean workers?"),
+        ("max-wokers = 2", "'max-wokers' is no setting of submit; did you mean max-workers?"),
         ("out = 'run'", "'out' is no setting of submit"),
         ("workers = 'many'", "workers = 'many': "),
         ("workers = 0", "workers = 0: "),
@@ -114,6 +133,11 @@ def test_what_is_wrong_with_a_variable_is_named(manifest: Path, tmp_path: Path) 
 def test_a_misspelt_variable_is_told() -> None:
     answer = submit("m.csv", "--out", "run", "--show-settings", RTS_BATCH_WORKER="2", RTS_BATCH_PRIVATE_HTTP="allow")
     assert answer.stderr.splitlines() == ["warning: RTS_BATCH_WORKER is not looked at; did you mean RTS_BATCH_WORKERS?"]
+
+
+def test_a_misspelt_variable_may_be_nearest_to_an_options_other_name() -> None:
+    answer = submit("m.csv", "--out", "run", "--show-settings", RTS_BATCH_MAX_WORKER="2")
+    assert "did you mean RTS_BATCH_MAX_WORKERS?" in answer.stderr
 
 
 def test_plan_and_submit_see_the_same(manifest: Path, tmp_path: Path) -> None:
