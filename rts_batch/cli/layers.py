@@ -17,7 +17,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from rts_batch.errors import SettingsError
+from rts_batch.cli.submission import chosen_settings
+from rts_batch.config import TrackerConfig
+from rts_batch.errors import SettingsError, UsageError
 from rts_batch.io.storage import uris
 from rts_batch.weights.publications import NAMES
 
@@ -65,7 +67,7 @@ class Layers:
             if name in keys:
                 raise SettingsError(f"{file}: {key!r} is the same setting as {keys[name]!r}; keep one of them")
             keys[name] = key
-            if name == "weights" and isinstance(value, str) and value not in NAMES and uris.scheme_of(value) is None:
+            if name == "weights" and isinstance(value, str) and _is_path(value):
                 value = str(file.parent / Path(value).expanduser())
             if name == "resource" and isinstance(value, dict):
                 value = [f"{resource}={amount}" for resource, amount in value.items()]
@@ -83,15 +85,20 @@ class Layers:
                 self._add(name, split if name == "resource" else value, variable, f"{variable}={value}", text=True)
 
     def _add(self, name: str, value: Any, source: str, shown: str, *, text: bool = False) -> None:
-        """Add a value, once the parameter itself has taken it."""
+        """Add a value, once the parameter itself and the run's settings have taken it."""
         parameter = self._parameters[name]
         is_flag = bool(getattr(parameter, "is_flag", False))
         if not text and isinstance(value, bool) != is_flag:
             raise SettingsError(f"{shown}: expected {'true or false' if is_flag else 'no truth value'}")
         try:
-            self.values[name] = parameter.process_value(self._ctx, value)
+            taken = parameter.process_value(self._ctx, value)
+            chosen_settings({name: taken}).tracker_config(TrackerConfig())
         except typer.BadParameter as error:
             raise SettingsError(f"{shown}: {error.message}") from None
+        except (SettingsError, UsageError) as error:
+            option = f"--{name.replace('_', '-')} "  # nobody gave it on the command line
+            raise SettingsError(f"{shown}: {str(error).removeprefix(option)}") from None
+        self.values[name] = taken
         self.sources[name] = source
 
     def misspelt(self) -> Iterator[str]:
@@ -111,6 +118,10 @@ def _spellings(parameter: Any) -> list[str]:
     """The names of a parameter as its options spell them, its own first."""
     options = [option.lstrip("-").replace("-", "_") for option in parameter.opts]
     return list(dict.fromkeys([str(parameter.name), *options]))
+
+
+def _is_path(weights: str) -> bool:
+    return weights != "" and weights not in NAMES and uris.scheme_of(weights) is None
 
 
 def _read(file: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -60,6 +61,11 @@ class RunSettings:
     """`local` starts a Ray of its own on this machine; anything else is the address of a running cluster."""
 
     def __post_init__(self) -> None:
+        if self.weights == "":
+            raise SettingsError("the weights have no name; give a name, a path or a URI")
+        if not all(name.strip() for name in self.resources):
+            raise SettingsError("a resource has no name; give NAME=AMOUNT, spot=1 for example")
+        self._refuse_endless()
         for name in ("workers", "min_workers", "threads_per_worker", "lanes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -79,6 +85,13 @@ class RunSettings:
             raise SettingsError(f"stall timeout is {self.stall_timeout:g} s; give at least 1, more than a frame takes")
         if not 0 < self.gpus_per_worker <= 16 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise SettingsError(f"GPUs per worker is {self.gpus_per_worker:g}; give a share of one, or a whole number")
+
+    def _refuse_endless(self) -> None:
+        """Raise on amounts and times that are no numbers; of `nan` no comparison below would be true."""
+        names = ("spool_quota", "stall_timeout", "checkpoint_every", "gpus_per_worker", "cpus_per_worker")
+        for name, value in {**{name: getattr(self, name) for name in names}, **self.resources}.items():
+            if value is not None and not math.isfinite(value):
+                raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be a finite number")
 
     def spool_limits(self, lanes: int) -> SpoolLimits:
         return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30), videos=lanes + 1)

@@ -111,6 +111,17 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
         ("workers = true", "workers = True: expected no truth value"),
         ("strict-video = 'yes'", "strict-video = 'yes': expected true or false"),
         ("device = 'tpu'", "device = 'tpu': "),
+        ("resource = ['spot']", "resource = ['spot']: spot: expected NAME=AMOUNT"),
+        ("[resource]\nspot = 'x'", "resource = ['spot=x']: spot=x: expected NAME=AMOUNT"),
+        ("[resource]\n'' = 1", "resource = ['=1']: a resource has no name"),
+        ("[resource]\nspot = nan", "resource = ['spot=nan']: spot is nan; it must be a finite number"),
+        ("crop-size = [240, 416]", "crop-size = [240, 416]: '[240, 416]': expected height and width"),
+        ("crop-size = '100x100'", "crop-size = '100x100': crop_size is (100, 100); both sides must be multiples of 16"),
+        ("not-found-threshold = nan", "not-found-threshold = nan: not_found_threshold is nan"),
+        ("gpus-per-worker = -1", "gpus-per-worker = -1: GPUs per worker is -1"),
+        ("cpus-per-worker = nan", "cpus-per-worker = nan: cpus per worker is nan"),
+        ("stall-timeout = inf", "stall-timeout = inf: stall timeout is inf"),
+        ("weights = ''", "weights = '': the weights have no name"),
         ("workers = ", "not a TOML file"),
         (None, "cannot be read"),
     ],
@@ -128,6 +139,16 @@ def test_what_is_wrong_with_a_variable_is_named(manifest: Path, tmp_path: Path) 
     assert answer.exit_code == 10
     assert "RTS_BATCH_WORKERS=x" in answer.stderr
     assert json.loads(answer.stdout)["exit_code"] == 10
+
+
+def test_what_a_run_cannot_do_with_a_variable_is_named(manifest: Path, tmp_path: Path) -> None:
+    for command in ("plan", "submit"):
+        answer = submit(manifest, "--out", tmp_path / "run", command=command, RTS_BATCH_RESOURCE="spot")
+        assert answer.exit_code == 10
+        assert "RTS_BATCH_RESOURCE=spot: spot: expected NAME=AMOUNT" in answer.stderr
+        answer = submit(manifest, "--out", tmp_path / "run", command=command, RTS_BATCH_CHECKPOINT_EVERY="inf")
+        assert answer.exit_code == 10
+        assert "RTS_BATCH_CHECKPOINT_EVERY=inf: checkpoint every is inf; it must be a finite number" in answer.stderr
 
 
 def test_a_misspelt_variable_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -16,6 +17,25 @@ from rts_batch.runs.settings import RunSettings, Shard
 def test_settings_check_themselves(values: dict[str, int]) -> None:
     with pytest.raises(SettingsError):
         RunSettings(**values)
+
+
+@pytest.mark.parametrize("amount", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "name", ["spool_quota", "stall_timeout", "checkpoint_every", "gpus_per_worker", "cpus_per_worker"]
+)
+def test_amounts_and_times_are_finite(name: str, amount: float) -> None:
+    with pytest.raises(SettingsError, match=f"{name.replace('_', ' ')} is {amount}; it must be a finite number"):
+        RunSettings(**{name: amount})  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=f"spot is {amount}; it must be a finite number"):
+        RunSettings(resources={"spot": amount})
+
+
+def test_weights_and_resources_have_names() -> None:
+    with pytest.raises(SettingsError, match="the weights have no name"):
+        RunSettings(weights="")
+    for name in ("", " "):
+        with pytest.raises(SettingsError, match="a resource has no name"):
+            RunSettings(resources={name: 1.0})
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/2/3"])
