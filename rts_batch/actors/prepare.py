@@ -80,6 +80,7 @@ def look(
 def prepare(manifest: Manifest, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE) -> Prepared:
     """Check everything that can be checked without the run's folder being ours. Raise as `submit` does."""
     folder = RunFolder(out, scope.shard)
+    folder.refuse_compacted()
     begun = folder.record()
     if settings.profile == "auto" and begun is not None:
         settings = replace(settings, profile=begun.results.get("profile", "exact"))

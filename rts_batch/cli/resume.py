@@ -79,6 +79,7 @@ def _begun(run: str, scope: Scope, changed: dict[str, Any]) -> Submission:
     from rts_batch.runs.folder import RunFolder
 
     folder = RunFolder(run)
+    folder.refuse_compacted()
     record = folder.record()
     if record is None or not record.settings:
         raise RunFolderError(f"{folder.uri} is not a run's folder that says how it was begun; use submit")

@@ -26,7 +26,7 @@ from rts_batch.io.results.file import INDEX_SCHEMA, LAYOUT
 from rts_batch.io.results.schema import masks_writer
 from rts_batch.io.storage import files, uris
 from rts_batch.io.storage.staging import staged_folder
-from rts_batch.runs.paths import RunPaths
+from rts_batch.runs.paths import RunPaths, part_key
 from rts_batch.runs.reading import read_masks
 from rts_batch.runs.video_masks import VideoMasks
 
@@ -73,7 +73,7 @@ def compact(run_folder: str, out: str, *, rows_per_file: int = ROWS_PER_FILE) ->
                 part.close()
                 part = None
             if part is None:
-                part = _Part(here, f"part-{compaction.files:05d}", video)
+                part = _Part(here, part_key(compaction.files), video)
                 compaction.files += 1
             part.add(video)
             compaction.videos += 1

@@ -50,6 +50,14 @@ class RunFolder:
         uri = self.paths.record
         return RunRecord.from_json(files.read_bytes(uri), where=uri) if files.exists(uri) else None
 
+    def refuse_compacted(self) -> None:
+        """Raise `RunFolderError` where `rts-batch compact` wrote the folder, whose masks are not under videos' keys."""
+        if self.paths.is_compacted:
+            raise RunFolderError(
+                f"{self.uri} was written by `rts-batch compact`, to be read from; give the run's own folder to go on "
+                "with the run, and to check it"
+            )
+
     def done(self) -> set[str]:
         """Keys of the videos whose masks are in place."""
         return set(self.paths.finished())

@@ -99,6 +99,11 @@ class RunPaths:
         """In a compacted folder, what says which rows of this file of `masks/` are whose."""
         return self._join(_REPORTS, masks_file.rpartition("/")[2])
 
+    @property
+    def is_compacted(self) -> bool:
+        """Whether `rts-batch compact` wrote this folder; a run's own has no index. One look, and no listing."""
+        return files.exists(self.index(f"{part_key(0)}.parquet"))
+
     def failure(self, key: str) -> str:
         return self._join(_FAILURES, f"{key}.json")
 
@@ -147,6 +152,11 @@ class RunPaths:
     def _keys(self, folder: str, suffix: str) -> list[str]:
         names = files.list_names(self._join(folder))
         return [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+
+
+def part_key(number: int) -> str:
+    """What the masks file of this number in a compacted folder has in the place of a video's key."""
+    return f"part-{number:05d}"
 
 
 def shards_among(names: Iterable[str], *kinds: Literal["lease", "status"]) -> list[str | None]:

@@ -72,13 +72,14 @@ def read_status(out: str) -> RunStatus:
     """Read a run's folder.
 
     Raises:
-        RunFolderError: it is no run's folder.
+        RunFolderError: it is no run's own folder.
     """
     folder = RunFolder(out)
     submissions = _read_submissions(folder.uri)
     # A submission holds its lease for a while before it has looked at everything and makes the folder a run's.
     if folder.record() is None and not any(submission.is_running for submission in submissions):
         raise _no_run(folder.uri)
+    folder.refuse_compacted()
     # While a video is done again its old masks count for readers, but it is not done.
     done = folder.done() - folder.paths.replaced_by().keys()
     return RunStatus(

@@ -40,12 +40,13 @@ def verify_run(run_folder: str) -> Iterator[FileCheck]:
     """Check the masks files of a run, each against the manifest, the video's report and itself, one after another.
 
     Raises:
-        RunFolderError: the folder is not a run's.
+        RunFolderError: the folder is not a run's own.
     """
     folder = RunFolder(run_folder)
     record = folder.record()
     if record is None:
         raise RunFolderError(f"{run_folder} has no {RECORD}: it is not a run's folder")
+    folder.refuse_compacted()
     tasks = {task.key: task for task in read_manifest(folder.paths.manifest).tasks}
     weights = record.results.get("weights")
     for name in files.list_names(folder.paths.masks):

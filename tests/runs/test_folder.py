@@ -9,16 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from rts_batch.cli.app import app
 from rts_batch.errors import RunFolderError, RunMismatchError, StorageError, UsageError
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
+from rts_batch.runs.compaction import compact
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
-from rts_batch.runs.settings import Scope, Shard
+from rts_batch.runs.settings import RunSettings, Scope, Shard
 from tests.support.manifests import write_many
-from tests.support.run_folders import row_of
+from tests.support.run_folders import Video, moving_squares, row_of, write_run
+from tests.support.running import STUB
 
 RECORD = RunRecord(
     results={"weights": "abc", "tracker": {"rules": "code", "crop_size": (480, 832)}},
@@ -275,6 +279,27 @@ def test_masks_without_a_record_are_not_taken_over(folder: RunFolder, tmp_path: 
     finish(folder, videos.tasks[0], tmp_path)
     with pytest.raises(RunFolderError, match=r"no run\.json"):
         folder.prepare(videos, RECORD)
+
+
+def test_a_compacted_folder_is_not_gone_on_with_and_its_sound_masks_are_not_called_wrong(tmp_path: Path) -> None:
+    run, compacted = tmp_path / "run", tmp_path / "compacted"
+    write_run(run, [Video(name, f"/videos/{name}.mp4", moving_squares(5, 1), {1: "cat"}) for name in "ab"])
+    record = RunRecord(results={"weights": "abc"}, environment={}, settings=RunSettings().to_dict())
+    (run / "run.json").write_bytes(record.to_json())
+    compact(str(run), str(compacted))
+    before = sorted(path.relative_to(compacted) for path in compacted.rglob("*"))
+    submit = [str(tmp_path / "run.jsonl"), "--out", str(compacted), *STUB]
+    for command in (
+        *(["verify"], ["status"], ["resume"], ["resume", "--corrections"], ["retry", "--failed"]),
+        *(["submit", *submit], ["submit", "--dry-run", *submit], ["plan", *submit]),
+    ):
+        words = command if str(compacted) in command else [*command, str(compacted)]
+        answer = CliRunner().invoke(app, words)
+        assert answer.exit_code == 11, (command, answer.output)
+        assert f"{compacted} was written by `rts-batch compact`" in answer.stderr
+    assert sorted(path.relative_to(compacted) for path in compacted.rglob("*")) == before
+    answer = CliRunner().invoke(app, ["status", str(run)])
+    assert (answer.exit_code, "2 of 2 done" in answer.stdout) == (0, True)
 
 
 def test_a_late_writer_does_no_harm(folder: RunFolder, tmp_path: Path) -> None:
