@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import typer
 
-from rts_batch.errors import ManifestError, RtsBatchError
+from rts_batch.errors import ManifestError, RtsBatchError, UsageError
 
 Thing = TypeVar("Thing")
 
@@ -25,7 +26,8 @@ def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **options: Any) -> None:
         try:
             command(*args, **options)
-        except RtsBatchError as error:
+        except (RtsBatchError, FileNotFoundError) as raised:
+            error = _without_a_folder(raised)
             if options.get("as_json"):
                 content = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
                 if isinstance(error, ManifestError):
@@ -35,6 +37,26 @@ def telling_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(error.exit_code) from None
 
     return run
+
+
+def _without_a_folder(error: RtsBatchError | FileNotFoundError) -> RtsBatchError:
+    """Return the error, or in its place that the working folder is gone; raise any other missing file, a bug, again."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, FileNotFoundError) and cause.filename is None):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None and _is_gone():  # of os.getcwd, which knows no name
+        return UsageError("the working folder no longer exists; cd elsewhere")
+    if isinstance(error, RtsBatchError):
+        return error
+    raise error
+
+
+def _is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def print_json(event: str, content: Mapping[str, Any]) -> None:
