@@ -11,6 +11,7 @@ from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.manifest.boxes import nested_boxes
 from rts_batch.runs.folder import Plan, RunFolder
+from rts_batch.runs.lease import holder_of
 from rts_batch.runs.record import RunRecord, versions
 from rts_batch.runs.settings import RunSettings, Scope
 from rts_batch.weights.publications import DEFAULT_WEIGHTS, NAMES
@@ -52,7 +53,7 @@ def finished(manifest: Manifest, folder: RunFolder, settings: RunSettings, scope
     if record is None or not _is_asked_for(record, settings):
         return None
     keys, done = {task.key for task in manifest.tasks}, folder.done()
-    if folder.failed() or folder.paths.outdated():
+    if folder.failed() or folder.paths.outdated() or holder_of(folder.paths.lease)[0] == "dead":
         return None
     return record if folder.ours(manifest) <= done <= keys else None
 

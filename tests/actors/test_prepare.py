@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rts_batch.actors.prepare import DEFAULT_SCOPE, finished, prepare
 from rts_batch.config import Overlap
+from rts_batch.io.storage import files
 from rts_batch.manifest import read_manifest
+from rts_batch.runs.lease import _identity
 from rts_batch.runs.settings import RunSettings, Scope
 from tests.support.running import write_manifest
 
@@ -40,6 +45,11 @@ def test_a_run_with_masks_that_count_no_longer_is_not_finished(tmp_path: Path) -
     prepared.folder.prepare(prepared.manifest, prepared.record, scope)
     assert prepared.folder.paths.outdated() == []
     assert finished(manifests[-1], prepared.folder, settings, scope) is not None
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    # Workers may have done the last video after their driver was killed, whose lease then says that the run has died.
+    files.put_bytes(prepared.folder.paths.lease, json.dumps({**_identity(), "pid": gone.pid}).encode())
+    assert finished(manifests[-1], prepared.folder, settings, scope) is None
 
 
 @pytest.mark.parametrize("overlap", ["merge", "allow"])
