@@ -53,7 +53,7 @@ def finished(manifest: Manifest, folder: RunFolder, settings: RunSettings, scope
     if record is None or not _is_asked_for(record, settings):
         return None
     keys, done = {task.key for task in manifest.tasks}, folder.done()
-    if folder.failed() or folder.paths.outdated() or holder_of(folder.paths.lease)[0] == "dead":
+    if folder.failed() or folder.paths.outdated() or holder_of(folder.paths.lease).state == "dead":
         return None
     return record if folder.ours(manifest) <= done <= keys else None
 

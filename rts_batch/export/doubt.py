@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from rts_batch.export.row_filter import RowFilter
 from rts_batch.runs.video_masks import Target, VideoMasks
 
-__all__ = ["Doubt", "find_doubt"]
-
 _COLUMNS = ["object_id", "frame", "x", "area", "score", "confidence", "quality", "state"]
 
 

@@ -12,8 +12,6 @@ from rts_batch.errors import UsageError
 from rts_batch.io.results.schema import Row
 from rts_batch.masks import STATES, State
 
-__all__ = ["RowFilter"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RowFilter:

@@ -41,9 +41,11 @@ class CorrectionsBook(RowsFile):
         """
         self._require_manifest()
         for shard in shards_among(files.list_names(self.paths.uri), "lease"):
-            holder, process, _ = holder_of(RunPaths(self.paths.uri, shard).lease)
-            if holder in ("alive", "unknown"):
-                raise RunBusyError(f"{self.paths.uri}: {process} is at work on the run; wait for it, or cancel it")
+            holder = holder_of(RunPaths(self.paths.uri, shard).lease)
+            if holder.state in ("alive", "unknown"):
+                raise RunBusyError(
+                    f"{self.paths.uri}: {holder.process} is at work on the run; wait for it, or cancel it"
+                )
 
     def recorded(self) -> pa.Table:
         """Return the run's own manifest.

@@ -120,10 +120,10 @@ class RunFolder:
             written = self.record()  # another shard may have begun with other settings at the same moment
             if written is not None:
                 self._refuse_other_results(written, record)
-        keys = {task.key for task in manifest.tasks}
+        keys, content = {task.key for task in manifest.tasks}, manifest.to_parquet()
         # First the note, without which the new manifest would be one that does not fit the masks.
-        self._note_replaced(plan.replaces, manifest)
-        files.put_bytes(self.paths.manifest, manifest.to_parquet())
+        self._note_replaced(plan.replaces, manifest, content)
+        files.put_bytes(self.paths.manifest, content)
         self.drop(self.paths.outdated())  # a submission was killed between the new masks and the old ones' end
         for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
@@ -264,12 +264,15 @@ class RunFolder:
             return ""
         return entry.video_id
 
-    def _note_replaced(self, replaces: Mapping[str, Sequence[str]], manifest: Manifest) -> None:
-        """Record which keys count no more once the others' masks are in place, of videos done and under way."""
+    def _note_replaced(self, replaces: Mapping[str, Sequence[str]], manifest: Manifest, content: bytes) -> None:
+        """Record which keys count no more once the others' masks are in place, of videos done and under way.
+
+        `content` is the manifest as it is written.
+        """
         before = self.paths.replaced_by()
         current = {task.key for task in manifest.tasks}
         # A worker that was thought dead may still be at work on rows that the last submission had.
-        newer = self._gone_since(manifest)
+        newer = self._gone_since(manifest, content)
         newer |= {old: new for new, outdated in replaces.items() for old in outdated}
         # Rows that have been changed back replace those that had replaced them.
         newer |= {new: old for old, new in before.items() if new and old in current and new not in current}
@@ -278,10 +281,10 @@ class RunFolder:
         if after != before:
             files.put_bytes(self.paths.replaced, to_json(after))
 
-    def _gone_since(self, manifest: Manifest) -> dict[str, str]:
+    def _gone_since(self, manifest: Manifest, content: bytes) -> dict[str, str]:
         """For keys of the folder's manifest that this one has no more, their videos' keys now; empty without any."""
         uri = self.paths.manifest
-        if not files.exists(uri) or files.read_bytes(uri) == manifest.to_parquet():
+        if not files.exists(uri) or files.read_bytes(uri) == content:
             return {}
         now = {task.video_id: task.key for task in manifest.tasks}
         try:

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rts_batch.errors import RtsBatchError, RunBusyError, StorageError
 from rts_batch.io.storage import files, uris
@@ -130,17 +130,22 @@ class Lease:
                 self._write()
 
 
-def holder_of(uri: str) -> tuple[Literal["nobody", "alive", "dead", "unknown"], str, float | None]:
-    """Whether a lease's holder lives, who it is, and when it said so last, in seconds by its own clock.
+class Holder(NamedTuple):
+    """Who holds a lease."""
 
-    `unknown` is one on another host, which only time can tell.
-    """
+    state: Literal["nobody", "alive", "dead", "unknown"]
+    """Whether it lives; `unknown` is one on another host, which only time can tell."""
+    process: str = ""
+    beat: float | None = None
+    """When it renewed the lease last, in seconds since the epoch by its own clock."""
+
+
+def holder_of(uri: str) -> Holder:
     holder = _read(uri)
     if holder is None:
-        return "nobody", "", None
-    if _is_dead(holder):
-        return "dead", _describe(holder), holder.get("beat")
-    return "alive" if _is_here(holder) else "unknown", _describe(holder), holder.get("beat")
+        return Holder("nobody")
+    state: Literal["alive", "dead", "unknown"] = "alive" if _is_here(holder) else "unknown"
+    return Holder("dead" if _is_dead(holder) else state, _describe(holder), holder.get("beat"))
 
 
 def token_of(uri: str) -> str:

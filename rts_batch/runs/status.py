@@ -93,8 +93,9 @@ def read_status(out: str) -> RunStatus:
 
 def ask_to_stop(out: str, *, now: bool) -> list[SubmissionStatus]:
     """Ask every submission that is at work on the run to stop; return them."""
-    found = [submission for submission in _read_submissions(RunFolder(out).uri) if submission.is_running]
-    if not found and RunFolder(out).record() is None:
+    folder = RunFolder(out)
+    found = [submission for submission in _read_submissions(folder.uri) if submission.is_running]
+    if not found and folder.record() is None:
         raise _no_run(out)
     for submission in found:
         shard = Shard.parse(submission.shard.replace("-of-", "/")) if submission.shard else None
@@ -115,8 +116,10 @@ def _read_submission(paths: RunPaths) -> SubmissionStatus:
     status = {}
     with contextlib.suppress(RunFolderError):  # a damaged one is written anew within seconds, or tells nothing more
         status = read_object(paths.status) if files.exists(paths.status) else {}
-    holder, process, beat = holder_of(paths.lease)
-    return SubmissionStatus(shard=paths.shard, holder=holder, process=process, status=status, beat=beat)
+    holder = holder_of(paths.lease)
+    return SubmissionStatus(
+        shard=paths.shard, holder=holder.state, process=holder.process, status=status, beat=holder.beat
+    )
 
 
 def _count_videos(manifest: str) -> int:

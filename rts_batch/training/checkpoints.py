@@ -87,9 +87,7 @@ def only_training(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
         raise TrainingError(f"{folder}: cannot be used as a training's folder ({error.strerror})") from error
     try:
         try:
-            end = time.monotonic() + patience
-            while not _locked(handle, last=time.monotonic() >= end):
-                time.sleep(0.2)
+            _lock(handle, patience)
         except BlockingIOError:
             raise TrainingError(
                 f"{folder}: another process trains in this folder; wait for it, stop it, or use another folder"
@@ -101,15 +99,16 @@ def only_training(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
         os.close(handle)
 
 
-def _locked(handle: int, *, last: bool) -> bool:
-    """Return whether an open file could be locked; the last time raise `BlockingIOError` instead."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if last:
-            raise
-        return False
-    return True
+def _lock(handle: int, patience: float) -> None:
+    """Lock an open file; raise `BlockingIOError` where another process holds it for `patience` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.2)
 
 
 def state_files(folder: Path) -> list[Path]:

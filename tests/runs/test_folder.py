@@ -175,7 +175,7 @@ def test_a_submission_killed_as_it_notes_a_change_is_resumed(folder: RunFolder, 
     folder.prepare(first, RECORD)
     finish(folder, first.tasks[0], tmp_path)
     replaces = folder.look(second, RECORD, Scope(redo_changed=True)).replaces
-    folder._note_replaced(replaces, second)  # and no further
+    folder._note_replaced(replaces, second, second.to_parquet())  # and no further
     assert folder.prepare(read_manifest(folder.paths.manifest), RECORD).left == ()
     assert folder.paths.replaced_by() == {second.tasks[0].key: first.tasks[0].key}
 

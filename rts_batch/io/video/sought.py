@@ -12,11 +12,12 @@ import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from rts_batch.io.video.container import Opened, decode_stream, with_neighbours
 from rts_batch.io.video.frames import Content, Damage, Frame, FrameRange, Moment, Report
@@ -96,13 +97,13 @@ class Entrance:
         if probe.times is None:
             probe = self._probe = read_packets(probe, report)
         assert probe.times is not None
-        times = self._counted if uncounted(probe) else probe.times.tolist()
+        times: Sequence[float | None] | NDArray[np.float64] = self._counted if uncounted(probe) else probe.times
         time = times[index] if index < len(times) else None
         if time is None:
             return None
         # A time that several frames have finds another one than that.
         first, last = np.searchsorted(probe.times, [time - SAME, time + SAME])
-        return time if last - first == 1 else None
+        return float(time) if last - first == 1 else None
 
 
 def _identity(path: str) -> tuple[object, ...]:

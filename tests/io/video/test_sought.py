@@ -60,6 +60,21 @@ def test_a_time_at_which_no_frame_is_shown_costs_a_pass_and_no_mistake(tmp_path:
         assert plain(read(tmp_path / "a.mp4", FrameRange(start=30, start_time=time))) == plain(expected)
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is decoded to find frames, as it comes."""
+    given: list[Any] = []
+    real = sought.decode_stream
+
+    def noting(*arguments: Any, **others: Any) -> Iterator[Any]:
+        for found in real(*arguments, **others):
+            given.append(found)
+            yield found
+
+    monkeypatch.setattr(sought, "decode_stream", noting)
+    return given
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -70,16 +85,7 @@ def test_a_time_at_which_no_frame_is_shown_costs_a_pass_and_no_mistake(tmp_path:
         FrameRange(start=59, end=60, start_time=59 / 25, around=4),
     ],
 )
-def test_the_frames_before_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: FrameRange) -> None:
-    decoded = []
-
-    def counting(*arguments: Any, **others: Any) -> Iterator[Any]:
-        for found in real(*arguments, **others):
-            decoded.append(found)
-            yield found
-
-    real = sought.decode_stream
-    monkeypatch.setattr(sought, "decode_stream", counting)
+def test_the_frames_before_are_not_decoded(tmp_path: Path, decoded: list[Any], wanted: FrameRange) -> None:
     make_video(tmp_path / "a.mp4", FRAMES, options={**GROUPS, "bf": "3", "b-adapt": "0"})
     frames = read(tmp_path / "a.mp4", wanted)
     assert frames[0].index == wanted.start
@@ -161,16 +167,7 @@ def test_where_packets_are_not_the_frames_they_are_counted(tmp_path: Path, name:
     entrance.close()
 
 
-def test_what_was_counted_once_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = []
-
-    def counting(*arguments: Any, **others: Any) -> Iterator[Any]:
-        for found in real(*arguments, **others):
-            decoded.append(found)
-            yield found
-
-    real = sought.decode_stream
-    monkeypatch.setattr(sought, "decode_stream", counting)
+def test_what_was_counted_once_is_found_at_once(tmp_path: Path, decoded: list[Any]) -> None:
     _with_a_hole(tmp_path / "a.mp4")
     entrance = Entrance()
     for start, most in ((50, 55), (44, 12), (38, 12)):

@@ -88,15 +88,20 @@ def times_of(path: Path) -> list[tuple[int | None, float | None, str]]:
     return [(prompt.frame, prompt.time, prompt.kind) for prompt in task.targets[0].prompts]
 
 
+def absent_at(tmp_path: Path, time: float, *, marked: int) -> None:
+    """Have the run's manifest mark its target on a frame, and say at a time that it is absent."""
+    manifest = tmp_path / "by-time.csv"
+    manifest.write_text(
+        "video,video_id,object_id,frame,time,box,prompt_kind\n"
+        f'{tmp_path}/clip.mp4,clip,1,{marked},,"1,1,4,4",correct\n'
+        f"{tmp_path}/clip.mp4,clip,1,,{time},,absent\n"
+    )
+    (tmp_path / "run" / "manifest.parquet").write_bytes(read_manifest(str(manifest)).to_parquet())
+
+
 def test_an_absence_given_by_its_time_is_corrected_on_its_frame(tmp_path: Path) -> None:
     with page_of(tmp_path, disc_video(tmp_path, "clip", 12, lost=range(5, 12))) as page:
-        manifest = tmp_path / "by-time.csv"
-        manifest.write_text(
-            "video,video_id,object_id,frame,time,box,prompt_kind\n"
-            f'{tmp_path}/clip.mp4,clip,1,0,,"1,1,4,4",correct\n'
-            f"{tmp_path}/clip.mp4,clip,1,,0.2,,absent\n"
-        )
-        (tmp_path / "run" / "manifest.parquet").write_bytes(read_manifest(str(manifest)).to_parquet())
+        absent_at(tmp_path, 0.2, marked=0)
         # Each frame of the absence is lost as the first one is.
         saved(page, {"frame": 5, "counts": counts()}, {"frame": 7, "counts": counts(40)})
         with merged_manifest(str(tmp_path / "run")) as path:
@@ -107,13 +112,7 @@ def test_an_absence_given_by_its_time_is_corrected_on_its_frame(tmp_path: Path) 
 def test_an_absence_before_all_rows_is_not_taken_for_one_on_their_first_frame(tmp_path: Path) -> None:
     video = replace(disc_video(tmp_path, "clip", 12), first={1: 6, 2: 4})
     with page_of(tmp_path, video) as page:
-        manifest = tmp_path / "by-time.csv"
-        manifest.write_text(
-            "video,video_id,object_id,frame,time,box,prompt_kind\n"
-            f'{tmp_path}/clip.mp4,clip,1,6,,"1,1,4,4",correct\n'
-            f"{tmp_path}/clip.mp4,clip,1,,0.04,,absent\n"
-        )
-        (tmp_path / "run" / "manifest.parquet").write_bytes(read_manifest(str(manifest)).to_parquet())
+        absent_at(tmp_path, 0.04, marked=6)
         saved(page, {"frame": 4, "counts": counts()})
         with merged_manifest(str(tmp_path / "run")) as path:
             assert times_of(Path(path)) == [(4, None, "correct"), (6, None, "correct"), (None, 0.04, "absent")]
