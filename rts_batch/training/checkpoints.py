@@ -7,9 +7,8 @@ import logging
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.errors import TrainingError
+from rts_batch.io.storage.files import whole_file
 from rts_batch.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -55,22 +55,6 @@ def save_state(folder: Path, state: TrainingState, *, keep: int) -> Path:
 def write_atomically(path: Path, value: Any) -> None:
     with whole_file(path) as temporary, temporary.open("wb") as file:
         torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` that becomes it at the end; where that fails nothing is left of it."""
-    # The name is nobody else's: two writers of one file shall not write into each other's.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.writing")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import statistics
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from rts_batch.io.storage.files import whole_file
 
 
 class CurveFile:
@@ -22,10 +23,8 @@ class CurveFile:
                 reader = csv.DictReader(file)
                 rows = [row for row in reader if row.get("iteration") and int(row["iteration"]) <= start]
                 self.columns = list(reader.fieldnames or [])
-            temporary = path.with_name(path.name + ".writing")
-            with temporary.open("w", newline="") as file:
+            with whole_file(path) as temporary, temporary.open("w", newline="") as file:
                 self._write(file, rows, header=True)
-            os.replace(temporary, path)
 
     def add(self, iteration: int, values: Mapping[str, float]) -> None:
         row = {"iteration": iteration, **{key: f"{value:.6g}" for key, value in values.items()}}

@@ -35,8 +35,9 @@ from pathlib import Path
 from typing import Any
 
 from rts_batch.errors import SettingsError, TrainingError
+from rts_batch.io.storage.files import whole_file
 from rts_batch.masks import State
-from rts_batch.training.checkpoints import check_settings, load_state, plain, state_files, whole_file
+from rts_batch.training.checkpoints import check_settings, load_state, plain, state_files
 from rts_batch.training.clips.batches import ClipMaker
 from rts_batch.training.clips.datasets import RunMasks, davis, got10k, lasot, youtube_vos
 from rts_batch.training.clips.datasets.runs import MaskFilter

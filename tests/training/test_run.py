@@ -15,12 +15,12 @@ import torch
 import torch.multiprocessing
 
 from rts_batch.errors import TrainingError, WeightsError
+from rts_batch.io.storage.files import whole_file
 from rts_batch.training.checkpoints import (
     load_state,
     only_training,
     save_state,
     state_files,
-    whole_file,
     write_atomically,
 )
 from rts_batch.training.clips.batches import Batch

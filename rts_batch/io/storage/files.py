@@ -17,6 +17,7 @@ import os
 import posixpath
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,8 +110,8 @@ def put_file(local: str | Path, uri: str) -> None:
     """Copy a finished local file to `uri`, where it appears whole or not at all and replaces what was there."""
     path = local_path(uri)
     if path is not None:
-        with translated("write", uri):
-            _put_local(path, lambda temporary: shutil.copyfile(local, temporary))
+        with translated("write", uri), whole_file(path) as temporary:
+            shutil.copyfile(local, temporary)
         return
     filesystem, remote = open_filesystem(uri)
     with translated("write", uri):
@@ -121,8 +122,8 @@ def put_bytes(uri: str, data: bytes) -> None:
     """Write `data` to `uri`, where it appears whole or not at all and replaces what was there."""
     path = local_path(uri)
     if path is not None:
-        with translated("write", uri):
-            _put_local(path, lambda temporary: temporary.write_bytes(data))
+        with translated("write", uri), whole_file(path) as temporary:
+            temporary.write_bytes(data)
         return
     filesystem, remote = open_filesystem(uri)
     with translated("write", uri):
@@ -252,11 +253,13 @@ def _list_all(uri: str, kind: str = "file") -> list[str]:
     return sorted(posixpath.basename(name) for name in names if name != path.rstrip("/"))
 
 
-def _put_local(path: Path, write: Any) -> None:
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path that is nobody else's, which becomes `path` at the end; where that fails nothing is left of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary_name(path.name))
     try:
-        write(temporary)
+        yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)  # the new name itself must survive a loss of power
