@@ -55,7 +55,7 @@ class RunFolder:
         if self.paths.is_compacted:
             raise RunFolderError(
                 f"{self.uri} was written by `rts-batch compact`, to be read from; give the run's own folder to go on "
-                "with the run, and to check it"
+                "with the run, to check or to stop it"
             )
 
     def done(self) -> set[str]:

@@ -92,11 +92,16 @@ def read_status(out: str) -> RunStatus:
 
 
 def ask_to_stop(out: str, *, now: bool) -> list[SubmissionStatus]:
-    """Ask every submission that is at work on the run to stop; return them."""
+    """Ask every submission that is at work on the run to stop; return them.
+
+    Raises:
+        RunFolderError: it is no run's own folder.
+    """
     folder = RunFolder(out)
     found = [submission for submission in _read_submissions(folder.uri) if submission.is_running]
     if not found and folder.record() is None:
         raise _no_run(out)
+    folder.refuse_compacted()
     for submission in found:
         shard = Shard.parse(submission.shard.replace("-of-", "/")) if submission.shard else None
         RunFolder(out, shard).ask_to_stop(now=now)

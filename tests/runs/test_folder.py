@@ -290,7 +290,7 @@ def test_a_compacted_folder_is_not_gone_on_with_and_its_sound_masks_are_not_call
     before = sorted(path.relative_to(compacted) for path in compacted.rglob("*"))
     submit = [str(tmp_path / "run.jsonl"), "--out", str(compacted), *STUB]
     for command in (
-        *(["verify"], ["status"], ["resume"], ["resume", "--corrections"], ["retry", "--failed"]),
+        *(["verify"], ["status"], ["cancel"], ["resume"], ["resume", "--corrections"], ["retry", "--failed"]),
         *(["submit", *submit], ["submit", "--dry-run", *submit], ["plan", *submit]),
     ):
         words = command if str(compacted) in command else [*command, str(compacted)]
