@@ -231,5 +231,6 @@ def _show(settings: list[Setting], *, as_json: bool) -> None:
         print_json("settings", {setting.name: {"value": setting.value, "from": setting.source} for setting in settings})
         return
     for setting in settings:
-        value = "not set" if setting.value in (None, []) else setting.value
-        print(f"{setting.name.replace('_', '-'):<32}{value!s:<24}{setting.source}")
+        value = ", ".join(setting.value) if isinstance(setting.value, list | tuple) else setting.value
+        shown = "not set" if value in (None, "") else value
+        print(f"{setting.name.replace('_', '-'):<32}{shown!s:<24}{setting.source}")

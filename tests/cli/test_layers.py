@@ -201,3 +201,6 @@ def test_plain_words_say_where_a_value_is_from() -> None:
     lines = [line.split() for line in answer.stdout.splitlines()]
     assert ["workers", "2", "command", "line"] in lines
     assert ["lanes", "not", "set", "default"] in lines
+    assert ["resource", "not", "set", "default"] in lines
+    answer = submit("m.csv", "--out", "run", "--show-settings", "--resource", "spot=1", "--resource", "big=2")
+    assert ["resource", "spot=1,", "big=2", "command", "line"] in [line.split() for line in answer.stdout.splitlines()]
