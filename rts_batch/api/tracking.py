@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from rts_batch.io.video.spool import bring
 from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.runs.settings import DeviceName, RunSettings
 from rts_batch.tracking.scene import Scene
+from rts_batch.worker.overlaps import warnings_of
 from rts_batch.worker.rts import RtsFactory, RtsTracker
 from rts_batch.worker.tracker import TrackerDescription
 
@@ -182,6 +184,8 @@ def _track(
             }
             known = set(scene.trackers)
             found = _step(scene, index, image, marked)
+            for text in warnings_of(scene.divided, index):
+                warnings.warn(text, stacklevel=2)  # of who takes the frames
             for object_id, marking in marked.items():
                 if not marking.absent:
                     check_found(found[object_id].area, where[object_id], first=object_id not in known)

@@ -193,6 +193,16 @@ def test_a_target_is_not_tracked_from_nothing(tracker: LoadedModel) -> None:
     assert [Path(warning.filename) for warning in told] == [Path(__file__)]
 
 
+def test_who_has_prompts_divided_is_warned_as_in_a_run(tracker: LoadedModel) -> None:
+    images = [np.full((120, 160, 3), 90, np.uint8)] * 2
+    large, small = np.zeros((120, 160), bool), np.zeros((120, 160), bool)
+    large[30:70, 40:80], small[60:80, 70:90] = True, True
+    with pytest.warns(UserWarning, match="frame 1: 100 pixels of object 1's mask are left to smaller targets") as told:
+        (frame,) = rts_batch.track(images, prompts={1: {1: large, 2: small}}, tracker=tracker)
+    assert [Path(warning.filename) for warning in told] == [Path(__file__)]
+    assert (frame.targets[1].area, frame.targets[2].area) == (1500, 400)
+
+
 def test_frames_may_be_pillows_or_read_only(clip: Path, tracker: LoadedModel) -> None:
     """PyTorch warned of memory that it must not write."""
     images = [frame.image for frame in rts_batch.track(clip, box=BOX, tracker=tracker, end=2)]
