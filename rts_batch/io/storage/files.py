@@ -25,7 +25,7 @@ import fsspec
 
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.download import download, download_folder
-from rts_batch.io.storage.retries import retried
+from rts_batch.io.storage.retries import retried, write_deadline
 from rts_batch.io.storage.trouble import is_missing, missing, translated
 from rts_batch.io.storage.uris import WEB, check_uri, join, local_path, safe_uri, scheme_of, without_query
 
@@ -115,7 +115,8 @@ def put_file(local: str | Path, uri: str) -> None:
         return
     filesystem, remote = open_filesystem(uri)
     with translated("write", uri):
-        retried(lambda: filesystem.put_file(str(local), remote))
+        bound = write_deadline(filesystem, os.path.getsize(local))
+        retried(lambda: filesystem.put_file(str(local), remote, **bound))
 
 
 def put_bytes(uri: str, data: bytes) -> None:
@@ -127,7 +128,8 @@ def put_bytes(uri: str, data: bytes) -> None:
         return
     filesystem, remote = open_filesystem(uri)
     with translated("write", uri):
-        retried(lambda: filesystem.pipe_file(remote, data))
+        bound = write_deadline(filesystem, len(data))
+        retried(lambda: filesystem.pipe_file(remote, data, **bound))
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -151,7 +153,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
     filesystem, remote = open_filesystem(uri)
     with translated("write", uri):
         try:
-            filesystem.pipe_file(remote, data, mode="create")
+            filesystem.pipe_file(remote, data, mode="create", **write_deadline(filesystem, len(data)))
         except FileExistsError:
             return False
         except TypeError:  # a file system that knows no such mode

@@ -6,7 +6,7 @@ import errno
 import random
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.public_http import refusal_behind
@@ -14,6 +14,11 @@ from rts_batch.io.storage.public_http import refusal_behind
 ATTEMPTS: Final = 4
 FIRST_PAUSE: Final = 0.25
 """Seconds before the second attempt; doubled before each further one, and varied, so that workers do not keep step."""
+
+WRITE_SECONDS: Final = 60.0
+"""For one write, besides what its bytes take on the slowest line that is worth waiting for."""
+
+WRITE_BYTES_PER_SECOND: Final = 50_000
 
 _PERMANENT: Final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _PERMANENT_ERRNO: Final = (errno.ENAMETOOLONG, errno.EROFS, errno.EINVAL, errno.ELOOP)
@@ -52,6 +57,15 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, _PERMANENT) and error.errno not in _PERMANENT_ERRNO
     return is_network(error)
+
+
+def write_deadline(filesystem: Any, size: int) -> dict[str, float]:
+    """Return how a write of so many bytes is bounded in time, as an option of fsspec's call.
+
+    A client's own timeouts begin when the body is sent. A server that takes a connection and says nothing is never sent
+    one, as s3fs first waits for it to ask for the body, and without an end.
+    """
+    return {"timeout": WRITE_SECONDS + size / WRITE_BYTES_PER_SECOND} if filesystem.async_impl else {}
 
 
 def retried(action: Callable[[], _Result]) -> _Result:

@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import pickle
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -42,6 +43,24 @@ def test_only_the_first_creates_a_file(folder: str) -> None:
     assert not files.create_bytes(uri, b"second")
     assert files.read_bytes(uri) == b"first"
     assert files.list_names(folder) == ["lease.json"]
+
+
+@pytest.mark.parametrize("write", ["put_bytes", "create_bytes", "put_file"])
+def test_no_write_waits_for_ever_for_a_store_that_says_nothing(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    """The client waited without an end for a server to ask for the body."""
+    monkeypatch.setattr(retries, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    (tmp_path / "local").write_bytes(b"content")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken by the system alone
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        given = (tmp_path / "local", f"{s3}/a") if write == "put_file" else (f"{s3}/a", b"content")
+        with pytest.raises(StorageError, match="cannot write") as raised:
+            getattr(files, write)(*given)
+        assert raised.value.transient
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_what_is_put_can_be_read_listed_and_deleted(folder: str, tmp_path: Path) -> None:
