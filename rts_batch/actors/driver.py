@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -20,7 +19,8 @@ from rts_batch.actors.prepare import Prepared
 from rts_batch.actors.progress import RunProgress
 from rts_batch.actors.scratch import scratch_folder
 from rts_batch.actors.summary import VideoFailure
-from rts_batch.errors import RunBusyError, RunFolderError, StorageError
+from rts_batch.actors.upkeep import Upkeep
+from rts_batch.errors import RunBusyError
 from rts_batch.io.storage import files
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.lengths import expected_lengths
@@ -51,6 +51,7 @@ class Driver:
     progress: RunProgress = field(init=False)
     folder: RunFolder = field(init=False)
     coordinator: Coordinator = field(init=False)
+    upkeep: Upkeep = field(init=False)
     status_due: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,6 +59,7 @@ class Driver:
         self.progress = RunProgress(videos=self.plan.videos, already_done=self.plan.done, guesses=lengths)
         self.folder = self.prepared.folder
         self.coordinator = Coordinator(self.plan.left, lengths=lengths)
+        self.upkeep = Upkeep(self.folder, lease=self.lease.token)
 
     def run(self) -> bool:
         """Run what is left; return whether it was interrupted."""
@@ -113,33 +115,23 @@ class Driver:
             outcome=self,
         )
         self.progress.restart_clock()
-        with self.display, Interruptions().watching() as interruptions:
-            pool.run(interruptions, check=lambda: self._check(interruptions))
+        with self.display:
+            with self.upkeep, Interruptions().watching() as interruptions:
+                pool.run(interruptions, check=lambda: self._check(interruptions))
+            self._warn_of_troubles()
         return not self.coordinator.emptied and not self.stopped
 
     def _check(self, interruptions: Interruptions) -> None:
         """Look after the folder while the pool works: the lease, the status, a wish to stop."""
         if self.lease.lost.is_set():
             raise RunBusyError(f"{self.folder.uri}: another process has taken the run over; this one stops")
+        self._warn_of_troubles()
+        interruptions.finish |= self.upkeep.wish != "no"
+        interruptions.now |= self.upkeep.wish == "now"
         now = time.monotonic()
-        if now < self.status_due:
-            return
-        self.status_due = now + STATUS_SECONDS
-        self._refuse_to_go_on_alone()
-        self._try(lambda: self.folder.put_status({**self.status(), "state": "running"}))
-        with contextlib.suppress(StorageError):
-            wish = self.folder.asked_to_stop(self.lease.token)
-            interruptions.finish |= wish != "no"
-            interruptions.now |= wish == "now"
-
-    def _refuse_to_go_on_alone(self) -> None:
-        """Raise RunFolderError where the run's folder was moved or removed; what is written then is found by nobody."""
-        with contextlib.suppress(StorageError):
-            if not files.exists(self.folder.paths.record):
-                raise RunFolderError(
-                    f"{self.folder.uri} is no run's folder any more: it was moved or removed during the run; "
-                    "resume it where it is now"
-                )
+        if now >= self.status_due:
+            self.status_due = now + STATUS_SECONDS
+            self.upkeep.look({**self.status(), "state": "running"})
 
     def status(self) -> dict[str, Any]:
         """The content of `status.json`."""
@@ -157,11 +149,11 @@ class Driver:
         frames = event.frames - event.earlier
         self.display.detail(f"done: {task.video_id}: {frames} frames in {event.seconds:.1f} s{after}")
         if task.key in self.plan.failed_before:
-            self._try(lambda: self.folder.forget_failure(task))
+            self.upkeep.write(lambda: self.folder.forget_failure(task))
         if before := self.plan.replaces.get(task.key):
-            self._try(lambda: self.folder.drop(before))
+            self.upkeep.write(lambda: self.folder.drop(before))
         if event.has_checkpoints:
-            self._try(lambda: files.delete(self.folder.checkpoints_of(task)))
+            self.upkeep.write(lambda: files.delete(self.folder.checkpoints_of(task)))
 
     def given_up(self, task: VideoTask, failures: tuple[FailedAttempt, ...]) -> None:
         last = failures[-1]
@@ -169,18 +161,16 @@ class Driver:
             VideoFailure(video_id=task.video_id, error=last.error, message=last.message, attempts=len(failures))
         )
         self.display.note(f"failed: {task.video_id}: {last.message.splitlines()[-1] if last.message else last.error}")
-        self._try(lambda: self.folder.fail(task, [dataclasses.asdict(failure) for failure in failures]))
+        self.upkeep.write(lambda: self.folder.fail(task, [dataclasses.asdict(failure) for failure in failures]))
         if self.max_failures is not None and len(self.failures) >= self.max_failures and not self.stopped:
             self.stopped = True
             self.coordinator.stop()
             self.display.note(f"{len(self.failures)} videos have failed: handing out no more, finishing those in hand")
 
-    def _try(self, write: Callable[[], None]) -> None:
+    def _warn_of_troubles(self) -> None:
         """Notes about a video are not worth the run: what cannot be written becomes a warning."""
-        try:
-            write()
-        except StorageError as error:
-            self._warn(str(error))
+        for text in self.upkeep.troubles():
+            self._warn(text)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

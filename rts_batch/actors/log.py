@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Final
 
@@ -29,6 +30,9 @@ class LoggedDisplay(Display):
         self._lines: list[str] = []
         self._earlier: bytes | None = None
         self._due = 0.0
+        # A store that does not answer must not hold up who shows the run, which is the pool.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> LoggedDisplay:
         self._shown.__enter__()
@@ -36,13 +40,14 @@ class LoggedDisplay(Display):
 
     def __exit__(self, *exception: object) -> None:
         self._shown.__exit__(*exception)
+        self._thread.shutdown()
         self.write()
 
     def update(self, progress: RunProgress) -> None:
         self._shown.update(progress)
-        if time.monotonic() >= self._due:
-            self.write()
+        if time.monotonic() >= self._due and (self._writing is None or self._writing.done()):
             self._due = time.monotonic() + SECONDS
+            self._writing = self._thread.submit(self.write)
 
     def note(self, text: str) -> None:
         self.add(text)

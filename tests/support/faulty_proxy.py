@@ -1,4 +1,4 @@
-"""A small HTTP proxy that gets in the way: answers late, breaks off, says 503, cuts bodies short, sends a PUT twice."""
+"""A small HTTP proxy that gets in the way: answers late or never, breaks off, says 503, cuts bodies, PUTs twice."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class FaultyProxy:
     def __init__(self, target: str, faults: Sequence[str | None], *, every: int = 3, latency: float = 0.0) -> None:
         self.target = urlsplit(target)
         self.latency = latency
+        self.speaking = threading.Event()
+        """While it is clear, connections are taken and nothing is answered."""
+        self.speaking.set()
         self.done: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         """By method."""
@@ -61,7 +64,12 @@ class FaultyProxy:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def handle_expect_100(self) -> bool:
+                proxy.speaking.wait()
+                return super().handle_expect_100()
+
             def _forward(self) -> None:
+                proxy.speaking.wait()
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 time.sleep(proxy.latency)
                 proxy.requests[self.command] += 1
