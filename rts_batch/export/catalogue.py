@@ -23,6 +23,9 @@ NAMES: Final = "names.csv"
 TARGETS: Final = "targets.csv"
 """The file beside an export that says which number each named target has."""
 
+TAKEN: Final = (NAMES, TARGETS, "labels.txt")
+"""Files that lie where a format has a folder for each video, so that no video may be called so."""
+
 NAME_CHARACTERS: Final = 100
 NAME_BYTES: Final = 160
 """Of the 255 that file systems take; formats put numbers and endings behind it."""
@@ -95,7 +98,8 @@ class Catalogue:
 def file_names(texts: Iterable[str], *, marks: str = "._-") -> dict[str, str]:
     """A name of letters and digits of any script for each text; a digest tells those apart that would be alike.
 
-    Names count as alike where a file system may take them for the same: in capitals, or composed otherwise.
+    Names count as alike where a file system may take them for the same: in capitals, or composed otherwise. None is one
+    of `TAKEN`.
 
     Args:
         texts: of which none is twice.
@@ -104,7 +108,7 @@ def file_names(texts: Iterable[str], *, marks: str = "._-") -> dict[str, str]:
     digits = dict.fromkeys(texts, 0)
     for more in (8, 64):
         names = {text: _file_name(text, digits=length, marks=marks) for text, length in digits.items()}
-        alike = Counter(map(_fold, names.values()))
+        alike = Counter(map(_fold, (*names.values(), *TAKEN)))
         twice = [text for text, name in names.items() if alike[_fold(name)] > 1]
         if not twice:
             break

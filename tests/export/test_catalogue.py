@@ -137,6 +137,21 @@ def test_a_table_of_names_lies_beside_every_export(name: Any, run: Path, tmp_pat
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_video_may_have_the_name_of_a_file_that_an_export_writes(name: Any, tmp_path: Path) -> None:
+    """Its folder was there before the file."""
+    make_video(tmp_path / "a.mp4", 3, size=(60, 40))
+    ids = ["names.csv", "Targets.csv", "labels.txt", "classes.txt"]
+    videos = [Video(video_id, str(tmp_path / "a.mp4"), moving_squares(3, 1), {1: "cat"}) for video_id in ids]
+    write_run(tmp_path / "run", videos)
+    exported = export_run(str(tmp_path / "run"), str(tmp_path / "out"), name, extract_frames=FORMATS[name].has_images)
+    assert exported.videos == 4
+    with (tmp_path / "out" / "names.csv").open(encoding="utf-8", newline="") as file:
+        names = {row["video_id"]: row["name"] for row in csv.DictReader(file)}
+    assert [names[video_id].casefold().partition("_")[0] for video_id in ids] == [*map(str.casefold, ids)]
+    assert names["classes.txt"] == "classes.txt"
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_no_export_holds_a_signature_without_a_word(name: Any, tmp_path: Path) -> None:
     address = "https://host/a.mp4?X-Amz-Signature=SECRET"
     write_run(tmp_path / "run", [Video("a", address, moving_squares(2, 1), {1: "cat"})])
