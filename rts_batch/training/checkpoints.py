@@ -36,6 +36,8 @@ class TrainingState:
     average: dict[str, Tensor] | None
     best: float | None
     """The best value so far of the measure that `settings` name as `best`; None where there is none yet."""
+    validation: Any = None
+    """What that was measured on, in plain values; None in a checkpoint of an earlier version, too."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return the state dict to evaluate or ship: the moving average where there is one."""

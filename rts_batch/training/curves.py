@@ -1,15 +1,51 @@
-"""Curves as CSV, one row per call, exact over a resume."""
+"""Curves as CSV, one row per call, exact over a resume; and what a row of them sums up."""
 
 from __future__ import annotations
 
 import csv
+import math
 import statistics
+import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from rts_batch.errors import TrainingError
 from rts_batch.io.storage.files import whole_file
+
+
+class Window:
+    """Means of the terms over the iterations of one row of the curves, and where the time went."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.skipped, self.waited = 0, 0, 0.0
+        self.started = time.perf_counter()
+
+    def add(self, parts: Mapping[str, Tensor], *, waited: float, skipped: int) -> None:
+        for key, value in parts.items():
+            self.sums[key] = self.sums[key] + value if key in self.sums else value
+        self.count += 1
+        self.waited += waited
+        self.skipped += skipped
+
+    def check(self, iteration: int) -> None:
+        """Raise `TrainingError` where the loss was not finite, so that no checkpoint holds what followed."""
+        loss = float(self.sums.get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in the {self.count} iterations before {iteration}; lower the learning rates "
+                "or look at the data; the last checkpoint is intact"
+            )
+
+    def row(self) -> dict[str, float]:
+        elapsed = time.perf_counter() - self.started
+        means = {key: float(value) / self.count for key, value in self.sums.items()}
+        times = {"seconds": elapsed / self.count, "seconds_waiting": self.waited / self.count}
+        return {**means, **times, "skipped": self.skipped}
 
 
 class CurveFile:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from rts_batch.training.checkpoints import (
     write_atomically,
 )
 from rts_batch.training.clips.batches import Batch, BatchSource
-from rts_batch.training.curves import CurveFile
+from rts_batch.training.curves import CurveFile, Window
 from rts_batch.training.distributed import Workers
 from rts_batch.training.objectives import Objective, objective_of
 from rts_batch.training.optimisation import MovingAverage, build_optimizer, set_rates, use_precision
@@ -56,6 +56,7 @@ class Trainer:
         workers: the group that shares each batch.
         device: where the model is.
         objective: from a batch to a loss; by default the one that `settings.objective` names.
+        validation: what it is evaluated on, in plain values.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainer:
         workers: Workers | None = None,
         device: torch.device | str = "cpu",
         objective: Objective | None = None,
+        validation: Any = None,
     ) -> None:
         self.model, self.settings = model.to(device), settings
         self.workers = workers or Workers.current()
@@ -75,6 +77,7 @@ class Trainer:
         self.average = MovingAverage(model, settings.ema) if settings.ema else None
         self.iteration = 0
         self.best: float | None = None
+        self.validation = validation
         use_precision(model, settings, self.device)
 
     @property
@@ -118,6 +121,7 @@ class Trainer:
             optimizer=self.optimizer.state_dict(),
             average=self.average.values if self.average else None,
             best=self.best,
+            validation=self.validation,
         )
 
     def check(self) -> None:
@@ -141,8 +145,11 @@ class Trainer:
         if self.average and state.average is not None:
             self.average.values = {key: value.to(self.device) for key, value in state.average.items()}
         self.iteration = state.iteration
-        # A value of another measure is no bar for this one's.
-        self.best = state.best if state.settings.get("best") == self.settings.best else None
+        # A value of another measure, or on other clips, is no bar for this one's.
+        same = state.settings.get("best") == self.settings.best and state.validation in (None, self.validation)
+        self.best = state.best if same else None
+        if state.best is not None and not same:
+            logger.warning("best begins anew: what was best until now was measured otherwise, or on other clips")
 
 
 def train(
@@ -178,7 +185,7 @@ def train(
     settings, workers = trainer.settings, trainer.workers
     resume(trainer, folder)
     curves = CurveFile(folder / "curves.csv", start=trainer.iteration) if workers.leads else None
-    window = _Window()
+    window = Window()
     batches = source.batches(trainer.iteration)
     stopping = False
     while trainer.iteration < settings.total_iterations and not stopping:
@@ -187,7 +194,7 @@ def train(
         if done % settings.log_every == 0:
             window.check(done)
             row = window.row()
-            window = _Window()
+            window = Window()
             if curves:
                 _log(trainer, curves, row)
                 if report:
@@ -223,7 +230,7 @@ def resume(trainer: Trainer, folder: Path) -> None:
     logger.info("going on from iteration %d (%s)", state.iteration, files[-1].name)
 
 
-def _train_on_next(trainer: Trainer, batches: Iterator[Batch], window: _Window) -> None:
+def _train_on_next(trainer: Trainer, batches: Iterator[Batch], window: Window) -> None:
     asked = time.perf_counter()
     batch = next(batches, None)
     if batch is None:
@@ -267,34 +274,3 @@ def is_better(measure: str, value: float, before: float | None) -> bool:
 
 def _listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{key} {value:.4g}" for key, value in values.items())
-
-
-class _Window:
-    """Means of the terms over the iterations of one row of the curves, and where the time went."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count, self.skipped, self.waited = 0, 0, 0.0
-        self.started = time.perf_counter()
-
-    def add(self, parts: Mapping[str, Tensor], *, waited: float, skipped: int) -> None:
-        for key, value in parts.items():
-            self.sums[key] = self.sums[key] + value if key in self.sums else value
-        self.count += 1
-        self.waited += waited
-        self.skipped += skipped
-
-    def check(self, iteration: int) -> None:
-        """Raise `TrainingError` where the loss was not finite, so that no checkpoint holds what followed."""
-        loss = float(self.sums.get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in the {self.count} iterations before {iteration}; lower the learning rates "
-                "or look at the data; the last checkpoint is intact"
-            )
-
-    def row(self) -> dict[str, float]:
-        elapsed = time.perf_counter() - self.started
-        means = {key: float(value) / self.count for key, value in self.sums.items()}
-        times = {"seconds": elapsed / self.count, "seconds_waiting": self.waited / self.count}
-        return {**means, **times, "skipped": self.skipped}

@@ -16,7 +16,7 @@ from rts_batch.config import MODELS, TRACKER_RTS50, ModelConfig, StaConfig, Trac
 from rts_batch.errors import TrainingError
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
-from rts_batch.training.checkpoints import load_best, load_state, only_training, state_files
+from rts_batch.training.checkpoints import load_best, load_state, only_training, plain, state_files
 from rts_batch.training.clips.batches import ClipStream
 from rts_batch.training.distributed import Workers
 from rts_batch.training.initial import load_backbone, load_network
@@ -77,8 +77,13 @@ def run_recipe(
         model = build_network(settings)
         if recipe.initial and not state_files(folder):
             load_initial(model, recipe.initial)
-        trainer = Trainer(model, settings, workers=workers, device=device)
+        trainer = Trainer(model, settings, workers=workers, device=device, validation=_measured_on(recipe))
         return train(trainer, stream, folder, evaluate=evaluate, stop=stop, report=report)
+
+
+def _measured_on(recipe: Recipe) -> Any:
+    """Return what decides the validation clips, in plain values; None without any."""
+    return plain({"data": recipe.validation, "batches": recipe.validation_batches}) if recipe.validation else None
 
 
 def load_initial(model: RTS | STA, initial: Mapping[str, str]) -> None:

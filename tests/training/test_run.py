@@ -120,6 +120,29 @@ def test_a_folder_with_other_data_is_refused(tmp_path: Path, recipe: Recipe) -> 
         recipe.claim(tmp_path / "run")
 
 
+def test_what_is_best_on_other_validation_clips_begins_anew(
+    tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value on easier clips stayed the bar, and the weights that had reached it were exported."""
+    settings = dataclasses.replace(recipe.settings, best="loss", evaluate_every=1, epochs=1)
+    data = {"kind": "youtube-vos", "root": str(tmp_path / "vos")}
+    recipe = dataclasses.replace(recipe, settings=settings, validation=(data,), validation_batches=1)
+    run_recipe(recipe, tmp_path / "run", stop=lambda: True)
+    newest = load_state(state_files(tmp_path / "run")[-1])
+    save_state(tmp_path / "run", dataclasses.replace(newest, best=-1.0), keep=1)
+    run_recipe(recipe, tmp_path / "run", stop=lambda: True)
+    assert load_state(state_files(tmp_path / "run")[-1]).best == -1.0
+    assert "best begins anew" not in caplog.text
+    settings = dataclasses.replace(settings, epochs=2)
+    write_youtube_vos(tmp_path / "others", ("v1",))
+    other = dataclasses.replace(recipe, settings=settings, validation=({**data, "root": str(tmp_path / "others")},))
+    run_recipe(other, tmp_path / "run", stop=lambda: True)
+    best = load_state(state_files(tmp_path / "run")[-1]).best
+    assert best is not None
+    assert best > 0
+    assert "best begins anew" in caplog.text
+
+
 def test_a_folder_in_which_nothing_was_trained_takes_a_mended_recipe(tmp_path: Path, recipe: Recipe) -> None:
     wrong = dataclasses.replace(recipe, data=({"kind": "youtube-vos", "root": str(tmp_path / "vosss")},))
     with pytest.raises(TrainingError, match="vosss"):
