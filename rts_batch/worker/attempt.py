@@ -64,8 +64,7 @@ class Attempt:
         decoding: DecodingProcess,
         leaving: Callable[[], bool],
     ) -> None:
-        self._job = job
-        self._task = job.task
+        self._job, self._task = job, job.task
         self._settings = settings
         self._tracker = tracker
         self._decoding = decoding
@@ -123,12 +122,12 @@ class Attempt:
 
     def _go_on(self, masks: Path) -> Generator[Event, None, Report]:
         key, self._checkpoints, self._before = self._task.key, self._open_checkpoints(), self._count
-        yield Phase(key=key, phase="track")
         with self._open(self._part()) as self._source, open_writer(masks, self._task, self._settings) as self._writer:
             self._check_size()
             frames, decoder = expected_frames(self._source, self._task, self._before), self._source.info.decoder
             yield Opened(key=key, frames=frames, decoder=decoder, earlier=self._before)
             self._open_book()
+            yield Phase(key=key, phase="track")  # from here on silence speaks against the video, and not a store
             yield from self._track()
             yield Phase(key=key, phase="write")
             return self._close()
@@ -202,7 +201,7 @@ class Attempt:
 
     # Frame by frame
 
-    def _track(self) -> Iterator[Advanced]:
+    def _track(self) -> Iterator[Event]:
         """Track every frame; its rows are read and written one frame later, while the device works on the next."""
         tracking = track_video(
             self._task, self._tracker, self._book, self._source, self._open, self._timing, self._forward
@@ -210,7 +209,7 @@ class Attempt:
         with closing(tracking):
             yield from self._take(tracking)
 
-    def _take(self, tracking: Iterator[TrackedRows]) -> Iterator[Advanced]:
+    def _take(self, tracking: Iterator[TrackedRows]) -> Iterator[Event]:
         late: TrackedRows | None = None
         told = time.monotonic()
         for tracked in tracking:
@@ -222,7 +221,7 @@ class Attempt:
             if self._forward.active and self._checkpoints.due(leaving=leaving):
                 self._write(*late)
                 late = None
-                self._write_checkpoint(frame)
+                yield from self._write_checkpoint(frame)
             self.frame, self._count, self._end = frame, self._count + 1, max(self._end, frame + 1)
             if time.monotonic() - told >= PROGRESS_SECONDS:
                 told = time.monotonic()
@@ -244,16 +243,17 @@ class Attempt:
                 self._writer.add(row)
         self._checkpoints.note(rows)
 
-    def _write_checkpoint(self, frame: int) -> None:
-        scene = self._forward.scene
+    def _write_checkpoint(self, frame: int) -> Iterator[Phase]:
+        yield Phase(key=self._task.key, phase="write")
         self._checkpoints.write(
             frame=frame,
             size=self._size,
             prompts=self._book.taken(),
             damage=self._damage(),
             warnings=self._warnings(of_frames=True),  # rows may be put right before it is gone on with
-            snapshot=None if scene is None else scene.snapshot,
+            snapshot=None if (scene := self._forward.scene) is None else scene.snapshot,
         )
+        yield Phase(key=self._task.key, phase="track")
 
     @property
     def _size(self) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.checkpoints import Checkpoints, carry_over, read_latest
 from rts_batch.worker.lane import Lane
-from rts_batch.worker.messages import Event, Failed, Finished, Job, WorkerSettings
+from rts_batch.worker.messages import Event, Failed, Finished, Job, Phase, WorkerSettings
 from rts_batch.worker.tracker import find_factory
 from tests.support.running import done, write_manifest
 from tests.support.videos import Disc, make_video
@@ -129,6 +129,17 @@ def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
     assert (last.frames, last.has_checkpoints) == (FRAMES + backward, True)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
     assert report_of(out)["checkpoints"] == {"resumed_after": 9, "written": FRAMES - 10}
+
+
+def test_a_store_that_says_nothing_does_not_speak_against_a_video(videos: Path, tmp_path: Path) -> None:
+    """Silence while a checkpoint is written, or a mask read, was that of a video that hangs."""
+    events = list(lane(tmp_path / "run").run(Job(task=task_of(videos / "one.jsonl"), attempt=1)))
+    phases = [event.phase for event in events if isinstance(event, Phase)]
+    assert phases == ["fetch", *["track", "write"] * (FRAMES + 1)]
+    row = {"video": str(videos / "video.mp4"), "mask": "absent.png"}
+    events = list(lane(tmp_path / "run").run(Job(task=task_of(write_manifest(tmp_path / "m", [row])), attempt=1)))
+    assert [event.phase for event in events if isinstance(event, Phase)] == ["fetch"]
+    assert isinstance(events[-1], Failed)
 
 
 def test_what_was_wrong_is_said_however_often_the_video_was_gone_on_with(videos: Path, tmp_path: Path) -> None:
