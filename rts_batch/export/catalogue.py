@@ -44,7 +44,8 @@ class Catalogue:
     def __init__(self, rows: Iterable[Row]) -> None:
         self._videos: dict[str, int] = {}
         self._targets: dict[tuple[str, int], int] = {}
-        self._in_class: dict[tuple[str, int], int] = {}
+        # Masks may be of another category than the manifest has by now.
+        self._in_class: dict[Row, int] = {}
         self._classes: Counter[str | None] = Counter()
         for row in rows:
             self._enter(*row)
@@ -84,15 +85,17 @@ class Catalogue:
 
     def in_class(self, video_id: str, object_id: int, category: str | None) -> int:
         """A target's number among those of its category, from 1."""
-        self._enter(video_id, object_id, category)
-        return self._in_class[video_id, object_id]
+        target = video_id, object_id, category
+        if target not in self._in_class:
+            self._classes[category] += 1
+            self._in_class[target] = self._classes[category]
+        return self._in_class[target]
 
     def _enter(self, video_id: str, object_id: int, category: str | None) -> None:
         self.video(video_id)
-        if (video_id, object_id) not in self._in_class:
+        if (video_id, object_id) not in self._targets:
             self.target(video_id, object_id)
-            self._classes[category] += 1
-            self._in_class[video_id, object_id] = self._classes[category]
+            self.in_class(video_id, object_id, category)
 
 
 def file_names(texts: Iterable[str], *, marks: str = "._-") -> dict[str, str]:

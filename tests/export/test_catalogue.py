@@ -14,6 +14,7 @@ import pytest
 from rts_batch.errors import ResultsError
 from rts_batch.export.catalogue import Catalogue, file_names
 from rts_batch.export.run import FORMATS, export_run
+from rts_batch.manifest import read_manifest
 from rts_batch.runs.compaction import compact
 from tests.support.run_folders import Video, moving_squares, write_run
 from tests.support.videos import make_video
@@ -149,6 +150,21 @@ def test_a_video_may_have_the_name_of_a_file_that_an_export_writes(name: Any, tm
         names = {row["video_id"]: row["name"] for row in csv.DictReader(file)}
     assert [names[video_id].casefold().partition("_")[0] for video_id in ids] == [*map(str.casefold, ids)]
     assert names["classes.txt"] == "classes.txt"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("changed", [1, 2])
+def test_masks_may_be_of_another_category_than_the_manifest_has_by_now(name: Any, changed: int, tmp_path: Path) -> None:
+    """Rows were put right, and the videos are not tracked again yet."""
+    videos = [Video(video_id, "a.mp4", moving_squares(3, 1), {1: "cat"}) for video_id in "ab"]
+    write_run(tmp_path / "run", videos)
+    rows = (tmp_path / "run.jsonl").read_text().replace('"cat"', '"dog"', changed)
+    (tmp_path / "run.jsonl").write_text(rows)
+    (tmp_path / "run" / "manifest.parquet").write_bytes(read_manifest(str(tmp_path / "run.jsonl")).to_parquet())
+    exported = export_run(str(tmp_path / "run"), str(tmp_path / "out"), name)
+    assert (exported.videos, exported.targets) == (2, 2)
+    if name == "lasot":
+        assert sorted(path.name for path in (tmp_path / "out" / "cat").iterdir()) == ["cat-1", "cat-2"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

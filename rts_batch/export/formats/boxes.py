@@ -59,7 +59,7 @@ class Lasot(_Boxes):
     def add(self, video: ExportVideo) -> Written:
         written = video.written()
         for target in video.targets:
-            kind = self._classes[video.category(target)]
+            kind = self._kind(video.category(target))
             name = f"{kind}-{video.number_in_class(target)}"
             lines, absent = [], []
             for place, (index, box) in enumerate(self._boxes(video, target, name), start=1):
@@ -75,6 +75,11 @@ class Lasot(_Boxes):
             (folder / "full_occlusion.txt").write_text(",".join(absent) + "\n")
             (folder / "out_of_view.txt").write_text(",".join("0" for _ in absent) + "\n")
         return written
+
+    def _kind(self, category: str) -> str:
+        if category not in self._classes:  # masks are there, but the manifest has another category by now
+            self._classes[category] = file_names([*self._classes, category], marks="_")[category]
+        return self._classes[category]
 
 
 class Got10k(_Boxes):
