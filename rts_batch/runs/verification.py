@@ -48,25 +48,25 @@ def verify_run(run_folder: str) -> Iterator[FileCheck]:
         raise RunFolderError(f"{run_folder} has no {RECORD}: it is not a run's folder")
     folder.refuse_compacted()
     tasks = {task.key: task for task in read_manifest(folder.paths.manifest).tasks}
+    # Masks of rows that have changed since count until the video has been tracked again.
+    changed = {old: tasks[new] for old, new in folder.paths.replaced_by().items() if new in tasks}
     weights = record.results.get("weights")
     for name in files.list_names(folder.paths.masks):
         key = name.removesuffix(".parquet")
-        if key == name or key not in tasks:
+        if key == name or key not in tasks | changed:
             yield FileCheck(name, "", 0, ("no video of the manifest has this file",))
             continue
-        rows, problems = 0, []
+        rows, problems = 0, list[str]()
         try:
             file = MasksFile(folder.paths.masks_file(key))
             rows = file.rows
-            for problem in _Video(file, tasks[key], weights).problems():
-                problems.append(problem)
-                if len(problems) == PROBLEMS_SHOWN:
-                    break
+            if key in tasks:
+                problems += itertools.islice(_Video(file, tasks[key], weights).problems(), PROBLEMS_SHOWN)
             problems += _report_problems(folder, key, rows)
             file.close()
         except RtsBatchError as error:
             problems.append(str(error))
-        yield FileCheck(name, tasks[key].video_id, rows, tuple(problems))
+        yield FileCheck(name, (tasks | changed)[key].video_id, rows, tuple(problems))
 
 
 def _report_problems(folder: RunFolder, key: str, rows: int) -> list[str]:

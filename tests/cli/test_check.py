@@ -18,7 +18,7 @@ from rts_batch.cli.app import app
 from rts_batch.manifest import read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.record import RunRecord
-from rts_batch.runs.settings import RunSettings
+from rts_batch.runs.settings import RunSettings, Scope
 from rts_batch.runs.verification import verify_run
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Finished, Job, WorkerSettings
@@ -252,6 +252,23 @@ def test_strange_files_are_found(finished: Path, tmp_path: Path) -> None:
     assert "masks/other-0000.parquet: no video of the manifest has this file" in answer.stdout
     assert "its report cannot be read" in answer.stdout
     assert "3 of them wrong" in answer.stdout
+
+
+def test_masks_of_rows_that_have_changed_are_not_wrong_before_the_video_is_tracked_again(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    rows = (folder / "verify.jsonl").read_text().replace("[30, 30, 20, 20]", "[30, 30, 20, 21]", 1)
+    (folder / "changed.jsonl").write_text(rows)
+    run = RunFolder(str(tmp_path / "run"))
+    record = run.record()
+    assert record is not None
+    run.prepare(read_manifest(str(folder / "changed.jsonl")), record, Scope(redo_changed=True))
+    answer = call("verify", run.uri)
+    assert (answer.exit_code, "0 of them wrong" in answer.stdout) == (0, True), answer.stdout
+    (path,) = (tmp_path / "run/masks").glob("forward-*.parquet")
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "1 of them wrong" in call("verify", run.uri).stdout
 
 
 def test_verify_needs_a_runs_folder(tmp_path: Path) -> None:
