@@ -41,7 +41,7 @@ def find_doubt(masks: VideoMasks, targets: Sequence[Target], row_filter: RowFilt
     """Return what is in doubt of these targets, which may be some of the video's.
 
     Before its first row a tracked target counts as not there: it is marked where it comes. After its last one (of a
-    `backward` task) nobody has looked for it, and where all rows are prompts (`annotate`) on no frame without one.
+    `backward` task) nobody has looked for it, and where no row was tracked (`annotate`) on no frame without one.
     """
     left_out: Counter[int] = Counter()
     rows_on = np.zeros(masks.frames_total, np.int32)
@@ -50,7 +50,7 @@ def find_doubt(masks: VideoMasks, targets: Sequence[Target], row_filter: RowFilt
     for table in masks.tables(_COLUMNS):
         frames, chosen = table["frame"].to_numpy(), np.isin(table["object_id"].to_numpy(), wanted)
         states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        tracked |= bool((states != "prompt").any())
+        tracked |= table["score"].null_count < table.num_rows  # none is of a prompt, or of an absence
         due = chosen & (frames % row_filter.every == 0)
         left_out.update(frames[due & _doubted(table, states, row_filter, needs_mask=needs_mask)].tolist())
         np.add.at(rows_on, frames[due & (frames < masks.frames_total)], 1)

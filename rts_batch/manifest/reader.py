@@ -110,10 +110,10 @@ class _Checks:
         """Add what it finds to the columns' problems."""
         known = self.known
         first_of_video: dict[str, int] = {}
+        first_with_mark: dict[str, int] = {}
         first_of_target: dict[tuple[str, int], int] = {}
         first_of_prompt: dict[tuple[Any, ...], int] = {}
         names = ("video_id", "object_id", "frame", "time")
-        tracked = ["correct" if kind == "absent" else kind for kind in known["prompt_kind"]]
         marked: set[tuple[str, int]] = set()
         first_of_image: dict[tuple[str, str], int] = {}
         for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
@@ -122,9 +122,10 @@ class _Checks:
             found = [*self._mark(row), *self._span(row), *self._shared(row, first_of_image)]
             first = first_of_video.setdefault(prompt[0], row)
             if first != row:
-                found += self._differing(
-                    row, first, {**{name: known[name] for name in _VIDEO_FIELDS}, "prompt_kind": tracked}, "video_id"
-                )
+                found += self._differing(row, first, {name: known[name] for name in _VIDEO_FIELDS}, "video_id")
+            if known["prompt_kind"][row] != "absent":  # which goes with either
+                first = first_with_mark.setdefault(prompt[0], row)
+                found += self._differing(row, first, {"prompt_kind": known["prompt_kind"]}, "video_id")
             first = first_of_target.setdefault(prompt[:2], row)
             if first_of_prompt.setdefault(prompt, row) != row:
                 found.append(

@@ -76,7 +76,7 @@ class VideoTask:
     @property
     def annotates(self) -> bool:
         """Whether each prompt is wanted on its own frame only (`prompt_kind` is `annotate`), and nothing is tracked."""
-        return self.targets[0].prompts[0].kind == "annotate"
+        return any(prompt.kind == "annotate" for target in self.targets for prompt in target.prompts)
 
     def last_prompt(self) -> tuple[int | None, float | None]:
         """The latest frame index and the latest time in seconds that a prompt gives; None where none gives it so."""

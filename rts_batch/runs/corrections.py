@@ -132,6 +132,7 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str) -> pa.Table:
     if missing := names - {video_id for video_id, *_ in kept}:
         raise ManifestError(f"the run has no video {sorted(missing)[0]!r}, of which a correction speaks")
     videos = {row["video_id"]: row for row in reversed(kept.values())}
+    annotated = {row["video_id"] for row in kept.values() if row["prompt_kind"] == "annotate"}
     targets = {target_of(row): row for row in reversed(kept.values())}
     categories = categories_of(kept.values()) | categories_of(rows)
     extras = [name for name in recorded.schema.names if name not in COLUMNS]
@@ -146,7 +147,7 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str) -> pa.Table:
             **{name: row.get(name) for name in _OF_A_PROMPT},
             **{name: row[name] for name in ("video_id", "object_id")},
             "mask": mask,
-            "prompt_kind": row.get("prompt_kind") or ("annotate" if video["prompt_kind"] == "annotate" else "correct"),
+            "prompt_kind": row.get("prompt_kind") or ("annotate" if row["video_id"] in annotated else "correct"),
         }
     merged = [{**row, "category": categories.get(target_of(row))} for row in kept.values()]
     others = recorded.filter(pc.invert(pc.is_in(recorded["video_id"], pa.array(sorted(names), pa.string()))))

@@ -133,11 +133,13 @@ class Scene:
 
         Args:
             image: `[H, W, 3] uint8` RGB.
-            prompts: object id → prompt; their masks may overlap.
+            prompts: object id → prompt; their masks may overlap. What is said to be absent is `lost`.
         """
         tracker = self._new_tracker()
 
         def read(prompt: Marking) -> TrackedFrame:
+            if prompt.absent:
+                return _lost_frame(image)
             result = tracker.annotate_scores(image, mask=prompt.mask, box=prompt.box)
             return tracked_frame(positive(result.scores), None, result, result.box, state="prompt")
 

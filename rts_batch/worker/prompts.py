@@ -131,7 +131,7 @@ class PromptBook:
                     object_id, prompt, "is the second one of this target on this frame; remove one of them"
                 )
             came.add(object_id)
-            if ready.absent and object_id not in self.begin:
+            if ready.absent and object_id not in self.begin and not self._task.annotates:
                 self._note_absent(object_id, frame.index)
                 continue
             due[object_id] = ready
@@ -187,7 +187,7 @@ class PromptBook:
             if target.object_id not in self._with_mask:
                 raise PromptError(
                     f"video {self._task.video_id}, object {target.object_id}: the masks made of its boxes are empty on "
-                    f"all its {len(target.prompts)} frames; {EMPTY_MASK}"
+                    f"all its {sum(prompt.kind == 'annotate' for prompt in target.prompts)} frames; {EMPTY_MASK}"
                 )
 
     def _ready(self, target: Target, prompt: Prompt, masks: PromptMasks) -> Marking:

@@ -72,7 +72,7 @@ class OpenScene(Protocol):
         """
 
     def annotate(self, image: NDArray[np.uint8], prompts: Mapping[int, Marking]) -> Mapping[int, TrackedFrame]:
-        """Make the prompts' masks on this frame and track nothing."""
+        """Make the prompts' masks on this frame and track nothing; what is said to be absent is `lost`."""
 
     def snapshot(self) -> bytes:
         """The whole state, for `LoadedTracker.open_scene` on another worker."""

@@ -240,6 +240,15 @@ def test_absences_are_right_wherever_they_are_said(folder: Path, tmp_path: Path)
     assert [(check.rows, check.problems) for check in verify_run(str(out))] == [(5, ()), (12, ()), (8, ())]
 
 
+def test_where_each_row_is_about_its_own_frame_an_absence_is_one(folder: Path, tmp_path: Path) -> None:
+    marks = [{"box": BOX, "frame": 4, "prompt_kind": "annotate"}] + [
+        {"frame": frame, "prompt_kind": "absent"} for frame in (1, 7)
+    ]
+    manifest = write_manifest(folder / "annotated.jsonl", [{"video": "a.mp4", **row} for row in marks])
+    (check,) = verify_run(str(stub_run(manifest, tmp_path / "run")))
+    assert (check.rows, check.problems) == (3, ())
+
+
 def test_strange_files_are_found(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     paths = sorted((tmp_path / "run/masks").glob("*.parquet"))

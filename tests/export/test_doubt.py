@@ -83,6 +83,19 @@ def test_where_nobody_marked_a_target_is_no_background(annotated: Path, tmp_path
         assert known == [2 * annotation["track_id"] - 2, 5]
 
 
+def test_where_an_annotated_target_is_said_to_be_absent_is_background(tmp_path: Path) -> None:
+    masks = moving_squares(6, 2)
+    with begin_masks(tmp_path / "run", targets=2, covers="prompts") as writer:
+        for frame in (0, 5):
+            writer.add(row_of(masks[frame, 0], frame, "prompt"))
+        writer.add(row_of(np.zeros_like(masks[0, 1]), 0, "lost", object_id=2))
+        writer.add(row_of(masks[2, 1], 2, "prompt", object_id=2))
+        writer.close(frames=6)
+    summary = export_run(str(tmp_path / "run"), str(tmp_path / "davis"), "davis")
+    assert (summary.doubted, summary.unmarked) == (0, 5)
+    assert labels_of(tmp_path / "davis") == {"00000": {0, 1}, "00002": {2, 255}, "00005": {1, 255}}
+
+
 def test_one_target_alone_is_known_where_it_is_marked(annotated: Path, tmp_path: Path) -> None:
     chosen = RowFilter(objects=frozenset({2}))
     assert export_run(str(annotated), str(tmp_path / "davis"), "davis", row_filter=chosen).unmarked == 2

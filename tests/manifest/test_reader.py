@@ -649,6 +649,11 @@ def rejected(folder: Path, rows: str) -> list[str]:
             "line 3: column prompt_kind: 'annotate', but line 2 has 'correct' for the same video_id",
         ),
         (
+            "video=a; box=1,2,3,4; prompt_kind=annotate\nvideo=a; frame=5; prompt_kind=absent\n"
+            "video=a; frame=9; box=1,2,3,4",
+            "line 4: column prompt_kind: 'correct', but line 2 has 'annotate' for the same video_id",
+        ),
+        (
             "video=a; box=1,2,3,4\nvideo=a; frame=9; box=1,2,3,4; prompt_kind=absent",
             "line 3: a target that is absent has neither box nor mask; leave them empty, or leave out prompt_kind",
         ),
@@ -675,6 +680,15 @@ def test_a_target_may_be_absent_between_its_marks(tmp_path: Path) -> None:
     absent = task.targets[0].prompts[1]
     assert (absent.box, absent.mask_uri, absent.mask_rle) == (None, None, None)
     assert not task.annotates
+    assert read(tmp_path, manifest.to_parquet(), "m.parquet").tasks[0].key == task.key
+
+
+def test_a_target_may_be_absent_on_some_of_the_annotated_frames(tmp_path: Path) -> None:
+    rows = 'a.mp4,0,,absent\na.mp4,5,"1,2,30,40",annotate\na.mp4,9,,absent\n'
+    manifest = read(tmp_path, f"video,frame,box,prompt_kind\n{rows}")
+    (task,) = manifest.tasks
+    assert [prompt.kind for prompt in task.targets[0].prompts] == ["absent", "annotate", "absent"]
+    assert task.annotates
     assert read(tmp_path, manifest.to_parquet(), "m.parquet").tasks[0].key == task.key
 
 

@@ -335,8 +335,11 @@ def test_a_damaged_file_costs_its_row_and_not_the_report(tmp_path: Path) -> None
     assert str(paths["cut"]) in page
 
 
-def annotated_run(tmp_path: Path, frames: dict[int, Sequence[int]]) -> Path:
-    """A run with a video whose targets have rows on these frames only, of 4 pixels on each, and a tracked one."""
+def annotated_run(tmp_path: Path, frames: dict[int, Sequence[int]], absent: Sequence[int] = ()) -> Path:
+    """A run with a video whose targets have rows on these frames only, of 4 pixels on each, and a tracked one.
+
+    A person has said of further frames that they are absent.
+    """
     tasks = write_run(tmp_path / "run", [empty_clip(tmp_path, moving_squares(60, 1), name) for name in ("ann", "trk")])
     path = tmp_path / "run" / "masks" / f"{tasks['ann'].key}.parquet"
     about = {"video_id": "ann", "key": tasks["ann"].key, "direction": "forward"}
@@ -344,8 +347,9 @@ def annotated_run(tmp_path: Path, frames: dict[int, Sequence[int]]) -> Path:
     mask[:2, :2] = True
     with ResultsWriter(path, targets={key: {} for key in frames}, task=about, weights="w", covers="prompts") as writer:
         for object_id, ones in frames.items():
-            for frame in ones:
-                writer.add(row_of(mask, frame, "prompt", video_id="ann", object_id=object_id))
+            for frame in sorted([*ones, *absent]):
+                shown, state = (mask & False, "lost") if frame in absent else (mask, "prompt")
+                writer.add(row_of(shown, frame, state, video_id="ann", object_id=object_id))
         writer.close(frames=60, fps=25.0)
     return tmp_path / "run"
 
@@ -366,6 +370,14 @@ def test_a_video_whose_frames_are_annotated_one_by_one_is_reported_with_its_gaps
     page = (run / "report.html").read_text()
     stretches = re.findall(r"</span>prompt ([\d–]+)</li>", page)
     assert [one for one in stretches if one != "0"] == ["0–2", "30", "59", "20", "59"]
+
+
+def test_annotated_frames_without_the_target_are_no_damage(tmp_path: Path) -> None:
+    run = annotated_run(tmp_path, {1: (0, 30)}, absent=(10, 59))
+    row = make_row(read_masks(str(run)).video("ann"))
+    assert (row.frames, row.statistics.states["lost"]) == (60, 2)
+    code, out, _ = review(run)
+    assert (code, "2 videos, 2 with a page" in out) == (0, True)
 
 
 def test_a_wild_frame_number_takes_no_memory(tmp_path: Path) -> None:

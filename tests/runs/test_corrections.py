@@ -147,7 +147,8 @@ def test_carried_columns_ranges_and_kinds_are_those_of_the_run(tmp_path: Path) -
     text = (
         "video,video_id,object_id,frame,box,start,end,direction,prompt_kind,category,site\n"
         'a.mp4,a,1,4,"1,2,3,4",2,9,both,,cat,north\n'
-        'b.mp4,b,1,0,"1,2,3,4",,,,annotate,,south\n'
+        "b.mp4,b,1,0,,,,,absent,,south\n"
+        'b.mp4,b,1,2,"1,2,3,4",,,,annotate,,south\n'
     )
     book = begin(tmp_path, text)
     book.save("none", [correction(), correction(frame=3, object_id=2), correction("b", 6)])
@@ -155,7 +156,7 @@ def test_carried_columns_ranges_and_kinds_are_those_of_the_run(tmp_path: Path) -
     assert (a.start, a.end, a.direction) == (2, 9, "both")
     assert (a.targets[0].category, dict(a.targets[0].extras)) == ("cat", {"site": "north"})
     assert dict(a.targets[1].extras) == {"site": None}
-    assert [prompt.kind for prompt in b.targets[0].prompts] == ["annotate", "annotate"]
+    assert [prompt.kind for prompt in b.targets[0].prompts] == ["absent", "annotate", "annotate"]
 
 
 def test_another_category_goes_for_all_rows_of_the_target(tmp_path: Path) -> None:

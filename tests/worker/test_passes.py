@@ -243,6 +243,30 @@ def test_annotated_frames_are_all_there_is(worker: Lane, clip: Path, tmp_path: P
     assert all(row["score"] is None for row in found.rows.values())
 
 
+@pytest.mark.parametrize("name", ["stub", pytest.param("real", marks=pytest.mark.networks)])
+def test_of_annotated_frames_the_target_may_be_absent_on_some(
+    name: str, request: pytest.FixtureRequest, clip: Path, tmp_path: Path
+) -> None:
+    lane = request.getfixturevalue("worker" if name == "stub" else name)
+    rows = [
+        {"frame": 0, "prompt_kind": "absent"},
+        {"box": [26, 26, 44, 44], "frame": 1, "prompt_kind": "annotate"},
+        {"frame": 2, "prompt_kind": "absent"},
+        {"box": [26, 26, 44, 44], "frame": 4, "prompt_kind": "annotate"},
+    ]
+    found = Tracked(lane, clip, tmp_path, rows)
+    assert isinstance(found.end, Finished), found.end
+    assert [(row["frame"], row["state"]) for row in found.rows.values()] == [
+        (0, "lost"),
+        (1, "prompt"),
+        (2, "lost"),
+        (4, "prompt"),
+    ], "each row is about its own frame"
+    assert [bool(row["area"]) for row in found.rows.values()] == [False, True, False, True]
+    assert all(row["score"] is row["quality"] is None for row in found.rows.values())
+    assert not any("absent" in text for text in found.end.warnings)
+
+
 EMPTY = [159.6, 10, 1.2, 20]
 """A box in the frame of which the stub makes an empty mask."""
 
@@ -271,6 +295,7 @@ def test_annotated_frames_without_a_mask_are_told_and_a_target_without_any_fails
     assert [found.rows[1, frame]["area"] for frame in (2, 4)] == [0, 400]
     assert "object 1, frame 2: the mask made of its box is empty" in found.end.warnings
     rows = [{"box": EMPTY, "frame": frame, "prompt_kind": "annotate"} for frame in (2, 4)]
+    rows.append({"frame": 6, "prompt_kind": "absent"})
     found = Tracked(worker, clip, tmp_path, rows)
     assert isinstance(found.end, Failed)
     assert "object 1: the masks made of its boxes are empty on all its 2 frames" in found.end.message
