@@ -42,7 +42,7 @@ class Summary:
     video_seconds: float = 0.0
     """The whole of it."""
     states: Mapping[str, int] = field(default_factory=dict)
-    """Rows in each state, of the videos finished now."""
+    """Rows in each state, of the videos finished now, without those of targets that a person has said to be absent."""
     command_seconds: float = 0.0
     """From the reading of the manifest to the end; `seconds` counts from the first worker that was asked for."""
     stopped: bool = False

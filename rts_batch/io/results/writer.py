@@ -44,7 +44,7 @@ class WrittenMasks:
     rows: int
     sha256: str
     states: dict[str, int]
-    """Rows in each state; those that do not occur are absent."""
+    """Rows in each state that occurs, without those of targets that a person has said to be absent."""
 
 
 Covers = Literal["forward", "backward", "both", "prompts"]
@@ -158,7 +158,8 @@ class ResultsWriter:
         if not downward:
             target.last = frame
         self.rows += 1
-        self._states[row.state] += 1
+        if row.state != "lost" or row.score is not None:  # where nothing was to be found nobody has lost it
+            self._states[row.state] += 1
         self._pending_bytes += len(row.rle) + 600
         if self._pending_bytes > SPOOL_BYTES:
             self._flush()

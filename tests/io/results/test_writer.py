@@ -152,6 +152,14 @@ def test_the_same_rows_give_the_same_bytes(
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
+def test_a_target_that_is_said_to_be_absent_counts_in_no_state(tmp_path: Path) -> None:
+    with ResultsWriter(tmp_path / "a.parquet", targets={7: TARGETS[7]}, extras=EXTRAS) as writer:
+        for frame in range(4):
+            writer.add(row(7, frame))  # of the last one nothing was found
+        writer.add(row(7, 4)._replace(state="lost", score=None))
+        assert writer.close(frames=5).states == {"prompt": 1, "tracked": 2, "lost": 1}
+
+
 def test_row_groups_have_a_thousand_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", alternating(1250), frames=1250)
     metadata = pq.read_metadata(tmp_path / "a.parquet")
