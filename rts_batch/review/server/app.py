@@ -146,7 +146,9 @@ class _Answers:
     def save(self, body: bytes) -> Any:
         wanted = Save.model_validate_json(body)
         book, subject = self._desk.book, self._desk.subject
-        removed = removed_places(wanted.removed, book.read().rows, subject)
+        # Of a run it is kept by which time a row speaks of its frame, of new videos only on which frame it is shown.
+        redrawn = wanted.changes if subject.kind == "mark" else []
+        removed = removed_places([*wanted.removed, *redrawn], book.read().rows, subject)
         rows = rows_of(wanted.changes, subject, book, removed)
         return self._shown(book.save(wanted.version, rows, removed))
 

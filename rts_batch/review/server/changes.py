@@ -45,9 +45,9 @@ def rows_of(changes: Sequence[Change], subject: Subject, book: RowsFile, removed
     return rows
 
 
-def removed_places(spots: Iterable[Spot], rows: Iterable[Row], subject: Subject) -> list[Place]:
+def removed_places(spots: Iterable[Spot | Change], rows: Iterable[Row], subject: Subject) -> list[Place]:
     """Return which of these rows are about the targets on these frames."""
-    wanted = {(spot.video_id, spot.object_id, spot.frame) for spot in spots}
+    wanted = {(spot.video_id, spot.object_id, spot.frame) for spot in spots if spot.frame is not None}
     return [place_of(row) for row in rows if (row["video_id"], row["object_id"], frame_of(row, subject)) in wanted]
 
 

@@ -99,6 +99,22 @@ def test_a_manifest_that_is_there_is_gone_on_with(tmp_path: Path) -> None:
     assert (other.targets[0].prompts[0].box, dict(other.targets[0].extras)) == ((1, 2, 3, 4), {"site": "south"})
 
 
+def test_a_target_that_a_row_marks_by_its_time_is_marked_once_when_it_is_drawn_anew(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 12)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('video,video_id,time,box,site\na.mp4,a,0.2,"1,2,30,40",north\n')
+    with marking_page([str(tmp_path / "a.mp4")], manifest) as page:
+        found = page.get("corrections").json()
+        assert [row["frame"] for row in found["rows"]] == [5]
+        for change in ({"video_id": "a", "object_id": 1, "category": "cat"}, marked("a", 5, category="cat")):
+            answer = page.post("corrections", {"version": found["version"], "changes": [change]})
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+    (target,) = read_manifest(str(manifest)).tasks[0].targets
+    assert [(prompt.frame, prompt.time, prompt.box) for prompt in target.prompts] == [(5, None, None)]
+    assert (target.category, dict(target.extras)) == ("cat", {"site": "north"})
+
+
 def test_two_videos_of_one_name_are_two(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
