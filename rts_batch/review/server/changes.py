@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable, Sequence
 
@@ -52,9 +53,13 @@ def removed_places(spots: Iterable[Spot | Change], rows: Iterable[Row], subject:
 
 
 def frame_of(row: Row, subject: Subject) -> int | None:
-    """The frame that a row is about, also where it gives a time."""
+    """The frame that a row is about, also where it gives a time, if its video can be had."""
     frame: int | None = row.get("frame")
-    return subject.frame_at(row["video_id"], row["time"]) if frame is None and row.get("time") is not None else frame
+    if frame is not None or row.get("time") is None:
+        return frame
+    with contextlib.suppress(RtsBatchError):
+        return subject.frame_at(row["video_id"], row["time"])
+    return None
 
 
 def mask_of(row: Row, subject: Subject) -> str | None:

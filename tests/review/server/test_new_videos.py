@@ -115,6 +115,20 @@ def test_a_target_that_a_row_marks_by_its_time_is_marked_once_when_it_is_drawn_a
     assert (target.category, dict(target.extras)) == ("cat", {"site": "north"})
 
 
+def test_rows_of_a_video_that_is_damaged_hide_no_others(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 6)
+    (tmp_path / "b.mp4").write_bytes(bytes(1000))
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('video,video_id,time,box\na.mp4,a,0.04,"1,2,30,40"\nb.mp4,b,0.04,"1,2,30,40"\n')
+    with marking_page([str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")], manifest) as page:
+        found = page.get("corrections")
+        assert found.status_code == 200, found.text
+        assert [(row["video_id"], row["frame"]) for row in found.json()["rows"]] == [("a", 1), ("b", None)]
+        sent = {"version": found.json()["version"], "changes": [marked("a", 2)]}
+        assert page.post("corrections", sent).status_code == 200
+    assert [len(task.targets[0].prompts) for task in read_manifest(str(manifest)).tasks] == [2, 1]
+
+
 def test_two_videos_of_one_name_are_two(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
