@@ -82,6 +82,8 @@ def _alike(change: Change, same: list[Row], subject: Subject) -> Row:
     row: Row = {"video": source.uri}
     if same:
         row = {name: same[0].get(name) for name in OF_A_VIDEO}
+        if any(one.get("prompt_kind") == "annotate" for one in same):
+            row["prompt_kind"] = "annotate"
     if target := [row for row in same if row["object_id"] == change.object_id]:
         row |= {name: value for name, value in target[0].items() if name not in COLUMNS}
     return row

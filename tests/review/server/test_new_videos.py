@@ -115,6 +115,20 @@ def test_a_target_that_a_row_marks_by_its_time_is_marked_once_when_it_is_drawn_a
     assert (target.category, dict(target.extras)) == ("cat", {"site": "north"})
 
 
+def test_a_manifest_of_single_frames_stays_one(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 12)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('video,video_id,frame,box,prompt_kind\na.mp4,a,3,,absent\na.mp4,a,5,"1,2,30,40",annotate\n')
+    with marking_page([str(tmp_path / "a.mp4")], manifest) as page:
+        version = page.get("corrections").json()["version"]
+        changes = [marked("a", 5), marked("a", 7), marked("a", 8, 2), marked("a", 9, absent=True, counts=None)]
+        assert page.post("corrections", {"version": version, "changes": changes}).status_code == 200
+    one, two = read_manifest(str(manifest)).tasks[0].targets
+    kinds = [(prompt.frame, prompt.kind) for prompt in one.prompts]
+    assert kinds == [(3, "absent"), (5, "annotate"), (7, "annotate"), (9, "absent")]
+    assert [prompt.kind for prompt in two.prompts] == ["annotate"]
+
+
 def test_rows_of_a_video_that_is_damaged_hide_no_others(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", 6)
     (tmp_path / "b.mp4").write_bytes(bytes(1000))
