@@ -293,6 +293,19 @@ def test_a_run_under_way_and_a_video_that_is_gone(browser: Browser, tmp_path: Pa
         browser.until("return document.querySelector('#drafts').textContent === '1 change'")
 
 
+def test_the_page_opens_at_a_sound_video_and_names_the_file_that_is_damaged(browser: Browser, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [disc_video(tmp_path, "bad", 6), disc_video(tmp_path, "good", 6)])
+    (path,) = (tmp_path / "run" / "masks").glob("bad-*")
+    path.write_bytes(path.read_bytes()[:-20])
+    with served("review", tmp_path / "run", "--serve") as address:
+        open_page(browser, address)
+        assert browser.run("return document.querySelector('#videos [aria-current]').textContent").startswith("good")
+        assert f"{path} is not a masks file" in browser.texts("#videos li")[0]
+        assert browser.run("return document.querySelector('#trouble').hidden")
+        browser.run("document.querySelector('#videos button').click()")
+        browser.until("return /is not a masks file/.test(document.querySelector('#trouble').textContent)")
+
+
 def test_new_videos_are_marked_looked_ahead_at_and_tracked(browser: Browser, tmp_path: Path) -> None:
     truth = make_video(tmp_path / "clips.mp4", 20, discs=[Disc(colour=(200, 40, 40), radius=0.2)])
     manifest = tmp_path / "manifest.csv"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -61,6 +64,8 @@ class Catalogue:
         self._watch = watch
         self._lock = threading.RLock()
         self._known: dict[str, _Known] = {}
+        self._damaged: dict[str, str] = {}
+        """What is wrong with each masks file that cannot be opened, by its video's key."""
         self._failed: tuple[frozenset[str], dict[str, Any]] = frozenset(), {"count": 0, "videos": []}
         """Keys of the failed videos when they were read last, and what was read."""
         self.refresh()
@@ -75,7 +80,7 @@ class Catalogue:
         """Look for videos that were finished, or tracked again, since the last time.
 
         Raises:
-            ResultsError: no video is finished, or a file is no masks file.
+            ResultsError: no video is finished.
         """
         with self._lock:
             run = Masks(self.folder)
@@ -85,10 +90,19 @@ class Catalogue:
             for known in self._known.values():
                 if known.masks.file not in there:
                     known.masks.close()
-            for masks in self._watch(run.videos(files=new), "videos"):
+            self._damaged = {}
+            readable = itertools.chain.from_iterable(self._of_file(run, uri) for uri in sorted(new))
+            for masks in self._watch(readable, "videos"):
                 found[masks.video_id] = _look(masks)
             self._known = found
             self._look_for_failures(run)
+
+    def _of_file(self, run: Masks, uri: str) -> Iterator[VideoMasks]:
+        """Yield the videos of a masks file, or remember that it cannot be opened."""
+        try:
+            yield from run.of_file(uri)
+        except ResultsError as error:
+            self._damaged[PurePosixPath(uri).stem] = str(error).replace(uri, uris.safe_uri(uri))
 
     def _look_for_failures(self, run: Masks) -> None:
         failed = RunPaths(self.folder).failed()
@@ -107,7 +121,7 @@ class Catalogue:
         return video_id in self._known
 
     def listing(self) -> list[dict[str, Any]]:
-        """Return the videos, those first that most ask for a look."""
+        """Return the videos, those first that most ask for a look; one whose file cannot be opened by its key."""
         with self._lock:
             worst = (float("inf"), 0.0)
             order = sorted(
@@ -115,7 +129,8 @@ class Catalogue:
                 key=lambda item: item[1].row.concern if item[1].row is not None else worst,
                 reverse=True,
             )
-            return [_entry(video_id, known) for video_id, known in order]
+            damaged = [{"video_id": key, "problem": problem} for key, problem in self._damaged.items()]
+            return damaged + [_entry(video_id, known) for video_id, known in order]
 
     def numbers(self, video_id: str) -> Numbers:
         """Return quality, area and state of each target of a video, and the places worth a look.
@@ -191,7 +206,8 @@ class Catalogue:
         try:
             return self._known[video_id]
         except KeyError:
-            raise ResultsError(f"the run has no finished video {video_id!r}") from None
+            problem = self._damaged.get(video_id)
+            raise ResultsError(problem or f"the run has no finished video {video_id!r}") from None
 
     def _times(self, known: _Known) -> dict[int, float | None]:
         if known.times is None:

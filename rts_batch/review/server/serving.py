@@ -106,9 +106,10 @@ def _serve(desk: Desk, serving: Serving) -> None:
 
 def _warm(desk: Desk) -> None:
     """Read the first picture before the browser asks for it."""
-    first = desk.subject.listing()[0]["video_id"]
+    first = next((video["video_id"] for video in desk.subject.listing() if not video["problem"]), None)
     with contextlib.suppress(RtsBatchError):  # the page says what is wrong
-        desk.frames.jpeg(first, desk.subject.numbers(first)["first"])
+        if first is not None:
+            desk.frames.jpeg(first, desk.subject.numbers(first)["first"])
 
 
 def _listen(port: int) -> socket.socket:

@@ -262,6 +262,24 @@ def test_a_damaged_masks_file_costs_its_video_and_no_other(tmp_path: Path) -> No
         assert page.get("video", id="good").status_code == 200
 
 
+def test_a_masks_file_that_cannot_be_opened_is_named_and_the_page_goes_on(tmp_path: Path) -> None:
+    with page_of(tmp_path, disc_video(tmp_path, "good"), disc_video(tmp_path, "bad")):
+        pass
+    (path,) = (tmp_path / "run" / "masks").glob("bad-*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    with review_page(tmp_path / "run") as page:
+        damaged, good = page.get("run").json()["videos"]
+        assert damaged["video_id"] == path.stem
+        assert damaged["problem"].startswith(f"{path} is not a masks file")
+        assert (good["video_id"], good["problem"]) == ("good", None)
+        answer = page.get("video", id=path.stem)
+        assert (answer.status_code, answer.json()["error"]) == (422, damaged["problem"])
+        assert page.get("masks", id="good", first=0).status_code == 200
+        path.write_bytes(whole)
+        assert {video["video_id"] for video in page.get("run").json()["videos"]} == {"good", "bad"}, "made anew"
+
+
 @pytest.mark.long
 def test_what_another_process_finishes_or_tracks_again_is_seen(tmp_path: Path) -> None:
     one, two = disc_video(tmp_path, "one"), disc_video(tmp_path, "two")

@@ -115,7 +115,8 @@ function build() {
 build();
 try {
   await loadRun();
-  if (state.videos.length) await openVideo(state.videos[0].video_id);
+  const first = state.videos.find((video) => !video.problem) ?? state.videos[0];
+  if (first) await openVideo(first.video_id);
 } catch (error) {
   trouble(error.message);
 }
