@@ -102,7 +102,7 @@ def from_label_studio(
     prompts: Prompts = "first",
     pattern: Pattern = None,
     first_frame: FirstFrame = 0,
-    size: Size = None,
+    size: FullSize = None,
     as_json: JsonOption = False,
 ) -> None:
     """Label Studio's JSON: boxes, polygons, brushes, boxes on a video's time line."""

@@ -22,6 +22,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import MOST, Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
+from rts_batch.manifest.importers.picture_sizes import PictureSizes
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.manifest.importers.video_names import distinct_names
 from rts_batch.masks import MAX_PIXELS, Box
@@ -43,11 +44,12 @@ def from_label_studio(path: str | Path, options: ImportOptions | None = None) ->
     try:
         if not all("data" in task for task in tasks):
             raise ManifestError(f"{path} is no JSON export of Label Studio: its tasks have no data")
-        places = _places(tasks, reading)
+        places, sizes = _places(tasks, reading), PictureSizes(reading)
         for number, task in enumerate(tasks, start=1):
-            _read_task(task, f"task {task.get('id', number)}", reading, places)
+            _read_task(task, f"task {task.get('id', number)}", reading, places, sizes)
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not of Label Studio's form: {type(error).__name__} {error}") from error
+    sizes.warn()
     return reading.imported()
 
 
@@ -81,7 +83,11 @@ def _places(tasks: Sequence[dict[str, Any]], reading: Reading) -> dict[tuple[str
 
 
 def _read_task(
-    task: dict[str, Any], place: str, reading: Reading, places: dict[tuple[str, bool], tuple[str, int] | None]
+    task: dict[str, Any],
+    place: str,
+    reading: Reading,
+    places: dict[tuple[str, bool], tuple[str, int] | None],
+    sizes: PictureSizes,
 ) -> None:
     annotations = _finished(task)
     if not annotations:
@@ -108,11 +114,14 @@ def _read_task(
                 continue
             track = (result.get("meta") or {}).get("track_id")
             try:
-                box, mask = _region(value, _size(result, reading))
+                picture = _picture_size(result, reading)
+                box, mask = _region(value, reading.options.size or picture, picture)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"no {error}" if isinstance(error, KeyError) else error
                 reading.leave_out(f"regions that cannot be read: {what}", where)
                 continue
+            if box is not None:
+                sizes.note(dict(zip(("width", "height"), picture, strict=True)))
             reading.add(Annotation(*found, track, label, box, mask), where, result.get("score"))
         elif kind != "labels":
             reading.leave_out(f"regions of the kind {kind}", where)
@@ -146,7 +155,7 @@ def _place(uri: str, reading: Reading, *, line: bool) -> tuple[str, str, int] | 
     return found and ("/".join([parts.netloc, *folders[:-1], found[0]]), *found)
 
 
-def _size(result: dict[str, Any], reading: Reading) -> tuple[int, int]:
+def _picture_size(result: dict[str, Any], reading: Reading) -> tuple[int, int]:
     """Width and height of a region's image."""
     if result.get("image_rotation"):
         raise ValueError("an image that was turned in Label Studio")
@@ -163,7 +172,7 @@ def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[
     `enabled` says of what was drawn whether the target is seen from there up to what was drawn next.
     """
     width, height = result.get("original_width"), result.get("original_height")
-    size = (width, height) if width and height else reading.options.size
+    size = reading.options.size or ((width, height) if width and height else None)
     if size is None:
         reading.leave_out("boxes in percent of a video whose size the file does not name (give --size)", where)
         return
@@ -198,8 +207,11 @@ def _box(value: dict[str, Any], size: tuple[int, int]) -> Box:
     return min(across), min(down), max(across) - min(across), max(down) - min(down)
 
 
-def _region(value: dict[str, Any], size: tuple[int, int]) -> tuple[Box | None, Rle | None]:
+def _region(value: dict[str, Any], size: tuple[int, int], picture: tuple[int, int]) -> tuple[Box | None, Rle | None]:
+    """Box or mask in frames of a size, of what was drawn on a picture of perhaps another one."""
     if "rle" in value:
+        if picture != size:
+            raise ValueError("a brush is not scaled to --size; give a polygon or a box")
         width, height = size
         if not 0 < width * height <= MAX_PIXELS:
             raise ValueError("a size that no image has")

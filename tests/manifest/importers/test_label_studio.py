@@ -169,5 +169,5 @@ def test_uploads_of_one_name_are_warned_of(tmp_path: Path) -> None:
     uris = [f"/data/upload/3/{digits}-0003.jpg" for digits in ("1a2b3c4d", "99aabbcc")]
     tasks = [{"data": {"image": uri}, "annotations": [{"result": [region]}]} for uri in uris]
     (tmp_path / "project.json").write_text(json.dumps(tasks))
-    (warning,) = from_label_studio(tmp_path / "project.json").warnings
+    (warning,) = from_label_studio(tmp_path / "project.json", ImportOptions(size=(20, 10))).warnings
     assert warning.startswith(f"1 frames have several images, the first {uris[0]} and {uris[1]};")

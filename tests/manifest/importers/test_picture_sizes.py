@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rts_batch.manifest.importers import ImportOptions, from_coco, from_yolo
+from rts_batch.manifest.importers import ImportOptions, from_coco, from_label_studio, from_yolo
 
 POLYGON = [[160, 160, 320, 160, 320, 320, 160, 320]]
 
@@ -52,3 +52,36 @@ def test_sizes_of_images_beside_labels_are_said(tmp_path: Path) -> None:
     (warning,) = from_yolo(tmp_path).warnings
     assert "pictures of 32×32, 64×64; if" in warning
     assert not from_yolo(tmp_path, ImportOptions(size=(64, 64))).warnings
+
+
+def drawn_in_label_studio(folder: Path, kind: str, value: dict[str, Any]) -> Path:
+    """A region of a picture of 640×640, in percent of it."""
+    region = {"id": "r", "type": kind, "value": value, "original_width": 640, "original_height": 640}
+    task = {"data": {"image": "frames/clip/0012.jpg"}, "annotations": [{"result": [region]}]}
+    path = folder / "project.json"
+    path.write_text(json.dumps([task]))
+    return path
+
+
+def test_percent_of_resized_pictures_are_percent_of_the_frames_whose_size_is_given(tmp_path: Path) -> None:
+    """A box of 640×640 was one of the video's 1920×1080 without a word, and with --size as well."""
+    options = ImportOptions(size=(1920, 1080))
+    path = drawn_in_label_studio(tmp_path, "rectanglelabels", {"x": 50, "y": 50, "width": 10, "height": 10})
+    found = from_label_studio(path)
+    assert [row["box"] for row in found.rows] == [[320, 320, 64, 64]]
+    (warning,) = found.warnings
+    assert "pictures of 640×640; if" in warning
+    found = from_label_studio(path, options)
+    assert (found.rows[0]["box"], found.warnings) == ([960, 540, 192, 108], [])
+    path = drawn_in_label_studio(tmp_path, "polygonlabels", {"points": [[25, 25], [50, 25], [50, 50], [25, 50]]})
+    assert [row["mask"]["size"] for row in from_label_studio(path).rows] == [[640, 640]]
+    (row,) = from_label_studio(path, options).rows
+    assert row["mask"] == from_coco(resized(tmp_path, segmentation=POLYGON), options).rows[0]["mask"]
+    path = drawn_in_label_studio(tmp_path, "brushlabels", {"rle": [0] * 9})
+    assert "a brush is not scaled to --size" in from_label_studio(path, options).report()[0]
+
+
+def test_a_time_line_in_percent_is_of_the_frames_whose_size_is_given(tmp_path: Path) -> None:
+    value = {"sequence": [{"frame": 1, "x": 50, "y": 50, "width": 10, "height": 10}]}
+    path = drawn_in_label_studio(tmp_path, "videorectangle", value)
+    assert from_label_studio(path, ImportOptions(size=(1920, 1080))).rows[0]["box"] == [960, 540, 192, 108]
