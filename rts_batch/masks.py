@@ -82,6 +82,9 @@ LABEL_PALETTE: Final = bytes(
 """The 256 colours, as R, G, B in turn, of the label images of PASCAL VOC, DAVIS and YouTube-VOS: bits 0, 3, 6 of the
 label become the highest bits of red, 1, 4, 7 of green, 2, 5 of blue."""
 
+VOID: Final = 255
+"""The label there of pixels of which nothing is known: they may belong to an object or to none."""
+
 CACHED_BYTES = 1 << 18
 """What is looked at at once; it must fit a processor core's cache several times."""
 

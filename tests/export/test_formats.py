@@ -23,13 +23,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from rts_batch.errors import UsageError
-from rts_batch.export.formats.label_maps import VOID
 from rts_batch.export.names import ExportName
 from rts_batch.export.row_filter import RowFilter
 from rts_batch.export.run import FORMATS, export_run
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest.importers.label_studio import brush_values
-from rts_batch.masks import State, decode_rle
+from rts_batch.masks import VOID, State, decode_rle
 from rts_batch.runs.compaction import compact
 from tests.support.run_folders import Video, begin_masks, moving_squares, row_of, write_run
 from tests.support.videos import Disc, make_video

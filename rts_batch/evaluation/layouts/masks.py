@@ -10,9 +10,7 @@ import numpy as np
 
 from rts_batch.errors import UsageError
 from rts_batch.evaluation.layouts.sequences import MaskObject, MaskSequence, image_names, read_labels
-
-_VOID = 255
-"""Pixels of DAVIS 2017 and YouTube-VOS that belong to nobody."""
+from rts_batch.masks import VOID
 
 
 def davis_sequences(root: Path, *, year: int) -> list[MaskSequence]:
@@ -46,7 +44,7 @@ def _davis_sequence(root: Path, name: str, *, single: bool) -> MaskSequence:
         objects = (MaskObject(1, 0),)
     else:
         ids = np.unique(read_labels(labels[0]))
-        objects = tuple(MaskObject(int(one), 0) for one in ids if one not in (0, _VOID))
+        objects = tuple(MaskObject(int(one), 0) for one in ids if one not in (0, VOID))
         if not objects:
             raise UsageError(
                 f"{labels[0]} has no object, which have the values 1 to 254 there; masks of 0 and 255 alone are those "

@@ -11,10 +11,8 @@ from PIL import Image
 
 from rts_batch.errors import UsageError
 from rts_batch.export.base import Categories, ExportFormat, ExportVideo, Written
-from rts_batch.masks import LABEL_PALETTE, smaller_on_top
+from rts_batch.masks import LABEL_PALETTE, VOID, smaller_on_top
 
-VOID = 255
-"""The index of pixels of which DAVIS knows nothing."""
 MOTS_IGNORED = 10_000
 """The value of pixels of which MOTS knows nothing."""
 

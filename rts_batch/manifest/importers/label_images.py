@@ -31,8 +31,9 @@ from rts_batch.manifest.importers.stored_frames import stored_frames
 from rts_batch.manifest.mask_images import MaskImage, open_mask_image
 from rts_batch.manifest.mask_looks import numbers_regions, present_values
 from rts_batch.manifest.mask_rules import MOST_IDS, ImageUse, read_mask_image
+from rts_batch.masks import VOID
 
-_VOID, _MOTS_VOID, _MOTS_LEAST, _MOTS_MOST = 255, 10_000, 1000, 64_999
+_MOTS_VOID, _MOTS_LEAST, _MOTS_MOST = 10_000, 1000, 64_999
 
 _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -134,7 +135,7 @@ def _one_target_each(folders: Sequence[Path], folder: Path, root: Path, reading:
         ):
             continue  # they are videos whose names are numbers
         apart.update(places)
-        white = all(numbers <= {_VOID} for numbers, _ in values.values())
+        white = all(numbers <= {VOID} for numbers, _ in values.values())
         own = len(places) > 1 and all(numbers <= {int(place.name)} for place, (numbers, _) in values.items())
         if not (white or own or (images / parent.relative_to(folder)).is_dir()):
             reading.warn(
@@ -235,11 +236,11 @@ def _numbered(drawn: Sequence[_Drawn], target: int | None, reading: Reading) -> 
     if max(values, default=0) >= _MOTS_LEAST:
         yield from _of_mots(drawn, reading)
         return
-    void = bool(values - {_VOID, ONE})
+    void = bool(values - {VOID, ONE})
     for found in drawn:
-        if found.value == _VOID and void:
+        if found.value == VOID and void:
             continue
-        yield found, 1 if found.value in (_VOID, ONE) else found.value, 0
+        yield found, 1 if found.value in (VOID, ONE) else found.value, 0
 
 
 def _of_mots(drawn: Sequence[_Drawn], reading: Reading) -> Iterator[tuple[_Drawn, int, int]]:

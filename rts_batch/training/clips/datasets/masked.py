@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rts_batch.errors import TrainingError
 from rts_batch.io.video.picture_names import is_picture, natural_key
+from rts_batch.masks import VOID
 from rts_batch.training.clips.datasets.base import (
     MINIMUM_VISIBLE_PIXELS,
     AnnotatedFrame,
@@ -24,8 +25,6 @@ from rts_batch.training.clips.datasets.base import (
     read_object_ids,
 )
 
-VOID = 255
-"""Pixels that belong to nobody, or to anybody: no target."""
 OBJECT_STEP = 10
 """Every n-th mask is read for a sequence's objects."""
 
