@@ -115,3 +115,22 @@ def test_yolo_comes_back_with_targets_found_by_overlap(run: Path, videos: list[V
     assert {(uri, category, frame) for uri, category, _, frame in found} == set(expected)
     assert all(np.array_equal(mask, expected[uri, kind, frame]) for (uri, kind, _, frame), mask in found.items())
     assert {object_id for _, _, object_id, _ in found} == {1, 2}
+
+
+def test_mot_comes_back_as_the_boxes_of_its_videos(run: Path, videos: list[Video], tmp_path: Path) -> None:
+    export_run(str(run), str(tmp_path / "out"), "mot")
+    source = tmp_path / "out" / "clips_one.mp4" / "gt" / "gt.txt"
+    result = CliRunner().invoke(app, ["manifest", "from-detections", str(source), "-o", str(tmp_path / "m.csv")])
+    assert result.exit_code == 0, result.output
+    (task,) = read_manifest(str(tmp_path / "m.csv")).tasks
+    assert (task.video_id, task.uri) == (videos[0].video_id, videos[0].uri)
+    assert {target.object_id: target.category for target in task.targets} == videos[0].categories
+
+
+def test_videos_get_their_names_back_wherever_the_command_is_given(
+    run: Path, videos: list[Video], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_run(str(run), str(tmp_path / "out"), "coco")
+    monkeypatch.chdir(tmp_path / "out" / "annotations")
+    found = imported("from-coco", Path("instances_default.json"), tmp_path / "m.csv")
+    assert {uri for uri, *_ in found} == {video.uri for video in videos}

@@ -98,8 +98,8 @@ class Reading:
     """The annotations of one source under way.
 
     Args:
-        source: the file or folder; a table `names.csv` beside it or a folder up, as every export has one, gives
-            videos their own names.
+        source: the file or folder; a table `names.csv` beside it or up to two folders up, as every export has one,
+            gives videos their own names.
         options: see `ImportOptions`.
     """
 
@@ -109,8 +109,9 @@ class Reading:
         self.result = Imported()
         self._places: dict[int, str] = {}
         self._frame_numbers: list[int] = []
-        folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        tables = (place / "names.csv" for place in (folder, folder.parent))
+        path = Path(source).absolute()
+        folder = path if path.is_dir() else path.parent
+        tables = (place / "names.csv" for place in (folder, *folder.parents[:2]))  # MOT's are in <video>/gt/
         self.names = read_names(next((table for table in tables if table.is_file()), None))
         """video_id and video by an export's name for it."""
         self.videos: dict[str, str] = {}
