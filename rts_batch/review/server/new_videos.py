@@ -60,10 +60,13 @@ class NewVideos:
 
     def __init__(self, videos: Sequence[str], saved: Sequence[Row] = (), folder: str = "") -> None:
         named = {uris.resolve(row["video"], folder): row["video_id"] for row in saved}
+        taken = {"", *named.values()}
         self._uris: dict[str, str] = {}
         for uri in videos:
-            name = named.get(uri) or PurePosixPath(urlsplit(uri).path if uris.scheme_of(uri) else uri).stem
-            self._uris[uri if name in self._uris or name == "" else name] = uri
+            stem = PurePosixPath(urlsplit(uri).path if uris.scheme_of(uri) else uri).stem
+            name = named.get(uri) or (uri if stem in taken else stem)
+            self._uris[name] = uri
+            taken.add(name)
         self._infos: dict[str, VideoInfo] = {}
         self.reader: FrameReader | None = None
 

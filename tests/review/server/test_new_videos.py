@@ -154,6 +154,27 @@ def test_two_videos_of_one_name_are_two(tmp_path: Path) -> None:
     assert len(read_manifest(str(tmp_path / "m.csv")).tasks) == 2
 
 
+def test_a_video_called_as_another_one_of_the_manifest_is_another_one(tmp_path: Path) -> None:
+    for folder in ("monday", "tuesday"):
+        (tmp_path / folder).mkdir()
+        make_video(tmp_path / folder / "cam.mp4", 6)
+    monday, tuesday = (str(tmp_path / folder / "cam.mp4") for folder in ("monday", "tuesday"))
+    manifest = tmp_path / "m.csv"
+    with marking_page([monday], manifest) as page:
+        assert page.post("corrections", {"version": "none", "changes": [marked("cam")]}).status_code == 200
+    for frame, videos in enumerate(([tuesday], [tuesday, monday]), start=1):
+        with marking_page(videos, manifest) as page:
+            name = page.get("run").json()["videos"][0]["video_id"]
+            found = page.get("corrections").json()
+            shown = [(row["video_id"], row["frame"]) for row in found["rows"]]
+            assert shown == ([] if frame == 1 else [(name, 1), ("cam", 0)])
+            sent = {"version": found["version"], "changes": [marked(name, frame)]}
+            assert page.post("corrections", sent).status_code == 200
+    tasks = read_manifest(str(manifest)).tasks
+    frames = {task.uri: [prompt.frame for prompt in task.targets[0].prompts] for task in tasks}
+    assert frames == {monday: [0], tuesday: [1, 2]}
+
+
 @pytest.mark.long
 def test_looking_ahead_tracks_from_what_is_marked_and_keeps_nothing(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", 12)
