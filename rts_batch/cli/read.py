@@ -131,7 +131,7 @@ def _print_states(statistics: Statistics) -> None:
     means = {"quality": statistics.mean_quality, "score": statistics.mean_score}
     means["confidence"] = statistics.mean_confidence
     print("\nmean " + ", ".join(f"{name} {_decimals(mean)}" for name, mean in means.items()))
-    if statistics.mean_quality is None and statistics.rows > statistics.states["prompt"]:
+    if statistics.mean_quality is None and statistics.rows > statistics.states["prompt"] + statistics.absent:
         print(f"quality: {NO_QUALITY}")
 
 

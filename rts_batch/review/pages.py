@@ -44,7 +44,7 @@ class Shares:
     """Parts of the rows, which add up to 1."""
 
     tracked: float
-    """Prompts included."""
+    """What a person has said included: prompts, and that a target is absent."""
     uncertain: float
     lost: float
     """With and without localisation."""
@@ -53,9 +53,9 @@ class Shares:
     def of(cls, statistics: Statistics) -> Shares:
         rows, states = max(1, statistics.rows), statistics.states
         return cls(
-            (states["prompt"] + states["tracked"]) / rows,
+            (states["prompt"] + states["tracked"] + statistics.absent) / rows,
             states["uncertain"] / rows,
-            (states["mask_lost"] + states["lost"]) / rows,
+            (states["mask_lost"] + states["lost"] - statistics.absent) / rows,
         )
 
 

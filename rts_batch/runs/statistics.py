@@ -26,6 +26,8 @@ class Statistics:
 
     rows: int = 0
     states: Counter[str] = field(default_factory=Counter)
+    absent: int = 0
+    """Of the rows in the state `lost`, those of targets that a person has said to be absent: they have no score."""
     counts: dict[Mark, int] = field(default_factory=lambda: dict.fromkeys(MARKS, 0))
     """Of the rows that have a mark; the sums are of these."""
     sums: dict[Mark, float] = field(default_factory=lambda: dict.fromkeys(MARKS, 0.0))
@@ -34,6 +36,8 @@ class Statistics:
         self.rows += table.num_rows
         for entry in pc.value_counts(table["state"].cast(pa.string())).to_pylist():
             self.states[entry["values"]] += entry["counts"]
+        absent = pc.and_(pc.equal(table["state"].cast(pa.string()), "lost"), pc.is_null(table["score"]))
+        self.absent += pc.sum(absent).as_py() or 0
         for mark in MARKS:
             self.counts[mark] += table.num_rows - table[mark].null_count
             self.sums[mark] += pc.sum(table[mark]).as_py() or 0.0
@@ -41,6 +45,7 @@ class Statistics:
     def merge(self, other: Statistics) -> None:
         self.rows += other.rows
         self.states.update(other.states)
+        self.absent += other.absent
         for mark in MARKS:
             self.counts[mark] += other.counts[mark]
             self.sums[mark] += other.sums[mark]

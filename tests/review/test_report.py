@@ -376,6 +376,7 @@ def test_annotated_frames_without_the_target_are_no_damage(tmp_path: Path) -> No
     run = annotated_run(tmp_path, {1: (0, 30)}, absent=(10, 59))
     row = make_row(read_masks(str(run)).video("ann"))
     assert (row.frames, row.statistics.states["lost"]) == (60, 2)
+    assert (row.shares.tracked, row.shares.lost, row.concern[0]) == (1, 0, 0), "a person has said so: none is doubted"
     code, out, _ = review(run)
     assert (code, "2 videos, 2 with a page" in out) == (0, True)
 

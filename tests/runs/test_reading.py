@@ -203,6 +203,16 @@ def test_a_frame_without_a_row_ends_a_stretch(tmp_path: Path) -> None:
     assert lines == [["1", "0–1", "prompt", "2"], ["5", "prompt", "1"]]
 
 
+def test_what_only_persons_have_said_lacks_no_estimate(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    path = tmp_path / "masks" / "a.parquet"
+    with ResultsWriter(path, targets={1: {}}, task={"video_id": "a"}, covers="prompts") as writer:
+        writer.add(row_of(np.ones((4, 4), bool), 0, "prompt", video_id="a"))
+        writer.add(row_of(np.zeros((4, 4), bool), 5, "lost", video_id="a"))
+        writer.close(frames=6)
+    assert "quality:" not in command("show", tmp_path)
+
+
 def test_compact_keeps_how_the_quality_was_estimated(tmp_path: Path) -> None:
     maps = {"a": {"map": "1", "threshold": 0.3}, "b": {"map": "1", "threshold": 0.3}, "c": {"map": "2"}, "d": None}
     (tmp_path / "run" / "masks").mkdir(parents=True)
