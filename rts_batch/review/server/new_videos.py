@@ -60,6 +60,8 @@ class NewVideos:
 
     def __init__(self, videos: Sequence[str], saved: Sequence[Row] = (), folder: str = "") -> None:
         named = {uris.resolve(row["video"], folder): row["video_id"] for row in saved}
+        self._ranges = {row["video_id"]: (row["start"] or 0, row["end"]) for row in saved}
+        """First frame that is worked on, and the one before which to stop, if any."""
         taken = {"", *named.values()}
         self._uris: dict[str, str] = {}
         for uri in videos:
@@ -90,12 +92,13 @@ class NewVideos:
     def numbers(self, video_id: str) -> dict[str, Any]:
         info = self._info(video_id)
         length = info.frames or round((info.duration or 0.0) * (info.fps or 0.0)) or 1
+        start, end = self._ranges.get(video_id, (0, None))
         return {
             "video_id": video_id,
             "width": info.width,
             "height": info.height,
-            "first": 0,
-            "end": length,
+            "first": start,
+            "end": max(start + 1, min(length, end or length)),
             "fps": info.fps,
             "times": [],
             "threshold": None,

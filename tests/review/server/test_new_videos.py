@@ -143,6 +143,17 @@ def test_rows_of_a_video_that_is_damaged_hide_no_others(tmp_path: Path) -> None:
     assert [len(task.targets[0].prompts) for task in read_manifest(str(manifest)).tasks] == [2, 1]
 
 
+def test_only_the_frames_that_the_manifest_works_on_are_marked(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 12)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text('video,video_id,start,end,box\na.mp4,a,4,9,"1,2,30,40"\n')
+    with marking_page([str(tmp_path / "a.mp4")], manifest) as page:
+        numbers = page.get("video", id="a").json()
+        assert (numbers["first"], numbers["end"]) == (4, 9)
+        assert page.get("frame", id="a", index=4).status_code == 200
+        assert [row["frame"] for row in page.get("corrections").json()["rows"]] == [4]
+
+
 def test_two_videos_of_one_name_are_two(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
