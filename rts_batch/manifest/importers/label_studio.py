@@ -176,6 +176,7 @@ def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[
     if size is None:
         reading.leave_out("boxes in percent of a video whose size the file does not name (give --size)", where)
         return
+    _warn_of_rate(result["value"], reading)
     drawn: list[tuple[int, Box, bool]] = []
     for key in result["value"]["sequence"]:
         try:
@@ -191,6 +192,17 @@ def _sequence(result: dict[str, Any], reading: Reading, where: str) -> Iterator[
         yield frame, box
         if not seen and end > frame + 1:
             yield frame + 1, None
+
+
+def _warn_of_rate(value: dict[str, Any], reading: Reading) -> None:
+    """Say how many frames a second a time line counts, which is what the configuration says, whatever the video has."""
+    frames, seconds = value.get("framesCount"), value.get("duration")
+    if isinstance(frames, int) and isinstance(seconds, int | float) and seconds > 0:
+        rate = f"{frames / seconds:.0f}"
+        reading.warn(
+            f"a time line counts {rate} frames a second, the frameRate of <Video> in Label Studio's configuration; if "
+            f"the video has another rate (rts-batch probe says it), multiply the manifest's frames by that / {rate}"
+        )
 
 
 def _box(value: dict[str, Any], size: tuple[int, int]) -> Box:

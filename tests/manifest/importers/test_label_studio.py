@@ -44,6 +44,28 @@ def test_a_time_line_counts_from_one_and_only_what_was_drawn(tmp_path: Path) -> 
         without.write(str(tmp_path / "manifest.csv"))
 
 
+def test_the_rate_at_which_time_lines_count_is_said(tmp_path: Path) -> None:
+    """Label Studio counts 24 frames a second, unless its configuration says otherwise, whatever the video has."""
+    lines = [
+        {
+            "id": f"a{count}",
+            "type": "videorectangle",
+            "value": {
+                "framesCount": count,
+                "duration": 21.37,
+                "sequence": [{"frame": 395, "enabled": True, "x": 10, "y": 20, "width": 50, "height": 25}],
+            },
+        }
+        for count in (535, 534, 641)
+    ]
+    found = from_label_studio(export(tmp_path, *lines, data={"video": "one.mp4"}), ImportOptions(size=(200, 100)))
+    rates = [warning.split(" frames a second")[0] for warning in found.warnings]
+    assert rates == ["a time line counts 25", "a time line counts 30"]
+    del lines[0]["value"]["duration"]
+    path = export(tmp_path, lines[0], data={"video": "one.mp4"})
+    assert not from_label_studio(path, ImportOptions(size=(200, 100))).warnings
+
+
 def test_regions_of_an_image(tmp_path: Path) -> None:
     common = {"original_width": 20, "original_height": 10}
     triangle = {"points": [[0, 0], [50, 0], [50, 100], [0, 100]], "polygonlabels": ["cat"]}
