@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -292,3 +292,8 @@ def _without_nulls(mark: Any) -> Any:
     if isinstance(mark, dict):
         mark = {key: value for key, value in mark.items() if value is not None}
     return None if isinstance(mark, dict | list) and not mark else mark
+
+
+def quoting_of(videos: Iterable[Any]) -> Literal[0, 2]:
+    """How a CSV of these videos, one a row, is quoted: a line that begins with # without a quote is a comment."""
+    return csv.QUOTE_NONNUMERIC if any(str(name).lstrip().startswith("#") for name in videos) else csv.QUOTE_MINIMAL

@@ -17,7 +17,7 @@ from typing import Any, Final
 from rts_batch.errors import ManifestError, StaleError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.columns import check_columns
-from rts_batch.manifest.formats import read_rows
+from rts_batch.manifest.formats import quoting_of, read_rows
 from rts_batch.manifest.target_names import OBJECT_NAME, Numbers, number_names
 from rts_batch.runs.lease import only_one_here
 
@@ -130,9 +130,7 @@ def write_rows(rows: Sequence[Row]) -> bytes:
         name for name in (*_FIRST, *others, *_LAST) if name in _ALWAYS or any(row.get(name) is not None for row in rows)
     ]
     text = io.StringIO()
-    # A line that begins with # without a quote would be taken for a comment.
-    hashes = any(str(row.get("video")).lstrip().startswith("#") for row in rows)
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if hashes else csv.QUOTE_MINIMAL)
+    writer = csv.writer(text, lineterminator="\n", quoting=quoting_of(row.get("video") for row in rows))
     writer.writerow(names)
     writer.writerows([row.get(name) for name in names] for row in rows)
     return text.getvalue().encode()

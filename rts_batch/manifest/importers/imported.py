@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from rts_batch.errors import ManifestError
 from rts_batch.io.storage import files
+from rts_batch.manifest.formats import quoting_of
 
 LONGEST_CELL: Final = 131_072
 """Characters of a cell that Python's CSV reader takes."""
@@ -55,7 +56,7 @@ class Imported:
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n", quoting=quoting_of(row["video"] for row in rows))
     writer.writeheader()
     for row in rows:
         cells = dict(row)

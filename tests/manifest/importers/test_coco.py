@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as coco
 
 from rts_batch.errors import ManifestError
+from rts_batch.manifest import read_manifest
 from rts_batch.manifest.importers import ImportOptions, from_coco
 from rts_batch.masks import decode_rle
 
@@ -214,3 +215,11 @@ def test_a_sliver_beside_a_polygon_costs_nothing(tmp_path: Path, sliver: list[in
         row["mask"] for row in from_coco(written(tmp_path, [annotation(1, segmentation=[polygon])])).rows
     ]
     assert not from_coco(written(tmp_path, [annotation(1, segmentation=[[7, 7, 8, 8]])])).rows
+
+
+def test_a_video_whose_name_begins_as_a_comment_stays_one(tmp_path: Path) -> None:
+    image = {"id": 1, "file_name": "#1/0003.jpg", "width": 64, "height": 48}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 30]}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [image], "annotations": [annotation]}))
+    from_coco(tmp_path / "a.json").write(str(tmp_path / "m.csv"))
+    assert [task.video_id for task in read_manifest(str(tmp_path / "m.csv")).tasks] == ["#1"]
