@@ -52,11 +52,14 @@ class Masks:
         """The finished videos in order of their files, all of them or some; of `files`, where they are given, alone.
 
         Raises:
-            ResultsError: a file that is no masks file, or, after the last video, an id that the run does not have.
+            ResultsError: a file that is no masks file, where some are asked for only if one of them is in no other
+                file; or, after the last video, an id that the run does not have.
         """
         left = None if video_ids is None else set(video_ids)
+        damaged: list[ResultsError] = []
         for uri in self.files if files is None else [uri for uri in self.files if uri in files]:
-            with contextlib.closing(self.of_file(uri)) as found:
+            passing_over = contextlib.nullcontext() if left is None else _kept(damaged)
+            with passing_over, contextlib.closing(self.of_file(uri)) as found:
                 for video in found:
                     if left is None or video.video_id in left:
                         yield video
@@ -64,6 +67,8 @@ class Masks:
                             left.remove(video.video_id)
             if left is not None and not left:
                 return
+        if left and damaged:
+            raise damaged[0]
         if left:
             names = ", ".join(repr(name) for name in sorted(left)[:5])
             raise ResultsError(f"{self.folder} has no finished video {names}; `rts-batch show` lists those it has")
@@ -137,6 +142,15 @@ class Masks:
             else:
                 parts += [video.table(object_id, columns) for object_id in video.targets if object_id in object_ids]
         return pa.concat_tables(parts, promote_options="default")
+
+
+@contextlib.contextmanager
+def _kept(errors: list[ResultsError]) -> Iterator[None]:
+    """Go on after a masks file that cannot be opened."""
+    try:
+        yield
+    except ResultsError as error:
+        errors.append(error)
 
 
 def read_masks(run_folder: str) -> Masks:

@@ -335,6 +335,18 @@ def test_a_damaged_file_costs_its_row_and_not_the_report(tmp_path: Path) -> None
     assert str(paths["cut"]) in page
 
 
+def test_a_damaged_file_costs_no_other_video_its_overlay(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [empty_clip(tmp_path, moving_squares(4, 1), name) for name in ("bad", "good")])
+    (path,) = (tmp_path / "run" / "masks").glob("bad-*")
+    path.write_bytes(path.read_bytes()[:-20])
+    code, out, _ = review(tmp_path / "run", "--overlay", "good", "--no-report")
+    assert (code, out.startswith("overlay  "), out.count("\n")) == (0, True, 1)
+    code, out, _ = review(tmp_path / "run", "--overlay", "good")
+    assert (code, f"left out {path}" in out) == (3, True)
+    with pytest.raises(ResultsError, match=r"bad-.*parquet is not a masks file"):
+        read_masks(str(tmp_path / "run")).video("bad")
+
+
 def annotated_run(tmp_path: Path, frames: dict[int, Sequence[int]], absent: Sequence[int] = ()) -> Path:
     """A run with a video whose targets have rows on these frames only, of 4 pixels on each, and a tracked one.
 
