@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from rts_batch.cli.app import app
 from rts_batch.export.names import ExportName
+from rts_batch.export.row_filter import RowFilter
 from rts_batch.export.run import export_run
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle
@@ -125,6 +126,15 @@ def test_mot_comes_back_as_the_boxes_of_its_videos(run: Path, videos: list[Video
     (task,) = read_manifest(str(tmp_path / "m.csv")).tasks
     assert (task.video_id, task.uri) == (videos[0].video_id, videos[0].uri)
     assert {target.object_id: target.category for target in task.targets} == videos[0].categories
+
+
+def test_mot_of_every_second_frame_comes_back_on_these_frames(run: Path, tmp_path: Path) -> None:
+    export_run(str(run), str(tmp_path / "out"), "mot", row_filter=RowFilter(every=2))
+    source = tmp_path / "out" / "two" / "gt" / "gt.txt"
+    words = ["manifest", "from-detections", str(source), "-o", str(tmp_path / "m.csv"), "--prompts", "all"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (target,) = read_manifest(str(tmp_path / "m.csv")).tasks[0].targets
+    assert [prompt.frame for prompt in target.prompts] == list(range(0, FRAMES, 2))
 
 
 def test_videos_get_their_names_back_wherever_the_command_is_given(

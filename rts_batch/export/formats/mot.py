@@ -43,7 +43,8 @@ class Mot(ExportFormat):
         length = len(range(0, video.masks.frames_total, video.every))
         (folder / "seqinfo.ini").write_text(
             f"[Sequence]\nname={video.name}\nimDir=img1\nframeRate={(video.masks.fps or 0) / video.every:g}\n"
-            f"seqLength={length}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n",
+            f"seqLength={length}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n"
+            + (f"frameStep={video.every}\n" if video.every > 1 else ""),  # ours, for `manifest from-detections`
             encoding="utf-8",
         )
         self._videos.append(video.name)

@@ -9,8 +9,11 @@ without it they are associated by overlap.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -65,18 +68,28 @@ def from_detections(
     reading = Reading(path, options)
     scale = options.size if normalised and options.size else (1, 1)
     mot = Path(path) if is_mot(Path(path)) else None
+    step = _step_of_mot(mot) if mot else 1
     for place, raw in read_table(Path(path)):
         row = dict(raw)
         try:
             if mot:
-                row |= _of_mot(row, mot, options)
+                row |= _of_mot(row, mot, options, step)
             _read_row(row, place, reading, box_format, scale)
         except (TypeError, ValueError, OverflowError) as error:
             reading.leave_out(f"rows that cannot be read: {error}", place)
     return reading.imported()
 
 
-def _of_mot(row: Row, path: Path, options: ImportOptions) -> Row:
+def _step_of_mot(path: Path) -> int:
+    """Every which frame of the video is numbered, as `seqinfo.ini` in an export of every K-th frame says."""
+    about = ConfigParser(strict=False, interpolation=None)
+    with contextlib.suppress(ConfigParserError, ValueError, OSError):
+        about.read(path.absolute().parent.parent / "seqinfo.ini", encoding="utf-8")
+        return max(1, about.getint("Sequence", "frameStep", fallback=1))
+    return 1
+
+
+def _of_mot(row: Row, path: Path, options: ImportOptions, step: int) -> Row:
     """What a row of MOTChallenge says otherwise: it counts frames from 1."""
     if path.name == "gt.txt" and float(row["score"] if row.get("score") else 1) == 0:
         raise ValueError("ground truth that is not to be considered")
@@ -84,7 +97,7 @@ def _of_mot(row: Row, path: Path, options: ImportOptions) -> Row:
     video = folder.parent.name if folder.name in ("gt", "det") else path.stem
     first = max(options.first_frame, 1)
     score = None if path.name == "gt.txt" else row.get("score")
-    frame = float(row["frame"]) - first + options.first_frame
+    frame = (float(row["frame"]) - first) * step + options.first_frame
     return {"video": video, "frame": frame, "score": score, "class": _class_of_mot(row.get("class"), path)}
 
 
