@@ -62,7 +62,8 @@ def _folder(path: str) -> Members:
         entries = list(Path(path).iterdir())
     except OSError as error:
         raise VideoError(f"{path} cannot be listed: {error}") from error
-    names = [entry.name for entry in entries if entry.is_file()]
+    # A link to what is not there is a file that cannot be read, and not one frame less.
+    names = [entry.name for entry in entries if entry.is_file() or not entry.exists()]
     folders = sorted(entry.name for entry in entries if entry.is_dir())
     return Members(path, names, lambda name: (Path(path) / name).read_bytes(), folders=folders)
 
@@ -83,13 +84,15 @@ def _zip(path: str) -> Members:
 def _tar(path: str) -> Members:
     try:
         archive = tarfile.open(path)  # noqa: SIM115 - closed with the members
-        members = {item.name: item for item in archive if item.isreg()}
+        # Of files that were one and the same on disk, tar keeps one and links to it for the others.
+        members = {item.name: item for item in archive if item.isreg() or item.islnk() or item.issym()}
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise VideoError(f"{path} is not a tar archive that can be read: {error}") from error
 
     def read(name: str) -> bytes:
-        file = archive.extractfile(members[name]) if members[name].size <= LARGEST_IMAGE else None
-        return file.read() if file is not None else _refuse(members[name].size)
+        file = archive.extractfile(members[name])  # of a link, what it leads to in the archive
+        data = b"" if file is None else file.read(LARGEST_IMAGE + 1)
+        return data if len(data) <= LARGEST_IMAGE else _refuse(len(data))
 
     return Members(path, list(members), read, close=archive.close)
 

@@ -69,6 +69,26 @@ def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, en
     )
 
 
+def test_pictures_that_are_links_are_frames(tmp_path: Path) -> None:
+    """A tar keeps files that are one on disk once and links to it; their frames were missing without a word."""
+    make_images(tmp_path / "clip", 4)
+    (tmp_path / "clip" / "4.png").hardlink_to(tmp_path / "clip" / "1.png")
+    (tmp_path / "clip" / "5.png").symlink_to("2.png")
+    _tar(tmp_path / "clip", tmp_path / "a.tar")
+    expected = read(tmp_path / "clip")[1]
+    assert len(expected) == 6
+    assert same(read(tmp_path / "a.tar")[1], expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_link_to_nothing_is_named(tmp_path: Path, packed: bool) -> None:
+    make_images(tmp_path / "clip", 3)
+    (tmp_path / "clip" / "3.png").symlink_to("gone.png")
+    _tar(tmp_path / "clip", tmp_path / "a.tar")
+    with pytest.raises(VideoError, match=r"3\.png cannot be read"):
+        read(tmp_path / ("a.tar" if packed else "clip"))
+
+
 @pytest.mark.long
 def test_archives_that_are_no_video_are_named(tmp_path: Path) -> None:
     for name in ("a.zip", "a.tar", "a.tgz"):
