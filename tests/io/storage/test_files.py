@@ -218,6 +218,13 @@ def test_whatever_reads_or_writes_takes_a_name_as_it_is(folder: str, tmp_path: P
         files.delete(uris.join(folder, decoy))
 
 
+def test_delete_is_had_from_its_package_too() -> None:
+    """Programs outside of the repository import it from there; they did not start any more."""
+    from rts_batch.io import storage
+
+    assert storage.delete is files.delete
+
+
 @pytest.mark.parametrize("name", ["../../../secret", "/secret", "a//secret", "./secret"])
 def test_a_folder_is_not_left_for_one_above_it(s3: str, tmp_path: Path, name: str) -> None:
     """A key of an object may hold `..` or `//`, which mean nothing to a store."""

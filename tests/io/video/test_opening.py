@@ -63,6 +63,13 @@ OUTSIDE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def test_open_video_is_had_from_its_package_too() -> None:
+    """Programs outside of the repository import it from there; they did not start any more."""
+    from rts_batch.io import video
+
+    assert video.open_video is open_video
+
+
 def read(path: Path, decoder: DecoderName = "auto", **options: Any) -> tuple[VideoInfo, list[Frame], list[str]]:
     with open_video(str(path), decoder=decoder, **options) as source:
         frames = list(source)
