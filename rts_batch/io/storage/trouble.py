@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from rts_batch.errors import StorageError
 from rts_batch.io.storage.public_http import refusal_behind
 from rts_batch.io.storage.retries import is_transient
-from rts_batch.io.storage.uris import local_path, safe_uri
+from rts_batch.io.storage.uris import WEB, local_path, safe_uri, scheme_of
 
 _GONE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -38,16 +38,20 @@ def _meaning(error: Exception, uri: str) -> tuple[str, bool]:
     refusal = refusal_behind(error)
     if refusal is not None:
         return str(refusal), False
-    status = _status_behind(error)
+    status = _status_behind(error) or None  # 0 where redirects lead in circles
     if status in _REFUSED:
         return f"the server refuses access ({status}); if the address is a signed one, it may have expired", False
-    if is_transient(error):
-        return ("the server is in trouble" if isinstance(error, FileNotFoundError) else _text(error)), True
-    if status is not None and status not in _GONE and status >= 400:
-        return f"the server answers {status} {_phrase(status)}".rstrip(), False
+    transient = is_transient(error)
+    # What fsspec makes a missing file of: a server in trouble, a host that does not exist.
+    behind = isinstance(error, FileNotFoundError) and (transient or scheme_of(uri) in WEB)
+    hidden = error.__cause__ if behind else None
+    if status is not None and status not in _GONE and (hidden is not None or not transient):
+        return f"the server answers {status} {_phrase(status)}".rstrip(), transient
+    if hidden is not None and status is None:
+        return _text(hidden), transient
     if isinstance(error, FileNotFoundError):
         return f"it does not exist{_hint(uri)}", False
-    return _text(error), False
+    return _text(error), transient
 
 
 def is_missing(error: FileNotFoundError) -> bool:
@@ -69,7 +73,7 @@ def _phrase(status: int) -> str:
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     """What an error says, without the queries of addresses in it."""
     return re.sub(r"(https?://[^\s'\"?]+)\?[^\s'\"]*", r"\1", f"{type(error).__name__}: {error}")
 
