@@ -208,7 +208,7 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rts-batch-"))
             near = bring(os.fspath(video), Path(folder) / "video")
             decoding = stack.enter_context(DecodingProcess())
-            for frame in stack.enter_context(decoding.open(near, FrameRange(start, end))):
+            for frame in stack.enter_context(decoding.open(near, FrameRange(start, end), uri=os.fspath(video))):
                 yield frame.index, frame.time, frame.image
         return
     for index, given in enumerate(video):

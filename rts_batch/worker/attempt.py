@@ -184,7 +184,7 @@ class Attempt:
         return replace(part, start=self._earlier.frame) if self._earlier else part
 
     def _open(self, wanted: FrameRange) -> FrameSource:
-        return self._decoding.open(self._video, wanted, decoder=self._settings.decoder)
+        return self._decoding.open(self._video, wanted, uri=self._task.uri, decoder=self._settings.decoder)
 
     def _check_size(self) -> None:
         if self._earlier is not None and self._earlier.size not in (None, self._size):

@@ -70,7 +70,7 @@ def _check_video(task: VideoTask, process: DecodingProcess, overlap: Overlap) ->
     try:
         with tempfile.TemporaryDirectory(prefix="rts-batch-") as folder:
             video = bring(task.uri, folder)
-            with process.open(video, _part(task)) as source:
+            with process.open(video, _part(task), uri=task.uri) as source:
                 used, size = source.info.decoder, (source.info.width, source.info.height)
                 book = PromptBook(task, source.info, boxes=True, overlap=overlap)
                 end = min(source.wanted.start, source.info.frames or source.wanted.start)

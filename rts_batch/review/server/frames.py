@@ -241,7 +241,7 @@ class FrameReader:
         self._leave()
         place = self._locate(video)
         wanted = FrameRange(index, start_time=place.time_of(index) if index else None, around=_around(place.size))
-        source = self._process.open(self._bring(video, place.uri), wanted, threads=THREADS)
+        source = self._process.open(self._bring(video, place.uri), wanted, uri=place.uri, threads=THREADS)
         found = source.info.height, source.info.width
         if place.size not in (None, (0, 0), found):
             source.close()

@@ -59,12 +59,14 @@ class DecodingProcess:
         video: str | Path | RangedObject,
         wanted: FrameRange = EVERY_FRAME,
         *,
+        uri: str | None = None,
         decoder: DecoderName = "auto",
         threads: int = 1,
     ) -> FrameSource:
         """Open a video as `rts_batch.io.video.opening.open_video` does. One video can be open at a time.
 
-        An object of a store is read through this process, which serves its bytes; PyAV decodes it.
+        An object of a store is read through this process, which serves its bytes; PyAV decodes it. `uri` says where a
+        video that has been copied came from, by which messages call it.
 
         Raises:
             VideoError: the video cannot be read, or took the process down before its first frame.
@@ -81,7 +83,8 @@ class DecodingProcess:
             threads=threads,
             decode_memory=self._channel.limits.decode_memory,
         )
-        self._open = RemoteSource(self._channel, request, stored, on_close=self._forget)
+        name = request.path if uri is None else uris.safe_uri(uri)
+        self._open = RemoteSource(self._channel, request, stored, name=name, on_close=self._forget)
         try:
             self._open.begin()
         except BaseException as error:

@@ -35,10 +35,11 @@ class RemoteSource(FrameSource):
         request: Request,
         stored: RangedObject | None,
         *,
+        name: str,
         on_close: Callable[[], None],
     ) -> None:
         # `info` is known once `begin` has heard from the process.
-        super().__init__(request.path, VideoInfo(0, 0, None, None, None, "pyav"), request.wanted)
+        super().__init__(name, VideoInfo(0, 0, None, None, None, "pyav"), request.wanted)
         self._channel = channel
         self._on_close = on_close
         self._request = request
@@ -78,7 +79,7 @@ class RemoteSource(FrameSource):
                     if message["is"] == "end":
                         self._under_way = False
                         self.info = VideoInfo(**message["info"])
-                        self.warnings += message["warnings"]
+                        self.warnings += map(self._named, message["warnings"])
                         self.damage = Damage(**message["damage"])
                         return
                     ready = [Moment(int(index), *times) for index, *times in message["frames"]]
@@ -108,7 +109,7 @@ class RemoteSource(FrameSource):
                     self._trying = str(message["decoder"])
                 case "error" if message["error"] == "VideoError":
                     self._under_way = False
-                    raise VideoError(message["message"])
+                    raise VideoError(self._named(message["message"]))
                 case "error":
                     self._channel.kill()  # an unexpected error may have left it in any state
                     raise Died(f"failed with {message['error']} ({message['message']})")
@@ -116,6 +117,10 @@ class RemoteSource(FrameSource):
                     return message
                 case other:
                     raise ValueError(other)
+
+    def _named(self, text: str) -> str:
+        """Call the video what its owner does: a copy is gone when somebody reads of it."""
+        return text.replace(self._request.path, self.path)
 
     def _check_contents(self) -> None:
         """A video whose bytes did not come is not to blame for how it ended."""
