@@ -102,7 +102,7 @@ def _whole_values(image: Image.Image) -> NDArray[np.int32]:
         return np.asarray(image).astype(np.int32) * 255
     values = np.asarray(image.getchannel(0) if image.mode in ("LA", "La") else image)
     fractions = np.issubdtype(values.dtype, np.floating) and bool((values % 1 != 0).any())
-    if not 0 <= values.min() <= values.max() < 2**31 or (fractions and values.max() > 1):
+    if not 0 <= values.min() <= values.max() < 2**31 or (fractions and values.max() > 1.001):  # rounding
         kind = "fractions" if fractions else "values"
         raise PromptError(f"the mask's {kind} go from {values.min():g} to {values.max():g}; {REMEDY}")
     whole: NDArray[np.int32] = np.rint(values * 255 if fractions else values).astype(np.int32)

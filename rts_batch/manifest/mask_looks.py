@@ -29,6 +29,9 @@ SMALL_STEP, MOST_STEPS = 0.04, 0.9
 MOST_BETWEEN: Final = 0.25
 """Of a picture: how much of it those values may be."""
 
+PLAIN: Final = 0.9
+"""Of what is transparent: how much has one brightness where nothing is shown."""
+
 MOST_PARTS: Final = 100
 """Of one target, in a drawing in colour."""
 
@@ -110,10 +113,13 @@ def has_several_colours(colours: NDArray[np.uint8], part: NDArray[np.bool_]) -> 
     return bool((shades.max(axis=0) - shades.min(axis=0)).max() > SAME_COLOUR)
 
 
-def is_drawing(brightness: NDArray[np.integer[Any]] | None, opaque: NDArray[np.bool_]) -> bool:
+def is_plain(brightness: NDArray[np.integer[Any]], part: NDArray[np.bool_]) -> bool:
+    """Whether most of a part of a picture [H, W] has one brightness."""
+    return bool(np.unique(brightness[part], return_counts=True)[1].max() >= PLAIN * part.sum())
+
+
+def is_drawing(brightness: NDArray[np.integer[Any]], opaque: NDArray[np.bool_]) -> bool:
     """Whether the opaque part of a picture is light on dark itself, with little between the two."""
-    if brightness is None:
-        return False
     level = brightness / max(int(brightness[opaque].max()), 1)
     dark, light = opaque & (level <= DARK), opaque & (level >= LIGHT)
     return is_region(dark) and is_region(light) and (dark | light).sum() >= (1 - MOST_BETWEEN) * opaque.sum()

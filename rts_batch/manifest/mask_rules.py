@@ -24,6 +24,7 @@ from rts_batch.manifest.mask_looks import (
     is_drawing,
     is_gradual,
     is_one_colour,
+    is_plain,
     is_region,
     is_soft,
     present_values,
@@ -31,6 +32,9 @@ from rts_batch.manifest.mask_looks import (
 
 WHITE: Final = 200
 """Of 255: beside so light a drawing, dark pixels may be what compression left."""
+
+LEFT: Final = 16
+"""Of 255: how far two light values of one drawing may differ by what compression left."""
 
 MOST_IDS: Final = 32
 """Where more values occur, it may be a photograph."""
@@ -95,10 +99,12 @@ def _by_opacity(image: MaskImage, opacity: NDArray[np.int32], use: ImageUse) -> 
             f"{_rows_of(use)} use it, and its opaque part does not number them",
             *(("opacities", opacity) if numbers is None else ("values there", numbers[opaque])),
         )
-    if is_drawing(image.greys if image.colours is None else image.colours.max(axis=2), opaque):
-        raise _unclear(use, "its opaque part is again light on dark", "opacities", opacity)
-    if image.colours is not None and has_several_colours(image.colours, opaque):
-        raise _colourful(use, "its opaque part has several", image.colours)
+    brightness = image.greys if image.colours is None else image.colours.max(axis=2)
+    if brightness is not None and is_plain(brightness, ~opaque):  # else it is cut out of a picture that goes on there
+        if is_drawing(brightness, opaque):
+            raise _unclear(use, "its opaque part is again light on dark", "opacities", opacity)
+        if image.colours is not None and has_several_colours(image.colours, opaque):
+            raise _colourful(use, "its opaque part has several", image.colours)
     return MaskReading(opaque, "its opaque part")
 
 
@@ -113,6 +119,9 @@ def _by_palette(indices: NDArray[np.int32], colours: NDArray[np.uint8], use: Ima
         in_order = np.array_equal(present, sorted(present, key=lambda index: int(greys[indices == index][0])))
         return reading if in_order else replace(reading, rule=f"{reading.rule} in its palette", usual=False)
     if len(present) > 2 and not use.users and is_one_colour(colours):
+        brightness = colours.max(axis=2).astype(np.int32)
+        if is_region((indices == use.object_id) & (brightness > 0) & (brightness <= brightness.max() / 2)):
+            raise _unclear(use, f"{use.object_id} is the index of a region, and another is lighter", "indices", indices)
         return _by_colour(colours, use)
     black = [index for index in present if not colours[indices == index][0].any()]
     if black and 0 in present and 0 not in black:
@@ -181,7 +190,7 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
         raise _unclear(use, f"{_rows_of(use)} use it, but it does not number them", "values", values)
     if soft and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):
         raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
-    if soft:
+    if soft and not (exact and _are_several(values, present)):
         return MaskReading(light, f"what is lighter than half of {present[-1]}, its edges being soft{note}")
     raise _unclear(use, _why_not(use, present, exact=exact), "values", values)
 
@@ -191,6 +200,15 @@ def _may_be_ids(values: NDArray[np.int32], present: list[int], value: int) -> bo
     if len(present) <= MOST_IDS:
         return True
     return int(np.bincount(values.ravel()).argmax()) == 0 and is_region(values == value)
+
+
+def _are_several(values: NDArray[np.int32], present: list[int]) -> bool:
+    """Whether several light values, and none between them and the dark, fill regions of their own, as numbers do."""
+    light = [value for value in present if value > DARK * present[-1]]
+    if len(present) > MOST_IDS or light[0] < LIGHT * present[-1]:
+        return False
+    regions = [value for value in light if is_region(values == value)]
+    return regions[-1] - regions[0] >= (LEFT if present[-1] <= 255 else 1) if regions else False
 
 
 def _may_be_a_trace(values: NDArray[np.int32], present: list[int], value: int) -> bool:

@@ -278,6 +278,15 @@ REFUSED = {
     "a small value that may be another target": (saved(grey(SQUARE.astype(np.uint8) * 5)), ["0 (", "5 ("]),
     "16 bits with a value that may be an id": (saved(grey(SQUARE.astype(np.uint16) * 2001)), ["2001 ("]),
     "two greys": (saved(two(SQUARE, DISC, 100, 200)), ["100 (", "200 ("]),
+    "16 bits with two close numbers": (
+        saved(grey(np.where(SQUARE, 1001, np.where(DISC, 1002, 0)).astype(np.uint16))),
+        ["none is 1", "1001 (", "1002 ("],
+    ),
+    "two light greys": (saved(two(SQUARE, DISC, 215, 255)), ["none is 1", "215 (", "255 ("]),
+    "a palette whose other index is lighter": (
+        palette(np.where(SQUARE, 1, np.where(DISC, 2, 0)), BLACK, (1, 7, 13), (255, 249, 243)),
+        ["1 is the index of a region", "2 ("],
+    ),
     "all black": (saved(white(SQUARE & DISC)), ["it is empty: every pixel is 0"]),
     "all white": (saved(white(SQUARE | ~SQUARE)), ["all of it has one value", "255 (21600 pixels)"]),
     "two colours": (saved(two(SQUARE, DISC, (255, 0, 0), (0, 255, 0))), ["(255, 0, 0) (", "(0, 255, 0) ("]),
@@ -364,6 +373,18 @@ def test_a_cut_out_photograph_is_where_it_is_opaque() -> None:
     assert np.array_equal(read(saved(Image.fromarray(cut))).mask, DISC)
     cut = np.dstack([np.asarray(photograph().convert("L")), DISC * np.uint8(255)])
     assert np.array_equal(read(saved(Image.fromarray(cut, "LA"))).mask, DISC)
+
+
+def test_a_cut_out_drawing_is_where_it_is_opaque() -> None:
+    """Its colours were taken for several targets, although the picture goes on where it is transparent."""
+    drawing = np.where(COLUMNS[..., None] < 110, (230, 60, 40), (250, 220, 60)) * (ROWS % 40 < 30)[..., None]
+    cut = np.dstack([drawing, DISC * 255]).astype(np.uint8)
+    assert np.array_equal(read(saved(Image.fromarray(cut))).mask, DISC)
+
+
+def test_fractions_may_be_above_one_by_rounding() -> None:
+    fractions = np.asarray(smooth(white(DISC))) / np.float32(254.99)
+    assert (read(saved(grey(fractions), "TIFF")).mask != DISC).sum() <= 0.12 * DISC.sum()
 
 
 def test_numbers_in_a_jpeg_are_not_believed() -> None:
