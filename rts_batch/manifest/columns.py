@@ -172,6 +172,8 @@ def _check_names(raw: RawRows, uri: str) -> None:
         likely = _likely(name)
         if name not in COLUMNS and likely in COLUMNS:
             raise ManifestError(f"{uri}: column {name!r} is not known; write it as {likely!r}")
+        if likely in ("width", "height") and "x" in raw.columns and likely[0] not in raw.columns:
+            raise ManifestError(f"{uri}: column {name!r}, as the size of a box, is written {likely[0]!r}")
         if name not in COLUMNS and likely in RESULT_COLUMNS:
             raise ManifestError(
                 f"{uri}: column {name!r} would clash with the results' own {likely!r}; rename it, to 'my_{likely}' say"

@@ -477,6 +477,14 @@ def test_names_that_are_nearly_right_are_corrected(tmp_path: Path, name: str) ->
         read(tmp_path, f'video,box,{name}\na,"1,2,3,4",1\n')
 
 
+def test_the_size_of_a_box_in_words_is_corrected(tmp_path: Path) -> None:
+    """To rename it to 'my_width' left a box without a width."""
+    with pytest.raises(ManifestError, match="column 'width', as the size of a box, is written 'w'"):
+        read(tmp_path, "video,x,y,width,height\na,1,2,30,40\n")
+    with pytest.raises(ManifestError, match="column 'Height', as the size of a box, is written 'h'"):
+        read(tmp_path, "video,x,y,w,Height\na,1,2,30,40\n")
+
+
 # What is wrong
 
 BAD_CELLS = {
