@@ -27,7 +27,7 @@ _LISTS: Final = (
 PREDICTIONS: Final = "predictions"
 """A name of a list of JSON, and of what its rows have beside what they say."""
 
-_NUMBER: Final = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_NUMBER: Final = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
 _BETWEEN: Final = r"(?:\s*,\s*|\s+)"
 _NUMBERS: Final = re.compile(rf"\s*{_NUMBER}({_BETWEEN}{_NUMBER}){{5,}}\s*")
 

@@ -7,6 +7,7 @@ import pytest
 from rts_batch.errors import ManifestError
 from rts_batch.manifest import read_manifest
 from rts_batch.manifest.importers import ImportOptions, from_detections
+from rts_batch.manifest.importers.tables import is_mot
 
 
 def test_columns_say_what_a_box_is(tmp_path: Path) -> None:
@@ -214,3 +215,12 @@ def test_motchallenge_however_it_is_written(tmp_path: Path, line: str) -> None:
     assert [(row["video"], row["frame"], row["object_id"], row["box"]) for row in rows] == [
         ("one", frame, 3, [10, 10, 20, 20]) for frame in (0, 1)
     ]
+
+
+def test_long_numbers_before_a_word_are_no_motchallenge_and_are_seen_at_once(tmp_path: Path) -> None:
+    """That a row has a word at its end was found only after every way of dividing its digits had been tried."""
+    path = tmp_path / "found.csv"
+    path.write_text(",".join(["1700000000000"] * 12) + ",person\n")
+    assert not is_mot(path)
+    path.write_text("+1. .5 -2e+3 4.25 5 6\n")
+    assert is_mot(path)
