@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.errors import TrainingError
-from rts_batch.io.storage.files import whole_file
+from rts_batch.io.storage.files import remove_temporaries, whole_file
 from rts_batch.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def write_atomically(path: Path, value: Any) -> None:
 def only_training(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold a run's folder, which is made where it is not there, until the end or this process's.
 
+    What a training that was killed there has half written is removed.
+
     Raises:
         TrainingError: another process holds it, for `patience` seconds, or it cannot be made.
     """
@@ -74,6 +76,7 @@ def only_training(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     try:
         try:
             _lock(handle, patience)
+            remove_temporaries(str(folder))
         except BlockingIOError:
             raise TrainingError(
                 f"{folder}: another process trains in this folder; wait for it, stop it, or use another folder"

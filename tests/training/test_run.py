@@ -15,7 +15,7 @@ import torch
 import torch.multiprocessing
 
 from rts_batch.errors import TrainingError, WeightsError
-from rts_batch.io.storage.files import whole_file
+from rts_batch.io.storage.files import TEMPORARY_SUFFIX, whole_file
 from rts_batch.training.checkpoints import (
     load_state,
     only_training,
@@ -166,6 +166,16 @@ def test_a_folder_is_trained_in_once_at_a_time(tmp_path: Path, recipe: Recipe) -
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="file: cannot be used as a training's folder"):
         run_recipe(recipe, tmp_path / "file")
+
+
+def test_a_killed_training_leaves_no_half_written_file_for_good(tmp_path: Path) -> None:
+    half = "import os, sys, pathlib; from rts_batch.io.storage.files import whole_file\n"
+    half += "with whole_file(pathlib.Path(sys.argv[1])) as part: part.touch(); os.kill(os.getpid(), 9)"
+    for number in (1, 2):
+        subprocess.run([sys.executable, "-c", half, str(tmp_path / f"state-{number:08d}.pt")])
+    assert len(list(tmp_path.glob(f".state-*{TEMPORARY_SUFFIX}"))) == 2
+    with only_training(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_damaged_best_weights_are_named(tmp_path: Path) -> None:
