@@ -17,9 +17,10 @@ from rts_batch.io.storage import files, uris
 def staged_folder(uri: str) -> Iterator[Path]:
     """Give an empty local folder to write to; leaving the block without an error puts it at `uri`.
 
-    Locally it is a hidden neighbour that is renamed, so files are never copied; the folder in which the process runs is
-    filled instead, whose caller would otherwise stand in one that is gone. For an object store it is a temporary
-    folder whose files are then uploaded one by one: the local disk holds them all for a while.
+    Locally it is a hidden neighbour that is renamed, so files are never copied. The folder in which the process runs is
+    filled instead, whose caller would otherwise stand in one that is gone, and so is a mounted one, a container's say,
+    which cannot be replaced: there it lies inside. For an object store it is a temporary folder whose files are then
+    uploaded one by one: the local disk holds them all for a while.
 
     Raises:
         UsageError: `uri` exists and is not an empty folder.
@@ -37,11 +38,12 @@ def staged_folder(uri: str) -> Iterator[Path]:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already; give a new folder")
     target = target.resolve()  # `.` has no name, and a link stays one
-    stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}{files.TEMPORARY_SUFFIX}")
+    place = target if target.is_mount() else target.parent
+    stage = place / f".{target.name}.{secrets.token_hex(4)}{files.TEMPORARY_SUFFIX}"
     try:
         stage.mkdir(parents=True)
         yield stage
-        if target == Path.cwd():
+        if target in (place, Path.cwd()):
             for path in list(stage.iterdir()):
                 path.replace(target / path.name)
         else:
