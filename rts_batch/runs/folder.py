@@ -64,7 +64,8 @@ class RunFolder:
 
     def failed(self) -> set[str]:
         """Keys of the videos that were given up; masks that are in place win over that."""
-        return set(self.paths.failed()) - self.done()
+        failed = set(self.paths.failed())
+        return failed - self.done() if failed else failed
 
     def other_leases(self) -> list[str]:
         """Leases of the same folder that belong to the whole run or to other divisions of it."""

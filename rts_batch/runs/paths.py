@@ -70,7 +70,7 @@ class RunPaths:
 
     def outdated(self) -> list[str]:
         """Keys of masks that are there beside those that replace them, and count no longer."""
-        return self._masks()[1]
+        return self._masks()[1] if files.exists(self.replaced) else []
 
     def _masks(self) -> tuple[list[str], list[str]]:
         """Keys of the masks that are there: those that count, and those that are outdated."""

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from rts_batch.actors.prepare import DEFAULT_SCOPE, finished, prepare
 from rts_batch.config import Overlap
@@ -50,6 +52,26 @@ def test_a_run_with_masks_that_count_no_longer_is_not_finished(tmp_path: Path) -
     # Workers may have done the last video after their driver was killed, whose lease then says that the run has died.
     files.put_bytes(prepared.folder.paths.lease, json.dumps({**_identity(), "pid": gone.pid}).encode())
     assert finished(manifests[-1], prepared.folder, settings, scope) is None
+
+
+def test_a_finished_run_has_its_masks_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store each listing of a hundred thousand masks takes a hundred requests."""
+    settings, scope = RunSettings(tracker="tests.support.stub_tracker:Stub", device="cpu"), DEFAULT_SCOPE
+    manifest = read_manifest(str(write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4", "box": [1, 1, 9, 9]}])))
+    prepared = prepare(manifest, "memory://prepared", settings)
+    prepared.folder.prepare(manifest, prepared.record, scope)
+    (tmp_path / "masks").write_bytes(b"masks")
+    prepared.folder.commit(manifest.tasks[0], tmp_path / "masks", {"video_id": "a.mp4"})
+    listed: list[str] = []
+    ls = MemoryFileSystem.ls
+
+    def counted(self: MemoryFileSystem, path: str, **options: Any) -> Any:
+        listed.append(path)
+        return ls(self, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", counted)
+    assert finished(manifest, prepared.folder, settings, scope) is not None
+    assert listed == ["/prepared/masks", "/prepared/failed"]
 
 
 @pytest.mark.parametrize("overlap", ["merge", "allow"])
