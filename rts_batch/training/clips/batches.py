@@ -13,6 +13,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -135,8 +138,18 @@ class ClipStream:
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+        others = active_children()
         with processes.elsewhere() if self.loaders else contextlib.nullcontext():
-            return _unwrapped(iter(loader))
+            batches = iter(loader)
+        loaders = [child for child in active_children() if child not in others]
+        # At its end Python sends SIGTERM to what is left of them, after an error say, and waits; they do not heed that.
+        Finalize(batches, _kill, args=(loaders,), exitpriority=0)
+        return _unwrapped(batches)
+
+
+def _kill(loaders: Sequence[BaseProcess]) -> None:
+    for loader in loaders:
+        loader.kill()
 
 
 def _unwrapped(batches: Iterator[Batch | RtsBatchError]) -> Iterator[Batch]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -289,6 +291,16 @@ def interrupted_clip(rng: np.random.Generator) -> Clip:
 def test_a_loader_leaves_ctrl_c_to_the_training() -> None:
     batches = ClipStream(interrupted_clip, batch=1, seed=0, loaders=1).batches()
     assert [next(batches).sequences for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.long
+def test_a_training_that_an_error_ends_does_not_wait_for_its_loaders() -> None:
+    """A lack of the GPU's memory, say, whose traceback holds the batches up to the end."""
+    program = "from tests.training.clips.test_batches import ClipStream, interrupted_clip; "
+    program += "batches = ClipStream(interrupted_clip, batch=1, seed=0, loaders=1).batches(); next(batches); 1 / 0"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ZeroDivisionError")
 
 
 def refused_clip(rng: np.random.Generator) -> Clip:
