@@ -11,7 +11,7 @@ from typing import Final
 from rts_batch.actors.display import Display
 from rts_batch.actors.progress import RunProgress
 from rts_batch.errors import StorageError
-from rts_batch.io.storage import files
+from rts_batch.io.storage import files, uris
 
 SECONDS: Final = 10.0
 """Between two writings: nothing can be appended to an object in a store, so all of it is written each time."""
@@ -69,6 +69,9 @@ class LoggedDisplay(Display):
 
     def write(self) -> None:
         """Bring the file up to date; what earlier submissions wrote stays before it."""
+        path = uris.local_path(self._uri)
+        if path is not None and not path.parent.is_dir():
+            return  # the run was moved or removed, and shall not be found in its old place again
         with contextlib.suppress(StorageError):
             if self._earlier is None:
                 self._earlier = files.read_bytes(self._uri) if files.exists(self._uri) else b""
