@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rts_batch.actors.sizing import choose_cpus, choose_size
-from rts_batch.errors import ManifestError
+from rts_batch.errors import ManifestError, UsageError
 from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.manifest.boxes import nested_boxes
@@ -81,6 +81,8 @@ def look(
 def prepare(manifest: Manifest, out: str, settings: RunSettings, *, scope: Scope = DEFAULT_SCOPE) -> Prepared:
     """Check everything that can be checked without the run's folder being ours. Raise as `submit` does."""
     folder = RunFolder(out, scope.shard)
+    if not uris.is_utf8(folder.uri):
+        raise UsageError(f"the run's folder {folder.uri} has a name that is no UTF-8; give another one with --out")
     folder.refuse_compacted()
     begun = folder.record()
     if settings.profile == "auto" and begun is not None:

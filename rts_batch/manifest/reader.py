@@ -60,6 +60,8 @@ def read_manifest(uri: str, *, skip_invalid: bool = False) -> Manifest:
         if not good:
             raise ManifestError(f"{uri} has no row that can be used" if problems else f"{uri} has no rows", problems)
         folder = raw.folder or uris.folder_of(uri)
+        if not uris.is_utf8(folder):
+            raise ManifestError(f"{uri} lies in {folder}, whose name is no UTF-8; rename that folder, or take another")
         tasks = tuple(_tasks(raw, columns, good, folder))
         return Manifest(
             tasks, _table(columns, good, folder), problems, columns.extra_types, tuple(_warnings(raw, tasks))

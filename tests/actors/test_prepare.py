@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from rts_batch.actors.prepare import DEFAULT_SCOPE, finished, prepare
 from rts_batch.config import Overlap
+from rts_batch.errors import UsageError
 from rts_batch.io.storage import files
 from rts_batch.manifest import read_manifest
 from rts_batch.runs.lease import _identity
@@ -52,6 +54,12 @@ def test_a_run_with_masks_that_count_no_longer_is_not_finished(tmp_path: Path) -
     # Workers may have done the last video after their driver was killed, whose lease then says that the run has died.
     files.put_bytes(prepared.folder.paths.lease, json.dumps({**_identity(), "pid": gone.pid}).encode())
     assert finished(manifests[-1], prepared.folder, settings, scope) is None
+
+
+def test_a_run_is_not_begun_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    manifest = read_manifest(str(write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4", "box": [1, 1, 9, 9]}])))
+    with pytest.raises(UsageError, match="no UTF-8; give another one with --out"):
+        prepare(manifest, str(tmp_path / os.fsdecode(b"T\xe9l\xe9")), RunSettings())
 
 
 def test_a_finished_run_has_its_masks_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

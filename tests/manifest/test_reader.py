@@ -785,6 +785,14 @@ def test_a_file_that_is_no_manifest_says_why(tmp_path: Path, name: str, content:
         read(tmp_path, content, name)
 
 
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    """As those of old disks; what a run writes down could not name the videos in it."""
+    folder = tmp_path / os.fsdecode(b"T\xe9l\xe9")
+    folder.mkdir()
+    with pytest.raises(ManifestError, match="whose name is no UTF-8; rename that folder"):
+        read(folder, 'video,box\na,"1,2,30,40"\n')
+
+
 def test_a_manifest_without_a_good_row_is_refused_even_if_wrong_ones_may_be_skipped(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no row that can be used") as caught:
         read(tmp_path, 'video,box\na,"1,2,3"\n', skip_invalid=True)

@@ -56,6 +56,11 @@ def check_uri(uri: str) -> None:
         raise StorageError(f"{safe_uri(uri)!r} holds a password; give credentials in the environment instead")
 
 
+def is_utf8(uri: str) -> bool:
+    """Whether results can name it: Linux lets a folder have a name of any bytes, which Python then writes otherwise."""
+    return uri.isascii() or not any("\ud800" <= character <= "\udfff" for character in uri)
+
+
 def scheme_of(uri: str) -> str | None:
     """The scheme of a URI in lower case, None for a path."""
     match = _SCHEME.match(uri)
