@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ refused."""
 
 Given = Marking | list[Ring]
 """A prompt; a polygon is filled when its frame is there."""
+
+_EXPECTED: Final = "expected {frame: {object_id: box, mask, polygon or Marking}}, frames and ids as whole numbers"
 
 
 def read_prompts(
@@ -58,13 +60,28 @@ def read_prompts(
         return {start: {1: _given(Marking(box=box) if mask is None else Marking(mask=mask))}}
     if marks:
         raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
-    if not any(prompts.values()):
-        raise UsageError("prompts marks no target; expected {frame: {object_id: box, mask, polygon or Marking}}")
-    return {
-        int(frame): {int(object_id): _named(int(frame), int(object_id), prompt) for object_id, prompt in marked.items()}
-        for frame, marked in prompts.items()
-        if marked
-    }
+    if not isinstance(prompts, Mapping):
+        raise UsageError(f"prompts is a {type(prompts).__name__}; {_EXPECTED}")
+    read = {_number("frame", frame): _of_frame(frame, marked) for frame, marked in prompts.items()}
+    if not any(read.values()):
+        raise UsageError(f"prompts marks no target; {_EXPECTED}")
+    return {frame: marked for frame, marked in read.items() if marked}
+
+
+def _of_frame(frame: Any, marked: Mapping[int, Prompt]) -> dict[int, Given]:
+    if not isinstance(marked, Mapping):
+        raise UsageError(f"frame {frame}: its prompts are a {type(marked).__name__}; {_EXPECTED}")
+    where = f"frame {frame}, object"
+    return {_number(where, object_id): _named(f"{where} {object_id}", prompt) for object_id, prompt in marked.items()}
+
+
+def _number(what: str, value: Any) -> int:
+    try:
+        if isinstance(value, str) or int(value) == value:  # text, as the keys of JSON are
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UsageError(f"{what} {value!r} is not a whole number; {_EXPECTED}")
 
 
 def check_frames(prompts: Mapping[int, Mapping[int, Given]], start: int, end: int | None) -> None:
@@ -77,11 +94,11 @@ def check_frames(prompts: Mapping[int, Mapping[int, Given]], start: int, end: in
             raise UsageError(f"{where} is not reached, as end {end} is the frame before which to stop")
 
 
-def _named(frame: int, object_id: int, prompt: Prompt) -> Given:
+def _named(where: str, prompt: Prompt) -> Given:
     try:
         return _given(prompt)
     except UsageError as error:
-        raise UsageError(f"frame {frame}, object {object_id}: {error}") from error
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _given(prompt: Prompt) -> Given:

@@ -251,6 +251,22 @@ def test_what_is_no_prompt_is_told_at_once(tracker: LoadedModel) -> None:
         tracker.mask_of(np.zeros((120, 160, 3), np.uint8), (1, 2, 3))
 
 
+def test_frames_and_targets_are_numbers(tracker: LoadedModel) -> None:
+    """Targets 1 and 1.5 were one of the two, and names or a prompt without its target a traceback."""
+    for prompts, wrong in (
+        ({0: {1: BOX, 1.5: BOX}}, r"frame 0, object 1\.5 is not a whole number"),
+        ({0.5: {1: BOX}}, r"frame 0\.5 is not a whole number"),
+        ({0: {"dog": BOX}}, "frame 0, object 'dog' is not a whole number"),
+        ({0: {None: BOX}}, "frame 0, object None is not"),
+        ({float("inf"): {1: BOX}}, "frame inf is not"),
+        ({0: BOX}, "frame 0: its prompts are a tuple"),
+        ({0: np.ones((120, 160), bool)}, "frame 0: its prompts are a ndarray"),
+        ([(0, {1: BOX})], "prompts is a list"),
+    ):
+        with pytest.raises(UsageError, match=rf"{wrong}.*expected \{{frame: \{{object_id: box"):
+            rts_batch.track([], prompts=prompts, tracker=tracker)  # type: ignore[arg-type]
+
+
 def test_the_public_names_are_shown_and_imported_late() -> None:
     code = (
         "import sys, rts_batch\n"
