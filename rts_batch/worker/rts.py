@@ -143,7 +143,7 @@ def _load(name: str) -> Weights:
     """Load weights by name or path, or from an object store."""
     path = uris.local_path(name)
     if path is not None:
-        return load_weights(str(path))
+        return load_weights(name if name in NAMES else path)  # as text ./rts50 would be the name
     with tempfile.TemporaryDirectory(prefix="rts-batch-weights-") as folder:
         return load_weights(str(files.fetch(name, folder)))
 

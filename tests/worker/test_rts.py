@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from rts_batch.masks import Marking
 from rts_batch.model.fast import compiled
 from rts_batch.model.fast.compiled import Compiled
 from rts_batch.runs.settings import RunSettings
+from rts_batch.weights.registry import load_weights, save_weights
 from rts_batch.worker.rts import RtsFactory
 from rts_batch.worker.tracker import find_factory
 from tests.support.parity_data import synthetic_frame
@@ -23,6 +25,18 @@ def test_the_papers_ablations_are_settings_of_the_tracker() -> None:
     plain = factory.describe(RunSettings(weights="rts-mini-untrained", device="cpu"))
     assert plain.settings["tracker"]["rules"] == "code"
     assert plain.fingerprint == description.fingerprint
+
+
+def test_a_file_is_not_taken_for_the_weights_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`./rts-mini` was described as the weights that ship and loaded as the file."""
+    untrained = load_weights("rts-mini-untrained")
+    save_weights(untrained, tmp_path / "rts-mini")
+    monkeypatch.chdir(tmp_path)
+    fingerprints = {
+        name: RtsFactory.describe(RunSettings(weights=name, device="cpu")).fingerprint
+        for name in ("./rts-mini", (tmp_path / "rts-mini").as_uri(), "rts-mini")
+    }
+    assert [found == untrained.fingerprint for found in fingerprints.values()] == [True, True, False]
 
 
 @pytest.mark.skipif(not compiled.is_available(), reason="OpenVINO is not installed")
