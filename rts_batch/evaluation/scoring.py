@@ -156,8 +156,8 @@ def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) ->
 def _boxes(sequence: BoxSequence, predictions: Predictions) -> np.ndarray[Any, np.dtype[np.float64]]:
     if len(sequence.truth) == 1 and len(image_names(sequence.folder)) > 1:
         raise UsageError(
-            f"{sequence.name} is annotated in its first frame only: this benchmark's server scores it; make the "
-            "archive to hand in with --archive"
+            f"{sequence.name} is annotated in its first frame only: this benchmark's server scores it; TrackingNet's "
+            "takes the archive that --archive makes, GOT-10k's one that this version does not write"
         )
     return predictions.boxes(sequence.name, start=sequence.start, frames=len(sequence.truth))
 

@@ -335,6 +335,16 @@ def test_trackingnet_without_annotations_gives_the_servers_archive(tmp_path: Pat
     assert result.exit_code == 2
 
 
+def test_an_archive_is_promised_of_no_benchmark_that_has_none(tmp_path: Path) -> None:
+    """Of GOT-10k's test set the score sent to --archive, and --archive away again."""
+    name = make_boxes(tmp_path / "data", "got10k")
+    write_text(tmp_path / "data" / name / "groundtruth.txt", ["5,7,20,16"])
+    (tmp_path / "data" / name / "cover.label").unlink()
+    write_plain_masks(tmp_path / "run", name, {1: [rectangle(frame) for frame in range(6)]}, {1: 0})
+    with pytest.raises(UsageError, match="GOT-10k's one that this version does not write"):
+        score("got10k", tmp_path / "data", str(tmp_path / "run"))
+
+
 def test_scores_come_as_table_json_markdown_and_plots(tmp_path: Path) -> None:
     name = make_boxes(tmp_path / "data", "lasot")
     write_plain_masks(tmp_path / "run", name, {1: [rectangle(frame) for frame in range(6)]}, {1: 0})
