@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
+import numpy as np
 from torch import Tensor
 
 from rts_batch.masks import Box, TrackedFrame
 from rts_batch.tracking.merging import LateResult
 from rts_batch.tracking.result import Arrival, StepResult, centred_box, target_state
+
+EXACT: Final = 1 << 24
+"""Up to here float32 knows every whole number; a mask of 8K may have more pixels."""
 
 
 class Number(IntEnum):
@@ -56,8 +61,11 @@ class Reading:
         """The frame of a target that is alone in its video; waits for the device."""
         result = self.scores()
         area, confidence_sum = int(self._numbers[Number.AREA]), float(self._numbers[Number.CONFIDENCE_SUM])
+        mask = self._mask.numpy()
+        if area >= EXACT:
+            area = int(np.count_nonzero(mask))
         return TrackedFrame(
-            mask=self._mask.numpy(),
+            mask=mask,
             region=result.region,
             box=result.box,
             area=area,

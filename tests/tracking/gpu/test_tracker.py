@@ -24,6 +24,7 @@ from rts_batch.tracking import region as crop
 from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker, fast_tracker
 from rts_batch.tracking.gpu import region as device_crop
 from rts_batch.tracking.gpu.network import BatchedNetwork
+from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.steps import SlotSteps
 from rts_batch.tracking.gpu.tracker import GpuTracker, steps_class, supports
 from rts_batch.tracking.opener import SceneOpener
@@ -338,6 +339,15 @@ def test_a_frame_that_was_read_holds_nothing_of_the_device(network: RTS) -> None
     del tracker
     gc.collect()
     assert scores() is None
+
+
+def test_every_pixel_of_a_very_large_mask_is_counted() -> None:
+    """float32 has no odd numbers above 2²⁴, and `verify` found another area than the row's."""
+    mask = torch.ones(4097, 4097, dtype=torch.bool)
+    numbers = torch.zeros(Number.LENGTH)
+    numbers[Number.AREA] = mask.sum().float()
+    frame = Reading(numbers, mask, torch.zeros(1), torch.zeros(1, 1), fallback=True).frame()
+    assert frame.area == 4097 * 4097
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError("Failed to find C compiler"), None])
