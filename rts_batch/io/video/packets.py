@@ -45,12 +45,15 @@ class PacketCheck:
         self._times: set[int] = set()
         self._newest: int | None = None
         self._key: int | None = None
+        self._codec = codec
         self._pictures = _Pictures(extradata or b"") if codec == "h264" else None
         self._take_over()
 
     def feed(self, packet: Packet[VideoStream]) -> None:
         if packet.pts is not None:
             self.miscounted = self.miscounted or self._order(packet.pts, packet.is_keyframe)
+        if not _is_shown(memoryview(packet), self._codec):
+            self.miscounted = self.miscounted or "some packets hold pictures that are not shown"
         if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
             self.unseen = self.unseen or "its parameters change in its middle"
         if self._pictures is not None:
@@ -76,6 +79,19 @@ class PacketCheck:
         if is_key and newest is not None and pts <= newest:
             return "frames before a key frame are shown after it"
         return "several frames have one time" if repeated else None
+
+
+def _is_shown(packet: memoryview, codec: str) -> bool:
+    """Whether a packet of VP8 or VP9 is more than a picture from which others are predicted (an alternate reference).
+
+    VP8 has those in packets of their own; VP9 may have them so, and mostly puts them before the next one in its packet.
+    """
+    if codec == "vp8":
+        return bool(packet[0] & 16)
+    if codec != "vp9" or packet[-1] >> 5 == 6:
+        return True
+    bits = packet[0] << (packet[0] & 48 == 48)  # profile 3 has a bit more
+    return bool(bits & 10)  # one that was decoded before, or this one
 
 
 class _Pictures:

@@ -229,3 +229,29 @@ def test_the_decoding_process_enters_a_file_too(tmp_path: Path) -> None:
     with DecodingProcess() as process, process.open(tmp_path / "a.mp4", FrameRange(40, start_time=40 / 25)) as source:
         given = [Frame(frame.moment, frame.image.copy()) for frame in source]
     assert plain(given) == plain(expected)
+
+
+@pytest.mark.parametrize(("name", "codec", "shown"), [("a.webm", "libvpx", 16), ("a.mp4", "libvpx-vp9", 2)])
+def test_packets_that_show_nothing_are_no_frames(tmp_path: Path, name: str, codec: str, shown: int) -> None:
+    """VP8 has pictures that are only predicted from in packets of their own, and so have some files of VP9."""
+    make_video(tmp_path / f"plain-{name}", FRAMES, codec=codec, options={"g": "12"})
+    with (
+        av.open(str(tmp_path / f"plain-{name}")) as old,
+        av.open(str(tmp_path / name), "w", options={"fflags": "-autobsf"}) as new,
+    ):
+        copy = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size and packet.is_keyframe and packet.pts:
+                hidden = av.Packet(bytes([bytes(packet)[0] & ~shown]) + bytes(packet)[1:])
+                hidden.pts = hidden.dts = packet.pts - 9
+                hidden.stream, hidden.time_base = copy, packet.time_base
+                new.mux(hidden)
+            if packet.size:
+                packet.stream = copy
+                new.mux(packet)
+    expected = read(tmp_path / name)
+    assert len(expected) == FRAMES
+    for start in (5, 13, 40):
+        given = read(tmp_path / name, FrameRange(start=start, end=start + 3, around=2))
+        assert plain(given) == [plain(expected)[index] for index in (frame.index for frame in given)]
+        assert given[0].index == start
