@@ -9,12 +9,13 @@ from typing import Any
 
 from rts_batch.errors import VideoError
 from rts_batch.io.video.frames import VideoInfo
+from rts_batch.io.video.members import is_archive
 from rts_batch.io.video.opening import DECODE_MEMORY, open_video
 from rts_batch.io.video.probe import Probe, probe_file, unsuitable_for_decord
 
 
 def describe_video(path: str) -> dict[str, Any]:
-    """Look at a local video file or folder of images; read all packets of a file but decode its first frame only.
+    """Look at a local video file, or a folder or archive of images. Of a file read all packets, but decode one frame.
 
     Returns:
         Plain values: `kind`, `decoder` (who reads it under `auto`), `reason` (why not decord, None where it does),
@@ -28,12 +29,12 @@ def describe_video(path: str) -> dict[str, Any]:
     """
     if not os.path.exists(path):
         raise VideoError(f"{path} does not exist")
-    if not os.path.isfile(path):
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise VideoError(f"{path} is empty")
+    if not os.path.isfile(path) or is_archive(path):
         with open_video(path) as source:
             about = {"kind": "images", "decoder": "images", "reason": None, **_sizes(asdict(source.info))}
             return {**about, "warnings": source.warnings}
-    if os.path.getsize(path) == 0:
-        raise VideoError(f"{path} is empty")
     probe = probe_file(path, packets=True)
     reason = unsuitable_for_decord(probe, DECODE_MEMORY)
     return {

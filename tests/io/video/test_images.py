@@ -67,6 +67,7 @@ def test_an_archive_of_images_is_the_video_that_its_folder_is(tmp_path: Path, en
     assert same(
         read(tmp_path / f"a.{ending}", wanted=FrameRange(start=2, end=9, backward=True))[1], expected[2:9][::-1]
     )
+    assert describe_video(str(tmp_path / f"a.{ending}")) == describe_video(str(tmp_path / "clip"))
 
 
 def test_pictures_that_are_links_are_frames(tmp_path: Path) -> None:
