@@ -62,7 +62,7 @@ def _details(probe: Probe) -> dict[str, Any]:
         "interlaced": probe.interlaced,
         "video_streams": probe.video_streams,
         "announced_frames": probe.announced,
-        "frames_in_file": len(times),
+        "frames_in_file": len(times) or probe.info.frames,  # a raw stream has no times
         "first_time": times[0] if times else None,
         "damaged_packets": probe.damaged_packets,
         "cut_off_packets": probe.discarded_packets,

@@ -195,7 +195,7 @@ def read_packets(probe: Probe, report: Report = silent) -> Probe:
     """The probe with what all packets say."""
     container, stream = open_container(probe.path, content=probe.content, quick=True)
     times: list[int] = []
-    damaged = discarded = 0
+    shown = damaged = discarded = 0
     check = PacketCheck(probe.codec, stream.codec_context.extradata)
     with container:
         try:
@@ -206,6 +206,7 @@ def read_packets(probe: Probe, report: Report = silent) -> Probe:
                 check.feed(packet)
                 damaged += packet.is_corrupt or packet.pts is None
                 discarded += packet.is_discard
+                shown += not packet.is_discard
                 if packet.pts is not None and not packet.is_discard:
                     times.append(packet.pts)
         except MemoryError:
@@ -216,7 +217,7 @@ def read_packets(probe: Probe, report: Report = silent) -> Probe:
     numbers = np.sort(np.array(times, np.int64)).astype(np.float64)
     seconds = numbers * base.numerator / base.denominator if base else numbers
     # What an edit list cuts off is announced too, but never shown.
-    frames = len(times) if probe.announced is None else probe.announced - discarded
+    frames = shown if probe.announced is None else probe.announced - discarded
     return replace(
         probe,
         info=replace(probe.info, frames=frames),

@@ -211,11 +211,14 @@ class FrameReader:
                 yield self.image(video, index)
 
     def info(self, video: str) -> VideoInfo:
-        """Return what the file says of itself, with the errors of `image`."""
+        """Return what the file says of itself, or its packets do of their number; errors as of `image`."""
         with self._lock:
             if self._video != video or self._source is None:
                 self._enter(video, 0)
             assert self._source is not None
+            if self._source.info.frames is None:
+                for index in (1, 0):  # a later frame is looked for in the packets, which are counted then
+                    self._enter(video, index)
             return self._source.info
 
     def _read(self, video: str, index: int) -> NDArray[np.uint8]:

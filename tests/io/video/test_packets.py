@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rts_batch.errors import VideoError
+from rts_batch.io.video.description import describe_video
 from rts_batch.io.video.opening import DECODE_MEMORY, open_video
 from rts_batch.io.video.probe import Probe, probe_file, unsuitable_for_decord
 from tests.support.videos import join, make_video
@@ -26,6 +27,13 @@ def look(path: Path) -> Probe:
 def test_a_sound_file_has_nothing_to_show(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     make_video(tmp_path / name, 40, options=options)
     assert (look(tmp_path / name).miscounted, look(tmp_path / name).unseen) == (None, None)
+
+
+def test_packets_without_times_are_counted_too(tmp_path: Path) -> None:
+    make_video(tmp_path / "raw.h264", 40, options=GROUPS)
+    assert look(tmp_path / "raw.h264").info.frames == 40
+    found = describe_video(str(tmp_path / "raw.h264"))
+    assert (found["frames"], found["frames_in_file"], found["announced_frames"]) == (40, 40, None)
 
 
 def test_numbers_of_pictures_begin_again_without_harm(tmp_path: Path) -> None:

@@ -86,6 +86,28 @@ def test_the_caches_are_bounded(reader: FrameReader, monkeypatch: pytest.MonkeyP
     assert cache.get(("a", 9)) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "times"),
+    [
+        ("live.webm", {"live": "1"}, None),  # as browsers record: it says neither how many frames nor how long
+        ("uneven.mkv", {}, [min(place, 30) * 0.04 + max(0, place - 30) * 0.01 for place in range(60)]),
+        ("raw.h264", {}, None),
+        ("one.mkv", {"live": "1"}, [0.0]),
+    ],
+)
+def test_the_frames_of_a_file_that_does_not_tell_their_number(
+    tmp_path: Path, name: str, options: dict[str, str], times: list[float] | None
+) -> None:
+    codec = "libvpx" if name == "live.webm" else "libx264"
+    frames = len(times) if times else 60
+    make_video(tmp_path / name, frames, codec=codec, container_options=options, times=times)
+    images = truth(tmp_path / name)
+    with FrameReader(lambda name: Source(str(tmp_path / name), None, lambda frame: None)) as reader:
+        assert reader.info(name).frames == frames
+        for index in (0, frames - 1):
+            assert np.array_equal(reader.image(name, index), images[index])
+
+
 def test_a_frame_that_is_not_there(reader: FrameReader) -> None:
     for index in (FRAMES, 10_000_000):
         with pytest.raises(VideoError, match="no frame"):
