@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -16,6 +16,14 @@ from rts_batch.io.video.container import Opened, decode_stream, open_container, 
 from rts_batch.io.video.frames import Content, Frame, FrameRange, FrameSource, Moment, Report
 from rts_batch.io.video.mpegts import TransportCheck, lost_transport_packets
 from rts_batch.io.video.probe import Probe
+
+_MATRICES: Final = {0, 1, 2, 4, 5, 6, 7, 9}
+"""From which FFmpeg converts colours, in the numbers of ITU-T H.273; it refuses frames that name others, as YCgCo."""
+
+_NEAREST: Final = {10: 9}
+"""BT.2020 with constant luminance as without. All others are taken for BT.601, as by decord."""
+
+_UNSPECIFIED: Final = 2
 
 
 class PyavSource(FrameSource):
@@ -60,6 +68,8 @@ class PyavSource(FrameSource):
         self._report((length, time))
 
     def _finish(self, picture: VideoFrame, moment: Moment, reformatter: VideoReformatter) -> Frame:
+        if picture.colorspace not in _MATRICES:
+            picture.colorspace = _NEAREST.get(picture.colorspace, _UNSPECIFIED)
         plane: Any = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
         lines = np.frombuffer(plane, np.uint8, plane.height * plane.line_size).reshape(plane.height, plane.line_size)
         stored = lines[:, : plane.width * 3].reshape(plane.height, plane.width, 3)

@@ -30,6 +30,9 @@ ENCODINGS: dict[str, dict[str, Any]] = {
     "mpeg4-b.mp4": {"codec": "mpeg4", "options": {"g": "8", "bf": "2"}},
     "fragmented.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}, "options": GROUPS},
     "uneven.mp4": {"options": GROUPS, "times": [place * 0.04 + 0.3 * (place // 7) for place in range(40)]},
+    "ycgco.mp4": {"options": {**GROUPS, "x264-params": "colormatrix=YCgCo"}},
+    "bt2020-constant.mp4": {"options": {**GROUPS, "x264-params": "colormatrix=bt2020c"}},
+    "ictcp.mp4": {"codec": "libx265", "options": {"x265-params": f"{X265}:colormatrix=ictcp"}},
     "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "8"}},
 }
 
