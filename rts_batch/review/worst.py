@@ -4,7 +4,7 @@ A correction mends its own frame and, less and less, the frames that are tracked
 one lacks. So a frame counts for what is missing from the quality of those, and each choice takes away what it serves.
 The plainly lowest qualities would all lie side by side, where one correction serves them all.
 
-How much is mended, and how far, was measured on clips (benchmarks/mending.py, docs/labels.md).
+How much is mended, and how far, was measured on clips (benchmarks/mending.py, docs/quality.md).
 """
 
 from __future__ import annotations
