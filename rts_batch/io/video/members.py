@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tarfile
 import zipfile
 import zlib
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from rts_batch.errors import VideoError
+from rts_batch.io.video.gzipped import MAGIC, Unpacked
 
 ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz")
 LARGEST_IMAGE: Final = 256 << 20
@@ -82,19 +85,24 @@ def _zip(path: str) -> Members:
 
 
 def _tar(path: str) -> Members:
-    try:
-        archive = tarfile.open(path)  # noqa: SIM115 - closed with the members
-        # Of files that were one and the same on disk, tar keeps one and links to it for the others.
-        members = {item.name: item for item in archive if item.isreg() or item.islnk() or item.issym()}
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise VideoError(f"{path} is not a tar archive that can be read: {error}") from error
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(open(path, "rb"))
+            if file.peek(2)[:2] == MAGIC:
+                file = opened.enter_context(io.BufferedReader(Unpacked(file)))
+            archive = tarfile.open(fileobj=file)  # noqa: SIM115 - closed with the members
+            # Of files that were one and the same on disk, tar keeps one and links to it for the others.
+            members = {item.name: item for item in archive if item.isreg() or item.islnk() or item.issym()}
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise VideoError(f"{path} is not a tar archive that can be read: {error}") from error
+        close = opened.pop_all().close
 
     def read(name: str) -> bytes:
         file = archive.extractfile(members[name])  # of a link, what it leads to in the archive
         data = b"" if file is None else file.read(LARGEST_IMAGE + 1)
         return data if len(data) <= LARGEST_IMAGE else _refuse(len(data))
 
-    return Members(path, list(members), read, close=archive.close)
+    return Members(path, list(members), read, close=close)
 
 
 def _refuse(size: int) -> bytes:
