@@ -121,6 +121,8 @@ def probe_file(path: str, *, packets: bool = False, report: Report = silent, con
         if orientation.transposed:
             height, width = width, height
         rate = stream.average_rate
+        # AVI counts the empty packets that let the frame before them stand.
+        announced = None if container.format.name == "avi" else stream.frames or None
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or None
         probe = Probe(
             path=path,
@@ -133,15 +135,14 @@ def probe_file(path: str, *, packets: bool = False, report: Report = silent, con
             info=VideoInfo(
                 height=height,
                 width=width,
-                frames=stream.frames or None,
+                frames=announced,
                 fps=float(rate) if rate else None,
                 duration=_duration(container, stream),
                 decoder="pyav",
                 turned=orientation.turned,
                 first_time=first.time,
             ),
-            # AVI counts the empty packets that let the frame before them stand.
-            announced=None if container.format.name == "avi" else stream.frames or None,
+            announced=announced,
             pixel_aspect=1 / aspect if aspect and orientation.transposed else aspect,
             content=content,
         )

@@ -91,6 +91,7 @@ def test_the_caches_are_bounded(reader: FrameReader, monkeypatch: pytest.MonkeyP
     [
         ("live.webm", {"live": "1"}, None),  # as browsers record: it says neither how many frames nor how long
         ("uneven.mkv", {}, [min(place, 30) * 0.04 + max(0, place - 30) * 0.01 for place in range(60)]),
+        ("dropped.avi", {}, [place * 0.04 + (place > 20) for place in range(40)]),  # says how long it is, in frames
         ("raw.h264", {}, None),
         ("one.mkv", {"live": "1"}, [0.0]),
     ],
