@@ -58,7 +58,16 @@ def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height of an image as it is shown, by its head; None where there is no readable image."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            # Of a PNG whose head has no such tag Pillow decodes all, to see whether one stands behind the pixels.
+            known = image.format != "PNG" or "exif" in image.info or b"eXIf" in _end_of(path)
+            turned = known and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
     except OSError:
         return None
+
+
+def _end_of(path: Path) -> bytes:
+    """The last bytes of a file, among which any tags are."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        return file.read()
