@@ -131,7 +131,8 @@ def _read(file: Path) -> Mapping[str, Any]:
         import tomli as tomllib
 
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+        return content
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:  # not UTF-8, or not TOML

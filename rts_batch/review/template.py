@@ -86,7 +86,7 @@ def _shown(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("rts_batch.review").joinpath("templates", name).read_text(encoding="utf-8")
+    return (resources.files("rts_batch.review") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:

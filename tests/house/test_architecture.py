@@ -6,6 +6,7 @@ The rules stand here; `tests/support/house.py` looks for what breaks them.
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,14 @@ def test_functions_are_short() -> None:
 
 def test_docstrings_say_what_to_do() -> None:
     assert house.told_docstrings(MODULES) == []
+
+
+def test_types_are_checked_for_the_oldest_python() -> None:
+    """What a newer one knows more is met by users only, as `int.from_bytes` without an order of bytes was."""
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    (oldest,) = re.findall(r'^requires-python = ">=(.+)"$', project, re.MULTILINE)
+    assert f'\npython_version = "{oldest}"' in project
+    assert f'\ntarget-version = "py{oldest.replace(".", "")}"' in project
 
 
 def test_a_test_lies_where_its_module_does() -> None:

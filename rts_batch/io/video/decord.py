@@ -130,7 +130,8 @@ def _view(array: Any) -> NDArray[np.uint8]:
     memory = array.handle.contents
     buffer = (ctypes.c_uint8 * math.prod(array.shape)).from_address(memory.data + memory.byte_offset)
     buffer.owner = array  # decord fills the memory anew once its own array is gone
-    return np.frombuffer(buffer, np.uint8).reshape(array.shape)
+    view: NDArray[np.uint8] = np.frombuffer(buffer, np.uint8).reshape(array.shape)
+    return view
 
 
 def _short(error: Exception) -> str:

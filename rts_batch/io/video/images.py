@@ -155,9 +155,9 @@ class _Pictures:
             f"pictures of 16 bits are read as 8: the values {first} to {self._highest} become 0 to 255 in all of them"
         )
         values = np.arange(1 << 16) - first
-        if first:
-            return (values * 255 / (self._highest - first)).clip(0, 255).round().astype(np.uint8)
-        return (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+        scaled = values * 255 / (self._highest - first) if first else values >> (bits - 8)
+        reduced: NDArray[np.uint8] = scaled.clip(0, 255).round().astype(np.uint8)
+        return reduced
 
     def _are_masks(self, names: Sequence[str]) -> bool:
         """Whether these look like masks: each shows a few flat colours."""

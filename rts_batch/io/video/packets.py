@@ -122,7 +122,7 @@ class _Pictures:
             return
         place, pictures = 0, 0
         while place + self._length < len(packet):
-            size = int.from_bytes(packet[place : place + self._length])
+            size = int.from_bytes(packet[place : place + self._length], "big")
             place += self._length
             unit = packet[place : place + size]
             place += size
@@ -175,7 +175,8 @@ class _Bits:
     """Numbers in bytes; past their end all bits are 0."""
 
     def __init__(self, data: bytes) -> None:
-        self._rest = "".join(f"{byte:08b}" for byte in data[:_HEAD])
+        head = data[:_HEAD]
+        self._rest = f"{int.from_bytes(head, 'big'):0{8 * len(head)}b}"
 
     def take(self, bits: int) -> int:
         taken, self._rest = self._rest[:bits], self._rest[bits:]
@@ -195,7 +196,7 @@ def _plain(unit: bytes | memoryview) -> bytes:
 def _listed(header: bytes, place: int, count: int) -> Iterator[bytes]:
     """So many units from a place on, each behind its length in two bytes."""
     for _ in range(count):
-        size = int.from_bytes(header[place : place + 2])
+        size = int.from_bytes(header[place : place + 2], "big")
         if not size or place + 2 + size > len(header):
             return
         yield header[place + 2 : place + 2 + size]
