@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import active_children
+from multiprocessing import active_children, resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any, Protocol, cast
@@ -138,13 +138,28 @@ class ClipStream:
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+        if not self.loaders:
+            return _unwrapped(iter(loader))
         others = active_children()
-        with processes.elsewhere() if self.loaders else contextlib.nullcontext():
+        with processes.elsewhere(), _spared():
             batches = iter(loader)
         loaders = [child for child in active_children() if child not in others]
-        # At its end Python sends SIGTERM to what is left of them, after an error say, and waits; they do not heed that.
+        # At its end Python sends SIGTERM to what is left of them, after an error say, and waits; they do not get that.
         Finalize(batches, _kill, args=(loaders,), exitpriority=0)
         return _unwrapped(batches)
+
+
+@contextlib.contextmanager
+def _spared() -> Iterator[None]:
+    """Have processes that are started meanwhile get neither SIGINT nor SIGTERM, as they inherit what is blocked."""
+    # Ctrl-C in a terminal, and a batch system's SIGTERM, reach all processes of the group. It is the training that
+    # ends then, after the iteration that still needs its loaders; when it has ended, so have they.
+    resource_tracker.ensure_running()  # which lets both through again when it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _kill(loaders: Sequence[BaseProcess]) -> None:
@@ -194,10 +209,6 @@ class _Places(Sampler[list[int]]):
 def _start_loader(_: int, *, folder: str) -> None:
     import cv2
 
-    # Ctrl-C in a terminal, and a batch system's SIGTERM, reach all processes of the group. It is the training that
-    # ends then, after the iteration that still needs this process; when it has ended, so has the loader.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     os.chdir(folder)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

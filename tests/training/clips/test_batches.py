@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import active_children
 from pathlib import Path
 
 import cv2
@@ -290,6 +291,9 @@ def interrupted_clip(rng: np.random.Generator) -> Clip:
 @pytest.mark.long
 def test_a_loader_leaves_ctrl_c_to_the_training() -> None:
     batches = ClipStream(interrupted_clip, batch=1, seed=0, loaders=1).batches()
+    (loader,) = active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):  # while it is still starting
+        os.kill(loader.pid or 0, number)
     assert [next(batches).sequences for _ in range(3)] == [1, 1, 1]
 
 
