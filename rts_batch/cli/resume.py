@@ -22,7 +22,7 @@ from rts_batch.cli.options import (
     VerboseOption,
     WorkersOption,
 )
-from rts_batch.cli.submission import Submission, chosen_scope, scope_words
+from rts_batch.cli.submission import Submission, chosen_scope, option_word, scope_words
 from rts_batch.errors import RunFolderError, UsageError
 from rts_batch.runs.settings import RunSettings, Scope
 
@@ -46,7 +46,7 @@ def resume(
     scope = chosen_scope(shard, limit, on_error, max_failures)
     changed = {"workers": workers, "lanes": lanes, "device": device, "address": address}
     begun = dataclasses.replace(_begun(run, scope, changed), as_json=as_json, quiet=quiet, verbose=verbose)
-    again = ["resume", run, *scope_words(scope)]
+    again = ["resume", run, *_words(changed), *scope_words(scope)]
     if not corrections:
         begun.run(again=again)
         return
@@ -71,7 +71,14 @@ def retry(
         raise UsageError("say what to try again: --failed; to go on with everything that is left, use resume")
     changed = {"workers": workers, "address": address}
     begun = _begun(run, Scope(only_failed=True), changed)
-    dataclasses.replace(begun, as_json=as_json, quiet=quiet, verbose=verbose).run(again=["retry", run, "--failed"])
+    dataclasses.replace(begun, as_json=as_json, quiet=quiet, verbose=verbose).run(
+        again=["retry", run, "--failed", *_words(changed)]
+    )
+
+
+def _words(changed: dict[str, Any]) -> list[str]:
+    """The options that say again what is changed, as the run's folder does not keep it."""
+    return [option_word(name, value) for name, value in changed.items() if value is not None]
 
 
 def _begun(run: str, scope: Scope, changed: dict[str, Any]) -> Submission:

@@ -201,7 +201,7 @@ def scope_words(scope: Scope) -> list[str]:
     """The options that choose a part of a manifest."""
     shard = None if scope.shard is None else f"{scope.shard.index}/{scope.shard.count}"
     given = {"shard": shard, "limit": scope.limit, "max_failures": scope.max_failures}
-    words = [_word(name, value) for name, value in given.items() if value is not None]
+    words = [option_word(name, value) for name, value in given.items() if value is not None]
     return [*words, *["--redo-changed"] * scope.redo_changed]
 
 
@@ -214,12 +214,13 @@ def _settings_words(settings: RunSettings) -> Iterator[str]:
         if field.name == "resources":
             yield from (f"--resource={name}={amount}" for name, amount in value.items())
         elif field.name == "tracker_options":
-            yield from (SWITCHED_OFF.get(name) or _word(name, value) for name, value in value.items())
+            yield from (SWITCHED_OFF.get(name) or option_word(name, value) for name, value in value.items())
         else:
-            yield _word(field.name, value)
+            yield option_word(field.name, value)
 
 
-def _word(name: str, value: Any) -> str:
+def option_word(name: str, value: Any) -> str:
+    """The option that gives a parameter this value."""
     option = f"--{name.replace('_', '-')}"
     value = "x".join(map(str, value)) if isinstance(value, list) else value
     return option if value is True else f"{option}={value}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 from rts_batch.cli import submit as command
 from rts_batch.cli.app import app
 from rts_batch.cli.submission import Submission
+from rts_batch.runs import corrections
+from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings, Scope, Shard
 
 SUBMIT: Any = typer.main.get_command(app).commands["submit"]  # type: ignore[attr-defined]
@@ -118,3 +121,19 @@ def test_words_are_refused_before_a_job_is_made_of_them() -> None:
     answer = CliRunner().invoke(app, ["submit", *words])
     assert answer.exit_code == 10
     assert "min workers is 3" in answer.stderr
+
+
+@pytest.mark.parametrize("words", [["resume"], ["resume", "--corrections"], ["retry", "--failed"]])
+def test_what_goes_on_with_a_run_says_all_that_was_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """The folder has the settings of the first submission, with another cluster's address say."""
+    record = RunRecord(results={}, environment={}, settings=RunSettings().to_dict())
+    (tmp_path / "run.json").write_bytes(record.to_json())
+    told: list[list[str]] = []
+    monkeypatch.setattr(Submission, "run", lambda self, *, again: told.append(again))
+    monkeypatch.setattr(corrections, "merged_manifest", lambda run: contextlib.nullcontext("merged.parquet"))
+    options = ["--address=auto", "--workers=3", *(["--device=cpu", "--shard=1/2"] if words[0] == "resume" else [])]
+    assert CliRunner().invoke(app, [*words, str(tmp_path), *options]).exit_code == 0
+    (again,) = told
+    assert sorted(again) == sorted([*words, str(tmp_path), *options])
