@@ -60,14 +60,14 @@ def cancel(
     """Ask a run that is under way, wherever its process is, to stop; `resume` goes on with it."""
     from rts_batch.runs.status import ask_to_stop
 
-    if now and not as_json:
-        print("now: videos in hand stop after the frame at work; long ones keep a checkpoint, short ones begin anew")
     asked = ask_to_stop(run, now=now)
     if as_json:
         print_json("cancel", {"asked": [submission.process for submission in asked], "now": now})
         return
     if not asked:
         print(f"{run}: nothing is running")
+    elif now:
+        print("now: videos in hand stop after the frame at work; long ones keep a checkpoint, short ones begin anew")
     for submission in asked:
         print(f"asked {submission.process} to stop {'now' if now else 'after the videos in hand'}")
         for video in submission.status.get("videos_running", []) if now else []:

@@ -72,6 +72,8 @@ def test_cancel_reaches_every_submission_that_is_at_work(manifest: Manifest, tmp
         ask_to_stop(out, now=False)
         one.prepare(manifest, RECORD)
         assert one.asked_to_stop(first.token) == "finish", "it was asked while it began"
+    answer = CliRunner().invoke(app, ["cancel", "--now", out])
+    assert (answer.exit_code, answer.stdout) == (0, f"{out}: nothing is running\n"), "nothing is said of videos in hand"
     with pytest.raises(RunFolderError, match=r"no run\.json"):
         ask_to_stop(str(tmp_path), now=False)
 
