@@ -241,7 +241,7 @@ class Attempt:
         with self._timing("write"):
             for row in rows:
                 self._writer.add(row)
-        self._checkpoints.note(rows)
+        self._checkpoints.note(rows if self._forward.active else ())  # no other pass writes any
 
     def _write_checkpoint(self, frame: int) -> Iterator[Phase]:
         yield Phase(key=self._task.key, phase="write")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rts_batch.io.results.schema import Row
 from rts_batch.io.storage import files
 from rts_batch.io.video.frames import Damage
 from rts_batch.manifest import VideoTask, read_manifest
@@ -387,6 +388,24 @@ def test_an_error_of_the_video_itself_is_met_again(tmp_path: Path) -> None:
     last = last_of(lane(tmp_path / "run").run(Job(task=task, attempt=2)))
     assert isinstance(last, Failed)
     assert (last.kind, last.error) == ("permanent", "VideoError")
+
+
+@pytest.mark.parametrize(("direction", "held"), [("forward", FRAMES), ("backward", 0), ("both", 7)])
+def test_rows_are_kept_only_for_checkpoints_that_may_come(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direction: str, held: int
+) -> None:
+    """Of a pass that writes none, all rows of the video were in memory until its end."""
+    note, most = Checkpoints.note, [0]
+
+    def watched(checkpoints: Checkpoints, rows: Iterable[Row]) -> None:
+        note(checkpoints, rows)
+        most.append(len(checkpoints._rows))
+
+    monkeypatch.setattr(Checkpoints, "note", watched)
+    row = {"video": str(videos / "video.mp4"), "box": [30, 30, 20, 20], "frame": 6, "direction": direction}
+    task = task_of(write_manifest(tmp_path / "m.jsonl", [row if direction != "forward" else {**row, "frame": 0}]))
+    assert isinstance(last_of(lane(tmp_path / "run", interval=300.0).run(Job(task=task, attempt=1))), Finished)
+    assert held - 1 <= max(most) <= held + 1
 
 
 def test_short_videos_write_none_and_nothing_is_looked_up(
