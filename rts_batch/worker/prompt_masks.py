@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from rts_batch.manifest.boxes import LEAST_VISIBLE, OUTSIDE, Size, part_outside
 from rts_batch.manifest.mask_images import MaskImage, open_mask_image
 from rts_batch.manifest.mask_rules import ImageUse, MaskReading, read_mask_image
 from rts_batch.manifest.polygons import Ring, box_around, fill_rings
-from rts_batch.masks import decode_rle
+from rts_batch.masks import Box, Marking, decode_rle, encode_rle
 
 
 class ImageUses:
@@ -107,6 +108,28 @@ class PromptMasks:
             except PromptError as error:
                 raise PromptError(f"{uris.safe_uri(uri)}: {error}") from error
         return self._last[1]
+
+
+@dataclass(frozen=True)
+class PackedMarking:
+    """A marking that waits for its frame: a mask of a large frame takes megabytes, and a video may have thousands."""
+
+    box: Box | None
+    size: tuple[int, int] | None
+    """Height and width of the mask; None without one."""
+    rle: bytes
+
+    @classmethod
+    def of(cls, marking: Marking) -> PackedMarking:
+        mask = marking.mask
+        return cls(marking.box, None, b"") if mask is None else cls(marking.box, mask.shape, encode_rle(mask))
+
+    @property
+    def absent(self) -> bool:
+        return self.size is None and self.box is None
+
+    def unpacked(self) -> Marking:
+        return Marking(mask=None if self.size is None else decode_rle(self.rle, *self.size), box=self.box)
 
 
 def filled(rings: Sequence[Ring], frame: Size) -> MaskReading:

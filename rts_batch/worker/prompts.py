@@ -18,7 +18,7 @@ from rts_batch.manifest.boxes import doubt, fault
 from rts_batch.manifest.mask_looks import is_all_around
 from rts_batch.masks import Box, Marking, TrackedFrame
 from rts_batch.worker.overlaps import check_left, warnings_of
-from rts_batch.worker.prompt_masks import PromptMasks
+from rts_batch.worker.prompt_masks import PackedMarking, PromptMasks
 from rts_batch.worker.prompt_times import PromptTimes
 
 BOX_NEEDS_STA = (
@@ -54,11 +54,11 @@ class PromptBook:
         self._times = PromptTimes(task, info, self.warnings)
         masks = PromptMasks(task, (info.width, info.height))
         self._waiting = [
-            (target.object_id, prompt, self._ready(target, prompt, masks))
+            (target.object_id, prompt, PackedMarking.of(self._ready(target, prompt, masks)))
             for target in task.targets
             for prompt in target.prompts
         ]
-        self._begun_by: dict[int, Marking] = {}
+        self._begun_by: dict[int, PackedMarking] = {}
         self._absent_before: dict[int, int] = {}
         """Object id to the last frame before its first mark on which it was said not to be there."""
         self.begin: dict[int, int] = {}
@@ -134,7 +134,7 @@ class PromptBook:
             if ready.absent and object_id not in self.begin and not self._task.annotates:
                 self._note_absent(object_id, frame.index)
                 continue
-            due[object_id] = ready
+            due[object_id] = ready.unpacked()
             if object_id not in self.begin:
                 self.begin[object_id], self._begun_by[object_id] = frame.index, ready
         self._waiting = waiting
@@ -142,7 +142,7 @@ class PromptBook:
 
     def beginning(self, frame: int) -> dict[int, Marking]:
         """The prompts of this frame that a second pass takes, down from where targets began."""
-        begun = {object_id: self._begun_by[object_id] for object_id, begin in self.begin.items() if begin == frame}
+        begun = {key: self._begun_by[key].unpacked() for key, begin in self.begin.items() if begin == frame}
         begun |= {object_id: Marking() for object_id, absent in self._absent_before.items() if absent == frame}
         return self._apart(dict(sorted(begun.items())), frame)
 

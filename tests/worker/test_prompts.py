@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_masks_that_share_pixels_are_told(tmp_path: Path) -> None:
     for book in (allowed, annotated):
         book.note_divided(0, shared_pixels(book.due(frame(0))))
         assert book.warnings == []
+
+
+def test_masks_that_wait_for_their_frames_take_little_memory(tmp_path: Path) -> None:
+    """Two megabytes each of 1080p, and all of a video's at once."""
+    masks = [rectangle(20, 20, 50, 20 + index) for index in range(20)]
+    rows = [{"mask": rle(mask), "frame": index} for index, mask in enumerate(masks)]
+    open_book(tmp_path, *rows)
+    tracemalloc.start()
+    book = open_book(tmp_path, *rows)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 0.5 * sum(mask.nbytes for mask in masks)
+    for index, mask in enumerate(masks):
+        (due,) = book.due(frame(index)).values()
+        assert due.mask is not None
+        assert due.mask.dtype == bool
+        assert (due.mask == mask).all()
 
 
 def test_a_mask_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
