@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 from rts_batch.errors import ResultsError, StorageError, UsageError
 from rts_batch.io.storage import files, uris
 from rts_batch.io.video.frames import VideoInfo
+from rts_batch.io.video.members import ARCHIVES
+from rts_batch.io.video.picture_names import is_picture
 from rts_batch.review.server.frames import FrameReader, Source
 from rts_batch.runs.rows_file import Row
 
 VIDEOS: Final = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp",
-    ".ogv", ".mxf", ".y4m", ".gif", ".zip", ".tar", ".tgz",
+    ".ogv", ".mxf", ".y4m", ".gif", *ARCHIVES,
 )  # fmt: skip
 """Endings of the files that are taken for videos in a folder; a file that is named itself may have any."""
-
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
 
 
 def find_videos(given: Sequence[str]) -> list[str]:
@@ -37,9 +37,9 @@ def find_videos(given: Sequence[str]) -> list[str]:
         if not filesystem.isdir(path):
             found.append(uri)
             continue
-        names = files.list_names(uri)
+        names = [name for name in files.list_names(uri) if not name.startswith(".")]  # `._a.mp4` is macOS's
         inside = [uris.join(uri, name) for name in names if name.lower().endswith(VIDEOS)]
-        if not inside and any(name.lower().endswith(PICTURES) for name in names):
+        if not inside and any(map(is_picture, names)):
             inside = [uri]
         if not inside:
             raise UsageError(f"{uris.safe_uri(uri)} holds neither videos nor pictures; name the videos themselves")

@@ -29,16 +29,17 @@ def marked(video_id: str, frame: int = 0, object_id: int = 1, **others: object) 
 
 def test_files_folders_pictures_and_stores_are_found(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
-    for name in ("b.mp4", "a.MOV", "notes.txt", "c.webm"):
+    for name in ("b.mp4", "a.MOV", "notes.txt", "c.webm", "frames.tar.gz", "._b.mp4"):
         (tmp_path / "clips" / name).write_bytes(b"x")
     make_images(tmp_path / "frames", 3)
     (tmp_path / "strange.bin").write_bytes(b"x")
     with fsspec.open("memory://marks/one.mp4", "wb") as file:
         file.write(b"x")
     clips = str(tmp_path / "clips")
-    assert find_videos([clips]) == [f"{clips}/a.MOV", f"{clips}/b.mp4", f"{clips}/c.webm"]
+    names = ["a.MOV", "b.mp4", "c.webm", "frames.tar.gz"]
+    assert find_videos([clips]) == [f"{clips}/{name}" for name in names]
     rest = [f"{clips}/c.webm", str(tmp_path / "frames"), str(tmp_path / "strange.bin"), "memory://marks"]
-    assert find_videos([clips, *rest])[3:] == [rest[1], rest[2], "memory://marks/one.mp4"]
+    assert find_videos([clips, *rest])[4:] == [rest[1], rest[2], "memory://marks/one.mp4"]
     with pytest.raises(StorageError, match="does not exist"):
         find_videos([str(tmp_path / "nothing.mp4")])
     (tmp_path / "empty").mkdir()
