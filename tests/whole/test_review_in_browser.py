@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -163,6 +164,20 @@ def test_brush_absent_undo_a_reload_and_a_second_tab(browser: Browser, tmp_path:
         painted = json.loads(saved["two", 1, 3]["mask"])
         assert decode_rle(painted["counts"].encode(), 120, 160)[20, 85:105].all()
         assert all("409 (Conflict)" in message for message in browser.console()), "which the other tab's saving makes"
+
+
+def test_what_is_not_saved_is_of_its_own_run(browser: Browser, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        write_run(tmp_path / name / "run", [disc_video(tmp_path / name, "clip", 6)])
+        with served("review", tmp_path / name / "run", "--serve", "--port", port) as address:
+            open_page(browser, address)
+            assert browser.texts("#drafts") == ["nothing"]
+            browser.press("a")
+            browser.until("return document.querySelector('#drafts').textContent === '1 change'")
 
 
 def test_two_tabs_that_save_at_once_lose_nothing(browser: Browser, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 // What has been changed and not been saved yet; it outlives a reload of the page.
 
-const STORED = "drafts";
+const STORED = `drafts of ${location.pathname}`; // a tab may come to another run's page at the same port
 
 const keyOf = ({ video_id, object_id, frame }) => JSON.stringify([video_id, object_id, frame ?? null]);
 
