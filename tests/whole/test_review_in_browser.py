@@ -180,6 +180,20 @@ def test_what_is_not_saved_is_of_its_own_run(browser: Browser, tmp_path: Path) -
             browser.until("return document.querySelector('#drafts').textContent === '1 change'")
 
 
+def test_a_category_that_cannot_be_taken_away_stays_to_be_seen(browser: Browser, tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 4)
+    (tmp_path / "m.csv").write_text('video,video_id,box,category\na.mp4,a,"1,2,30,40",cat\n')
+    clear = (
+        "const input = document.querySelector('#targets input'); input.value = '';"
+        "input.dispatchEvent(new Event('change')); return document.querySelector('#targets input').value"
+    )
+    with served("mark", tmp_path / "a.mp4", "-o", tmp_path / "m.csv") as address:
+        open_page(browser, address)
+        assert browser.run(clear) == "cat"
+        assert "cannot be taken away" in browser.texts("#status")[0]
+        assert browser.texts("#drafts") == ["nothing"]
+
+
 def test_two_tabs_that_save_at_once_lose_nothing(browser: Browser, tmp_path: Path) -> None:
     write_run(tmp_path / "run", [disc_video(tmp_path, "one", lost=range(10, 20))])
     driver = browser.driver

@@ -67,10 +67,16 @@ export function absent() {
 
 export function rename(target, category) {
   if (readOnly() || category === (target.category ?? "")) return;
-  target.category = category || null;
   const { video } = state;
   const saved = rowsHere().some((row) => row.object_id === target.object_id);
-  if (target.frames.length || saved) drafts.put({ video_id: video.video_id, object_id: target.object_id, frame: null, category });
+  const known = target.frames.length > 0 || saved;
+  if (known && !category) {
+    say("a category cannot be taken away; give another one", true);
+    showLists();
+    return;
+  }
+  target.category = category || null;
+  if (known) drafts.put({ video_id: video.video_id, object_id: target.object_id, frame: null, category });
   for (const one of drafts.all) {
     if (one.video_id === video.video_id && one.object_id === target.object_id) drafts.put({ ...one, category });
   }
