@@ -86,7 +86,7 @@ def from_cvat(
     prompts: Prompts = "first",
     pattern: Pattern = None,
     first_frame: FirstFrame = 0,
-    size: Size = None,
+    size: FullSize = None,
     as_json: JsonOption = False,
 ) -> None:
     """CVAT for video or for images 1.1: an XML file, or a folder of them."""

@@ -23,6 +23,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_text
 from rts_batch.manifest.importers.imported import Imported
+from rts_batch.manifest.importers.picture_sizes import PictureSizes
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
 
@@ -40,7 +41,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
     paths = sorted(Path(path).glob("*.xml")) if Path(path).is_dir() else [Path(path)]
     if not paths:
         raise ManifestError(f"{path} has no .xml files")
-    tracks = _Tracks(reading)
+    tracks, sizes = _Tracks(reading), PictureSizes(reading)
     for file in paths:
         try:
             root = ElementTree.fromstring(_content(file))
@@ -49,9 +50,10 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         if root.tag != "annotations":
             raise ManifestError(f"{file} is no file of CVAT: its root is <{root.tag}>, not <annotations>")
         try:
-            _read(root, file, tracks, reading)
+            _read(root, file, tracks, reading, sizes)
         except (KeyError, ValueError) as error:
             raise ManifestError(f"{file} is not of CVAT's form: {type(error).__name__} {error}") from error
+    sizes.warn()
     return reading.imported()
 
 
@@ -120,13 +122,13 @@ class _Tracks:
             )
 
 
-def _read(root: Element, file: Path, tracks: _Tracks, reading: Reading) -> None:
+def _read(root: Element, file: Path, tracks: _Tracks, reading: Reading, sizes: PictureSizes) -> None:
     tasks = _tasks(root, file, reading)
     for track in root.iterfind("track"):
         task = tasks.get(track.get("task_id"), tasks[None])
         tracks.meet(task)
         for shape in track:
-            _read_shape(shape, track, tracks.name(track, task, file), task, reading)
+            _read_shape(shape, track, tracks.name(track, task, file), task, reading, sizes)
     for image in root.iterfind("image"):
         task = tasks.get(image.get("task_id"), tasks[None])
         found = _frame_of(image, task.video, reading)
@@ -136,20 +138,28 @@ def _read(root: Element, file: Path, tracks: _Tracks, reading: Reading) -> None:
         for number, shape in enumerate(image):
             if found is not None:
                 place = f"image {image.get('name')}, shape {number}"
-                _add(shape, (*found, _object_id(shape), shape.get("label")), size, place, reading)
+                _add(shape, (*found, _object_id(shape), shape.get("label")), size, place, reading, sizes)
+                if shape.tag == "box" and not _is_of_video(image):
+                    sizes.note({"width": size[0], "height": size[1]})
 
 
 def _frame_of(image: Element, video: str, reading: Reading) -> tuple[str, int] | None:
     name = image.attrib["name"]
-    # CVAT calls a video's frames frame_000000 whatever the video's name.
-    if re.fullmatch(r"frame_\d+(\.\w+)?", name):
+    if _is_of_video(image):
         return video, int(re.findall(r"\d+", name)[0])
     if not re.search(r"\d", name):
         return video, int(image.attrib["id"])
     return reading.frame_of(name, unnamed=video)
 
 
-def _read_shape(shape: Element, track: Element, called: str, task: _Task, reading: Reading) -> None:
+def _is_of_video(image: Element) -> bool:
+    """Whether an image is the frame of a task's video, which CVAT calls frame_000000 whatever the video's name."""
+    return re.fullmatch(r"frame_\d+(\.\w+)?", image.attrib["name"]) is not None
+
+
+def _read_shape(
+    shape: Element, track: Element, called: str, task: _Task, reading: Reading, sizes: PictureSizes
+) -> None:
     if not re.fullmatch(r"\d{1,9}", shape.get("frame", "")):
         reading.leave_out("shapes without a frame", f"track {track.get('id')}, frame {shape.get('frame')}")
         return
@@ -162,7 +172,7 @@ def _read_shape(shape: Element, track: Element, called: str, task: _Task, readin
     elif shape.get("keyframe", "1") == "0":
         reading.leave_out("frames between key frames, which CVAT interpolates", place)
     else:
-        _add(shape, target, task.size, place, reading)
+        _add(shape, target, task.size, place, reading, sizes)
 
 
 def _object_id(shape: Element) -> int | str | None:
@@ -175,7 +185,12 @@ def _object_id(shape: Element) -> int | str | None:
 
 
 def _add(
-    shape: Element, target: tuple[str, int, Any, str | None], size: tuple[int, int], place: str, reading: Reading
+    shape: Element,
+    target: tuple[str, int, Any, str | None],
+    size: tuple[int, int],
+    place: str,
+    reading: Reading,
+    sizes: PictureSizes,
 ) -> None:
     if shape.tag not in _SHAPES:
         reading.leave_out(f"shapes of the kind <{shape.tag}>", place)
@@ -185,11 +200,12 @@ def _add(
     if shape.tag != "box" and not all(size):
         reading.leave_out("masks and polygons in a file that names no original_size (give --size)", place)
         return
+    factors = sizes.factors({"width": size[0], "height": size[1]})
     try:
         if shape.tag == "box":
-            box = _box(shape)
+            box = _box(shape, factors)
         else:
-            mask = _polygon(shape, size) if shape.tag == "polygon" else _mask(shape, size)
+            mask = _polygon(shape, size, factors) if shape.tag == "polygon" else _mask(shape, size, factors)
     except KeyError as error:
         reading.leave_out(f"shapes without the attribute {error}", place)
         return
@@ -199,24 +215,28 @@ def _add(
     reading.add(Annotation(*target, box=box, mask=mask), place)
 
 
-def _box(shape: Element) -> Box:
-    """The upright box around a box that may be rotated (degrees, clockwise, about its middle)."""
+def _box(shape: Element, factors: tuple[float, float]) -> Box:
+    """The upright box around a box that may be rotated (degrees, clockwise, about its middle), scaled by `factors`."""
     x1, y1, x2, y2 = (float(shape.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
     angle = math.radians(float(shape.get("rotation", 0)))
     w, h = x2 - x1, y2 - y1
     if angle:
         cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
         w, h = w * cos + h * sin, w * sin + h * cos
-    return (x1 + x2 - w) / 2, (y1 + y2 - h) / 2, w, h
+    x, y = factors
+    return (x1 + x2 - w) / 2 * x, (y1 + y2 - h) / 2 * y, w * x, h * y
 
 
-def _polygon(shape: Element, size: tuple[int, int]) -> Rle | None:
-    points = [float(value) for pair in shape.attrib["points"].split(";") for value in pair.split(",")]
-    return polygons_rle([points], *size)
+def _polygon(shape: Element, size: tuple[int, int], factors: tuple[float, float]) -> Rle | None:
+    values = [value for pair in shape.attrib["points"].split(";") for value in pair.split(",")]
+    points = [float(value) * factors[place % 2] for place, value in enumerate(values)]
+    return polygons_rle([points], round(size[0] * factors[0]), round(size[1] * factors[1]))
 
 
-def _mask(shape: Element, size: tuple[int, int]) -> Rle | None:
+def _mask(shape: Element, size: tuple[int, int], factors: tuple[float, float]) -> Rle | None:
     """CVAT's runs go along the rows of the mask's own box, those of zeros first."""
+    if factors != (1, 1):
+        raise ValueError("a mask is not scaled to --size; give a polygon or a box")
     runs = [int(run) for run in shape.attrib["rle"].split(",")]
     left, top, width, height = (int(float(shape.attrib[name])) for name in ("left", "top", "width", "height"))
     if not 0 < size[0] * size[1] <= MAX_PIXELS or min(runs) < 0 or sum(runs) != width * height:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rts_batch.manifest.importers import ImportOptions, from_coco, from_label_studio, from_yolo
+from rts_batch.manifest.importers import ImportOptions, from_coco, from_cvat, from_label_studio, from_yolo
 
 POLYGON = [[160, 160, 320, 160, 320, 320, 160, 320]]
 
@@ -85,3 +85,24 @@ def test_a_time_line_in_percent_is_of_the_frames_whose_size_is_given(tmp_path: P
     value = {"sequence": [{"frame": 1, "x": 50, "y": 50, "width": 10, "height": 10}]}
     path = drawn_in_label_studio(tmp_path, "videorectangle", value)
     assert from_label_studio(path, ImportOptions(size=(1920, 1080))).rows[0]["box"] == [960, 540, 192, 108]
+
+
+def test_what_cvat_has_on_resized_pictures_is_scaled_as_well(tmp_path: Path) -> None:
+    def drawn(shape: str, name: str = "clip/0012.jpg") -> Path:
+        path = tmp_path / "a.xml"
+        image = f'<image id="0" name="{name}" width="640" height="640">{shape}</image>'
+        path.write_text(f"<annotations>{image}</annotations>")
+        return path
+
+    options = ImportOptions(size=(1920, 1080))
+    box = '<box label="cat" xtl="320" ytl="320" xbr="384" ybr="384"/>'
+    found = from_cvat(drawn(box))
+    assert [row["box"] for row in found.rows] == [[320, 320, 64, 64]]
+    assert "pictures of 640×640; if" in found.warnings[0]
+    assert not from_cvat(drawn(box, "frame_000012")).warnings, "a frame of the task's own video"
+    found = from_cvat(drawn(box), options)
+    assert (found.rows[0]["box"], found.warnings) == ([960, 540, 192, 108], [])
+    (row,) = from_cvat(drawn('<polygon label="cat" points="160,160;320,160;320,320;160,320"/>'), options).rows
+    assert row["mask"] == from_coco(resized(tmp_path, segmentation=POLYGON), options).rows[0]["mask"]
+    mask = '<mask label="cat" rle="0, 4" left="1" top="1" width="2" height="2"/>'
+    assert "a mask is not scaled to --size" in from_cvat(drawn(mask), options).report()[0]
