@@ -19,6 +19,11 @@ from rts_batch.masks import MAX_PIXELS, Box, compress_runs, parse_rle
 _POLYGON: Final = re.compile(r"[\[(][-+\[\](){}\d.,e\s]+[\])]|\[\s*\{.*\}\s*\]|(multi)?polygon\s*\(.*\)", re.I | re.S)
 """A list of numbers or of objects, in JSON or as Python prints it, and well-known text."""
 
+_EMBEDDED: Final = re.compile(r"data:|iVBORw0KGgo")
+"""How a picture begins that is written as text: as an address of its own, or a PNG in base64."""
+
+_KAGGLE: Final = re.compile(r"\d+(\s+\d+)+")
+
 POLYGON: Final = "a list of points is no mask; if it is a polygon, write it in the column polygon"
 
 
@@ -56,6 +61,10 @@ def parse_mask(value: Any) -> str:
     if isinstance(value, str) and not value.startswith("{"):
         if _POLYGON.fullmatch(value):
             raise ValueError(POLYGON)
+        if _EMBEDDED.match(value):
+            raise ValueError("a picture is no text here; save it as a file and write its path")
+        if _KAGGLE.fullmatch(value):
+            raise ValueError("a row of numbers, as Kaggle's starts and lengths, is no mask; make COCO's RLE of them")
         return check_uri(value)
     if isinstance(value, list | tuple):
         raise ValueError(POLYGON)

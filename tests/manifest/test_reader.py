@@ -564,6 +564,9 @@ MASKS_MISWRITTEN: list[tuple[Any, str]] = [
     ("{'size': [4, 5], 'counts': b'52305'}", ".decode() them first"),
     ({"size": [4, 5], "counts": "b'52305'"}, "its counts are what Python prints of bytes: .decode() them"),
     ('{"size": [4, 5], "counts": ', "not JSON (Expecting value"),
+    ("data:image/png;base64,iVBORw0KGgoAAAANSUhEUg==", "save it as a file and write its path"),
+    ("iVBORw0KGgoAAAANSUhEUgAAAMAAAACACAAAAAB47zm3", "save it as a file and write its path"),
+    ("2581 36 2709 36", "as Kaggle's starts and lengths, is no mask"),
     ({"size": [4.5, 5], "counts": "52305"}, "its size must be [height, width]"),
 ]
 
