@@ -116,6 +116,8 @@ class _Checks:
         first_of_target: dict[tuple[str, int], int] = {}
         first_of_prompt: dict[tuple[Any, ...], int] = {}
         names = ("video_id", "object_id", "frame", "time")
+        of_video = {name: known[name] for name in _VIDEO_FIELDS}
+        of_video["video"] = [_unsigned(video) for video in known["video"]]
         marked: set[tuple[str, int]] = set()
         first_of_image: dict[tuple[str, str], int] = {}
         for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
@@ -124,7 +126,7 @@ class _Checks:
             found = [*self._mark(row), *self._span(row), *self._shared(row, first_of_image)]
             first = first_of_video.setdefault(prompt[0], row)
             if first != row:
-                found += self._differing(row, first, {name: known[name] for name in _VIDEO_FIELDS}, "video_id")
+                found += self._differing(row, first, of_video, "video_id")
             if known["prompt_kind"][row] != "absent":  # which goes with either
                 first = first_with_mark.setdefault(prompt[0], row)
                 found += self._differing(row, first, {"prompt_kind": known["prompt_kind"]}, "video_id")
@@ -218,6 +220,7 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
     for row in rows:
         by_video.setdefault(known["video_id"][row], {}).setdefault(known["object_id"][row], []).append(row)
     prompt_columns = [known[name] for name in _PROMPT_FIELDS]
+    lasting = [list(map(_unsigned, known[name])) if name == "mask" else known[name] for name in _PROMPT_FIELDS]
     for video_id, by_target in by_video.items():
         targets = []
         written = []
@@ -229,9 +232,9 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
             lines = [raw.lines[row] for row in members]
             prompts = tuple(_prompt(line, fields, folder) for line, fields in zip(lines, values, strict=True))
             targets.append(Target(object_id, prompts, category, extras))
-            written.append([object_id, category, extras, values])
+            written.append([object_id, category, extras, [[column[row] for column in lasting] for row in members]])
         video, start, end, direction, frames = (known[name][members[0]] for name in _VIDEO_FIELDS)
-        digest = task_digest([video_id, video, start, end, direction, frames, written])
+        digest = task_digest([video_id, _unsigned(video), start, end, direction, frames, written])
         yield VideoTask(
             video_id=video_id,
             uri=uris.resolve(video, folder),
@@ -243,6 +246,11 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
             digest=digest,
             key=task_key(video_id, digest),
         )
+
+
+def _unsigned(uri: str | None) -> str | None:
+    """What stays of an address that is signed again, as it must be once it has expired: it is the same video."""
+    return None if uri is None else uris.unsigned(uri)
 
 
 def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:

@@ -229,7 +229,7 @@ def decided_by(task: VideoTask, frame: int) -> str:
         for prompt in target.prompts
         if prompt.frame is None or prompt.frame <= frame
     ]
-    return task_digest([task.uri, task.start, task.end, task.direction, marks])
+    return task_digest([uris.unsigned(task.uri), task.start, task.end, task.direction, marks])
 
 
 def carry_over(task: VideoTask, before: str, after: str) -> None:

@@ -485,6 +485,27 @@ def test_the_size_of_a_box_in_words_is_corrected(tmp_path: Path) -> None:
         read(tmp_path, "video,x,y,w,Height\na,1,2,30,40\n")
 
 
+def test_a_video_whose_address_is_signed_anew_is_the_same(tmp_path: Path) -> None:
+    """Where addresses had expired during a run, a manifest of new ones was refused: its videos had other digests."""
+
+    def digest(video: str, mask: str) -> str:
+        (task,) = read(tmp_path, json.dumps({"video": video, "video_id": "a", "mask": mask}), "m.jsonl").tasks
+        assert (task.uri, task.targets[0].prompts[0].mask_uri) == (video, mask)
+        return task.digest
+
+    video, mask = "https://host/a.mp4?X-Amz-Expires=60&X-Amz-Signature={}", "https://host/m.png?Expires=9&Signature={}"
+    earlier = digest(video.format("1f"), mask.format("2e"))
+    assert digest(video.format("3d"), mask.format("4c")) == earlier
+    assert digest(video.format("3d&versionId=2"), mask.format("4c")) != earlier
+    assert digest("https://host/b.mp4?X-Amz-Signature=1f", mask.format("2e")) != earlier
+
+
+def test_rows_of_one_video_may_be_signed_each_by_itself(tmp_path: Path) -> None:
+    rows = [{"video": f"https://host/a.mp4?Signature={n}", "object_id": n, "box": [n, 2, 30, 40]} for n in (1, 2)]
+    (task,) = read(tmp_path, "\n".join(map(json.dumps, rows)), "m.jsonl").tasks
+    assert [target.object_id for target in task.targets] == [1, 2]
+
+
 # What is wrong
 
 BAD_CELLS = {

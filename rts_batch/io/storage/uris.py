@@ -31,6 +31,16 @@ _UNUSUAL: Final = re.compile(r"[@\[\]]|[^\x00-\x7f]")
 _STORE_QUERY: Final = re.compile(r"\?[\w.-]+=")
 """What looks like a query in the address of an object store, where `?` is a character like any other."""
 
+_SIGNATURE: Final = re.compile(r"(x-[a-z]+-)?signature|sig", re.IGNORECASE)
+"""The parameter of an address's query without which it is not a signed one."""
+
+_SIGNING: Final = re.compile(
+    rf"{_SIGNATURE.pattern}|x-(amz|goog|oss|cos|tos|obs)-.*|expires|policy|key-pair-id|security-token|[a-z]*access(key)?id"
+    "|s[etrpv]|spr|srt|ss|sk[a-z]+",
+    re.IGNORECASE,
+)
+"""Those that come with it, of Amazon, CloudFront, Google, Azure and others: anew with every signature."""
+
 _DIGEST: Final = re.compile(r"…[0-9a-f]{6}")
 
 
@@ -81,6 +91,18 @@ def safe_uri(uri: str) -> str:
 def without_query(uri: str) -> str:
     """The URI without user, password and query: what stays the same when an address is signed again."""
     return _split_query(uri)[0]
+
+
+def unsigned(uri: str) -> str:
+    """What a signed http(s) address has in common with the same one signed again; any other URI as it is."""
+    if "?" not in uri or scheme_of(uri) not in WEB:
+        return uri
+    address, _, query = uri.partition("?")
+    named = [(part.partition("=")[0], part) for part in query.split("&")]
+    if not any(_SIGNATURE.fullmatch(name) for name, _ in named):
+        return uri
+    kept = [part for name, part in named if not _SIGNING.fullmatch(name)]
+    return f"{address}?{'&'.join(kept)}" if kept else address
 
 
 def _split_query(uri: str) -> tuple[str, str]:

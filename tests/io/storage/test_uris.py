@@ -65,6 +65,22 @@ def test_no_secret_is_shown() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("signed", "lasting"),
+    [
+        ("X-Amz-Date=20260101T000000Z&X-Amz-Expires=60&X-Amz-Signature=ab&versionId=7", "?versionId=7"),
+        ("AWSAccessKeyId=A&Signature=x%2Fy&Expires=1", ""),
+        ("Expires=1&Signature=x&Key-Pair-Id=K&Policy=p", ""),
+        ("X-Goog-Credential=c&X-Goog-Signature=a&generation=5", "?generation=5"),
+        ("sv=2020&st=a&se=b&sr=b&sp=r&skoid=c&sig=x%2B&snapshot=q", "?snapshot=q"),
+        ("id=7&expires=1", "?id=7&expires=1"),  # not signed
+    ],
+)
+def test_of_a_signed_address_what_signs_it_does_not_last(signed: str, lasting: str) -> None:
+    assert uris.unsigned(f"https://host/a%20b.mp4?{signed}") == f"https://host/a%20b.mp4{lasting}"
+    assert uris.unsigned(f"s3://bucket/a?{signed}") == f"s3://bucket/a?{signed}"
+
+
 def test_what_differs_in_its_query_is_shown_differently() -> None:
     shown = [uris.safe_uri(f"https://host/video?id={number}") for number in range(100)]
     assert len(set(shown)) == 100
