@@ -179,10 +179,11 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
     if not soft and is_gradual(values):
         raise _unclear(use, "they change gradually, as probabilities and brightness do", "values", values)
     by_number, light = values == use.object_id, values > present[-1] / 2
+    several = soft and exact and _are_several(values, present)
     if numbered and (
         len(present) <= MOST_IDS and is_region(by_number) if soft else _may_be_ids(values, present, use.object_id)
     ):
-        if soft and not use.users and _may_be_a_trace(values, present, use.object_id):
+        if soft and not several and not use.users and _may_be_a_trace(values, present, use.object_id):
             raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
         usual = not note and len(present) <= MOST_IDS
         return MaskReading(by_number, f"the value {use.object_id}{note}", usual=usual)
@@ -190,7 +191,7 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
         raise _unclear(use, f"{_rows_of(use)} use it, but it does not number them", "values", values)
     if soft and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):
         raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
-    if soft and not (exact and _are_several(values, present)):
+    if soft and not several:
         return MaskReading(light, f"what is lighter than half of {present[-1]}, its edges being soft{note}")
     raise _unclear(use, _why_not(use, present, exact=exact), "values", values)
 

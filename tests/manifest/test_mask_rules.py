@@ -223,6 +223,9 @@ def test_large_ids_take_sixteen_bits() -> None:
     labels = np.where(SQUARE, 257, np.where(DISC, 514, 0)).astype(np.uint16)
     assert np.array_equal(read(saved(grey(labels)), 257).mask, SQUARE)
     assert np.array_equal(read(saved(grey(labels)), 2, users={1}).mask, DISC)
+    labels = np.where(SQUARE, 1001, np.where(DISC, 1002, 0)).astype(np.uint16)
+    for object_id, shape in ((1001, SQUARE), (1002, DISC)):  # also of a row that is the only one to use the image
+        assert np.array_equal(read(saved(grey(labels)), object_id).mask, shape)
 
 
 # The other rows decide
