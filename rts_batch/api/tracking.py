@@ -92,17 +92,17 @@ class LoadedModel:
         """
         return self._tracker.open(targets)
 
-    def mask_of(self, image: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
-        """Return the mask `[H, W]` of what a box marks on an image `[H, W, 3]`, RGB; nothing is tracked.
+    def mask_of(self, image: NDArray[np.uint8] | Image.Image, box: Box) -> NDArray[np.bool_]:
+        """Return the mask `[H, W]` of what a box marks on an image, as a frame of `track` is given; nothing is tracked.
 
         Raises:
-            UsageError: the box is not four numbers.
+            UsageError: the image is not `[H, W, 3] uint8`, RGB, or the box not four numbers.
             PromptError: it lies outside the image, or the weights make no masks of boxes.
         """
-        marking = Marking(box=box_of(box))
-        check(marking, image, "the box", boxes=self.takes_boxes)
+        marking, pixels = Marking(box=box_of(box)), _pixels(image, "the image")
+        check(marking, pixels, "the box", boxes=self.takes_boxes)
         with self.open() as scene:
-            return scene.annotate(image, {1: marking})[1].mask
+            return scene.annotate(pixels, {1: marking})[1].mask
 
 
 def load(
@@ -215,9 +215,11 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
         if end is not None and index >= end:
             return
         if index >= start:
-            image = np.require(given, requirements="W")  # PyTorch shares the memory, and warns where it may not write
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise UsageError(
-                    f"frame {index} is {image.dtype} of shape {list(image.shape)}; expected [H, W, 3] uint8, RGB"
-                )
-            yield index, None, image
+            yield index, None, _pixels(given, f"frame {index}")
+
+
+def _pixels(given: NDArray[np.uint8] | Image.Image, name: str) -> NDArray[np.uint8]:
+    image = np.require(given, requirements="W")  # PyTorch shares the memory, and warns where it may not write
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UsageError(f"{name} is {image.dtype} of shape {list(image.shape)}; expected [H, W, 3] uint8, RGB")
+    return image

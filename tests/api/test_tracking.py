@@ -218,6 +218,12 @@ def test_frames_may_be_pillows_or_read_only(clip: Path, tracker: LoadedModel) ->
     for wrong in (Image.fromarray(images[0]).convert("L"), images[0].tolist()):
         with pytest.raises(UsageError, match=r"frame 0 is (uint8|int64) of shape .*; expected \[H, W, 3\] uint8, RGB"):
             next(rts_batch.track([wrong], box=BOX, tracker=tracker))
+        with pytest.raises(UsageError, match=r"the image is (uint8|int64) of shape .*; expected \[H, W, 3\] uint8"):
+            tracker.mask_of(wrong, BOX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = [tracker.mask_of(image, BOX) for image in (images[0], locked[0], Image.fromarray(images[0]))]
+    assert all((mask == expected[0]).all() for mask in alone)
 
 
 def test_weights_may_be_a_path(clip: Path) -> None:
