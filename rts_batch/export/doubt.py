@@ -50,7 +50,7 @@ def find_doubt(masks: VideoMasks, targets: Sequence[Target], row_filter: RowFilt
     for table in masks.tables(_COLUMNS):
         frames, chosen = table["frame"].to_numpy(), np.isin(table["object_id"].to_numpy(), wanted)
         states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        tracked |= table["score"].null_count < table.num_rows  # none is of a prompt, or of an absence
+        tracked |= not ((states == "prompt") | _absent(table, states)).all()
         due = chosen & (frames % row_filter.every == 0)
         left_out.update(frames[due & _doubted(table, states, row_filter, needs_mask=needs_mask)].tolist())
         np.add.at(rows_on, frames[due & (frames < masks.frames_total)], 1)
@@ -78,5 +78,10 @@ def _doubted(
     if row_filter.states is not None:
         doubted |= ~np.isin(states, list(row_filter.states))
     doubted |= table["area"].to_numpy() == 0 if needs_mask else np.isnan(table["x"].to_numpy())
-    known_absent: NDArray[np.bool_] = (states == "lost") & np.isnan(table["score"].to_numpy())
-    return np.logical_and(doubted, ~known_absent)
+    return np.logical_and(doubted, ~_absent(table, states))
+
+
+def _absent(table: pa.Table, states: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Return on which rows `[N]` a person has said that the target is absent."""
+    absent: NDArray[np.bool_] = (states == "lost") & np.isnan(table["score"].to_numpy())
+    return absent

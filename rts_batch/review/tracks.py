@@ -81,7 +81,8 @@ class VideoTrack:
     def add(self, track: Track) -> None:
         """Raise ResultsError where a frame has several rows, or where one between tracked ones has none."""
         steps = np.diff(track.frames)
-        annotated = bool(np.isnan(track.scores).all())  # none is of a prompt, or of an absence
+        absent = (track.states == STATES.index("lost")) & np.isnan(track.scores)  # as a person has said
+        annotated = bool((absent | (track.states == STATES.index("prompt"))).all())
         if (steps < 1).any() or not (annotated or (steps == 1).all()):
             raise ResultsError(
                 f"{self._file}: the rows of object {track.target.object_id} are not one for each frame; it was "
