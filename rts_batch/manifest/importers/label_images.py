@@ -37,6 +37,9 @@ _MOTS_VOID, _MOTS_LEAST, _MOTS_MOST = 10_000, 1000, 64_999
 
 _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
+_TOPS: Final = ("Annotations", "instances")
+"""The folders of all masks of a data set."""
+
 _RESOLUTION: Final = re.compile(r"Full-Resolution|\d+p")
 """The folder of a resolution in DAVIS, right inside which are videos."""
 
@@ -63,9 +66,8 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
         ManifestError: there are no images.
         StorageError: `meta.json` or `classes.txt` cannot be read.
     """
-    root = Path(path)
+    root, top, folder = _places(Path(path))
     reading = Reading(root, options or ImportOptions())
-    folder = next((root / name for name in ("Annotations", "instances") if (root / name).is_dir()), root)
     files = (file for file in folder.rglob("*") if "JPEGImages" not in file.relative_to(folder).parts)
     folders = sorted({file.parent for file in files if _is_mask(file)} - {folder}, key=str)
     if not folders and any(map(_is_mask, folder.iterdir() if folder.is_dir() else ())):
@@ -74,13 +76,13 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
         raise ManifestError(f"{path} has no folders of mask images; a video's masks lie in a folder of its name")
     meta = _categories(root)
     classes = _classes(root / "classes.txt")
-    apart = _one_target_each(folders, folder, root, reading)
+    apart = _one_target_each(folders, top, folder, reading)
     names = _names([place.parent if place in apart else place for place in folders], folder)
     for place in folders:
         video = place.parent if place in apart else place
         name = names[video]
         try:
-            order = _order(video, folder, root, name, reading)
+            order = None if top == root else stored_frames(_pictures(video, top), name, reading)
         except VideoError as error:
             reading.leave_out(f"masks of a video that cannot be read: {error}", str(place.relative_to(root)))
             continue
@@ -94,6 +96,21 @@ def from_masks(path: str | Path, options: ImportOptions | None = None) -> Import
             annotation = Annotation(whose, found.frame, object_id, category, mask=found.mask)
             reading.add(annotation, f"{found.file.relative_to(root)}, value {object_id}")
     return reading.imported()
+
+
+def _places(source: Path) -> tuple[Path, Path, Path]:
+    """The data set's folder, that of all its masks, and the part of these that is meant, as the source may be any."""
+    for name in _TOPS:
+        if (source / name).is_dir():
+            return source, source / name, source / name
+    part = source.absolute()
+    tops = (place for place in (part, *part.parents[:2]) if place.name in _TOPS)
+    return next(((top.parent, top, part) for top in tops), (source, source, source))
+
+
+def _pictures(video: Path, top: Path) -> Path:
+    """Where the pictures of a video lie whose masks are below `top`."""
+    return (top.parent if top.name in _TOPS else top) / "JPEGImages" / video.relative_to(top)
 
 
 def _is_mask(file: Path) -> bool:
@@ -115,7 +132,7 @@ def _names(videos: Sequence[Path], folder: Path) -> dict[Path, str]:
     }
 
 
-def _one_target_each(folders: Sequence[Path], folder: Path, root: Path, reading: Reading) -> set[Path]:
+def _one_target_each(folders: Sequence[Path], top: Path, folder: Path, reading: Reading) -> set[Path]:
     """The folders that are each one target of the video that is their parent, with its object id as their name."""
     beside: dict[Path, list[Path]] = {}
     known = {folder, *folders}
@@ -125,10 +142,9 @@ def _one_target_each(folders: Sequence[Path], folder: Path, root: Path, reading:
     apart: set[Path] = set()
     for parent, places in beside.items():
         values = {place: _values(place) for place in places}
-        images = root / "JPEGImages"
         if (
             _RESOLUTION.fullmatch(parent.name)
-            or any(place.name in reading.names or (images / place.relative_to(folder)).is_dir() for place in places)
+            or any(place.name in reading.names or _pictures(place, top).is_dir() for place in places)
             or any(
                 len(numbers) > 1 or (ids and numbers - {int(place.name)}) for place, (numbers, ids) in values.items()
             )
@@ -137,7 +153,7 @@ def _one_target_each(folders: Sequence[Path], folder: Path, root: Path, reading:
         apart.update(places)
         white = all(numbers <= {VOID} for numbers, _ in values.values())
         own = len(places) > 1 and all(numbers <= {int(place.name)} for place, (numbers, _) in values.items())
-        if not (white or own or (images / parent.relative_to(folder)).is_dir()):
+        if not (white or own or _pictures(parent, top).is_dir()):
             reading.warn(
                 f"{parent}: each of its folders ({places[0].name} …) is taken for one target of a video, as its name "
                 "is a number; if each is a video, give this folder as the source"
@@ -159,11 +175,6 @@ def _values(place: Path) -> tuple[set[int], bool]:
         if numbers is not None and image.indices is not None and image.colours is not None:
             coloured = coloured or not bool((image.colours == image.colours[:, :, :1]).all())
     return values - {0}, coloured
-
-
-def _order(video: Path, folder: Path, root: Path, name: str, reading: Reading) -> dict[str, int] | None:
-    """The place of each image's name in the video's folder of images, if there is one."""
-    return None if folder == root else stored_frames(root / "JPEGImages" / video.relative_to(folder), name, reading)
 
 
 def _frame(file: Path, order: dict[str, int] | None, reading: Reading) -> tuple[str, int] | None:

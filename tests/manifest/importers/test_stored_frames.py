@@ -89,3 +89,12 @@ def test_an_exports_frames_are_those_of_the_video_that_it_names(tmp_path: Path) 
             ("/clips/one.mp4", "clips/one", frame) for frame in (1, 5, 10)
         ]
         assert not found.warnings
+
+
+@pytest.mark.parametrize("part", ["Annotations", "Annotations/one"])
+def test_frames_are_counted_alike_whichever_folder_of_a_data_set_is_named(tmp_path: Path, part: str) -> None:
+    """Given `Annotations` itself, the fifth frame of YouTube-VOS, its second picture, became the sixth picture."""
+    root = data_set(tmp_path, ["00000", "00005", "00010"], [], marked=(0, 1))
+    (root / "meta.json").write_text(json.dumps({"videos": {"one": {"objects": {"1": {"category": "ball"}}}}}))
+    assert from_masks(root / part, ALL).rows == from_masks(root, ALL).rows
+    assert [(row["frame"], row["category"]) for row in from_masks(root, ALL).rows] == [(0, "ball"), (1, "ball")]
