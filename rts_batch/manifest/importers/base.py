@@ -254,6 +254,10 @@ class Reading:
     def _row(self, annotation: Annotation, number: int) -> dict[str, Any]:
         name = annotation.video
         video_id, video = self.names.get(name, (name, ""))
+        if self.options.video != ImportOptions.video:  # frames of `self.videos` are places in just that folder
+            video = ""
+            if name in self.videos:
+                self.warn("--video is not for videos whose pictures lie beside the annotations: these are the videos")
         return {
             "video": video or self.videos.get(name) or self.options.video.replace("{name}", name),
             "video_id": video_id,

@@ -98,3 +98,15 @@ def test_frames_are_counted_alike_whichever_folder_of_a_data_set_is_named(tmp_pa
     (root / "meta.json").write_text(json.dumps({"videos": {"one": {"objects": {"1": {"category": "ball"}}}}}))
     assert from_masks(root / part, ALL).rows == from_masks(root, ALL).rows
     assert [(row["frame"], row["category"]) for row in from_masks(root, ALL).rows] == [(0, "ball"), (1, "ball")]
+
+
+def test_a_place_of_the_videos_that_was_asked_for_is_not_replaced_by_that_of_a_table(tmp_path: Path) -> None:
+    """The table of an export that came from another machine won over `--video`, without a word."""
+    root, elsewhere = data_set(tmp_path, PLAIN, [], marked=(0, 3)), ImportOptions(video="s3://new/{name}.mp4")
+    for found in (from_masks(root, elsewhere), from_coco(root / "i.json", elsewhere)):
+        assert {row["video"] for row in found.rows} == {str(root / "JPEGImages" / "one")}
+        assert any("--video" in warning for warning in found.warnings)
+    (root / "names.csv").write_text("name,video_id,video\none,clips/one,/gone/one.mp4\n")
+    for found in (from_masks(root, elsewhere), from_coco(root / "i.json", elsewhere)):
+        assert {(row["video"], row["video_id"]) for row in found.rows} == {("s3://new/one.mp4", "clips/one")}
+        assert not any("--video" in warning for warning in found.warnings)
