@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import threading
@@ -98,8 +99,13 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    found = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if found is None:
+        raise UsageError(f"--device {name!r} is no device; give auto, cpu, cuda, or cuda:1 for the second GPU")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ClusterError(f"the device is {name!r}, but PyTorch sees no GPU; use cpu or auto")
+    if int(found[1] or 0) >= max(1, torch.cuda.device_count()):
+        raise ClusterError(f"the device is {name!r}, but PyTorch sees {torch.cuda.device_count()} GPUs, from cuda:0 on")
     return name
 
 

@@ -259,6 +259,11 @@ def test_errors_have_their_exit_codes(data: Path) -> None:
     if not torch.cuda.is_available():
         done = invoke("train", write_recipe(data), "--out", data / "run", "--device", "cuda")
         assert done.exit_code == 13
+    for device in ("gpu", "cuda:x", "cuda:-1"):
+        done = invoke("train", write_recipe(data), "--out", data / "run", "--device", device)
+        assert (done.exit_code, "is no device" in done.stderr) == (2, True), done.stderr
+    done = invoke("train", write_recipe(data), "--out", data / "run", "--device", "cuda:99")
+    assert (done.exit_code, "PyTorch sees" in done.stderr) == (13, True), done.stderr
     recipe = write_recipe(data, more='[initial]\nnetwork = "absent.pth"\n')
     assert invoke("train", recipe, "--out", data / "run", "--loaders", 0).exit_code == 12
     done = invoke("train-export", data / "nowhere", "-o", data / "a.safetensors")
