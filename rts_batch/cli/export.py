@@ -29,7 +29,9 @@ def export(
         FramesMode, typer.Option(help="reference names the frames; extract also writes them as JPEG.")
     ] = "reference",
     min_score: Annotated[float | None, typer.Option(help="Least score of the target's score map.")] = None,
-    min_confidence: Annotated[float | None, typer.Option(help="Least mean probability inside the mask.")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least mean probability inside the mask.")
+    ] = None,
     min_quality: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Least expected IoU; rows without an estimate are left out."),
@@ -62,9 +64,9 @@ def export(
         min_confidence=min_confidence,
         min_area=min_area,
         min_quality=min_quality,
-        states=None if states == "all" else frozenset(cast("list[State]", _listed(states))),
+        states=None if states == "all" else frozenset(cast("list[State]", _listed("--states", states))),
         every=every,
-        objects=None if objects is None else frozenset(map(_target, _listed(objects))),
+        objects=None if objects is None else frozenset(map(_target, _listed("--objects", objects))),
     )
     exported = export_run(
         run,
@@ -103,8 +105,10 @@ def _print_exported(exported: Exported, *, images: bool, filter: RowFilter) -> N
     print_left_out(exported.left_out, exported.warnings)
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _listed(option: str, text: str) -> list[str]:
+    if not (parts := [part.strip() for part in text.split(",") if part.strip()]):
+        raise UsageError(f"{option}: nothing is named, so nothing would be taken; leave it out for the default")
+    return parts
 
 
 def _target(text: str) -> int | str:

@@ -133,9 +133,9 @@ def export_run(
         export.parts = None if split is None else split_videos(catalogue.video_ids, split)
         export.polygons = polygons
         stack.enter_context(export.resources)
-        unseen = {name for name in (row_filter or RowFilter()).objects or () if isinstance(name, str)}
+        unseen = set((row_filter or RowFilter()).objects or ())
         for video in masks:
-            unseen -= {target.name for target in video.targets.values()}
+            unseen -= {*video.targets, *(target.name for target in video.targets.values())}
             chosen = ExportVideo(video, catalogue, row_filter or RowFilter(), kind.needs_mask, extract_frames)
             if not chosen.targets:
                 continue
@@ -147,7 +147,7 @@ def export_run(
         export.close()
         write_names(folder, catalogue, named)
     exported.warnings.extend(export.warnings)
-    exported.warnings.extend(f"no target of the finished videos is named {name!r}" for name in sorted(unseen))
+    exported.warnings.extend(f"no target of the finished videos is called {name!r}" for name in sorted(unseen, key=str))
     return exported
 
 

@@ -91,6 +91,9 @@ def test_wrong_options_are_explained(run: Path, tmp_path: Path) -> None:
         export_run(str(run), str(tmp_path / "out"), "voc")  # type: ignore[arg-type]
     assert "none of prompt, tracked" in command(run, "--format", "coco", *out, "--states", "found", code=2)
     assert "'-x' is not an object id" in command(run, "--format", "coco", *out, "--objects", "1,-x", code=2)
+    for option in ("--states", "--objects"):
+        assert f"{option}: nothing is named" in command(run, "--format", "coco", *out, option, "", code=2)
+    assert "less than or equal to 1" in command(run, "--format", "coco", *out, "--min-confidence", "95", code=2)
     assert "those that do: coco" in command(run, "--format", "cvat", *out, "--frames", "extract", code=2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
@@ -281,9 +284,9 @@ def test_named_targets_are_named_beside_and_within_exports(name: Any, tmp_path: 
         writer.close(frames=1)
     chosen = RowFilter(objects=frozenset({"left rider & co"}))
     assert export_run(str(tmp_path / "run"), str(tmp_path / "out"), name, row_filter=chosen).targets == 1
-    chosen = RowFilter(objects=frozenset({"lost rider"}))
+    chosen = RowFilter(objects=frozenset({"lost rider", 77}))
     none = export_run(str(tmp_path / "run"), str(tmp_path / "none"), name, row_filter=chosen)
-    assert none.warnings[-1:] == ["no target of the finished videos is named 'lost rider'"]
+    assert none.warnings[-2:] == [f"no target of the finished videos is called {it}" for it in ("77", "'lost rider'")]
     assert "a,a,1,1,left rider & co" in (tmp_path / "out" / "targets.csv").read_text()
     if name in NAMED:
         (found,) = [file.read_text() for file in (tmp_path / "out").glob(NAMED[name])]
