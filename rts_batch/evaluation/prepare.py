@@ -58,9 +58,12 @@ def prepare(benchmark: str, root: Path, output: str, *, init: Init | None = None
             benchmark gives.
 
     Raises:
-        UsageError: no such benchmark, a layout that is not its own, or masks wanted of a benchmark of boxes.
+        UsageError: no such benchmark, a layout that is not its own, masks wanted of a benchmark of boxes, or a name
+            that is not a CSV's.
         StorageError: the manifest cannot be written.
     """
+    if not output.lower().endswith(".csv"):
+        raise UsageError(f"-o {output}: the manifest is a CSV; give a name that ends in .csv")
     chosen = find_benchmark(benchmark)
     if isinstance(chosen, BoxBenchmark):
         if init == "mask":

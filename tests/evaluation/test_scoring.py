@@ -374,6 +374,7 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         (["prepare", "davis2017", "s3://bucket/DAVIS", "-o", "m.csv"], 2, "is no local folder"),
         (["prepare", "davis2017", str(tmp_path / "nowhere"), "-o", "m.csv"], 2, "is no local folder"),
         (["prepare", "davis2017", str(tmp_path), "-o", "m.csv"], 2, "expected Annotations/480p/<name>/"),
+        (["prepare", "davis2017", str(tmp_path), "-o", "m.parquet"], 2, "a name that ends in .csv"),
         (["prepare", "nfs", str(tmp_path / "data"), "-o", "m.csv", "--init", "mask"], 2, "gives boxes, no masks"),
         (["prepare", "got10k", str(tmp_path), "-o", "m.csv"], 2, "GOT-10k/val"),
         (["score", "nfs", str(tmp_path / "data"), str(tmp_path / "none")], 1, "holds no masks"),
