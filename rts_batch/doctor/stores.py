@@ -12,6 +12,7 @@ from typing import Final
 from rts_batch.doctor.finding import Finding
 
 NONE: Final = "no credentials found; public addresses need none"
+PUBLIC: Final = "FSSPEC_S3_ANON"
 CREDENTIALS: Final = ("aws_access_key_id", "credential_process", "role_arn", "sso_session", "sso_start_url")
 """What makes a profile of AWS one that signs in."""
 
@@ -43,7 +44,10 @@ def _s3() -> Finding:
     if (profile or "default") in profiles:
         places.append(f"profile {profile or 'default'!r} in {profiles[profile or 'default']}")
     endpoint = next((name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)), None)
-    return Finding("ok", about, ("; ".join(places) or NONE) + (f"; {endpoint} is set" if endpoint else ""))
+    if os.environ.get(PUBLIC):
+        places = [f"{PUBLIC} is set: nothing is signed, which only public buckets take"]
+    none = f"no credentials found; public buckets are read with {PUBLIC}=true"
+    return Finding("ok", about, ("; ".join(places) or none) + (f"; {endpoint} is set" if endpoint else ""))
 
 
 def _gcs() -> Finding:

@@ -97,7 +97,8 @@ def test_credentials_are_found_and_never_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "level", "words"),
     [
-        ({}, "ok", "no credentials found"),
+        ({}, "ok", "no credentials found; public buckets are read with FSSPEC_S3_ANON=true"),
+        ({"FSSPEC_S3_ANON": "true"}, "ok", "FSSPEC_S3_ANON is set"),
         ({"AWS_ACCESS_KEY_ID": "a"}, "warn", "AWS_SECRET_ACCESS_KEY is not"),
         ({"AWS_SECRET_ACCESS_KEY": "a"}, "warn", "AWS_ACCESS_KEY_ID is not"),
         ({"AWS_PROFILE": "none"}, "warn", "AWS_PROFILE is 'none'"),

@@ -51,6 +51,8 @@ def _meaning(error: Exception, uri: str) -> tuple[str, bool]:
         return _text(hidden), transient
     if isinstance(error, FileNotFoundError):
         return f"it does not exist{_hint(uri)}", False
+    if type(error).__name__ == "NoCredentialsError":  # botocore's, which only s3:// brings
+        return "no credentials are found; give some as to any AWS tool, or FSSPEC_S3_ANON=true (public)", False
     return _text(error), transient
 
 

@@ -312,6 +312,19 @@ def test_another_bucket_than_ours_is_a_permanent_error(s3: str) -> None:
 
 
 @pytest.mark.long
+def test_who_has_no_credentials_is_told_what_to_give(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` said that public addresses need none, and the error only that there are none."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(StorageError, match="FSSPEC_S3_ANON=true") as error:
+        files.read_bytes(uris.join(s3, "a.mp4"))
+    assert not error.value.transient
+
+
 def test_a_server_that_is_gone_is_a_transient_error(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
