@@ -49,7 +49,8 @@ class VideoClips:
                 skipped.append(f"{self.data.label(index)}: {error}")
                 continue
             return replace(clip, skipped=tuple(skipped))
-        why = f"the last that cannot be read: {skipped[-1]}" if skipped else "all are too short"
+        none = "all show their target on too few frames, or too few pass the filters"
+        why = f"the last that cannot be read: {skipped[-1]}" if skipped else none
         wanted = f"{self.settings.frames} frames in {MAXIMUM_DRAWS} draws"
         raise TrainingError(f"data set {self.data.name!r}: no clip of {wanted}; {why}")
 

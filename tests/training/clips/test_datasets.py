@@ -142,6 +142,8 @@ def test_run_folder_with_filters(tmp_path: Path) -> None:
     strict = RunMasks(folder, keep=MaskFilter(minimum_score=0.5))
     assert strict.visible(0).tolist() == [frame not in (6, 7) for frame in range(16)]
     assert not RunMasks(folder, keep=MaskFilter(minimum_confidence=0.99)).visible(0).any()
+    with pytest.raises(TrainingError, match="too few pass the filters"):  # it was said that all were too short
+        VideoClips(RunMasks(folder, keep=MaskFilter(minimum_confidence=99)), SMALL)(np.random.default_rng(0))
     # These masks have no estimate, so of them only prompts pass.
     states = MaskFilter(states=("prompt",))
     judged = RunMasks(folder, keep=MaskFilter(minimum_quality=0.1)).visible(0)
