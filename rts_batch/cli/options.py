@@ -40,7 +40,11 @@ WorkersOption = Annotated[
 ]
 LanesOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Videos that each worker tracks at the same time. [default: 1]", rich_help_panel=WORKERS),
+    typer.Option(
+        min=1,
+        help="Videos that each worker tracks at the same time. [default: 1, or what the run was begun with]",
+        rich_help_panel=WORKERS,
+    ),
 ]
 OverlapOption = Annotated[
     Overlap,

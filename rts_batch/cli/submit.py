@@ -106,7 +106,8 @@ def submit(
     spool_quota: Annotated[
         float | None,
         typer.Option(
-            help="GiB of disk for the videos that each worker copies from a store; larger ones are streamed.",
+            help="GiB of disk for the videos that each worker copies from a store; larger ones are streamed. "
+            "[default: what the disk has]",
             rich_help_panel=VIDEOS,
         ),
     ] = None,

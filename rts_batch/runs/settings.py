@@ -35,11 +35,11 @@ class RunSettings:
     """What becomes of targets of one video that share pixels."""
     decoder: DecoderName = "auto"
     spool_quota: float | None = None
-    """GiB of disk for the videos that a worker copies from a store; see `SpoolLimits`."""
+    """GiB of disk for the videos that a worker copies from a store; None leaves the disk itself as the limit."""
     strict_video: bool = False
     """A video with damage fails; otherwise the damage is counted in its report."""
     workers: int | None = None
-    """Worker processes at most; None takes one per GPU share, or one per four cores."""
+    """Worker processes at most; None takes one per GPU share, on CPUs what suits the network (`actors/sizing.py`)."""
     min_workers: int = 1
     """Workers that are kept as long as any video waits."""
     threads_per_worker: int | None = None
