@@ -117,7 +117,7 @@ class _Checks:
         first_of_prompt: dict[tuple[Any, ...], int] = {}
         names = ("video_id", "object_id", "frame", "time")
         of_video = {name: known[name] for name in _VIDEO_FIELDS}
-        of_video["video"] = [_unsigned(video) for video in known["video"]]
+        of_video["video"] = [video and uris.unsigned(video) for video in known["video"]]
         marked: set[tuple[str, int]] = set()
         first_of_image: dict[tuple[str, str], int] = {}
         for row, prompt in enumerate(zip(*(known[name] for name in names), strict=True)):
@@ -220,7 +220,11 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
     for row in rows:
         by_video.setdefault(known["video_id"][row], {}).setdefault(known["object_id"][row], []).append(row)
     prompt_columns = [known[name] for name in _PROMPT_FIELDS]
-    lasting = [list(map(_unsigned, known[name])) if name == "mask" else known[name] for name in _PROMPT_FIELDS]
+    # An address is signed again once it has expired, and what it leads to stays the same.
+    lasting = [
+        [mask and uris.unsigned(mask) for mask in known["mask"]] if name == "mask" else known[name]
+        for name in _PROMPT_FIELDS
+    ]
     for video_id, by_target in by_video.items():
         targets = []
         written = []
@@ -234,7 +238,7 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
             targets.append(Target(object_id, prompts, category, extras))
             written.append([object_id, category, extras, [[column[row] for column in lasting] for row in members]])
         video, start, end, direction, frames = (known[name][members[0]] for name in _VIDEO_FIELDS)
-        digest = task_digest([video_id, _unsigned(video), start, end, direction, frames, written])
+        digest = task_digest([video_id, uris.unsigned(video), start, end, direction, frames, written])
         yield VideoTask(
             video_id=video_id,
             uri=uris.resolve(video, folder),
@@ -246,11 +250,6 @@ def _tasks(raw: RawRows, columns: Columns, rows: Sequence[int], folder: str) -> 
             digest=digest,
             key=task_key(video_id, digest),
         )
-
-
-def _unsigned(uri: str | None) -> str | None:
-    """What stays of an address that is signed again, as it must be once it has expired: it is the same video."""
-    return None if uri is None else uris.unsigned(uri)
 
 
 def _prompt(line: int, fields: list[Any], folder: str) -> Prompt:
