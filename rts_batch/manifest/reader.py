@@ -178,7 +178,7 @@ class _Checks:
         mask = known["mask"][row]
         if mask is None or drawing_of(mask) is not None:
             return
-        first = first_of_image.setdefault((known["video_id"][row], mask), row)
+        first = first_of_image.setdefault((known["video_id"][row], uris.unsigned(mask)), row)
         if known["object_id"][first] != known["object_id"][row] and (self.named[row] or self.named[first]):
             yield (
                 f"the same mask image as another target's on {self._place(first)}, whose values number the targets; "

@@ -38,7 +38,7 @@ from rts_batch.io.video.frames import Damage
 from rts_batch.io.video.spool import version_of_video
 from rts_batch.manifest import VideoTask
 from rts_batch.manifest.task import task_digest
-from rts_batch.worker.prompt_masks import ImageUses
+from rts_batch.worker.prompt_masks import ImageUses, image_of
 
 FORMAT: Final = 2
 
@@ -222,7 +222,7 @@ def decided_by(task: VideoTask, frame: int) -> str:
         [
             target.object_id,
             dict(target.extras),
-            dataclasses.astuple(dataclasses.replace(prompt, line=0)),
+            dataclasses.astuple(dataclasses.replace(prompt, line=0, mask_uri=image_of(prompt))),
             *uses.deciding(prompt, target.object_id),
         ]
         for target in task.targets

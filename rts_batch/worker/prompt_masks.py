@@ -20,6 +20,11 @@ from rts_batch.manifest.polygons import Ring, box_around, fill_rings
 from rts_batch.masks import Box, Marking, decode_rle, encode_rle
 
 
+def image_of(prompt: Prompt) -> str | None:
+    """Return what tells a prompt's image from others: rows of one image may each have a signature of their own."""
+    return prompt.mask_uri and uris.unsigned(prompt.mask_uri)
+
+
 class ImageUses:
     """What the rows of one video say of each mask image that they name.
 
@@ -33,20 +38,21 @@ class ImageUses:
         self._on_frame: dict[tuple[int | None, float | None], dict[int, str]] = defaultdict(dict)
         for target in task.targets:
             for prompt in target.prompts:
-                if prompt.mask_uri is not None:
-                    self._users[prompt.mask_uri].add(target.object_id)
-                    self._on_frame[prompt.frame, prompt.time][target.object_id] = prompt.mask_uri
+                if (image := image_of(prompt)) is not None:
+                    self._users[image].add(target.object_id)
+                    self._on_frame[prompt.frame, prompt.time][target.object_id] = image
 
     def of(self, prompt: Prompt, object_id: int) -> ImageUse | None:
         """Return how a target's prompt uses its image; None where it names none."""
-        if prompt.mask_uri is None:
+        image = image_of(prompt)
+        if image is None:
             return None
         images = self._on_frame[prompt.frame, prompt.time]
         return ImageUse(
             object_id=object_id,
-            users=frozenset(self._users[prompt.mask_uri] - {object_id}),
+            users=frozenset(self._users[image] - {object_id}),
             others=self._targets - {object_id},
-            apart=len(images) > 1 and all(len(self._users[image]) == 1 for image in images.values()),
+            apart=len(images) > 1 and all(len(self._users[other]) == 1 for other in images.values()),
         )
 
     def deciding(self, prompt: Prompt, object_id: int) -> list[Any]:

@@ -45,6 +45,10 @@ def test_an_image_of_several_targets_needs_numbers(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         read(tmp_path, ["a.mp4,rider,m.png", "a.mp4,horse,m.png"], "video,object_id,mask")
     assert "line 3: the same mask image as another target's on line 2" in caught.value.problems[0]
+    signed = [f"a.mp4,{name},https://host/m.png?Signature={name}" for name in ("rider", "horse")]
+    with pytest.raises(ManifestError) as caught:
+        read(tmp_path, signed, "video,object_id,mask")
+    assert "line 3: the same mask image as another target's on line 2" in caught.value.problems[0]
     read(tmp_path, ["a.mp4,1,m.png", "a.mp4,2,m.png"], "video,object_id,mask")
     read(tmp_path, ["a.mp4,rider,m.png", "a.mp4,horse,n.png"], "video,object_id,mask")
 

@@ -23,7 +23,7 @@ from rts_batch.manifest import VideoTask, read_manifest
 from rts_batch.masks import encode_rle
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.settings import RunSettings
-from rts_batch.worker.checkpoints import Checkpoints, carry_over, read_latest
+from rts_batch.worker.checkpoints import Checkpoints, carry_over, decided_by, read_latest
 from rts_batch.worker.lane import Lane
 from rts_batch.worker.messages import Event, Failed, Finished, Job, Phase, WorkerSettings
 from rts_batch.worker.tracker import find_factory
@@ -281,6 +281,16 @@ def test_nothing_is_carried_over_where_more_than_later_prompts_has_changed(
 ) -> None:
     task = task_of(write_manifest(tmp_path / "changed.jsonl", [{**row, **everywhere} for row in rows_of_two(videos)]))
     assert carried(kept, videos, task, tmp_path / "run") == []
+
+
+def test_a_mask_whose_address_is_signed_anew_is_the_same(tmp_path: Path) -> None:
+    row = {"video": "https://host/a.mp4?Signature={}", "mask": "https://host/{}.png?Signature={}"}
+
+    def digest(signature: str, name: str = "mask") -> str:
+        signed = {"video": row["video"].format(signature), "mask": row["mask"].format(name, signature)}
+        return decided_by(task_of(write_manifest(tmp_path / "m.jsonl", [signed])), 0)
+
+    assert digest("a") == digest("b") != digest("b", "other")
 
 
 @pytest.mark.parametrize("first", [{"frame": 1}, {"mask": None, "box": [30, 30, 20, 20]}])

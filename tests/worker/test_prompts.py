@@ -14,6 +14,7 @@ from PIL import Image
 
 from rts_batch.config import Overlap
 from rts_batch.errors import PromptError
+from rts_batch.io.storage import files
 from rts_batch.io.video.frames import Frame, Moment, VideoInfo
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import encode_rle
@@ -179,6 +180,16 @@ def test_rows_that_share_an_image_make_it_one_of_numbers(tmp_path: Path) -> None
     assert message.startswith(f"video a.mp4, object 2, frame 5: the mask prompt cannot be read: {path}: ")
     assert "the rows of objects 1, 2 use it, but it does not number them" in message
     assert "Its values are 0 (16700 pixels), 1 (2500 pixels)" in message
+
+
+def test_an_image_that_is_signed_for_each_row_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row seemed to have an image of its own, of which two targets got the same pixels."""
+    path = save_mask(tmp_path / "labels.png", rectangle(20, 20, 50, 50).astype(np.uint8) * 255)
+    read = files.read_bytes
+    monkeypatch.setattr(files, "read_bytes", lambda uri: read(path if uri.startswith("https:") else uri))
+    rows = [{"mask": f"https://host/labels.png?Signature={n}", "object_id": n} for n in (1, 2)]
+    with pytest.raises(PromptError, match=r"the rows of objects 1, 2 use it, but it does not number them"):
+        open_book(tmp_path, *rows, overlap="allow")
 
 
 def test_targets_with_an_image_each_need_no_numbers_in_them(tmp_path: Path) -> None:
