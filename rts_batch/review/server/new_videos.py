@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
@@ -47,6 +48,12 @@ def find_videos(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _identity(uri: str) -> str:
+    """What an address has in common with others of the same video, which are signed anew or spelled otherwise."""
+    path = uris.local_path(uri)
+    return uris.unsigned(uri) if path is None else os.path.normpath(path)
+
+
 class NewVideos:
     """See `subject.Subject`. `reader` has to be set before a video is looked at.
 
@@ -59,14 +66,15 @@ class NewVideos:
     kind: Literal["mark"] = "mark"
 
     def __init__(self, videos: Sequence[str], saved: Sequence[Row] = (), folder: str = "") -> None:
-        named = {uris.resolve(row["video"], folder): row["video_id"] for row in saved}
+        named = {_identity(uris.resolve(row["video"], folder)): row["video_id"] for row in saved}
         self._ranges = {row["video_id"]: (row["start"] or 0, row["end"]) for row in saved}
         """First frame that is worked on, and the one before which to stop, if any."""
         taken = {"", *named.values()}
         self._uris: dict[str, str] = {}
         for uri in videos:
+            video = _identity(uri)
             stem = PurePosixPath(urlsplit(uri).path if uris.scheme_of(uri) else uri).stem
-            name = named.get(uri) or (uri if stem in taken else stem)
+            name = named.setdefault(video, video if stem in taken else stem)
             self._uris[name] = uri
             taken.add(name)
         self._infos: dict[str, VideoInfo] = {}

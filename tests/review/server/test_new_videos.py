@@ -12,7 +12,7 @@ import pytest
 from rts_batch.errors import StorageError, UsageError
 from rts_batch.manifest import read_manifest
 from rts_batch.masks import decode_rle, encode_rle
-from rts_batch.review.server.new_videos import find_videos
+from rts_batch.review.server.new_videos import NewVideos, find_videos
 from tests.support.review_desk import marking_page
 from tests.support.videos import make_images, make_video
 
@@ -185,6 +185,26 @@ def test_a_video_called_as_another_one_of_the_manifest_is_another_one(tmp_path: 
     tasks = read_manifest(str(manifest)).tasks
     frames = {task.uri: [prompt.frame for prompt in task.targets[0].prompts] for task in tasks}
     assert frames == {monday: [0], tuesday: [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("row", "given"),
+    [
+        ("../clips/cam.mp4", "/data/marks/../clips/cam.mp4"),
+        ("/data/clips/cam.mp4", "file:///data/clips/cam.mp4"),
+        ("https://host/cam.mp4?Expires=1&Signature=a", "https://host/cam.mp4?Expires=2&Signature=b"),
+    ],
+)
+def test_a_video_whose_address_is_written_otherwise_is_the_manifests(row: str, given: str) -> None:
+    """It was taken for another one, whose rows came beside those that were there."""
+    saved = [{"video": row, "video_id": "cam", "start": None, "end": None}]
+    for videos in ([given], [given, given]):
+        assert [video["video_id"] for video in NewVideos(videos, saved, "/data/marks").listing()] == ["cam"]
+
+
+def test_what_signs_an_address_is_no_part_of_a_name() -> None:
+    videos = [f"https://{host}/cam.mp4?Signature=secret" for host in ("one", "two")]
+    assert [video["video_id"] for video in NewVideos(videos).listing()] == ["cam", "https://two/cam.mp4"]
 
 
 @pytest.mark.long
