@@ -29,6 +29,7 @@ class Upkeep:
         self._lease = lease
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="folder")
         self._under_way: deque[Future[None]] = deque()
+        self._looking: Future[None] | None = None
         self._troubles: deque[str] = deque()
         self.wish: Literal["no", "finish", "now"] = "no"
         """Whether the submission is to stop, as the last look has it."""
@@ -44,9 +45,10 @@ class Upkeep:
         self._under_way.append(self._thread.submit(self._try, action))
 
     def look(self, status: Mapping[str, Any]) -> None:
-        """Have the status written and a wish to stop looked for, unless the thread is still at something else."""
-        if not self._under_way:
-            self._under_way.append(self._thread.submit(self._look, status))
+        """Have the status written and a wish to stop looked for, when it is its turn, unless it is due already."""
+        if self._looking is None or self._looking.done():
+            self._looking = self._thread.submit(self._look, status)
+            self._under_way.append(self._looking)
 
     def troubles(self) -> list[str]:
         """Return what could not be written since the last call.

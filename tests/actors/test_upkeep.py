@@ -20,6 +20,7 @@ from rts_batch.actors.upkeep import Upkeep
 from rts_batch.errors import RunFolderError
 from rts_batch.io.storage import files
 from rts_batch.manifest import read_manifest
+from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.settings import RunSettings
 from rts_batch.runs.status import ask_to_stop
@@ -75,6 +76,19 @@ def test_the_pool_goes_on_while_the_store_says_nothing(driver: Driver, proxy: Fa
     assert files.exists(folder.paths.status)
     assert folder.failed() == {driver.plan.left[0].key}
     assert driver.warnings == []
+
+
+def test_a_wish_to_stop_is_heard_however_many_notes_are_written(tmp_path: Path) -> None:
+    """Where each video that ended left one to write there always was another, and nobody looked."""
+    folder, waiting = RunFolder(str(tmp_path)), threading.Event()
+    files.put_bytes(folder.paths.record, b"{}")
+    with Upkeep(folder, lease="") as upkeep:
+        upkeep.write(lambda: waiting.wait() and None)
+        for number in range(3):
+            upkeep.look({"looks": number})
+            upkeep.write(lambda: None)
+        waiting.set()
+    assert files.read_bytes(folder.paths.status) == b'{\n  "looks": 0\n}\n'
 
 
 def test_a_folder_that_is_no_runs_any_more_gets_nothing_of_what_waits(driver: Driver) -> None:
