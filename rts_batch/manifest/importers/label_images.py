@@ -135,7 +135,8 @@ def _names(videos: Sequence[Path], folder: Path) -> dict[Path, str]:
 def _one_target_each(folders: Sequence[Path], top: Path, folder: Path, reading: Reading) -> set[Path]:
     """The folders that are each one target of the video that is their parent, with its object id as their name."""
     beside: dict[Path, list[Path]] = {}
-    known = {folder, *folders}
+    is_video = folder != top and _pictures(folder, top).is_dir()
+    known = {*folders} if is_video else {folder, *folders}
     for place in folders:
         if place.name.isdecimal() and place.parent not in known:
             beside.setdefault(place.parent, []).append(place)

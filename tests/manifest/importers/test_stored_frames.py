@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,3 +111,16 @@ def test_a_place_of_the_videos_that_was_asked_for_is_not_replaced_by_that_of_a_t
     for found in (from_masks(root, elsewhere), from_coco(root / "i.json", elsewhere)):
         assert {(row["video"], row["video_id"]) for row in found.rows} == {("s3://new/one.mp4", "clips/one")}
         assert not any("--video" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("part", ["Annotations", "Annotations/one"])
+def test_a_videos_folders_of_targets_are_no_videos_where_its_pictures_are_known(tmp_path: Path, part: str) -> None:
+    """Given the one video's folder, its two targets were two videos called 1 and 2."""
+    root = data_set(tmp_path, ["00000", "00005"], [], marked=(0, 1))
+    for target in ("1", "2"):
+        shutil.copytree(root / "Annotations" / "one", root / "instances" / "one" / target)
+    shutil.rmtree(root / "Annotations")
+    (root / "instances").rename(root / "Annotations")
+    assert from_masks(root / part, ALL).rows == from_masks(root, ALL).rows
+    found = [(row["video_id"], row["object_id"], row["frame"]) for row in from_masks(root, ALL).rows]
+    assert sorted(found) == [("one", 1, 0), ("one", 1, 1), ("one", 2, 0), ("one", 2, 1)]
