@@ -163,7 +163,10 @@ def _spared() -> Iterator[None]:
 
 
 def _kill(loaders: Sequence[BaseProcess]) -> None:
-    for loader in loaders:
+    left = [loader for loader in loaders if loader.is_alive()]
+    if left:  # PyTorch's handler would tell of them as of loaders that died, behind the error that ends the training
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for loader in left:
         loader.kill()
 
 

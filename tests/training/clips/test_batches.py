@@ -299,8 +299,10 @@ def test_a_loader_leaves_ctrl_c_to_the_training() -> None:
 
 @pytest.mark.long
 def test_a_training_that_an_error_ends_does_not_wait_for_its_loaders() -> None:
-    """A lack of the GPU's memory, say, whose traceback holds the batches up to the end."""
-    program = "from tests.training.clips.test_batches import ClipStream, interrupted_clip; "
+    """A lack of the GPU's memory, say, whose traceback holds the batches up to the end; the last words are its own."""
+    program = "from tests.training.clips.test_batches import ClipStream, interrupted_clip; import time; "
+    # Between their end and what Python does about it, where PyTorch may notice.
+    program += "from multiprocessing.util import Finalize; Finalize(None, time.sleep, args=(1,), exitpriority=0); "
     program += "batches = ClipStream(interrupted_clip, batch=1, seed=0, loaders=1).batches(); next(batches); 1 / 0"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
