@@ -116,6 +116,7 @@ def _append_in_band(path: Path, first: Path, second: Path) -> None:
                 written = av.Packet(data)
                 written.stream, written.time_base, written.is_keyframe = copy, packet.time_base, packet.is_keyframe
                 written.pts, written.dts = packet.pts + begin, packet.dts + begin
+                written.duration = packet.duration  # PyAV 17 hides the last frame of a packet without one
                 new.mux(written)
             begin = round(0.4 / old.streams.video[0].time_base)
 
@@ -127,8 +128,8 @@ def _parameter_sets(header: bytes) -> bytes:
         if count is None:
             count, place = header[place], place + 1
         for _ in range(count):
-            size = int.from_bytes(header[place : place + 2])
-            found += size.to_bytes(4) + header[place + 2 : place + 2 + size]
+            size = int.from_bytes(header[place : place + 2], "big")
+            found += size.to_bytes(4, "big") + header[place + 2 : place + 2 + size]
             place += 2 + size
     return found
 
@@ -138,15 +139,15 @@ def test_pictures_that_say_how_they_are_turned_are_turned(tmp_path: Path, turn: 
     """decord gave them as they are stored, while the video was said to be turned."""
     make_video(tmp_path / "plain.mp4", 3, size=(96, 96))
     bits = f"000{turn * 65536 // 360:016b}10100"  # not cancelled, not flipped, turned, for this picture, no more
-    unit = bytes([6, 47, 3]) + int(bits, 2).to_bytes(3) + b"\x80"
+    unit = bytes([6, 47, 3]) + int(bits, 2).to_bytes(3, "big") + b"\x80"
     with av.open(str(tmp_path / "plain.mp4")) as old, av.open(str(tmp_path / "turned.mp4"), "w") as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
         for packet in old.demux(stream):
             if packet.size:
-                written = av.Packet(len(unit).to_bytes(4) + unit + bytes(packet))
+                written = av.Packet(len(unit).to_bytes(4, "big") + unit + bytes(packet))
                 written.pts, written.dts, written.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
-                written.stream, written.time_base = copy, packet.time_base
+                written.stream, written.time_base, written.duration = copy, packet.time_base, packet.duration
                 new.mux(written)
     assert look(tmp_path / "turned.mp4").unseen == "the orientation stands in its pictures"
     with open_video(str(tmp_path / "plain.mp4")) as source:
