@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rts_batch.export.row_filter import RowFilter
+from rts_batch.io.results.schema import absent_rows
 from rts_batch.runs.video_masks import Target, VideoMasks
 
 _COLUMNS = ["object_id", "frame", "x", "area", "score", "confidence", "quality", "state"]
@@ -50,7 +51,7 @@ def find_doubt(masks: VideoMasks, targets: Sequence[Target], row_filter: RowFilt
     for table in masks.tables(_COLUMNS):
         frames, chosen = table["frame"].to_numpy(), np.isin(table["object_id"].to_numpy(), wanted)
         states = table["state"].cast(pa.string()).to_numpy(zero_copy_only=False)
-        tracked |= not ((states == "prompt") | _absent(table, states)).all()
+        tracked |= not ((states == "prompt") | absent_rows(table)).all()
         due = chosen & (frames % row_filter.every == 0)
         left_out.update(frames[due & _doubted(table, states, row_filter, needs_mask=needs_mask)].tolist())
         np.add.at(rows_on, frames[due & (frames < masks.frames_total)], 1)
@@ -68,8 +69,7 @@ def _doubted(
 
     Those are left out by their state or value, or hold nothing that could be shown, whatever their state: no mask or,
     where none is needed, no box. What is too small, or not among the objects wanted, is left out on purpose and is no
-    doubt. Nor is a target of which a person has said that it is absent: such a row is `lost` without the score of a
-    search.
+    doubt. Nor is a target of which a person has said that it is absent.
     """
     doubted = np.zeros(len(states), np.bool_)
     for column, least in row_filter.minima.items():
@@ -78,10 +78,4 @@ def _doubted(
     if row_filter.states is not None:
         doubted |= ~np.isin(states, list(row_filter.states))
     doubted |= table["area"].to_numpy() == 0 if needs_mask else np.isnan(table["x"].to_numpy())
-    return np.logical_and(doubted, ~_absent(table, states))
-
-
-def _absent(table: pa.Table, states: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Return on which rows `[N]` a person has said that the target is absent."""
-    absent: NDArray[np.bool_] = (states == "lost") & np.isnan(table["score"].to_numpy())
-    return absent
+    return np.logical_and(doubted, ~absent_rows(table))

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rts_batch.io.results.schema import absent_rows
 from rts_batch.manifest.target_names import label_of
 from rts_batch.masks import STATES
 from rts_batch.runs.video_masks import VideoMasks
@@ -27,7 +28,7 @@ class Statistics:
     rows: int = 0
     states: Counter[str] = field(default_factory=Counter)
     absent: int = 0
-    """Of the rows in the state `lost`, those of targets that a person has said to be absent: they have no score."""
+    """Of the rows in the state `lost`, those of targets that a person has said to be absent."""
     counts: dict[Mark, int] = field(default_factory=lambda: dict.fromkeys(MARKS, 0))
     """Of the rows that have a mark; the sums are of these."""
     sums: dict[Mark, float] = field(default_factory=lambda: dict.fromkeys(MARKS, 0.0))
@@ -36,8 +37,7 @@ class Statistics:
         self.rows += table.num_rows
         for entry in pc.value_counts(table["state"].cast(pa.string())).to_pylist():
             self.states[entry["values"]] += entry["counts"]
-        absent = pc.and_(pc.equal(table["state"].cast(pa.string()), "lost"), pc.is_null(table["score"]))
-        self.absent += pc.sum(absent).as_py() or 0
+        self.absent += int(absent_rows(table).sum())
         for mark in MARKS:
             self.counts[mark] += table.num_rows - table[mark].null_count
             self.sums[mark] += pc.sum(table[mark]).as_py() or 0.0

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -49,6 +50,11 @@ class Row(NamedTuple):
     def box(self) -> Box | None:
         """x, y, w, h in pixels; None where the tracker gave none."""
         return None if self.x is None else cast(Box, (self.x, self.y, self.w, self.h))
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether a person has said that the target is not there: it is `lost` without the score of a search."""
+        return self.state == "lost" and self.score is None
 
     def mask(self) -> NDArray[np.bool_]:
         """Return the mask, bool [height, width].
@@ -107,6 +113,13 @@ _SCHEMA: Final = pa.schema(
 
 _VARIED_COLUMNS: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "score", "confidence", "quality")
 """Columns whose values hardly repeat, for which a dictionary would be a waste."""
+
+
+def absent_rows(table: pa.Table) -> NDArray[np.bool_]:
+    """Return which rows `[N]` are as `Row.is_absent` has it, of a table with the columns `state` and `score`."""
+    absent = pc.and_(pc.equal(table["state"].cast(pa.string()), "lost"), pc.is_null(table["score"]))
+    rows: NDArray[np.bool_] = pc.fill_null(absent, False).to_numpy(zero_copy_only=False)
+    return rows
 
 
 def masks_schema(extras: Mapping[str, str] | None = None) -> pa.Schema:

@@ -158,7 +158,7 @@ class ResultsWriter:
         if not downward:
             target.last = frame
         self.rows += 1
-        if row.state != "lost" or row.score is not None:  # where nothing was to be found nobody has lost it
+        if not row.is_absent:  # where nothing was to be found nobody has lost it
             self._states[row.state] += 1
         self._pending_bytes += len(row.rle) + 600
         if self._pending_bytes > SPOOL_BYTES:
