@@ -8,9 +8,9 @@ _is_ours = any(word.removeprefix("-m").startswith("rts_batch.") for word in sys.
 if sys.argv[:1] == ["-m"] and _is_ours and sys.path[:1] == [os.getcwd()] and not getattr(sys.flags, "safe_path", False):
     del sys.path[0]
 
-from importlib import import_module  # noqa: E402
-from typing import TYPE_CHECKING, Any, Final  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
+from rts_batch.late import late_names  # noqa: E402
 from rts_batch.version import __version__ as __version__  # noqa: E402
 
 if TYPE_CHECKING:
@@ -23,21 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["RunSettings", "Scope", "__version__", "load", "read_masks", "submit", "track"]
 
-_WHERE: Final = {
-    "RunSettings": "rts_batch.runs.settings",
-    "Scope": "rts_batch.runs.settings",
-    "load": "rts_batch.api.tracking",
-    "read_masks": "rts_batch.runs.reading",
-    "submit": "rts_batch.api.submitting",
-    "track": "rts_batch.api.tracking",
-}
-"""Imported when they are asked for, because the command line shall wait neither for torch nor for pyarrow."""
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The command line shall wait neither for torch nor for pyarrow.
+__getattr__ = late_names(
+    __name__,
+    {
+        "RunSettings": "rts_batch.runs.settings",
+        "Scope": "rts_batch.runs.settings",
+        "load": "rts_batch.api.tracking",
+        "read_masks": "rts_batch.runs.reading",
+        "submit": "rts_batch.api.submitting",
+        "track": "rts_batch.api.tracking",
+    },
+)
 
 
 def __dir__() -> list[str]:

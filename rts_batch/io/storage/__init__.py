@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rts_batch.late import late_names
 
 if TYPE_CHECKING:
     from rts_batch.io.storage.files import delete as delete
@@ -10,10 +12,5 @@ if TYPE_CHECKING:
 __all__ = ["delete"]
 """What programs outside of this repository take from here."""
 
-
-def __getattr__(name: str) -> Any:
-    if name == "delete":  # late, because who only takes an address apart shall not wait for fsspec
-        from rts_batch.io.storage.files import delete
-
-        return delete
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Who only takes an address apart shall not wait for fsspec.
+__getattr__ = late_names(__name__, {"delete": "rts_batch.io.storage.files"})

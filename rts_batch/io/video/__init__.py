@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rts_batch.late import late_names
 
 if TYPE_CHECKING:
     from rts_batch.io.video.opening import open_video as open_video
@@ -10,10 +12,5 @@ if TYPE_CHECKING:
 __all__ = ["open_video"]
 """What programs outside of this repository take from here."""
 
-
-def __getattr__(name: str) -> Any:
-    if name == "open_video":  # late, because who only asks for a limit shall not wait for FFmpeg
-        from rts_batch.io.video.opening import open_video
-
-        return open_video
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Who only asks for a limit shall not wait for FFmpeg.
+__getattr__ = late_names(__name__, {"open_video": "rts_batch.io.video.opening"})
