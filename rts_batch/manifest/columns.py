@@ -57,7 +57,7 @@ COLUMNS: Final[dict[str, _Column]] = {
     "end": _Column(
         Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a frame index: write the index after the last frame"
     ),
-    "direction": _Column(Direction, pa.string(), "a direction: write forward, backward or both"),
+    "direction": _Column(Direction, pa.string(), "a direction: write forward, backward, both or bidirectional"),
     "prompt_kind": _Column(PromptKind, pa.string(), "a kind of prompt: write correct, annotate or absent"),
     "frames": _Column(Annotated[int, Field(ge=1, le=_MOST)], pa.int32(), "a length: write the number of frames"),
     "box": _Column(Annotated[Box, BeforeValidator(parse_box)], pa.string(), "a box: write x,y,w,h in pixels"),

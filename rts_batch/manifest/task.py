@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from rts_batch.masks import Box
 
-Direction = Literal["forward", "backward", "both"]
+Direction = Literal["forward", "backward", "both", "bidirectional"]
 PromptKind = Literal["correct", "annotate", "absent"]
 
 DIGEST_CHARACTERS: Final = 16
@@ -41,6 +41,18 @@ class Prompt:
     kind: PromptKind = "correct"
     line: int = field(default=0, compare=False)
     """Where the manifest says so: the line of a text file, the row (from 1) of a Parquet file."""
+
+    @property
+    def where(self) -> str:
+        """Its place in the video, for messages."""
+        return f"time {self.time:g} s" if self.time is not None else f"frame {self.frame or 0}"
+
+    @property
+    def drawn(self) -> str:
+        """What says where the target is, for messages: a mask, polygon or box, or that it is absent."""
+        if self.kind == "absent":
+            return self.kind
+        return "box" if self.box is not None else "mask" if self.polygons is None else "polygon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,11 @@ class VideoTask:
     def annotates(self) -> bool:
         """Whether each prompt is wanted on its own frame only (`prompt_kind` is `annotate`), and nothing is tracked."""
         return any(prompt.kind == "annotate" for target in self.targets for prompt in target.prompts)
+
+    @property
+    def marked_again(self) -> bool:
+        """Whether a target is marked on more than one frame."""
+        return any(sum(prompt.kind != "absent" for prompt in target.prompts) > 1 for target in self.targets)
 
     def last_prompt(self) -> tuple[int | None, float | None]:
         """The latest frame index and the latest time in seconds that a prompt gives; None where none gives it so."""

@@ -169,9 +169,9 @@ class _Video:
         if len(frames) != frames[-1] - frames[0] + 1:
             gap = next(frame for frame, after in itertools.pairwise(frames) if after != frame + 1)
             yield f"object {target.object_id} has no row on frame {gap + 1}"
-        if task.direction in ("forward", "both") and frames[-1] != self._entry.frames - 1:
+        if task.direction != "backward" and frames[-1] != self._entry.frames - 1:
             yield f"object {target.object_id} ends with frame {frames[-1]}, the video with {self._entry.frames - 1}"
-        if task.direction in ("backward", "both") and frames[0] != task.start:
+        if task.direction != "forward" and frames[0] != task.start:
             yield f"object {target.object_id} begins with frame {frames[0]}, the video with {task.start}"
         if task.direction == "forward" and prompted == {mark.frame for mark in marks} and frames[0] != min(prompted):
             yield f"object {target.object_id} begins with frame {frames[0]}, its first prompt is on {min(prompted)}"

@@ -229,7 +229,9 @@ def decided_by(task: VideoTask, frame: int) -> str:
         for prompt in target.prompts
         if prompt.frame is None or prompt.frame <= frame
     ]
-    return task_digest([uris.unsigned(task.uri), task.start, task.end, task.direction, marks])
+    # What is read forward first is the same whether it is read backward as well.
+    direction = "forward" if task.direction == "bidirectional" else task.direction
+    return task_digest([uris.unsigned(task.uri), task.start, task.end, direction, marks])
 
 
 def carry_over(task: VideoTask, before: str, after: str) -> None:

@@ -1,8 +1,9 @@
-"""In which order a video's frames are read, and what is tracked on each: forward, backward, both, or prompts alone.
+"""In which order a video's frames are read, and what is tracked on each: one way, both ways, or prompts alone.
 
 - `forward`: one pass from `start` on; a target joins on its first prompt's frame, a further prompt corrects it.
 - `backward`: one pass from the last prompt down to `start`; a target joins on its last prompt's frame.
 - `both`: forward, and then backward from each target's first prompt, for the frames before that.
+- `bidirectional`: forward, and then backward from each target's last prompt; the table keeps the better half of both.
 - prompts of the kind `annotate`: the frames that have one, each for itself.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
 from rts_batch.manifest import VideoTask
@@ -47,7 +48,7 @@ def expected_frames(source: FrameSource, task: VideoTask, earlier: int = 0) -> i
     if not ends:
         return None
     frames = max(0, min(ends) - source.wanted.start)
-    if task.direction == "both" and not task.annotates:
+    if task.direction in ("both", "bidirectional") and not task.annotates:
         frames += max(0, (task.last_prompt()[0] or 0) - task.start)
     return frames + max(0, earlier - 1)
 
@@ -107,6 +108,11 @@ def track_video(
         source.close()
         with reopen(FrameRange(task.start, book.last_begin + 1, backward=True)) as before:
             yield from _before_the_prompts(task, tracker, book, before, timing)
+            source.warnings += [text for text in before.warnings if text not in source.warnings]
+    if task.direction == "bidirectional" and (task.marked_again or book.last_begin > task.start):
+        source.close()
+        with reopen(reading(replace(task, direction="backward"))) as before:
+            yield from _backward(task, tracker, book.anew(), before, timing)
             source.warnings += [text for text in before.warnings if text not in source.warnings]
 
 

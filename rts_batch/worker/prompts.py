@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from rts_batch.config import Overlap
 from rts_batch.errors import PromptError, StorageError
@@ -64,6 +65,8 @@ class PromptBook:
         self.begin: dict[int, int] = {}
         """Object id to the frame on which the target was first marked."""
         self._said_at_once = len(self.warnings)
+        self.anew = partial(PromptBook, task, info, boxes=boxes, overlap=overlap)
+        """Opens it once more, for another pass."""
 
     @property
     def waiting(self) -> bool:
@@ -221,10 +224,10 @@ class PromptBook:
                 f"{self._turned()}; give the mask at the size of the frames as they are shown",
             )
         if not reading.usual:
-            self.warnings.append(f"object {target.object_id}, {_where(prompt)}: the mask was read as {reading.rule}")
+            self.warnings.append(f"object {target.object_id}, {prompt.where}: the mask was read as {reading.rule}")
         if is_all_around(reading.mask):
             self.warnings.append(
-                f"object {target.object_id}, {_where(prompt)}: the mask has {reading.mask.mean():.0%} of the frame and "
+                f"object {target.object_id}, {prompt.where}: the mask has {reading.mask.mean():.0%} of the frame and "
                 "its whole border; was the target drawn dark on light?"
             )
         return Marking(mask=reading.mask)
@@ -240,7 +243,7 @@ class PromptBook:
                 object_id, prompt, f"{what}: {where}; a box is x, y of its upper left corner, w, h in pixels"
             )
         if what := doubt(box, size):
-            self.warnings.append(f"object {object_id}, {_where(prompt)}: the box {what}: {where}")
+            self.warnings.append(f"object {object_id}, {prompt.where}: the box {what}: {where}")
         return box
 
     def _turned(self) -> str:
@@ -267,7 +270,7 @@ class PromptBook:
     def _note_absent(self, object_id: int, frame: int) -> None:
         """Keep it for the pass before the first mark, which `both` alone has."""
         self._absent_before[object_id] = frame
-        if self._task.direction != "both":
+        if self._task.direction not in ("both", "bidirectional"):
             self.warnings.append(
                 f"object {object_id}, frame {frame}: it is said to be absent where it is not tracked yet "
                 f"({self._task.direction}), which changes nothing"
@@ -281,20 +284,10 @@ class PromptBook:
 
     def _error(self, object_id: int, prompt: Prompt, what: str) -> PromptError:
         return PromptError(
-            f"video {self._task.video_id}, object {object_id}, {_where(prompt)}: the {_kind(prompt)} prompt {what}"
+            f"video {self._task.video_id}, object {object_id}, {prompt.where}: the {prompt.drawn} prompt {what}"
         )
 
 
 def _frame(prompt: Prompt, timed: int) -> int:
     """The index of a prompt's frame, `timed` where only its time is known."""
     return timed if prompt.time is not None else prompt.frame or 0
-
-
-def _kind(prompt: Prompt) -> str:
-    if prompt.kind == "absent":
-        return prompt.kind
-    return "box" if prompt.box is not None else "mask" if prompt.polygons is None else "polygon"
-
-
-def _where(prompt: Prompt) -> str:
-    return f"time {prompt.time:g} s" if prompt.time is not None else f"frame {prompt.frame or 0}"

@@ -49,7 +49,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_manifest(folder / "one.jsonl", [first])
     write_manifest(folder / "two.jsonl", [first, later])
     corrected = {**first, "frame": 9}
-    write_manifest(folder / "both.jsonl", [{**row, "direction": "both"} for row in (first, later, corrected)])
+    for direction in ("both", "bidirectional"):
+        rows = [{**row, "direction": direction} for row in (first, later, corrected)]
+        write_manifest(folder / f"{direction}.jsonl", rows)
     return folder
 
 
@@ -110,7 +112,14 @@ def change_content(path: Path, change: Callable[[dict[str, Any]], object]) -> No
 
 @pytest.mark.parametrize(
     ("factory", "manifest"),
-    [(STUB, "one.jsonl"), (STUB, "two.jsonl"), (STUB, "both.jsonl"), (RunSettings.tracker, "both.jsonl")],
+    [
+        (STUB, "one.jsonl"),
+        (STUB, "two.jsonl"),
+        (STUB, "both.jsonl"),
+        (RunSettings.tracker, "both.jsonl"),
+        (STUB, "bidirectional.jsonl"),
+        (RunSettings.tracker, "bidirectional.jsonl"),
+    ],
 )
 @pytest.mark.long
 def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
@@ -126,7 +135,8 @@ def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
         assert not done(out)
     last = last_of(lane(out, factory).run(Job(task=task, attempt=3)))
     assert isinstance(last, Finished)
-    backward = 8 if manifest == "both.jsonl" else 0  # from the second target's frame down
+    # From the second target's frame down, or from the last prompt's.
+    backward = {"both.jsonl": 8, "bidirectional.jsonl": 10}.get(manifest, 0)
     assert (last.frames, last.has_checkpoints) == (FRAMES + backward, True)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
     assert report_of(out)["checkpoints"] == {"resumed_after": 9, "written": FRAMES - 10}
@@ -242,6 +252,21 @@ def test_only_frames_that_a_correction_can_change_are_tracked_again(
     assert carried(kept, videos, task, out) == list(range(expected))
     assert isinstance(last_of(lane(out, keep=True).run(Job(task=task, attempt=2))), Finished)
     assert report_of(out)["checkpoints"] == {"resumed_after": expected - 1, "written": FRAMES - expected}
+    assert masks_of(out) == masks_of(tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_a_video_that_becomes_bidirectional_goes_on_from_what_was_tracked_forward(
+    kept: Path, videos: Path, tmp_path: Path
+) -> None:
+    rows = rows_of_two(videos)
+    rows = [{**row, "direction": "bidirectional"} for row in (*rows, {**rows[0], "frame": 12})]
+    task = task_of(write_manifest(tmp_path / "changed.jsonl", rows))
+    assert isinstance(last_of(lane(tmp_path / "whole").run(Job(task=task, attempt=1))), Finished)
+    out = tmp_path / "run"
+    assert carried(kept, videos, task, out) == list(range(12))
+    assert isinstance(last_of(lane(out, keep=True).run(Job(task=task, attempt=2))), Finished)
+    assert report_of(out)["checkpoints"] == {"resumed_after": 11, "written": FRAMES - 12}
     assert masks_of(out) == masks_of(tmp_path / "whole")
 
 

@@ -157,16 +157,59 @@ def test_targets_of_one_video_begin_where_each_is_marked(worker: Lane, clip: Pat
     assert same_rows(both, backward, range(12), 2)
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+def test_bidirectional_is_forward_and_backward_with_a_seam_between_prompts(
+    worker: Lane, clip: Path, tmp_path: Path
+) -> None:
+    rows = [{"box": BOX, "frame": 3}, {"box": OTHER, "frame": 12}]
+    found, forward, backward = (
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows])
+        for direction in ("bidirectional", "forward", "backward")
+    )
+    assert isinstance(found.end, Finished), found.end
+    assert found.frames() == list(range(FRAMES))
+    assert found.prompts() == [3, 12]
+    # The stub says nothing of its masks' quality, so each frame goes to the nearer prompt.
+    assert same_rows(found, forward, [*range(3, 8), *range(12, FRAMES)])
+    assert same_rows(found, backward, [*range(3), *range(8, 12)])
+    assert not same_rows(forward, backward, [8])
+    assert found.end.frames == FRAMES + 13
+    assert [event.frames for event in found.events if isinstance(event, Opened)] == [FRAMES + 12]
+
+
+def test_bidirectional_reads_no_second_time_what_a_first_frame_says(worker: Lane, clip: Path, tmp_path: Path) -> None:
+    row = {"box": BOX, "frame": 4, "start": 4}
+    found, forward = (
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction}]) for direction in ("bidirectional", "forward")
+    )
+    assert isinstance(found.end, Finished)
+    assert found.end.frames == FRAMES - 4
+    assert found.frames() == list(range(4, FRAMES))
+    assert same_rows(found, forward, found.frames())
+
+
+def test_bidirectional_targets_have_seams_of_their_own(worker: Lane, clip: Path, tmp_path: Path) -> None:
+    rows = [{"box": BOX, "frame": 0}, {"box": BOX, "frame": 10}, {"box": OTHER, "frame": 5, "object_id": 2}]
+    found, backward, forward = (
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows])
+        for direction in ("bidirectional", "backward", "forward")
+    )
+    assert found.frames(1) == found.frames(2) == list(range(FRAMES))
+    assert same_rows(found, forward, [*range(6), *range(10, FRAMES)], 1)
+    assert same_rows(found, backward, range(6, 10), 1)
+    assert same_rows(found, backward, range(5), 2)
+    assert same_rows(found, forward, range(5, FRAMES), 2)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "both", "bidirectional"])
 def test_a_further_prompt_corrects_from_its_frame_on(worker: Lane, clip: Path, tmp_path: Path, direction: str) -> None:
     rows = [{"box": BOX, "frame": 3, "direction": direction}, {"box": OTHER, "frame": 12, "direction": direction}]
     found = Tracked(worker, clip, tmp_path, rows)
-    expected = {"forward": range(3, FRAMES), "backward": range(13), "both": range(FRAMES)}[direction]
+    expected = {"forward": range(3, FRAMES), "backward": range(13)}.get(direction, range(FRAMES))
     assert found.frames() == list(expected)
     assert found.prompts() == [3, 12]
     assert np.array_equal(found.mask(3), box_mask(BOX))
     assert np.array_equal(found.mask(12), box_mask(OTHER))
-    between = box_mask(OTHER, 4) if direction == "backward" else box_mask(BOX, 5)
+    between = box_mask(OTHER, 4) if direction in ("backward", "bidirectional") else box_mask(BOX, 5)
     assert np.array_equal(found.mask(8), between)
     if direction != "backward":
         assert np.array_equal(found.mask(15), box_mask(OTHER, 3))
@@ -175,7 +218,7 @@ def test_a_further_prompt_corrects_from_its_frame_on(worker: Lane, clip: Path, t
 
 
 @pytest.mark.parametrize("where", ["frame", "time"])
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("direction", ["forward", "backward", "both", "bidirectional"])
 def test_a_target_that_is_absent_is_lost_until_it_is_marked_again(
     worker: Lane, clip: Path, tmp_path: Path, direction: str, where: str
 ) -> None:
@@ -190,6 +233,7 @@ def test_a_target_that_is_absent_is_lost_until_it_is_marked_again(
         "forward": [10, 11, 12, 13, 17, 18, 19],
         "backward": [0, 1, 2, 3, 7, 8, 9, 10],
         "both": [0, 1, 2, 3, 10, 11, 12, 13, 17, 18, 19],
+        "bidirectional": [0, 1, 2, 3, 10, 11, 12, 13, 17, 18, 19],
     }[direction]
     for (object_id, frame), row in found.rows.items():
         if object_id == 2 or frame not in lost:
@@ -203,7 +247,7 @@ def test_a_target_that_is_absent_is_lost_until_it_is_marked_again(
     assert set(lost) <= set(found.frames())
     frame, moved = (12, 4) if direction == "forward" else (2, 6)
     assert np.array_equal(found.mask(frame, 2), box_mask(OTHER, moved)), "the other target goes on"
-    nothing = {"forward": 3, "backward": 17}.get(direction)
+    nothing = {"forward": 3, "backward": 17}.get(direction)  # both ways either absence holds somewhere
     assert [text for text in found.end.warnings if "absent" in text] == (
         []
         if nothing is None
@@ -214,7 +258,7 @@ def test_a_target_that_is_absent_is_lost_until_it_is_marked_again(
     )
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
+@pytest.mark.parametrize("direction", ["forward", "backward", "both", "bidirectional"])
 def test_times_mean_the_same_frames_in_every_direction(
     worker: Lane, clip: Path, tmp_path: Path, direction: str
 ) -> None:

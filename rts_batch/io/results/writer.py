@@ -8,6 +8,7 @@ the video is, and neither the spool's batches nor an interruption shows in the f
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import tempfile
 from collections import Counter
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError, StorageError
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema, masks_writer
+from rts_batch.io.results.strands import Strand, woven
 from rts_batch.io.storage.digest import sha256_of
 from rts_batch.masks import STATES
 
@@ -30,11 +32,6 @@ ROW_GROUP_ROWS: Final = 1000
 
 SPOOL_BYTES: Final = 8 << 20
 """Rows held in memory, roughly, before they are written to the spool."""
-
-_SPOOLED: Final = pa.schema(
-    [field.with_type(pa.string()) if field.name == "state" else field for field in masks_schema()]
-)
-"""Rows in the spool; a batch there has no dictionary."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +44,9 @@ class WrittenMasks:
     """Rows in each state that occurs, without those of targets that a person has said to be absent."""
 
 
-Covers = Literal["forward", "backward", "both", "prompts"]
-"""The frames on which each target has a row: from a prompt to the video's end, from its start to a prompt, all of them,
-or those of prompts alone."""
-
-
-@dataclass
-class _Strand:
-    """Rows of one target that came one after another in one direction."""
-
-    pending: list[Row] = field(default_factory=list)
-    spooled: list[tuple[int, int]] = field(default_factory=list)
-    """Offset and length of each batch in the spool."""
+Covers = Literal["forward", "backward", "both", "bidirectional", "prompts"]
+"""The frames on which each target has a row: from a prompt to the video's end, from its start to a prompt, all of them
+(once, or those up to the last prompt twice), or those of prompts alone."""
 
 
 @dataclass
@@ -68,9 +56,11 @@ class _Object:
     extras: Mapping[str, Any]
     first: int | None = None
     last: int | None = None
-    upward: _Strand = field(default_factory=_Strand)
-    downward: _Strand = field(default_factory=_Strand)
-    """Came last first; its frames all lie before the others."""
+    lowest: int | None = None
+    """The last one that came downward."""
+    upward: Strand = field(default_factory=Strand)
+    downward: Strand = field(default_factory=lambda: Strand(downward=True))
+    """Came last first; its frames all lie before the others, unless the table covers both directions."""
 
 
 class ResultsWriter:
@@ -136,7 +126,8 @@ class ResultsWriter:
         """Add one target on one frame.
 
         A target's frames come one after another without a gap, upwards from its first row and downwards from it; where
-        the table covers prompts alone, upwards with gaps. Different targets may be mixed in any way.
+        the table covers prompts alone, upwards with gaps; where it is bidirectional, downwards from any frame that is
+        there already. Different targets may be mixed in any way.
 
         Raises:
             ResultsError: a target that was not announced, a frame out of turn, or a state that does not exist.
@@ -144,7 +135,7 @@ class ResultsWriter:
         target, frame = self._objects.get(row.object_id), row.frame
         if target is None:
             raise ResultsError(f"object {row.object_id} is no target of this video")
-        downward = self._covers in ("backward", "both") and target.first is not None and frame == target.first - 1
+        downward = self._goes_down(frame, target)
         if frame < 0 or not (downward or self._follows(frame, target.last)):
             due = 0 if target.last is None else target.last + 1
             raise ResultsError(f"object {row.object_id}: frame {frame} came where frame {due} was due")
@@ -153,13 +144,13 @@ class ResultsWriter:
                 f"object {row.object_id}, frame {frame}: {row.state!r} is not one of {', '.join(STATES)}"
             )
         (target.downward if downward else target.upward).pending.append(row)
-        if target.first is None or downward:
-            target.first = frame
-        if not downward:
+        if downward:
+            target.lowest = frame
+        else:
             target.last = frame
-        self.rows += 1
-        if not row.is_absent:  # where nothing was to be found nobody has lost it
-            self._states[row.state] += 1
+        if target.first is None or frame < target.first or not downward:
+            self.rows += 1
+        target.first = frame if target.first is None else min(frame, target.first)
         self._pending_bytes += len(row.rle) + 600
         if self._pending_bytes > SPOOL_BYTES:
             self._flush()
@@ -186,13 +177,14 @@ class ResultsWriter:
         for object_id, target in self._objects.items():
             if target.first is None:
                 raise ResultsError(f"object {object_id} has rows up to no frame; the video ends with {frames - 1}")
-            if self._covers in ("forward", "both") and target.last != frames - 1:
+            if self._covers in ("forward", "both", "bidirectional") and target.last != frames - 1:
                 raise ResultsError(
                     f"object {object_id} has rows up to frame {target.last}; the video ends with {frames - 1}"
                 )
-            if self._covers in ("backward", "both") and target.first != self._start:
+            lowest = target.first if target.lowest is None else target.lowest
+            if self._covers in ("backward", "both", "bidirectional") and lowest != self._start:
                 raise ResultsError(
-                    f"object {object_id} has rows from frame {target.first} on; the video starts with {self._start}"
+                    f"object {object_id} has rows from frame {lowest} on; the video starts with {self._start}"
                 )
         self._metadata |= {"frames": str(frames), "fps": json.dumps(fps), "duration": json.dumps(duration)}
         if quality is not None:
@@ -218,17 +210,16 @@ class ResultsWriter:
     def _flush(self) -> None:
         """Move the pending rows to the spool, one batch for each object that has any."""
         for strand in (strand for target in self._objects.values() for strand in (target.downward, target.upward)):
-            if strand.pending:
-                columns = zip(*strand.pending, strict=True)
-                batch = pa.record_batch(
-                    [pa.array(values, field.type) for values, field in zip(columns, _SPOOLED, strict=True)], _SPOOLED
-                )
-                data = batch.serialize()
-                with self._disk_errors():
-                    strand.spooled.append((self._spool.tell(), data.size))
-                    self._spool.write(data)
-                strand.pending.clear()
+            with self._disk_errors():
+                strand.flush(self._spool)
         self._pending_bytes = 0
+
+    def _goes_down(self, frame: int, target: _Object) -> bool:
+        if target.first is None or target.last is None or self._covers in ("forward", "prompts"):
+            return False
+        if target.lowest is None and self._covers == "bidirectional":
+            return frame <= target.last
+        return frame == (target.first if target.lowest is None else target.lowest) - 1
 
     def _follows(self, frame: int, last: int | None) -> bool:
         if last is None:
@@ -246,6 +237,7 @@ class ResultsWriter:
         rows = 0
         for target in self._objects.values():
             for batch in self._batches(target):
+                self._count(batch)
                 waiting.append(self._complete(batch, target))
                 rows += batch.num_rows
                 while rows >= ROW_GROUP_ROWS:
@@ -257,16 +249,15 @@ class ResultsWriter:
             yield pa.Table.from_batches(waiting, self._schema).combine_chunks()
 
     def _batches(self, target: _Object) -> Iterator[pa.RecordBatch]:
-        """A target's rows in the order of the frames, as they were spooled."""
-        for place in reversed(target.downward.spooled):
-            batch = self._read_batch(*place)
-            yield batch.take(pa.array(range(batch.num_rows - 1, -1, -1)))
-        for place in target.upward.spooled:
-            yield self._read_batch(*place)
+        if self._covers == "bidirectional":
+            return woven(target.upward, target.downward, self._spool)
+        return itertools.chain(target.downward.batches(self._spool), target.upward.batches(self._spool))
 
-    def _read_batch(self, offset: int, size: int) -> pa.RecordBatch:
-        self._spool.seek(offset)
-        return pa.ipc.read_record_batch(pa.py_buffer(self._spool.read(size)), _SPOOLED)
+    def _count(self, batch: pa.RecordBatch) -> None:
+        # Where a person has said that nothing is to be found (`Row.is_absent`) nobody has lost it.
+        searched = pc.or_(pc.is_valid(batch["score"]), pc.not_equal(batch["state"], "lost"))
+        for counted in pc.value_counts(batch["state"].filter(searched)).to_pylist():
+            self._states[counted["values"]] += counted["counts"]
 
     def _complete(self, batch: pa.RecordBatch, target: _Object) -> pa.RecordBatch:
         """Add the carried columns, which are the same on all rows of a target."""

@@ -271,6 +271,42 @@ def test_rows_that_do_not_make_a_video_are_refused(
     assert left(tmp_path) == []
 
 
+def bidirectional(path: Path, rows: Sequence[Row], *, frames: int) -> WrittenMasks:
+    with ResultsWriter(path, targets={7: TARGETS[7]}, extras=EXTRAS, covers="bidirectional") as writer:
+        for one in rows:
+            writer.add(one)
+        return writer.close(frames=frames)
+
+
+def test_a_frame_that_came_from_both_sides_is_there_once(tmp_path: Path) -> None:
+    upward = [row(7, frame)._replace(quality=0.5) for frame in range(9)]
+    upward[6] = upward[6]._replace(state="prompt", score=None, quality=None)
+    better = [row(7, frame)._replace(quality=0.9, state="uncertain") for frame in range(5, 2, -1)]
+    downward = [upward[6], *better, upward[2]._replace(area=-1), upward[1]._replace(area=-1), upward[0]]
+    written = bidirectional(tmp_path / "a.parquet", [*upward, *downward], frames=9)
+    assert written.rows == 9
+    assert written.states == {"prompt": 2, "tracked": 3, "uncertain": 3, "lost": 1}
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table["frame"].to_pylist() == list(range(9))
+    assert table["quality"].to_pylist() == pytest.approx([0.5, 0.5, 0.5, 0.9, 0.9, 0.9, None, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([0, 1, 2, 3, 4], "has rows up to frame 4; the video ends with 5"),
+        ([2, 3, 4, 5], "has rows from frame 2 on; the video starts with 0"),
+        ([0, 1, 2, 3, 4, 5, 4, 3], "has rows from frame 3 on; the video starts with 0"),
+        ([0, 1, 2, 3, 4, 5, 4, 2], "frame 2 came where frame 6 was due"),
+        ([0, 1, 2, 3, 4, 5, 4, 4], "frame 4 came where frame 6 was due"),
+    ],
+)
+def test_what_came_from_both_sides_must_be_whole(tmp_path: Path, frames: list[int], message: str) -> None:
+    with pytest.raises(ResultsError, match=message):
+        bidirectional(tmp_path / "a.parquet", [row(7, frame)._replace(quality=0.5) for frame in frames], frames=6)
+    assert left(tmp_path) == []
+
+
 def test_a_state_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with (
         ResultsWriter(tmp_path / "a.parquet", targets={1: {}}) as writer,
