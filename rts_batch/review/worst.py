@@ -1,8 +1,9 @@
 """Which frames of a run to correct first: those where a prompt can be expected to mend most.
 
-A correction mends its own frame and, less and less, the frames that are tracked from it, as far as they lack what this
-one lacks. So a frame counts for what is missing from the quality of those, and each choice takes away what it serves.
-The plainly lowest qualities would all lie side by side, where one correction serves them all.
+A correction mends its own frame and, less and less, the frames that are tracked from it (in a bidirectional video those
+on either side), as far as they lack what this one lacks. So a frame counts for what is missing from the quality of
+those, and each choice takes away what it serves. The plainly lowest qualities would all lie side by side, where one
+correction serves them all.
 
 How much is mended, and how far, was measured on clips (benchmarks/mending.py, docs/quality.md).
 """
@@ -94,7 +95,8 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
     """Yield the frames of one stretch, each mending most beside those before it."""
     places = range(len(track.frames))[stretch]
     missing = 1.0 - track.qualities[stretch].astype(np.float64)
-    parts = [_Part.of(missing, 0, len(missing))]
+    both_sides = track.direction == "bidirectional"
+    parts = [_Part.of(missing, 0, len(missing), both_sides=both_sides)]
     while parts and parts[0].gain > 0.0:
         part = heapq.heappop(parts)
         first, place = part.first, places[part.first]
@@ -107,11 +109,14 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
             state=STATES[track.states[place]],
             object_name=track.target.name,
         )
-        served = missing[first : min(first + len(_SERVED), part.stop)]
-        served -= np.minimum(served, missing[first]) * _SERVED[: len(served)]
+        lacked = missing[first]
+        ahead, behind = missing[first : part.stop], missing[part.start : first][::-1]
+        for served, shares in ((ahead, _SERVED), (behind, _SERVED[1:] if both_sides else _SERVED[:0])):
+            near = served[: len(shares)]
+            near -= np.minimum(near, lacked) * shares[: len(near)]
         for start, stop in ((part.start, first), (first + 1, part.stop)):
             if start < stop:
-                heapq.heappush(parts, _Part.of(missing, start, stop))
+                heapq.heappush(parts, _Part.of(missing, start, stop, both_sides=both_sides))
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,10 @@ class _Part:
     stop: int
 
     @classmethod
-    def of(cls, missing: NDArray[np.float64], start: int, stop: int) -> _Part:
+    def of(cls, missing: NDArray[np.float64], start: int, stop: int, *, both_sides: bool) -> _Part:
         gains = expected_gains(missing[start:stop])
+        if both_sides:  # its own frame is mended once
+            gains += expected_gains(missing[start:stop][::-1])[::-1] - missing[start:stop]
         return cls(float(gains.max()), start + int(gains.argmax()), start, stop)
 
     def __lt__(self, other: _Part) -> bool:
@@ -140,7 +147,8 @@ def _stretches(track: Track) -> Iterator[slice]:
     marked = np.isnan(track.qualities)  # prompts, and where somebody has said that the target is absent
     edges = np.flatnonzero(np.diff(marked.astype(np.int8), prepend=1, append=1))
     begun = np.flatnonzero(track.states == STATES.index("prompt"))
-    backward_before = {"both": int(begun[0]) if len(begun) else 0, "backward": len(marked)}
+    first = int(begun[0]) if len(begun) else 0
+    backward_before = {"both": first, "bidirectional": first, "backward": len(marked)}
     for start, stop in edges.reshape(-1, 2).tolist():
         if start < backward_before.get(track.direction, 0):  # tracked from the prompt after it
             yield slice(stop - 1, start - 1 if start else None, -1)

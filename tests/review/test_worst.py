@@ -84,6 +84,21 @@ def test_what_was_tracked_backward_is_mended_backward(tmp_path: Path) -> None:
     assert chosen(tmp_path / "both", 1)[0].frame == 9
 
 
+def test_a_bidirectional_correction_mends_either_side(tmp_path: Path) -> None:
+    qualities = [None, *[0.95] * 10, *[0.2] * 9, *[0.95] * 10, None]
+    write_video(tmp_path / "forward", "a", qualities)
+    assert chosen(tmp_path / "forward", 1)[0].frame == 11, "where it goes wrong"
+    write_video(tmp_path / "both", "a", qualities, direction="bidirectional")
+    first, second = chosen(tmp_path / "both", 2)
+    assert first.frame == 15, "in the middle of what is wrong"
+    side = MENDED * (
+        0.8 * sum(np.exp(-step / REACH) for step in range(1, 5))
+        + 0.05 * sum(np.exp(-step / REACH) for step in range(5, 15))
+    )
+    assert first.gain == pytest.approx(0.8 + 2 * side, rel=1e-3)
+    assert second.gain < 0.8 * (1 - np.exp(-4 / REACH)) * 9, "both sides of the first are served"
+
+
 def test_an_absence_turns_no_direction_round(tmp_path: Path) -> None:
     behind = [0.95] * 5 + [None] + [0.95] * 6 + [0.2] * 6 + [None] * 2
     write_video(tmp_path, "a", behind, direction="both", absent=(18, 19))
