@@ -71,6 +71,13 @@ CorrectionsOption = Annotated[
     bool,
     typer.Option("--corrections", help="Put RUN/corrections.csv into the manifest, and track its videos again."),
 ]
+BidirectionalOption = Annotated[
+    bool,
+    typer.Option(
+        "--bidirectional",
+        help="With --corrections: track from either side of each prompt, in up to twice the time.",
+    ),
+]
 OnErrorOption = Annotated[
     OnError, typer.Option(help="stop hands out nothing more once a video has failed.", rich_help_panel=PART)
 ]

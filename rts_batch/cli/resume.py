@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rts_batch.cli.options import (
+    BidirectionalOption,
     CorrectionsOption,
     JsonOption,
     LanesOption,
@@ -30,6 +31,7 @@ from rts_batch.runs.settings import RunSettings, Scope
 def resume(
     run: RunArgument,
     corrections: CorrectionsOption = False,
+    bidirectional: BidirectionalOption = False,
     workers: WorkersOption = None,
     lanes: LanesOption = None,
     device: OtherDeviceOption = None,
@@ -47,14 +49,16 @@ def resume(
     changed = {"workers": workers, "lanes": lanes, "device": device, "address": address}
     begun = dataclasses.replace(_begun(run, scope, changed), as_json=as_json, quiet=quiet, verbose=verbose)
     again = ["resume", run, *_words(changed), *scope_words(scope)]
+    if bidirectional and not corrections:
+        raise UsageError("--bidirectional is about the videos that --corrections tracks again; give both")
     if not corrections:
         begun.run(again=again)
         return
     from rts_batch.runs.corrections import merged_manifest
 
-    with merged_manifest(run) as manifest:
+    with merged_manifest(run, direction="bidirectional" if bidirectional else None) as manifest:
         redone = dataclasses.replace(begun, manifest=manifest, scope=dataclasses.replace(scope, redo_changed=True))
-        redone.run(again=[*again, "--corrections"])
+        redone.run(again=[*again, "--corrections", *(["--bidirectional"] if bidirectional else [])])
 
 
 def retry(

@@ -20,6 +20,7 @@ from rts_batch.manifest.columns import COLUMNS
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.manifest.marks import drawing_of
 from rts_batch.manifest.target_names import OBJECT_NAME, Numbers
+from rts_batch.manifest.task import Direction
 from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RunPaths, shards_among
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, categories_of, place_of, target_of
@@ -114,13 +115,14 @@ def written_time(rows: Iterable[Row], object_id: int, frame: int, time: float | 
     return float(min(times, key=lambda given: abs(given - time)))
 
 
-def merge(recorded: pa.Table, rows: Sequence[Row], folder: str) -> pa.Table:
+def merge(recorded: pa.Table, rows: Sequence[Row], folder: str, direction: Direction | None = None) -> pa.Table:
     """Return the run's manifest with the corrections in it; where both mark a target on a frame, the correction counts.
 
     Args:
         recorded: the run's manifest.
         rows: corrections of its videos.
         folder: what relative paths of masks in `rows` are relative to.
+        direction: in which the videos of `rows` are tracked; None leaves it as it is.
 
     Raises:
         ManifestError: a correction of a video that the run does not have.
@@ -149,14 +151,19 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str) -> pa.Table:
             "mask": mask,
             "prompt_kind": row.get("prompt_kind") or ("annotate" if row["video_id"] in annotated else "correct"),
         }
-    merged = [{**row, "category": categories.get(target_of(row))} for row in kept.values()]
+    merged = [
+        {**row, "direction": direction or row["direction"], "category": categories.get(target_of(row))}
+        for row in kept.values()
+    ]
     others = recorded.filter(pc.invert(pc.is_in(recorded["video_id"], pa.array(sorted(names), pa.string()))))
     return pa.concat_tables([others, pa.Table.from_pylist(merged, schema=recorded.schema)])
 
 
 @contextlib.contextmanager
-def merged_manifest(run_folder: str) -> Iterator[str]:
+def merged_manifest(run_folder: str, direction: Direction | None = None) -> Iterator[str]:
     """The path of a manifest for as long as the context lasts: the run's own with its corrections in it.
+
+    With `direction` the videos that have some are tracked in that one.
 
     Raises:
         RunFolderError: the folder has no manifest, or no corrections.
@@ -167,7 +174,7 @@ def merged_manifest(run_folder: str) -> Iterator[str]:
     if not rows:
         raise RunFolderError(f"{book.paths.uri} has no corrections; make some with rts-batch review --serve")
     recorded = book.recorded()
-    merged = merge(recorded, rows, book.paths.uri)
+    merged = merge(recorded, rows, book.paths.uri, direction)
     metadata = dict(recorded.schema.metadata or {})
     metadata.setdefault(FOLDER_KEY, book.paths.uri.encode())
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:

@@ -143,6 +143,18 @@ def test_merging_once_more_changes_nothing(tmp_path: Path) -> None:
     assert book.pending() == []
 
 
+def test_corrected_videos_can_become_bidirectional_and_the_others_stay(tmp_path: Path) -> None:
+    book = begin(tmp_path, PLAIN)
+    before = {task.video_id: task for task in read_manifest(book.paths.manifest).tasks}
+    book.save("none", [correction(frame=5)])
+    with merged_manifest(book.paths.uri, direction="bidirectional") as path:
+        once = read_manifest(path)
+    after = {task.video_id: task for task in once.tasks}
+    assert (after["a"].direction, after["b"]) == ("bidirectional", before["b"])
+    files.put_bytes(book.paths.manifest, once.to_parquet())
+    assert {task.key for task in merged(book).tasks} == {task.key for task in once.tasks}, "and stay so"
+
+
 def test_carried_columns_ranges_and_kinds_are_those_of_the_run(tmp_path: Path) -> None:
     text = (
         "video,video_id,object_id,frame,box,start,end,direction,prompt_kind,category,site\n"

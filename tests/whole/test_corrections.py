@@ -98,6 +98,28 @@ def test_resume_puts_saved_corrections_in(tmp_path: Path, cluster: SharedCluster
     assert masks_in(out) == after
 
 
+def test_a_correction_mends_the_frames_before_it_as_well_where_that_is_asked_for(
+    tmp_path: Path, cluster: SharedCluster
+) -> None:
+    make_video(tmp_path / "a.mp4", 8)
+    row = {"video": str(tmp_path / "a.mp4"), "video_id": "a", "box": BOX}
+    out = tmp_path / "run"
+    assert cluster.run("submit", write_manifest(tmp_path / "first.jsonl", [row]), "--out", out, *STUB).code == 0
+    before = [row.mask() for row in read_masks(str(out)).video("a").rows()]
+    refused = cluster.run("resume", out, "--bidirectional")
+    assert (refused.code, "give both" in refused.err) == (2, True)
+    CorrectionsBook(str(out)).save("none", [{**row, "object_id": 1, "frame": 5, "mask": mask_of(60, 40), "box": None}])
+    assert cluster.run("resume", out, "--corrections", "--bidirectional").code == 0
+    video = read_masks(str(out)).video("a")
+    after = [row.mask() for row in video.rows()]
+    assert [np.array_equal(*masks) for masks in zip(before, after, strict=True)] == [True] * 3 + [False] * 5
+    # The stub moves a mask by a pixel a frame, whichever way it goes.
+    assert np.array_equal(after[4], np.roll(after[5], 1, axis=1))
+    assert np.array_equal(after[3], np.roll(after[5], 2, axis=1))
+    assert video.entry.task["direction"] == "bidirectional"
+    assert run("verify", out).code == 0
+
+
 def test_with_kept_checkpoints_a_correction_costs_only_what_comes_after_it(
     tmp_path: Path, cluster: SharedCluster
 ) -> None:

@@ -22,7 +22,7 @@ from rts_batch.review.server.frames import FrameReader
 from rts_batch.review.server.guard import Guard
 from rts_batch.review.server.model import LazyModel
 from rts_batch.review.server.redo import Redo
-from rts_batch.review.server.requests import Ahead, BoxOnFrame, Frame, Masks, Save
+from rts_batch.review.server.requests import Ahead, BoxOnFrame, Frame, Masks, Save, TrackAgain
 from rts_batch.review.server.subject import Subject
 from rts_batch.runs.rows_file import RowsFile, SavedRows
 
@@ -155,13 +155,14 @@ class _Answers:
     def redo(self, _: Request) -> Any:
         return {**self._redone(), "locked": self._locked(), "pending": self._pending()}
 
-    def begin(self, _: bytes) -> Any:
+    def begin(self, body: bytes) -> Any:
         self._desk.book.refuse_if_busy()
+        wanted = TrackAgain.model_validate_json(body or b"{}")
         if not self._desk.book.read().rows:
             raise ManifestError("there are no corrections; save some first")
         if self._desk.redo is None:
             raise ManifestError("nothing has been tracked yet: submit the manifest")
-        self._desk.redo.start()
+        self._desk.redo.start(bidirectional=wanted.bidirectional)
         return self._redone()
 
     def stop(self, _: bytes) -> Any:

@@ -36,8 +36,8 @@ class Redo:
         self._scratch = tempfile.TemporaryDirectory(prefix="rts-batch-")
         self._said, self._messages = Path(self._scratch.name) / "said", Path(self._scratch.name) / "messages"
 
-    def start(self) -> None:
-        """Begin.
+    def start(self, *, bidirectional: bool = False) -> None:
+        """Begin; bidirectional corrections mend the frames on either side.
 
         Raises:
             RunBusyError: it is under way.
@@ -47,7 +47,7 @@ class Redo:
                 raise RunBusyError("the corrected videos are being tracked already")
             with self._said.open("wb") as said, self._messages.open("wb") as messages:
                 self._process = subprocess.Popen(
-                    self._command,
+                    [*self._command, *(["--bidirectional"] if bidirectional else [])],
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=messages,

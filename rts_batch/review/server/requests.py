@@ -31,6 +31,11 @@ class Save(BaseModel, extra="forbid"):
     removed: list[Spot] = Field(default=[], max_length=10_000)
 
 
+class TrackAgain(BaseModel, extra="forbid"):
+    bidirectional: bool = False
+    """Whether from either side of each prompt."""
+
+
 class BoxOnFrame(BaseModel, extra="forbid"):
     video_id: str
     frame: int = Field(ge=0)

@@ -307,6 +307,7 @@ def test_nothing_is_tracked_again_without_corrections(tmp_path: Path) -> None:
         answer = page.post("redo")
         assert (answer.status_code, page.get("redo").json()["state"]) == (422, "idle")
         assert json.loads(answer.text)["error"] == "there are no corrections; save some first"
+        assert page.post("redo", {"bidirectional": "sideways"}).status_code == 400
 
 
 def test_a_redo_that_fails_says_why(tmp_path: Path) -> None:

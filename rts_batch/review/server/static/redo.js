@@ -37,7 +37,7 @@ export async function startRedo() {
   await saveDrafts();
   if (!state.pending) return;
   try {
-    showRedo(await api.post("redo"));
+    showRedo(await api.post("redo", { bidirectional: $("redo-both").checked }));
   } catch (error) {
     say(error.message, true);
   }
