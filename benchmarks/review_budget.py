@@ -5,7 +5,8 @@
 A folder in DAVIS's layout is tracked from its first masks (or their boxes). Then, for each budget and each way of
 choosing, so many of its frames are marked with their true masks and the run goes through `submit --redo-changed`. The
 mean J is over sequences, of all frames but each sequence's first and last; "others" leaves out the frames that were
-corrected by any of the three choices, so that no choice is paid for the frames that it was given.
+corrected by any of the three choices, so that no choice is paid for the frames that it was given. With `--direction
+bidirectional` what lies between two prompts is tracked from either side.
 """
 
 from __future__ import annotations
@@ -41,27 +42,38 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", choices=("mask", "box"), nargs="*", default=["mask", "box"])
+    parser.add_argument("--direction", choices=("forward", "bidirectional"), default="forward")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="of what is chosen by chance")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     sequences = davis_sequences(options.davis.resolve(), year=2016)
     document: dict[str, Any] = {
         "command": f"python -m benchmarks.review_budget DAVIS WORK --out OUT --init {' '.join(options.init)}",
+        "direction": options.direction,
         "fingerprint": load_weights("rts-mini").fingerprint,
         "data": f"{options.davis.name}, {len(sequences)} sequences",
         "conditions": f"CPU ({torch.backends.cpu.get_cpu_capability()}), one worker of one thread, exact",
         "starts": {},
     }
     for init in options.init:
-        document["starts"][init] = measured(sequences, options.davis, options.work / init, init)
+        found = measured(sequences, options.davis, options.work / init, init, options.direction, options.seeds)
+        document["starts"][init] = found
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def measured(sequences: Sequence[MaskSequence], davis: Path, work: Path, init: str) -> dict[str, Any]:
+def measured(
+    sequences: Sequence[MaskSequence], davis: Path, work: Path, init: str, direction: str, seeds: Sequence[int]
+) -> dict[str, Any]:
     """Track, correct by each choice and each budget, and return the mean J of each."""
     work.mkdir(parents=True, exist_ok=True)
     manifest, run = work / "manifest.csv", work / "run"
-    rts_batch_command("evaluate", "prepare", BENCHMARK, davis, "-o", manifest, "--init", init)
+    rts_batch_command("evaluate", "prepare", BENCHMARK, davis, "-o", work / "prepared.csv", "--init", init)
+    with (work / "prepared.csv").open(newline="", encoding="utf-8") as prepared, manifest.open("w", newline="") as file:
+        rows = csv.DictReader(prepared)
+        told = csv.DictWriter(file, rows.fieldnames or ())
+        told.writeheader()
+        told.writerows({**row, "direction": direction} for row in rows)
     submit(manifest, run)
     before = jaccards(sequences, run)
     total = len(before)
@@ -70,7 +82,7 @@ def measured(sequences: Sequence[MaskSequence], davis: Path, work: Path, init: s
         count = round(budget * total)
         choices = {
             "quality": by_quality(run, before.keys(), count),
-            **{f"random {seed}": at_random(before.keys(), count, seed) for seed in SEEDS},
+            **{f"random {seed}": at_random(before.keys(), count, seed) for seed in seeds},
             "equal steps": at_equal_steps(before.keys(), count),
         }
         ever = set().union(*choices.values())
