@@ -42,6 +42,10 @@ class Prompt:
     line: int = field(default=0, compare=False)
     """Where the manifest says so: the line of a text file, the row (from 1) of a Parquet file."""
 
+    def frame_or(self, timed: int) -> int:
+        """The index of its frame, `timed` where only its time is known."""
+        return timed if self.time is not None else self.frame or 0
+
     @property
     def where(self) -> str:
         """Its place in the video, for messages."""

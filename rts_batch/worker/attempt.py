@@ -180,6 +180,8 @@ class Attempt:
             self._book.resume(earlier.prompts, earlier.frame)
             for row in earlier.rows(self._task, *self._size):
                 self._writer.add(row)
+                if row.state == "prompt" and not row.area:
+                    self._book.empty.add((row.object_id, row.frame))
 
     # Frame by frame
 

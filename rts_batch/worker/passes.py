@@ -98,6 +98,7 @@ def track_video(
         return
     forward = forward or Forward()
     end = max(task.start, forward.after + 1)
+    rows: Mapping[int, TrackedFrame] = {}
     forward.active = True
     for frame, rows in _forward(task, tracker, book, source, timing, forward):
         end = frame.index + 1
@@ -110,6 +111,7 @@ def track_video(
             yield from _before_the_prompts(task, tracker, book, before, timing)
             source.warnings += [text for text in before.warnings if text not in source.warnings]
     if task.direction == "bidirectional" and (task.marked_again or book.last_begin > task.start):
+        book.check_masks(end - 1, dict(rows))  # the caller looks at a frame's one frame later
         source.close()
         with reopen(reading(replace(task, direction="backward"))) as before:
             yield from _backward(task, tracker, book.anew(), before, timing)

@@ -65,8 +65,15 @@ class PromptBook:
         self.begin: dict[int, int] = {}
         """Object id to the frame on which the target was first marked."""
         self._said_at_once = len(self.warnings)
-        self.anew = partial(PromptBook, task, info, boxes=boxes, overlap=overlap)
-        """Opens it once more, for another pass."""
+        self.empty: set[tuple[int, int]] = set()
+        """Object id and frame of the prompts whose masks are empty."""
+        self._copy = partial(PromptBook, task, info, boxes=boxes, overlap=overlap)
+
+    def anew(self) -> PromptBook:
+        """Open it once more, for another pass, without the prompts of which nothing came: none begins with those."""
+        book = self._copy()
+        book.empty = self.empty
+        return book
 
     @property
     def waiting(self) -> bool:
@@ -90,7 +97,7 @@ class PromptBook:
 
     def resume(self, taken: Mapping[str, Mapping[int, int]], after: int) -> None:
         """Take out the prompts that had come when `taken` was called on frame `after`, in frames read forward."""
-        by_frame = Counter(key for key, prompt, _ in self._waiting if _frame(prompt, after + 1) <= after)
+        by_frame = Counter(key for key, prompt, _ in self._waiting if prompt.frame_or(after + 1) <= after)
         timed = {object_id: count - by_frame[object_id] for object_id, count in taken["came"].items()}
         self.begin, self._absent_before = dict(taken["begin"]), dict(taken.get("absent", {}))
         waiting = []
@@ -99,7 +106,7 @@ class PromptBook:
                 timed[object_id] -= 1
                 if not ready.absent:
                     self._begun_by.setdefault(object_id, ready)
-            elif _frame(prompt, after + 1) > after:
+            elif prompt.frame_or(after + 1) > after:
                 waiting.append((object_id, prompt, ready))
             elif prompt.frame == self.begin.get(object_id):
                 self._begun_by[object_id] = ready
@@ -134,6 +141,8 @@ class PromptBook:
                     object_id, prompt, "is the second one of this target on this frame; remove one of them"
                 )
             came.add(object_id)
+            if (object_id, frame.index) in self.empty:
+                continue
             if ready.absent and object_id not in self.begin and not self._task.annotates:
                 self._note_absent(object_id, frame.index)
                 continue
@@ -179,6 +188,7 @@ class PromptBook:
             if target.area:
                 self._with_mask.add(object_id)
                 continue
+            self.empty.add((object_id, frame))
             what = f"object {object_id}, frame {frame}: the mask made of its box is empty"
             if self.begin.get(object_id) == frame and not self._task.annotates:
                 raise PromptError(f"video {self._task.video_id}, {what}; {EMPTY_MASK}")
@@ -286,8 +296,3 @@ class PromptBook:
         return PromptError(
             f"video {self._task.video_id}, object {object_id}, {prompt.where}: the {prompt.drawn} prompt {what}"
         )
-
-
-def _frame(prompt: Prompt, timed: int) -> int:
-    """The index of a prompt's frame, `timed` where only its time is known."""
-    return timed if prompt.time is not None else prompt.frame or 0

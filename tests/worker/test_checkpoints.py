@@ -52,6 +52,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for direction in ("both", "bidirectional"):
         rows = [{**row, "direction": direction} for row in (first, later, corrected)]
         write_manifest(folder / f"{direction}.jsonl", rows)
+    empty = {"video": "video.mp4", "object_id": 1, "box": [159.6, 10, 1.2, 20], "frame": 4}
+    write_manifest(folder / "empty.jsonl", [{**row, "direction": "bidirectional"} for row in (first, empty)])
     return folder
 
 
@@ -118,6 +120,7 @@ def change_content(path: Path, change: Callable[[dict[str, Any]], object]) -> No
         (STUB, "both.jsonl"),
         (RunSettings.tracker, "both.jsonl"),
         (STUB, "bidirectional.jsonl"),
+        (STUB, "empty.jsonl"),
         (RunSettings.tracker, "bidirectional.jsonl"),
     ],
 )
@@ -136,7 +139,7 @@ def test_a_worker_that_must_leave_has_its_video_go_on_elsewhere(
     last = last_of(lane(out, factory).run(Job(task=task, attempt=3)))
     assert isinstance(last, Finished)
     # From the second target's frame down, or from the last prompt's.
-    backward = {"both.jsonl": 8, "bidirectional.jsonl": 10}.get(manifest, 0)
+    backward = {"both.jsonl": 8, "bidirectional.jsonl": 10, "empty.jsonl": 5}.get(manifest, 0)
     assert (last.frames, last.has_checkpoints) == (FRAMES + backward, True)
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
     assert report_of(out)["checkpoints"] == {"resumed_after": 9, "written": FRAMES - 10}

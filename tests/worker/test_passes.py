@@ -330,6 +330,22 @@ def test_a_correction_without_a_mask_is_told(worker: Lane, clip: Path, tmp_path:
     assert "object 1, frame 4: the mask made of its box is empty" in found.end.warnings
 
 
+@pytest.mark.parametrize("where", [12, FRAMES - 1])
+def test_nothing_is_tracked_back_from_a_correction_without_a_mask(
+    worker: Lane, clip: Path, tmp_path: Path, where: int
+) -> None:
+    rows = [{"box": BOX, "frame": 2}, {"box": OTHER, "frame": 7}, {"box": EMPTY, "frame": where}]
+    found, forward, without = (
+        Tracked(worker, clip, tmp_path, [{**row, "direction": direction} for row in rows[:count]])
+        for direction, count in (("bidirectional", 3), ("forward", 3), ("bidirectional", 2))
+    )
+    assert isinstance(found.end, Finished), found.end
+    assert found.end.warnings == (f"object 1, frame {where}: the mask made of its box is empty",)
+    assert found.prompts() == [2, 7, where]
+    assert same_rows(found, forward, range(7, FRAMES))
+    assert same_rows(found, without, range(7))
+
+
 def test_annotated_frames_without_a_mask_are_told_and_a_target_without_any_fails(
     worker: Lane, clip: Path, tmp_path: Path
 ) -> None:
