@@ -99,6 +99,16 @@ class VideoTask:
         """Whether a target is marked on more than one frame."""
         return any(sum(prompt.kind != "absent" for prompt in target.prompts) > 1 for target in self.targets)
 
+    @property
+    def absent_at_first(self) -> bool:
+        """Whether a target may be said to be absent before its first mark; where times are given nobody knows yet."""
+        for target in self.targets:
+            marks = [prompt.frame for prompt in target.prompts if prompt.kind != "absent" and prompt.frame is not None]
+            absent = [prompt.frame for prompt in target.prompts if prompt.kind == "absent"]
+            if any(frame is None or frame < min(marks, default=frame + 1) for frame in absent):
+                return True
+        return False
+
     def last_prompt(self) -> tuple[int | None, float | None]:
         """The latest frame index and the latest time in seconds that a prompt gives; None where none gives it so."""
         prompts = [prompt for target in self.targets for prompt in target.prompts]

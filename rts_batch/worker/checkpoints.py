@@ -229,8 +229,9 @@ def decided_by(task: VideoTask, frame: int) -> str:
         for prompt in target.prompts
         if prompt.frame is None or prompt.frame <= frame
     ]
-    # What is read forward first is the same whether it is read backward as well.
-    direction = "forward" if task.direction == "bidirectional" else task.direction
+    # What is read forward first is the same whether it is read backward as well, but for what is warned of.
+    same = task.direction == "bidirectional" and not task.absent_at_first
+    direction = "forward" if same else task.direction
     return task_digest([uris.unsigned(task.uri), task.start, task.end, direction, marks])
 
 

@@ -273,6 +273,27 @@ def test_a_video_that_becomes_bidirectional_goes_on_from_what_was_tracked_forwar
     assert masks_of(out) == masks_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("directions", [("forward", "bidirectional"), ("bidirectional", "forward")])
+@pytest.mark.parametrize("absent", [{"frame": 1}, {"time": 0.04}])
+def test_an_absence_before_the_first_mark_is_warned_of_where_it_changes_nothing_and_nowhere_else(
+    videos: Path, tmp_path: Path, directions: tuple[str, str], absent: dict[str, Any]
+) -> None:
+    first = {"video": str(videos / "video.mp4"), "object_id": 1}
+    rows = [{**first, **absent, "prompt_kind": "absent"}, {**first, "box": [30, 30, 20, 20], "frame": 3}]
+    later = {**first, "box": [40, 30, 20, 20], "frame": 9}
+    before, after = (
+        task_of(write_manifest(tmp_path / f"{place}.jsonl", [{**row, "direction": direction} for row in some]))
+        for place, (direction, some) in enumerate(zip(directions, (rows, [*rows, later]), strict=True))
+    )
+    worker, folder = lane(tmp_path / "run", keep=True), RunFolder(str(tmp_path / "run"))
+    assert isinstance(last_of(worker.run(Job(task=before, attempt=1))), Finished)
+    carry_over(after, folder.checkpoints_of(before), folder.checkpoints_of(after))
+    last = last_of(worker.run(Job(task=after, attempt=2)))
+    assert isinstance(last, Finished)
+    told = "object 1, frame 1: it is said to be absent where it is not tracked yet (forward), which changes nothing"
+    assert last.warnings == ((told,) if directions[1] == "forward" else ())
+
+
 @pytest.mark.long
 def test_a_row_that_was_put_right_is_not_warned_of_any_more(videos: Path, tmp_path: Path) -> None:
     """Its warning was in the checkpoints of all frames before, which are gone on with."""
