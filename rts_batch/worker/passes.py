@@ -109,13 +109,19 @@ def track_video(
         source.close()
         with reopen(FrameRange(task.start, book.last_begin + 1, backward=True)) as before:
             yield from _before_the_prompts(task, tracker, book, before, timing)
-            source.warnings += [text for text in before.warnings if text not in source.warnings]
+            _tell_once(source, before)
     if task.direction == "bidirectional" and (task.marked_again or book.last_begin > task.start):
         book.check_masks(end - 1, dict(rows))  # the caller looks at a frame's one frame later
         source.close()
         with reopen(reading(replace(task, direction="backward"))) as before:
             yield from _backward(task, tracker, book.anew(), before, timing)
-            source.warnings += [text for text in before.warnings if text not in source.warnings]
+            _tell_once(source, before)
+
+
+def _tell_once(source: FrameSource, again: FrameSource) -> None:
+    """Add what reading once more is warned of, but not what it counts of the damage that is known already."""
+    known = [*source.warnings, *(again.damage.warnings() if source.damage else ())]
+    source.warnings += [text for text in again.warnings if text not in known]
 
 
 def _forward(

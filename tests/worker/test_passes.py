@@ -361,6 +361,24 @@ def test_annotated_frames_without_a_mask_are_told_and_a_target_without_any_fails
     assert "object 1: the masks made of its boxes are empty on all its 2 frames" in found.end.message
 
 
+@pytest.mark.parametrize("direction", ["both", "bidirectional"])
+def test_damage_is_counted_once_however_often_a_video_is_read(worker: Lane, tmp_path: Path, direction: str) -> None:
+    make_video(tmp_path / "a.avi", 40, options={"g": "8", "bf": "2"})
+    content = bytearray((tmp_path / "a.avi").read_bytes())
+    for middle in (len(content) // 4, len(content) // 2, 3 * len(content) // 4):
+        content[middle : middle + 200] = bytes(200)
+    (tmp_path / "a.avi").write_bytes(content)
+    rows = [{"box": BOX, "frame": 8}, {"box": OTHER, "frame": 9}]
+    found, forward = (
+        Tracked(worker, tmp_path / "a.avi", tmp_path, [{**row, "direction": way} for row in rows])
+        for way in (direction, "forward")
+    )
+    assert isinstance(found.end, Finished)
+    assert isinstance(forward.end, Finished)
+    assert any("corrupt frames" in text for text in forward.end.warnings)
+    assert found.end.warnings == forward.end.warnings
+
+
 def test_annotation_reads_no_more_than_it_needs(worker: Lane, clip: Path, tmp_path: Path) -> None:
     rows = [{"box": BOX, "frame": frame, "prompt_kind": "annotate"} for frame in (7, 9)]
     found = Tracked(worker, clip, tmp_path, rows)
