@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
-from rts_batch.io.video.frames import Frame, FrameRange, FrameSource
+from rts_batch.io.video.frames import Frame, FrameRange, FrameSource, VideoInfo
 from rts_batch.manifest import VideoTask
 from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.worker.prompts import PromptBook
@@ -49,8 +49,16 @@ def expected_frames(source: FrameSource, task: VideoTask, earlier: int = 0) -> i
         return None
     frames = max(0, min(ends) - source.wanted.start)
     if task.direction in ("both", "bidirectional") and not task.annotates:
-        frames += max(0, (task.last_prompt()[0] or 0) - task.start)
+        frames += _frames_again(source.info, task)
     return frames + max(0, earlier - 1)
+
+
+def _frames_again(info: VideoInfo, task: VideoTask) -> int:
+    """Frames that a second pass probably reads, as if all were as far apart in time."""
+    frame, time = task.last_prompt()
+    timed = 0 if time is None or not info.fps else round((time - (info.first_time or 0.0)) * info.fps)
+    last = max(frame or 0, timed)
+    return last + 1 - task.start if last > task.start else 0
 
 
 @dataclass

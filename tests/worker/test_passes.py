@@ -173,7 +173,18 @@ def test_bidirectional_is_forward_and_backward_with_a_seam_between_prompts(
     assert same_rows(found, backward, [*range(3), *range(8, 12)])
     assert not same_rows(forward, backward, [8])
     assert found.end.frames == FRAMES + 13
-    assert [event.frames for event in found.events if isinstance(event, Opened)] == [FRAMES + 12]
+    assert [event.frames for event in found.events if isinstance(event, Opened)] == [FRAMES + 13]
+
+
+@pytest.mark.parametrize("where", [{"frame": 12}, {"time": 0.48}])
+@pytest.mark.parametrize("direction", ["both", "bidirectional"])
+def test_what_is_expected_counts_the_second_pass(
+    worker: Lane, clip: Path, tmp_path: Path, direction: str, where: dict[str, Any]
+) -> None:
+    found = Tracked(worker, clip, tmp_path, [{"box": BOX, "direction": direction, "start": 2, **where}])
+    assert isinstance(found.end, Finished)
+    assert [event.frames for event in found.events if isinstance(event, Opened)] == [found.end.frames]
+    assert found.end.frames == FRAMES - 2 + 11
 
 
 def test_bidirectional_reads_no_second_time_what_a_first_frame_says(worker: Lane, clip: Path, tmp_path: Path) -> None:
