@@ -75,7 +75,7 @@ def main() -> None:
     before = tracked.with_corrections("none", set())
     visible = [frame for frame, row in sorted(before.items()) if row.present]
     document: dict[str, Any] = {
-        "command": "python -m benchmarks.review_clips INDEX INDEX WORK --out OUT",
+        "command": f"python -m benchmarks.review_clips INDEX INDEX WORK --direction {options.direction} --out OUT",
         "direction": options.direction,
         "fingerprint": tracked.weights.fingerprint,
         "clips": options.clips,
