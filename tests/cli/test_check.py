@@ -25,6 +25,7 @@ from rts_batch.worker.messages import Finished, Job, WorkerSettings
 from tests.support.running import write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_images, make_video, remux
+from tests.support.workers import decoding
 
 BOX = [30, 30, 20, 20]
 
@@ -159,7 +160,7 @@ def stub_run(path: Path, out: Path, left: int = 0) -> Path:
     settings = WorkerSettings(
         out=str(out), factory="tests.support.stub_tracker:Stub", tracker=tracker, decoder="auto", threads=1, extras={}
     )
-    worker = Lane(settings)
+    worker = Lane(settings, decoding=decoding())
     for task in manifest.tasks[: len(manifest.tasks) - left]:
         assert isinstance(list(worker.run(Job(task=task, attempt=1)))[-1], Finished)
     return out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
+from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.limits import SpoolLimits
 from rts_batch.manifest import Manifest
 from rts_batch.runs.folder import RunFolder
@@ -15,6 +17,12 @@ from rts_batch.worker.messages import Job, WorkerSettings
 from tests.support.stub_tracker import Stub
 
 TRACKER = Stub.describe(RunSettings())
+
+
+@functools.cache
+def decoding() -> DecodingProcess:
+    """For all lanes of a process of the tests that follow one another: starting one takes most of a short attempt."""
+    return DecodingProcess()
 
 
 class Workers:

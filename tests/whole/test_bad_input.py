@@ -19,6 +19,7 @@ from tests.support.cluster import SharedCluster
 from tests.support.running import STUB
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
+from tests.support.workers import decoding
 
 HEADER = "video,box,mask,frame,time,object_id"
 
@@ -217,7 +218,7 @@ def track(folder: Path, tmp_path: Path, row: str) -> list[object]:
         threads=1,
         extras=found.extras,
     )
-    return list(Lane(settings).run(Job(task=found.tasks[0], attempt=1)))[-1:]
+    return list(Lane(settings, decoding=decoding()).run(Job(task=found.tasks[0], attempt=1)))[-1:]
 
 
 @pytest.mark.ray

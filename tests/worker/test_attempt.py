@@ -18,6 +18,7 @@ from rts_batch.worker.messages import Failed, Finished, Job, Opened, WorkerSetti
 from tests.support.running import STUB, done, write_manifest
 from tests.support.stub_tracker import Stub
 from tests.support.videos import make_video
+from tests.support.workers import decoding
 
 FRAMES = 6
 
@@ -42,7 +43,7 @@ def lane(out: Path, *, frames: int | None = None) -> Lane:
         extras={},
         checkpoint_every=1e-9,
     )
-    return Lane(settings, leaving=lambda: frames is not None and next(asked) >= frames)
+    return Lane(settings, leaving=lambda: frames is not None and next(asked) >= frames, decoding=decoding())
 
 
 def report_of(out: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from rts_batch.worker.messages import Event, Failed, Finished, Job, Phase, Worke
 from rts_batch.worker.tracker import find_factory
 from tests.support.running import done, write_manifest
 from tests.support.videos import Disc, make_video
+from tests.support.workers import decoding
 
 FRAMES = 14
 SIZE = (120, 160)
@@ -72,18 +73,19 @@ def lane(
 ) -> Lane:
     """A lane that is told to leave after so many frames."""
     weights = "rts-mini-untrained" if factory != STUB else None
+    hasty = RunSettings(weights=weights, device="cpu", tracker_options={"crop_size": [96, 160], "init_iterations": 3})
     asked = itertools.count(1)
     settings = WorkerSettings(
         out=str(out),
         factory=factory,
-        tracker=find_factory(factory).describe(RunSettings(weights=weights, device="cpu")),
+        tracker=find_factory(factory).describe(hasty),
         decoder="auto",
         threads=1,
         extras={},
         checkpoint_every=interval,
         keep_checkpoints=keep,
     )
-    return Lane(settings, leaving=lambda: frames is not None and next(asked) >= frames)
+    return Lane(settings, leaving=lambda: frames is not None and next(asked) >= frames, decoding=decoding())
 
 
 def last_of(events: Iterator[Event]) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -427,8 +428,10 @@ def test_two_prompts_that_meet_on_a_frame_are_refused(worker: Lane, clip: Path, 
 
 @pytest.fixture(scope="module")
 def trained() -> Any:
+    """The tracker that ships, with small crops."""
     weights = load_weights("rts-mini")
-    return build_model(weights, "cpu"), weights.tracker_config, build_sta(weights, "cpu")
+    config = dataclasses.replace(weights.tracker_config, crop_size=(128, 208))
+    return build_model(weights, "cpu"), config, build_sta(weights, "cpu")
 
 
 def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
