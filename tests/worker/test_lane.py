@@ -33,6 +33,7 @@ from rts_batch.worker.tracker import find_factory
 from tests.support.running import STUB, finish, run, start, wait_until, write_manifest
 from tests.support.stub_tracker import StubScene, StubTracker
 from tests.support.videos import make_video
+from tests.support.workers import decoding
 
 LANES = 3
 CLIPS = {"a": (5, (160, 120)), "b": (12, (96, 128)), "c": (8, (200, 100)), "d": (16, (64, 64)), "e": (10, (160, 90))}
@@ -63,8 +64,9 @@ def manifest_of(folder: Path, rows: Sequence[dict[str, object]]) -> Manifest:
 
 
 def worker_settings(out: Path, factory: str = STUB[1], **options: Any) -> WorkerSettings:
-    # Its learners may be less thorough here, which takes most of the time.
-    hasty = RunSettings(tracker_options={"init_iterations": 3, "localisation_init_iterations": 2}, device="cpu")
+    # Its learners may be less thorough here and its crops as small as the videos, which takes most of the time.
+    little = {"init_iterations": 3, "localisation_init_iterations": 2, "crop_size": [96, 160]}
+    hasty = RunSettings(tracker_options=little, device="cpu")
     return WorkerSettings(
         out=str(out),
         factory=factory,
@@ -218,7 +220,7 @@ def test_a_video_leaves_no_scene_behind(clips: Path, tmp_path: Path, knobs: dict
     (task,) = manifest_of(tmp_path, rows_of(clips, "a", **knobs)).tasks
     gc.disable()
     try:
-        for event in Lane(settings, tracker=Watched()).run(Job(task=task, attempt=1)):
+        for event in Lane(settings, tracker=Watched(), decoding=decoding()).run(Job(task=task, attempt=1)):
             last = event
     finally:
         gc.enable()
@@ -244,7 +246,7 @@ def test_a_scene_is_closed_when_its_pass_ends(
             return opened[-1]
 
     (task,) = manifest_of(tmp_path, rows_of(clips, "a", direction=direction, frame=3, **knobs)).tasks
-    *_, last = Lane(settings, tracker=Watched()).run(Job(task=task, attempt=1))
+    *_, last = Lane(settings, tracker=Watched(), decoding=decoding()).run(Job(task=task, attempt=1))
     assert isinstance(last, Failed if knobs else Finished), last
     assert len(opened) == (2 if direction == "both" and not knobs else 1)
     assert [scene.closed for scene in opened] == [True] * len(opened)
