@@ -36,7 +36,7 @@ def test_a_corrected_video_is_tracked_again_and_no_other(tmp_path: Path, cluster
         make_video(tmp_path / f"{name}.mp4", 8)
     rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, "box": BOX} for name in ("a", "b")]
     out, first = tmp_path / "run", write_manifest(tmp_path / "first.jsonl", rows)
-    assert cluster.run("submit", first, "--out", out, *STUB).code == 0
+    assert cluster.run("submit", first, "--out", out, "--workers", 1, *STUB).code == 0
     before = masks_in(out)
 
     more = write_manifest(tmp_path / "more.jsonl", [*rows, {**rows[0], "frame": 5, "box": [60, 40, 20, 20]}])
@@ -69,8 +69,8 @@ def test_resume_puts_saved_corrections_in(tmp_path: Path, cluster: SharedCluster
         make_video(tmp_path / f"{name}.mp4", 8)
     marks = {"a": {"box": BOX}, "b": {"polygon": "30 30 50 30 50 50 30 50"}}
     rows = [{"video": str(tmp_path / f"{name}.mp4"), "video_id": name, **mark} for name, mark in marks.items()]
-    out = tmp_path / "run"
-    assert cluster.run("submit", write_manifest(tmp_path / "first.jsonl", rows), "--out", out, *STUB).code == 0
+    out, first = tmp_path / "run", write_manifest(tmp_path / "first.jsonl", rows)
+    assert cluster.run("submit", first, "--out", out, "--workers", 1, *STUB).code == 0
     assert "has no corrections" in cluster.run("resume", out, "--corrections").err
     before = masks_in(out)
     book = CorrectionsBook(str(out))

@@ -112,7 +112,7 @@ def test_submitting_again_does_nothing_and_a_longer_manifest_only_the_rest(
     out = tmp_path / "run"
     manifest = tmp_path / "manifest.jsonl"
     write_manifest(manifest, rows(videos, 2))
-    assert cluster.run("submit", manifest, "--out", out, *STUB).code == 0
+    assert cluster.run("submit", manifest, "--out", out, "--workers", 1, *STUB).code == 0
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done(out)}
 
     kept = (out / "summary.json").read_bytes()
@@ -149,7 +149,7 @@ def test_other_settings_of_a_finished_run_are_still_refused(undisturbed: Path) -
 def test_quiet_and_verbose(videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
     given = [{"video": str(videos / name), "box": BOX} for name in ("0.mp4", "text.mp4")]
     manifest = write_manifest(tmp_path / "manifest.jsonl", given)
-    verbose = run("submit", manifest, "--out", tmp_path / "run", "--verbose", *STUB)
+    verbose = run("submit", manifest, "--out", tmp_path / "run", "--workers", 1, "--verbose", *STUB)
     assert verbose.code == 3
     log = (tmp_path / "run" / "log.txt").read_text().splitlines()
     for words in ("reading ", "loading the weights", "starting Ray", "done: ", "failed: "):
@@ -252,7 +252,9 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
-def test_each_failure_is_told_and_costs_nobody_else_anything(videos: Path, tmp_path: Path) -> None:
+def test_each_failure_is_told_and_costs_nobody_else_anything(
+    videos: Path, tmp_path: Path, cluster: SharedCluster
+) -> None:
     out = tmp_path / "run"
     first = str(videos / "0.mp4")
     good = [{"video": first, "video_id": f"good-{number:02}", "box": BOX} for number in range(20)]
@@ -270,7 +272,9 @@ def test_each_failure_is_told_and_costs_nobody_else_anything(videos: Path, tmp_p
     ]
     bad, good = ([{**dict.fromkeys(knobs), **row} for row in part] for part in (bad, good))
     manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad, *good])
-    command = ("submit", manifest, "--out", out, "--workers", 2, "--stall-timeout", 4, "--json", *STUB)
+    # Each process that dies is followed by another, a copy of one that has imported what it needs, as a tracker's is.
+    forkable = ("--tracker", "tests.support.stub_tracker:ForkableStub")
+    command = ("submit", manifest, "--out", out, "--workers", 2, "--stall-timeout", 4, "--json", *forkable)
     outcome = run(*command)
     assert outcome.code == 3, outcome.err
     summary = outcome.summary
@@ -299,7 +303,7 @@ def test_each_failure_is_told_and_costs_nobody_else_anything(videos: Path, tmp_p
 
     # A corrected row is another task; the old failure goes with the old row.
     manifest = write_manifest(tmp_path / "manifest.jsonl", [*bad[7:], *good, {**bad[0], "video": first}])
-    outcome = run("submit", manifest, "--out", out, *STUB)
+    outcome = cluster.run("submit", manifest, "--out", out, *forkable)
     assert outcome.code == 0, outcome.err
     assert list((out / "failed").iterdir()) == []
 
@@ -371,7 +375,7 @@ def test_a_second_ctrl_c_keeps_what_a_long_video_has(videos: Path, tmp_path: Pat
     assert not done(out)
     assert list(out.glob("checkpoints/*/*/checkpoint.json"))
 
-    assert run("resume", out).code == 0
+    assert cluster.run("resume", out).code == 0
     (report,) = (out / "videos").glob("*.json")
     assert read_json(report)["checkpoints"]["resumed_after"] >= 1
     assert masks_of(out) == masks_of(tmp_path / "undisturbed")
