@@ -42,9 +42,11 @@ class Browser:
     def until(self, condition: str, *arguments: object) -> None:
         """Waits for a script to return something true: a change of the address is followed a moment later."""
         deadline = time.monotonic() + 120  # `mark` loads a network before it draws its first mask
+        pause = 0.02
         while not self.run(condition, *arguments):
             assert time.monotonic() < deadline, f"waited in vain for {condition}"
-            time.sleep(0.02)
+            time.sleep(pause)
+            pause = min(1.3 * pause, 0.2)  # each question keeps browser and driver from what is waited for
 
     def press(self, *keys: str) -> None:
         """Presses keys one after another, wherever the focus is."""

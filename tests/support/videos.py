@@ -35,7 +35,7 @@ def draw(frames: int, size: Size = (160, 120), discs: Sequence[Disc] = (Disc(),)
     width, height = size
     background = _texture(width, height, seed=0) // 2 + 40
     surfaces = [_texture(width, height, seed=1 + place) for place in range(len(discs))]
-    rows, columns = np.mgrid[:height, :width]
+    rows, columns = np.ogrid[:height, :width]
     for index in range(frames):
         part = index / max(frames - 1, 1)
         image = background.copy()
@@ -49,8 +49,8 @@ def draw(frames: int, size: Size = (160, 120), discs: Sequence[Disc] = (Disc(),)
             masks[:, inside] = False
             masks[place] = inside
             # The texture moves with its disc, as an object's does.
-            moved = np.roll(surface, (round(y), round(x)), (0, 1)).astype(np.int32)
-            image[inside] = np.clip(moved // 3 + np.array(disc.colour) - 40, 0, 255).astype(np.uint8)[inside]
+            moved = np.roll(surface, (round(y), round(x)), (0, 1))[inside].astype(np.int32)
+            image[inside] = np.clip(moved // 3 + np.array(disc.colour) - 40, 0, 255).astype(np.uint8)
         yield image, masks
 
 
