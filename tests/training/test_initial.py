@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import struct
 from collections import OrderedDict
@@ -23,8 +24,9 @@ from tests.support.checkpoint_files import RTS_OPTIONS, save_official
 SMALL = ModelConfig(name="small", feature_dim=8, num_filters=4, label_encoder_dims=(4, 4, 4), decoder_dims=(8, 8, 8, 8))
 
 
+@functools.cache
 def affine_backbone(seed: int = 0) -> ResNet50:
-    """A backbone whose BatchNorms are affine maps, as Detectron's are."""
+    """A backbone whose BatchNorms are affine maps, as Detectron's are; made once, and changed by nobody."""
     torch.manual_seed(seed)
     backbone = ResNet50().eval()
     for module in backbone.modules():
@@ -109,23 +111,26 @@ def test_converted_state_dicts(tmp_path: Path, prefix: str) -> None:
 
 @pytest.mark.long
 def test_incomplete_and_wrong_backbones_are_named(tmp_path: Path) -> None:
+    model = RTS(SMALL)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     blobs = blobs_of(affine_backbone())
     missing = {name: value for name, value in blobs.items() if name != "res4_3_branch2b_bn_s"}
     with pytest.raises(WeightsError, match=r"a\.pkl: has no 'layer3\.3\.bn2\.weight'"):
-        load_backbone(RTS(SMALL), write_detectron(tmp_path / "a.pkl", missing))
+        load_backbone(model, write_detectron(tmp_path / "a.pkl", missing))
     blobs["conv1_w"] = blobs["conv1_w"][:5]
     with pytest.raises(WeightsError, match=r"'conv1\.weight' has shape \[5, 3, 7, 7\], expected \[64, 3, 7, 7\]"):
-        load_backbone(RTS(SMALL), write_detectron(tmp_path / "b.pkl", blobs))
+        load_backbone(model, write_detectron(tmp_path / "b.pkl", blobs))
     blobs["conv1_w"] = np.arange(3)
     with pytest.raises(WeightsError, match=r"blob 'conv1_w' is an array of 'i8', expected floating-point"):
-        load_backbone(RTS(SMALL), write_detectron(tmp_path / "c.pkl", blobs))
+        load_backbone(model, write_detectron(tmp_path / "c.pkl", blobs))
     with pytest.raises(WeightsError, match="without Detectron's blobs of a ResNet"):
-        load_backbone(RTS(SMALL), write_detectron(tmp_path / "d.pkl", {"other": np.zeros(3)}))
+        load_backbone(model, write_detectron(tmp_path / "d.pkl", {"other": np.zeros(3)}))
     with pytest.raises(WeightsError, match="cannot be read"):
-        load_backbone(RTS(SMALL), tmp_path / "absent.pkl")
+        load_backbone(model, tmp_path / "absent.pkl")
     (tmp_path / "e.pkl").write_bytes(pickle.dumps(blobs, protocol=2)[:-1000])
     with pytest.raises(WeightsError, match="damaged at byte"):
-        load_backbone(RTS(SMALL), tmp_path / "e.pkl")
+        load_backbone(model, tmp_path / "e.pkl")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 class Hostile:
@@ -138,14 +143,14 @@ class Hostile:
 
 @pytest.mark.long
 def test_no_pickle_is_run(tmp_path: Path) -> None:
-    target = tmp_path / "touched"
+    target, model = tmp_path / "touched", RTS(SMALL)
     plain = write_detectron(tmp_path / "evil.pkl", {"conv1_w": Hostile(str(target))})
     with pytest.raises(WeightsError, match="blob 'conv1_w' is no NumPy array"):
-        load_backbone(RTS(SMALL), plain)
+        load_backbone(model, plain)
     torch.save({"conv1.weight": Hostile(str(target))}, tmp_path / "evil.pth")
     for load in (load_backbone, load_network):
         with pytest.raises(WeightsError):
-            load(RTS(SMALL), tmp_path / "evil.pth")
+            load(model, tmp_path / "evil.pth")
     assert not target.exists()
 
 
