@@ -26,13 +26,10 @@ from rts_batch.runs.video_masks import VideoMasks
 
 REACH: Final = 20
 """Frames after which a correction is expected to mend 1/e of what it mends of the next frame."""
+REACH_OF_BOTH_SIDES: Final = 40
+"""The same, on either side, in a bidirectional video, which keeps what is better without it."""
 MENDED: Final = 0.5
 """Share that it is expected to mend of what the next frame and its own lack."""
-
-_SERVED: Final = np.exp(-np.arange(5 * REACH) / REACH)
-"""How far each frame from the corrected one on is served: what is left of it no correction beside this one mends."""
-_SHARES: Final = np.where(np.arange(5 * REACH) == 0, 1.0, MENDED * _SERVED)
-"""What is mended of each frame from the corrected one on."""
 
 _AT_ONCE: Final = 4096
 """Places that are looked at at once: 5 MB."""
@@ -109,11 +106,12 @@ def _chosen(video_id: str, track: Track, stretch: slice) -> Iterator[WorstFrame]
             state=STATES[track.states[place]],
             object_name=track.target.name,
         )
+        # What is left of the frames that this one serves no correction beside it mends.
+        served = _decay(both_sides=both_sides)
+        sides = [missing[first : part.stop]] + ([missing[part.start : first + 1][::-1]] if both_sides else [])
         lacked = missing[first]
-        ahead, behind = missing[first : part.stop], missing[part.start : first][::-1]
-        for served, shares in ((ahead, _SERVED), (behind, _SERVED[1:] if both_sides else _SERVED[:0])):
-            near = served[: len(shares)]
-            near -= np.minimum(near, lacked) * shares[: len(near)]
+        for near in (side[: len(served)] for side in sides):
+            near -= np.minimum(near, lacked) * served[: len(near)]
         for start, stop in ((part.start, first), (first + 1, part.stop)):
             if start < stop:
                 heapq.heappush(parts, _Part.of(missing, start, stop, both_sides=both_sides))
@@ -132,9 +130,7 @@ class _Part:
 
     @classmethod
     def of(cls, missing: NDArray[np.float64], start: int, stop: int, *, both_sides: bool) -> _Part:
-        gains = expected_gains(missing[start:stop])
-        if both_sides:  # its own frame is mended once
-            gains += expected_gains(missing[start:stop][::-1])[::-1] - missing[start:stop]
+        gains = expected_gains(missing[start:stop], both_sides=both_sides)
         return cls(float(gains.max()), start + int(gains.argmax()), start, stop)
 
     def __lt__(self, other: _Part) -> bool:
@@ -156,14 +152,29 @@ def _stretches(track: Track) -> Iterator[slice]:
             yield slice(start, stop)
 
 
-def expected_gains(missing: NDArray[np.float64]) -> NDArray[np.float64]:
+def expected_gains(missing: NDArray[np.float64], *, both_sides: bool = False) -> NDArray[np.float64]:
     """Return what a correction mends at each place, in IoU summed over frames, of what is missing there.
 
     `missing` is what each frame's quality lacks, `[N]`, in the order of tracking, up to the next prompt.
     """
-    ahead = sliding_window_view(np.concatenate([missing, np.zeros(len(_SHARES) - 1)]), len(_SHARES))
+    shares = MENDED * _decay(both_sides=both_sides)
+    shares[0] = 1.0
+    gains = _gains_ahead(missing, shares)
+    if both_sides:  # its own frame is mended once
+        gains += _gains_ahead(missing[::-1], shares)[::-1] - missing
+    return gains
+
+
+def _gains_ahead(missing: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    ahead = sliding_window_view(np.concatenate([missing, np.zeros(len(shares) - 1)]), len(shares))
     gains = np.empty_like(missing)
     for first in range(0, len(missing), _AT_ONCE):
         some = slice(first, first + _AT_ONCE)
-        gains[some] = np.minimum(ahead[some], missing[some, None]) @ _SHARES
+        gains[some] = np.minimum(ahead[some], missing[some, None]) @ shares
     return gains
+
+
+def _decay(*, both_sides: bool) -> NDArray[np.float64]:
+    """Return how far each frame from the corrected one on is served, `[K]`."""
+    reach = REACH_OF_BOTH_SIDES if both_sides else REACH
+    return np.exp(-np.arange(5 * reach) / reach)

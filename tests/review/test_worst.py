@@ -13,7 +13,7 @@ from rts_batch.errors import ResultsError
 from rts_batch.io.results.writer import ResultsWriter
 from rts_batch.manifest.task import Direction
 from rts_batch.masks import State
-from rts_batch.review.worst import MENDED, REACH, WorstFrame, worst_frames
+from rts_batch.review.worst import MENDED, REACH, REACH_OF_BOTH_SIDES, WorstFrame, worst_frames
 from tests.support.run_folders import row_of
 from tests.support.running import run
 
@@ -91,12 +91,9 @@ def test_a_bidirectional_correction_mends_either_side(tmp_path: Path) -> None:
     write_video(tmp_path / "both", "a", qualities, direction="bidirectional")
     first, second = chosen(tmp_path / "both", 2)
     assert first.frame == 15, "in the middle of what is wrong"
-    side = MENDED * (
-        0.8 * sum(np.exp(-step / REACH) for step in range(1, 5))
-        + 0.05 * sum(np.exp(-step / REACH) for step in range(5, 15))
-    )
-    assert first.gain == pytest.approx(0.8 + 2 * side, rel=1e-3)
-    assert second.gain < 0.8 * (1 - np.exp(-4 / REACH)) * 9, "both sides of the first are served"
+    mended = [MENDED * np.exp(-step / REACH_OF_BOTH_SIDES) for step in range(1, 15)]
+    assert first.gain == pytest.approx(0.8 + 2 * (0.8 * sum(mended[:4]) + 0.05 * sum(mended[4:])), rel=1e-3)
+    assert second.gain < 0.8 * (1 - np.exp(-4 / REACH_OF_BOTH_SIDES)) * 9, "both sides of the first are served"
 
 
 def test_an_absence_turns_no_direction_round(tmp_path: Path) -> None:
