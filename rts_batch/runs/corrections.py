@@ -122,7 +122,7 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str, direction: Direc
         recorded: the run's manifest.
         rows: corrections of its videos.
         folder: what relative paths of masks in `rows` are relative to.
-        direction: in which the videos of `rows` are tracked; None leaves it as it is.
+        direction: in which the videos of `rows` are tracked, if they are; None leaves it as it is.
 
     Raises:
         ManifestError: a correction of a video that the run does not have.
@@ -151,12 +151,12 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str, direction: Direc
             "mask": mask,
             "prompt_kind": row.get("prompt_kind") or ("annotate" if row["video_id"] in annotated else "correct"),
         }
-    merged = [
-        {**row, "direction": direction or row["direction"], "category": categories.get(target_of(row))}
-        for row in kept.values()
-    ]
+    for row in kept.values():
+        row["category"] = categories.get(target_of(row))
+        if direction is not None and row["video_id"] not in annotated:
+            row["direction"] = direction
     others = recorded.filter(pc.invert(pc.is_in(recorded["video_id"], pa.array(sorted(names), pa.string()))))
-    return pa.concat_tables([others, pa.Table.from_pylist(merged, schema=recorded.schema)])
+    return pa.concat_tables([others, pa.Table.from_pylist(list(kept.values()), schema=recorded.schema)])
 
 
 @contextlib.contextmanager

@@ -155,6 +155,14 @@ def test_corrected_videos_can_become_bidirectional_and_the_others_stay(tmp_path:
     assert {task.key for task in merged(book).tasks} == {task.key for task in once.tasks}, "and stay so"
 
 
+def test_where_nothing_is_tracked_the_direction_stays_too(tmp_path: Path) -> None:
+    book = begin(tmp_path, 'video,video_id,frame,box,prompt_kind\na.mp4,a,2,"1,2,3,4",annotate\n')
+    book.save("none", [correction(frame=5)])
+    with merged_manifest(book.paths.uri, direction="bidirectional") as path:
+        (task,) = read_manifest(path).tasks
+    assert (task.direction, len(task.targets[0].prompts)) == ("forward", 2)
+
+
 def test_carried_columns_ranges_and_kinds_are_those_of_the_run(tmp_path: Path) -> None:
     text = (
         "video,video_id,object_id,frame,box,start,end,direction,prompt_kind,category,site\n"
