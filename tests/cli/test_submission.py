@@ -123,7 +123,10 @@ def test_words_are_refused_before_a_job_is_made_of_them() -> None:
     assert "min workers is 3" in answer.stderr
 
 
-@pytest.mark.parametrize("words", [["resume"], ["resume", "--corrections"], ["retry", "--failed"]])
+@pytest.mark.parametrize(
+    "words",
+    [["resume"], ["resume", "--corrections"], ["resume", "--corrections", "--bidirectional"], ["retry", "--failed"]],
+)
 def test_what_goes_on_with_a_run_says_all_that_was_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
@@ -132,8 +135,16 @@ def test_what_goes_on_with_a_run_says_all_that_was_said(
     (tmp_path / "run.json").write_bytes(record.to_json())
     told: list[list[str]] = []
     monkeypatch.setattr(Submission, "run", lambda self, *, again: told.append(again))
-    monkeypatch.setattr(corrections, "merged_manifest", lambda run: contextlib.nullcontext("merged.parquet"))
+    directions: list[str | None] = []
+
+    def merged(run: str, direction: str | None) -> contextlib.nullcontext[str]:
+        directions.append(direction)
+        return contextlib.nullcontext("merged.parquet")
+
+    monkeypatch.setattr(corrections, "merged_manifest", merged)
     options = ["--address=auto", "--workers=3", *(["--device=cpu", "--shard=1/2"] if words[0] == "resume" else [])]
     assert CliRunner().invoke(app, [*words, str(tmp_path), *options]).exit_code == 0
     (again,) = told
     assert sorted(again) == sorted([*words, str(tmp_path), *options])
+    wanted = "bidirectional" if "--bidirectional" in words else None
+    assert directions == ([wanted] if "--corrections" in words else [])
