@@ -51,11 +51,6 @@ class Row(NamedTuple):
         """x, y, w, h in pixels; None where the tracker gave none."""
         return None if self.x is None else cast(Box, (self.x, self.y, self.w, self.h))
 
-    @property
-    def is_absent(self) -> bool:
-        """Whether a person has said that the target is not there: it is `lost` without the score of a search."""
-        return self.state == "lost" and self.score is None
-
     def mask(self) -> NDArray[np.bool_]:
         """Return the mask, bool [height, width].
 
@@ -115,8 +110,11 @@ _VARIED_COLUMNS: Final = ("frame", "time", "rle", "x", "y", "w", "h", "area", "s
 """Columns whose values hardly repeat, for which a dictionary would be a waste."""
 
 
-def absent_rows(table: pa.Table) -> NDArray[np.bool_]:
-    """Return which rows `[N]` are as `Row.is_absent` has it, of a table with the columns `state` and `score`."""
+def absent_rows(table: pa.Table | pa.RecordBatch) -> NDArray[np.bool_]:
+    """Return on which rows `[N]` a person has said that the target is not there: `lost` without the score of a search.
+
+    The table has the columns `state` and `score`.
+    """
     absent = pc.and_(pc.equal(table["state"].cast(pa.string()), "lost"), pc.is_null(table["score"]))
     rows: NDArray[np.bool_] = pc.fill_null(absent, False).to_numpy(zero_copy_only=False)
     return rows

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rts_batch.errors import ResultsError, StorageError
-from rts_batch.io.results.schema import RESULT_COLUMNS, Row, masks_schema, masks_writer
+from rts_batch.io.results.schema import RESULT_COLUMNS, Row, absent_rows, masks_schema, masks_writer
 from rts_batch.io.results.strands import Strand, woven
 from rts_batch.io.storage.digest import sha256_of
 from rts_batch.masks import STATES
@@ -61,6 +61,11 @@ class _Object:
     upward: Strand = field(default_factory=Strand)
     downward: Strand = field(default_factory=lambda: Strand(downward=True))
     """Came last first; its frames all lie before the others, unless the table covers both directions."""
+
+    @property
+    def down_to(self) -> int | None:
+        """The frame below which the next one that comes downward lies."""
+        return self.first if self.lowest is None else self.lowest
 
 
 class ResultsWriter:
@@ -181,10 +186,9 @@ class ResultsWriter:
                 raise ResultsError(
                     f"object {object_id} has rows up to frame {target.last}; the video ends with {frames - 1}"
                 )
-            lowest = target.first if target.lowest is None else target.lowest
-            if self._covers in ("backward", "both", "bidirectional") and lowest != self._start:
+            if self._covers in ("backward", "both", "bidirectional") and target.down_to != self._start:
                 raise ResultsError(
-                    f"object {object_id} has rows from frame {lowest} on; the video starts with {self._start}"
+                    f"object {object_id} has rows from frame {target.down_to} on; the video starts with {self._start}"
                 )
         self._metadata |= {"frames": str(frames), "fps": json.dumps(fps), "duration": json.dumps(duration)}
         if quality is not None:
@@ -215,11 +219,11 @@ class ResultsWriter:
         self._pending_bytes = 0
 
     def _goes_down(self, frame: int, target: _Object) -> bool:
-        if target.first is None or target.last is None or self._covers in ("forward", "prompts"):
+        if target.last is None or self._covers in ("forward", "prompts"):
             return False
         if target.lowest is None and self._covers == "bidirectional":
             return frame <= target.last
-        return frame == (target.first if target.lowest is None else target.lowest) - 1
+        return target.down_to is not None and frame == target.down_to - 1
 
     def _follows(self, frame: int, last: int | None) -> bool:
         if last is None:
@@ -254,9 +258,8 @@ class ResultsWriter:
         return itertools.chain(target.downward.batches(self._spool), target.upward.batches(self._spool))
 
     def _count(self, batch: pa.RecordBatch) -> None:
-        # Where a person has said that nothing is to be found (`Row.is_absent`) nobody has lost it.
-        searched = pc.or_(pc.is_valid(batch["score"]), pc.not_equal(batch["state"], "lost"))
-        for counted in pc.value_counts(batch["state"].filter(searched)).to_pylist():
+        # Where a person has said that nothing is to be found nobody has lost it.
+        for counted in pc.value_counts(batch["state"].filter(pa.array(~absent_rows(batch)))).to_pylist():
             self._states[counted["values"]] += counted["counts"]
 
     def _complete(self, batch: pa.RecordBatch, target: _Object) -> pa.RecordBatch:
