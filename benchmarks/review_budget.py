@@ -48,7 +48,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     sequences = davis_sequences(options.davis.resolve(), year=2016)
     document: dict[str, Any] = {
-        "command": f"python -m benchmarks.review_budget DAVIS WORK --out OUT --init {' '.join(options.init)}",
+        "command": f"python -m benchmarks.review_budget DAVIS WORK --out OUT --init {' '.join(options.init)} "
+        f"--direction {options.direction} --seeds {' '.join(map(str, options.seeds))}".rstrip(),
         "direction": options.direction,
         "fingerprint": load_weights("rts-mini").fingerprint,
         "data": f"{options.davis.name}, {len(sequences)} sequences",

@@ -75,7 +75,8 @@ def main() -> None:
     before = tracked.with_corrections("none", set())
     visible = [frame for frame, row in sorted(before.items()) if row.present]
     document: dict[str, Any] = {
-        "command": f"python -m benchmarks.review_clips INDEX INDEX WORK --direction {options.direction} --out OUT",
+        "command": f"python -m benchmarks.review_clips INDEX INDEX WORK --out OUT --direction {options.direction} "
+        f"--seeds {' '.join(map(str, options.seeds))}".rstrip(),
         "direction": options.direction,
         "fingerprint": tracked.weights.fingerprint,
         "clips": options.clips,
