@@ -43,5 +43,8 @@ def _expected_length(task: VideoTask) -> int:
 
 
 def frames_of_task(task: VideoTask, length: int) -> int:
-    """How many frames of a video of so many a task covers."""
-    return max(0, min(length, task.end if task.end is not None else length) - task.start)
+    """How many frames of a video of so many are tracked, those of a second pass once more."""
+    end = min(length, task.end if task.end is not None else length)
+    again_from, _ = task.second_pass_from()
+    again = 0 if again_from is None or again_from <= task.start else min(again_from + 1, end) - task.start
+    return max(0, end - task.start) + max(0, again)

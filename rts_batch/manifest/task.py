@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -111,10 +111,25 @@ class VideoTask:
 
     def last_prompt(self) -> tuple[int | None, float | None]:
         """The latest frame index and the latest time in seconds that a prompt gives; None where none gives it so."""
-        prompts = [prompt for target in self.targets for prompt in target.prompts]
-        frames = [prompt.frame for prompt in prompts if prompt.frame is not None]
-        times = [prompt.time for prompt in prompts if prompt.time is not None]
-        return max(frames, default=None), max(times, default=None)
+        return _latest(prompt for target in self.targets for prompt in target.prompts)
+
+    def second_pass_from(self) -> tuple[int | None, float | None]:
+        """Where a second pass, down to `start`, probably begins, as `last_prompt`; None twice where there is none."""
+        if self.annotates or self.direction not in ("both", "bidirectional"):
+            return None, None
+        begins = _latest(next(p for p in target.prompts if p.kind != "absent") for target in self.targets)
+        if self.direction == "both":
+            return begins
+        frame, time = begins
+        needed = self.marked_again or time is not None or (frame or 0) > self.start
+        return self.last_prompt() if needed else (None, None)
+
+
+def _latest(prompts: Iterable[Prompt]) -> tuple[int | None, float | None]:
+    prompts = list(prompts)
+    frames = [prompt.frame for prompt in prompts if prompt.frame is not None]
+    times = [prompt.time for prompt in prompts if prompt.time is not None]
+    return max(frames, default=None), max(times, default=None)
 
 
 @dataclass(frozen=True)

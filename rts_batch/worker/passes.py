@@ -48,14 +48,13 @@ def expected_frames(source: FrameSource, task: VideoTask, earlier: int = 0) -> i
     if not ends:
         return None
     frames = max(0, min(ends) - source.wanted.start)
-    if task.direction in ("both", "bidirectional") and not task.annotates:
-        frames += _frames_again(source.info, task)
+    frames += _frames_again(source.info, task)
     return frames + max(0, earlier - 1)
 
 
 def _frames_again(info: VideoInfo, task: VideoTask) -> int:
     """Frames that a second pass probably reads, as if all were as far apart in time."""
-    frame, time = task.last_prompt()
+    frame, time = task.second_pass_from()
     timed = 0 if time is None or not info.fps else round((time - (info.first_time or 0.0)) * info.fps)
     last = max(frame or 0, timed)
     return last + 1 - task.start if last > task.start else 0
@@ -114,16 +113,16 @@ def track_video(
     forward.close()
     book.check_end(end)
     if task.direction == "both" and book.last_begin > task.start:
-        source.close()
-        with reopen(FrameRange(task.start, book.last_begin + 1, backward=True)) as before:
-            yield from _before_the_prompts(task, tracker, book, before, timing)
-            _tell_once(source, before)
-    if task.direction == "bidirectional" and (task.marked_again or book.last_begin > task.start):
+        wanted, second_pass = FrameRange(task.start, book.last_begin + 1, backward=True), _before_the_prompts
+    elif task.direction == "bidirectional" and (task.marked_again or book.last_begin > task.start):
         book.check_masks(end - 1, dict(rows))  # the caller looks at a frame's one frame later
-        source.close()
-        with reopen(reading(replace(task, direction="backward"))) as before:
-            yield from _backward(task, tracker, book.anew(), before, timing)
-            _tell_once(source, before)
+        wanted, second_pass, book = reading(replace(task, direction="backward")), _backward, book.anew()
+    else:
+        return
+    source.close()
+    with reopen(wanted) as before:
+        yield from second_pass(task, tracker, book, before, timing)
+        _tell_once(source, before)
 
 
 def _tell_once(source: FrameSource, again: FrameSource) -> None:

@@ -188,6 +188,15 @@ def test_what_is_expected_counts_the_second_pass(
     assert found.end.frames == FRAMES - 2 + 11
 
 
+def test_what_is_expected_counts_no_second_pass_that_there_is_not(worker: Lane, clip: Path, tmp_path: Path) -> None:
+    absent = {"prompt_kind": "absent", "frame": 9}
+    for again in (absent, {"box": BOX, "frame": 9}):
+        rows = [{"box": BOX, "frame": 0, "direction": "both"}, {**again, "direction": "both"}]
+        found = Tracked(worker, clip, tmp_path, rows)
+        assert isinstance(found.end, Finished)
+        assert [event.frames for event in found.events if isinstance(event, Opened)] == [found.end.frames] == [FRAMES]
+
+
 def test_bidirectional_reads_no_second_time_what_a_first_frame_says(worker: Lane, clip: Path, tmp_path: Path) -> None:
     row = {"box": BOX, "frame": 4, "start": 4}
     found, forward = (
