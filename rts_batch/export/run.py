@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 from rts_batch.errors import StorageError, UsageError, VideoError
-from rts_batch.export.base import Categories, ExportFormat, ExportVideo
+from rts_batch.export.base import NO_CATEGORY, Categories, ExportFormat, ExportVideo
 from rts_batch.export.catalogue import Catalogue, write_names
 from rts_batch.export.choices import split_videos
 from rts_batch.export.formats.boxes import Got10k, Lasot
@@ -148,6 +148,8 @@ def export_run(
         write_names(folder, catalogue, named)
     exported.warnings.extend(export.warnings)
     exported.warnings.extend(f"no target of the finished videos is called {name!r}" for name in sorted(unseen, key=str))
+    strange = sorted(set(classes or ()).difference(catalogue.categories, [NO_CATEGORY]))
+    exported.warnings.extend(f"--classes: no target of the run has the category {name!r}" for name in strange)
     return exported
 
 

@@ -62,9 +62,11 @@ def test_a_yolo_set_never_validates_on_what_it_trains_on(run: Path, tmp_path: Pa
 
 
 def test_chosen_classes(run: Path, tmp_path: Path) -> None:
-    export_run(str(run), str(tmp_path / "out"), "mots-png", classes={"dog": 3})
+    assert export_run(str(run), str(tmp_path / "out"), "mots-png", classes={"dog": 3}).warnings == []
     assert (tmp_path / "out" / "classes.txt").read_text() == "1 ant\n3 dog\n"
     assert (tmp_path / "out" / "instances" / "labels.txt").read_text() == "ant\nclass 2\ndog\n"
+    others = export_run(str(run), str(tmp_path / "others"), "mots-png", classes={"dog": 3, "dogs": 4})
+    assert others.warnings == ["--classes: no target of the run has the category 'dogs'"]
 
 
 @pytest.mark.parametrize("name", ["mots-png", "mots-txt"])
