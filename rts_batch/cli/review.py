@@ -45,6 +45,8 @@ def review(
 ) -> None:
     """Write an HTML report of a run: what asks for a look; overlay videos; or serve a page to correct labels."""
     if serve:
+        if out is not None or overlay or no_report:
+            raise UsageError("--serve opens a page and writes nothing; leave out --out, --overlay and --no-report")
         _serve(run, port, open_browser=not no_open, as_json=as_json)
         return
     if no_report and not overlay:

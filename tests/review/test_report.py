@@ -144,6 +144,9 @@ def test_an_unknown_video_and_nothing_to_do_are_refused(tmp_path: Path) -> None:
     code, _, err = review(run, "--no-report")
     assert code == 2
     assert "--overlay" in err
+    code, _, err = review(run, "--serve", "--overlay", "clip")
+    assert code == 2
+    assert "--serve" in err
 
 
 # ---- the report
