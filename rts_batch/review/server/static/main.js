@@ -52,10 +52,10 @@ function setRadius(radius) {
 }
 
 function press(event) {
-  if (event.target.closest("input, select, dialog") || event.altKey || !state.video) return;
+  if (event.target.closest("input:not([type=checkbox]), select, dialog") || event.altKey || !state.video) return;
   const command = event.ctrlKey || event.metaKey;
   if (command && !["s", "z"].includes(event.key)) return;
-  if (event.target.closest("button") && [" ", "Enter"].includes(event.key)) return;
+  if (event.target.closest("button, input") && [" ", "Enter"].includes(event.key)) return;
   const number = Number(event.key);
   if (number >= 1 && number <= 9) {
     const target = state.video.targets[number - 1];
