@@ -128,6 +128,8 @@ def _print_states(statistics: Statistics) -> None:
     for state, count in content["states"].items():
         lines.append([state, str(count), f"{100 * count / max(1, statistics.rows):.1f}%"])
     _print_columns(lines)
+    if statistics.absent:
+        print(f"lost: {statistics.absent} of these rows are of targets that the manifest says are absent")
     means = {"quality": statistics.mean_quality, "score": statistics.mean_score}
     means["confidence"] = statistics.mean_confidence
     print("\nmean " + ", ".join(f"{name} {_decimals(mean)}" for name, mean in means.items()))
