@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -146,11 +146,16 @@ def export_run(
             named.append(video)
         export.close()
         write_names(folder, catalogue, named)
-    exported.warnings.extend(export.warnings)
-    exported.warnings.extend(f"no target of the finished videos is called {name!r}" for name in sorted(unseen, key=str))
-    strange = sorted(set(classes or ()).difference(catalogue.categories, [NO_CATEGORY]))
-    exported.warnings.extend(f"--classes: no target of the run has the category {name!r}" for name in strange)
+    exported.warnings += [*export.warnings, *_asked_in_vain(unseen, set(classes or ()), catalogue)]
     return exported
+
+
+def _asked_in_vain(targets: Set[int | str], classes: Set[str], catalogue: Catalogue) -> Iterator[str]:
+    """Yield what the run has nothing of."""
+    for name in sorted(targets, key=str):
+        yield f"no target of the finished videos is called {name!r}"
+    for name in sorted(classes - {*catalogue.categories, NO_CATEGORY}):
+        yield f"--classes: no target of the run has the category {name!r}"
 
 
 def _names(able: Callable[[type[ExportFormat]], bool]) -> str:
