@@ -9,18 +9,21 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rts_batch.config import MODELS
+from rts_batch.config import MODELS, Profile
 from rts_batch.model.backbones import Backbone, MobileNetV2, ResNet50
 from rts_batch.model.decoder import ChannelAttention, TargetScoreEncoder
-from rts_batch.model.fast import joined, launchable, packed
+from rts_batch.model.fast import fused, joined, launchable, networks, packed
 from rts_batch.model.fast.fused import FusedConv
 from rts_batch.model.fast.joined import JoinedAttention, JoinedMobileNetV2, JoinedNorm, JoinedResNet50
 from rts_batch.model.layers import InstanceL2Norm
+from rts_batch.weights.registry import build_model, load_weights
 from tests.support.interpreter import interpreted
 from tests.support.offline import ARCHITECTURES, check_all, compiled_only, kernels_of
 
@@ -113,6 +116,39 @@ def compare(subject: str, device: str) -> None:
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("profile", ["exact", "bf16"])
+def test_a_whole_network_of_kernels_is_the_plain_one(profile: str) -> None:
+    interpreted("tests.model.fast.test_joined", "network", profile)
+
+
+@torch.no_grad()
+def compare_network(profile: Profile) -> None:
+    """Run `rts-mini` as on a GPU, but for cuDNN, and as it is."""
+    asked = set()
+
+    def kernels_for(name: str, device: torch.device) -> ModuleType:
+        asked.add(name)
+        return importlib.import_module(f"rts_batch.model.fast.kernels.{name}")
+
+    plain = build_model(load_weights("rts-mini"), "cpu")
+    packed.packed, networks.compiled.is_available = FusedConv, lambda: False
+    quick = networks.fast(plain, profile=profile)
+    for module in (fused, networks, joined):
+        module.kernels_for = kernels_for
+    torch.manual_seed(0)
+    crops, tau = 255 * torch.rand(2, 3, 64, 96), 0.05 * torch.randn(2, *plain.target_model.filter_shape)
+    score_map, results = torch.rand(1, 2, 3, 4), []
+    for network in (quick, plain):
+        found = network.extract(crops)
+        logits = network.segment(found.segmentation[None], found.maps, tau, score_map)
+        results.append((found.segmentation, found.localisation, logits))
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() <= (1e-5 if profile == "exact" else 0.03) * theirs.norm()
+    assert asked == {"epilogue", *SUBJECTS}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_on_a_gpu_a_kernel_does_what_the_steps_do(subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,4 +186,7 @@ def test_kernels_compile_as_they_are_launched(
 
 
 if __name__ == "__main__":
-    compare(sys.argv[1], "cpu")
+    if sys.argv[1] == "network":
+        compare_network(cast(Profile, sys.argv[2]))
+    else:
+        compare(sys.argv[1], "cpu")
