@@ -36,9 +36,11 @@ def steps(arranged: Any, model: ModelConfig, tracker: TrackerConfig) -> Callable
     tau = 0.01 * torch.randn(1, filters, model.feature_dim, kernel, kernel)
     scores = learner.scores_of(features, tau, width).contiguous()
 
+    samples = learner.Samples(features, labels, weights, scores)
+
     def run() -> None:
         learner._arranged = lambda features, filters, width: arranged(features, filters.shape[-1], width)
-        learner.fit(tau, features, labels, weights, scores, width=width, reg=0.1, iterations=tracker.update_iterations)
+        learner.fit(tau, samples, width=width, reg=0.1, iterations=tracker.update_iterations)
 
     return run
 

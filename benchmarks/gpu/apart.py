@@ -88,8 +88,8 @@ def tau(network: BatchedNetwork) -> Callable[[], Tensor]:
     def learn() -> Tensor:
         scores = learner.scores_of(features, start, width)
         iterations = config.update_iterations
-        given = (start, features, labels, weights, scores)
-        return learner.fit(*given, width=width, reg=0.1, iterations=iterations)[0]
+        samples = learner.Samples(features, labels, weights, scores)
+        return learner.fit(start, samples, width=width, reg=0.1, iterations=iterations)[0]
 
     return learn
 

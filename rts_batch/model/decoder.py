@@ -33,11 +33,18 @@ class TargetScoreEncoder(nn.Module):
         )
 
     def forward(self, feature_map: Tensor, scores: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return this level's map and the deeper signal; at the deepest level that is a global average."""
+        """Return this level's map and the deeper signal; at the deepest level that is a global average.
+
+        `scores` is the mask encoding in any size.
+        """
         reduced = self.reduce(feature_map)
         if deeper is None:
             deeper = functional.adaptive_avg_pool2d(reduced, 1)
-        return self.transform(torch.cat([reduced, scores], dim=1)), deeper
+        return self.transform(self.joined(reduced, scores)), deeper
+
+    def joined(self, reduced: Tensor, scores: Tensor) -> Tensor:
+        """Return the channels of a reduced map, then those of the mask encoding, resized to it."""
+        return torch.cat([reduced, resize(scores, reduced.shape[-2:])], dim=1)
 
 
 class ResidualRefinement(nn.Module):
@@ -69,9 +76,12 @@ class ChannelAttention(nn.Module):
     def forward(self, shallow: Tensor, deeper: Tensor) -> Tensor:
         deep_average = deeper if self.deepest else functional.adaptive_avg_pool2d(deeper, 1)
         averages = torch.cat([functional.adaptive_avg_pool2d(shallow, 1), deep_average], dim=1)
-        attention = torch.sigmoid(self.convreluconv(averages))
+        return self.mixed(shallow, self.convreluconv(averages), deeper)
+
+    def mixed(self, shallow: Tensor, attention: Tensor, deeper: Tensor) -> Tensor:
+        """Return the shallow map by the sigmoid of `attention`, and the deeper one, resized, added."""
         # At the deepest level `deeper` is one vector a sample, which broadcasts.
-        return shallow * attention + (deeper if self.deepest else resize(deeper, shallow.shape[-2:]))
+        return shallow * torch.sigmoid(attention) + (deeper if self.deepest else resize(deeper, shallow.shape[-2:]))
 
 
 class Projection(nn.Module):
@@ -141,6 +151,6 @@ class Decoder(nn.Module):
         for level in LEVELS:
             feature_map = maps[level]
             deeper = None if x is None else self.proj[level](x)
-            x, deeper = self.TSE[level](feature_map, resize(scores, feature_map.shape[-2:]), deeper)
+            x, deeper = self.TSE[level](feature_map, scores, deeper)
             x = self.RRB2[level](self.CAB[level](self.RRB1[level](x), deeper))
         return self.project(x, size)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.config import TrackerConfig
-from rts_batch.model.fast.learner import border, fit, scores_of
+from rts_batch.model.fast.learner import Samples, border, fit, scores_of
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.tracking.branches import SegmentationBranch
@@ -85,12 +85,15 @@ class FastSegmentationBranch(SegmentationBranch):
     def _learn(self, iterations: int, *, first: bool = False) -> None:
         features, scores = self.memory.stored("features"), self.memory.stored("scores")
         refreshed = not first and self.memory.inserted % self.refresh == 0
-        self.filters, followed = fit(
-            self.tau,
+        samples = Samples(
             features,
             self.memory.stored("labels"),
             self._weights(first=first),
             scores_of(features, self.tau, self._width) if refreshed else scores,
+        )
+        self.filters, followed = fit(
+            self.tau,
+            samples,
             width=self._width,
             reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
             iterations=iterations,

@@ -77,8 +77,13 @@ LONG_FUNCTIONS = {
     # A Triton kernel takes a pointer for each tensor, and can call no helper that returns early.
     "rts_batch.model.fast.kernels.bicubic.draw: parameters",
     "rts_batch.model.fast.kernels.bicubic.resize: parameters",
+    "rts_batch.model.fast.kernels.bilinear._resized: parameters",
+    "rts_batch.model.fast.kernels.bilinear.attend: parameters",
+    "rts_batch.model.fast.kernels.bilinear.join: parameters",
+    "rts_batch.model.fast.kernels.crops.normalise: parameters",
     "rts_batch.model.fast.kernels.descent.descend: parameters",
     "rts_batch.model.fast.kernels.descent.gather: parameters",
+    "rts_batch.model.fast.kernels.descent.gradient: parameters",
     "rts_batch.model.fast.kernels.descent.residuals: parameters",
     "rts_batch.model.fast.kernels.hinge.columns: parameters",
     "rts_batch.model.fast.kernels.hinge.correlate: parameters",

@@ -47,9 +47,12 @@ class FusedConv(nn.Module):
             padded = functional.pad(self.weight, (0, 0, 0, 0, 0, self.padded))
             self.weight = padded.contiguous(memory_format=torch.channels_last)
         self.matrix: Tensor | None = None
-        """`[C, C']` of a 1×1 convolution in float32, which on maps that lie channels-last is a matrix product."""
+        """`[C, C']` of a 1×1 convolution that is a matrix product, which it is on maps that lie channels-last.
+
+        It adds the bias without a further launch. Before an activation in half precision cuDNN may do that, too.
+        """
         pointwise = tuple(conv.kernel_size) == (1, 1) and tuple(conv.stride) == (1, 1) and self.groups == 1
-        if pointwise and self.weight.dtype == torch.float32:
+        if pointwise and (self.weight.dtype == torch.float32 or (activation is None and not self.padded)):
             self.matrix = self.weight[:, :, 0, 0].t()
         self.fuses = activation is nn.ReLU and self.weight.dtype != torch.float32 and self.bias is not None
 
@@ -57,7 +60,7 @@ class FusedConv(nn.Module):
         """Return `[B, C', H', W']` from `[B, C, H, W]` and, if given, a map of the output's shape to add."""
         if self.matrix is not None:
             return self._multiply(x, self.matrix, added)
-        if self.padded:
+        if self.padded and x.shape[1] < self.weight.shape[1]:
             x = functional.pad(x, (0, 0, 0, 0, 0, self.padded))
         if self.fuses:
             geometry = (self.stride, self.padding, self.dilation, self.groups)
@@ -78,6 +81,11 @@ class FusedConv(nn.Module):
         if added is not None:
             y = y.add_(added)
         return self._activate(y)
+
+    def add_bias_of(self, other: FusedConv) -> None:
+        """Take over the bias of a convolution whose output is the map to add, which then needs no launch for it."""
+        if self.bias is not None and other.bias is not None:
+            self.bias, other.bias = (self.bias.float() + other.bias.float()).to(self.bias.dtype), None
 
     def _kernels(self, x: Tensor, added: Tensor | None) -> ModuleType | None:
         """Triton's for what follows, where that is more than the bias."""

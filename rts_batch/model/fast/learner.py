@@ -20,6 +20,7 @@ Shapes, with n samples, C channels, F filters and P pixels of the bordered grid:
 from __future__ import annotations
 
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,53 +31,59 @@ from rts_batch.model.fast.launchable import kernels_for
 from rts_batch.model.learner import MINIMUM_CURVATURE
 
 
+class Samples(NamedTuple):
+    """What the learner learns from."""
+
+    features: Tensor
+    """x, zero in the border."""
+    labels: Tensor
+    """E_θ(y)."""
+    weights: Tensor
+    """ω, zero in the border."""
+    scores: Tensor
+    """T(x) under the filter that the learner begins with."""
+    filled: Tensor | None = None
+    """How many of the samples there are, `[1] int64`, where those after them have the weight zero; all where absent.
+
+    Kernels neither read nor write those after them, so an empty memory takes less time, and the host need not know.
+    """
+
+
 def border(values: Tensor, kernel: int) -> Tensor:
     """Return a map on the bordered grid, `[…, h, w]` → `[…, P]`."""
     reach = kernel // 2
     return functional.pad(values, (reach, reach, reach, reach)).flatten(-2)
 
 
-def scores_of(features: Tensor, filters: Tensor, width: int) -> Tensor:
+def scores_of(features: Tensor, filters: Tensor, width: int, filled: Tensor | None = None) -> Tensor:
     """Return T(x), `[n, F, P]`, of features `[n, P, C]` on a grid `width` wide without its border.
 
-    What it says of the border means nothing.
+    What it says of the border means nothing, nor what it says of samples after those that are `filled` (`Samples`).
     """
     kernels = _kernels_for(filters, features)
     if kernels is not None:
-        return kernels.scores_of(features, filters, width)
+        return kernels.scores_of(features, filters, width, filled)
     model = _arranged(features, filters, width)
     return model.on_grid(model.apply(filters))
 
 
 def fit(
-    filters: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    scores: Tensor,
-    *,
-    width: int,
-    reg: Tensor | float,
-    iterations: int,
+    filters: Tensor, samples: Samples, *, width: int, reg: Tensor | float, iterations: int
 ) -> tuple[Tensor, Tensor]:
     """Take steepest-descent steps on ½‖ω(T(x) − E)‖² + ½λ²‖filter‖² and return the filter and the scores under it.
 
     Args:
         filters: where to begin.
-        features: x, zero in the border.
-        labels: E_θ(y).
-        weights: ω, zero in the border.
-        scores: T(x) under `filters`.
+        samples: as they are.
         width: of the grid without its border, in pixels.
         reg: λ.
         iterations: how many steps.
     """
-    kernels = _kernels_for(filters, features)
+    kernels = _kernels_for(filters, samples.features)
     if kernels is not None:
-        given = (filters, features, labels, weights, scores)
-        return kernels.fit(*given, width=width, reg=reg, iterations=iterations)
-    model = _arranged(features, filters, width)
-    labels, weights, scores = (model.laid_out(values) for values in (labels, weights, scores))
+        return kernels.fit(filters, samples, width=width, reg=reg, iterations=iterations)
+    model = _arranged(samples.features, filters, width)
+    labels, weights, scores = (model.laid_out(values) for values in samples[1:4])
     squared = weights.square()
     for _ in range(iterations):
         gradient = model.adjoint(squared * (scores - labels)) + reg**2 * filters

@@ -86,10 +86,7 @@ def _cast_between(network: nn.Module) -> None:
     assert isinstance(network, RTS)
     for module in (_rounded(network.feature_extractor)[0], network.decoder):
         module.register_forward_pre_hook(_to_bfloat16)
-    # The norm of features is a sum over the whole map.
-    norms = (network.target_model.feature_extractor[1], network.classifier.feature_extractor[1])
-    for module in (network.decoder.project, *norms):
-        module.register_forward_pre_hook(_to_float32)
+    network.decoder.project.register_forward_pre_hook(_to_float32)
 
 
 def _rounded(backbone: Backbone) -> list[nn.Module]:

@@ -14,10 +14,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rts_batch.model.backbones import Bottleneck, InvertedResidual, ResNet50
-from rts_batch.model.decoder import ResidualRefinement
+from rts_batch.model.backbones import Bottleneck, InvertedResidual, MobileNetV2, ResNet50
+from rts_batch.model.decoder import ChannelAttention, ResidualRefinement, TargetScoreEncoder
 from rts_batch.model.fast.fused import FusedConv
+from rts_batch.model.fast.joined import (
+    JoinedAttention,
+    JoinedMobileNetV2,
+    JoinedNorm,
+    JoinedResNet50,
+    JoinedScoreEncoder,
+)
 from rts_batch.model.label_encoder import EncoderBlock
+from rts_batch.model.layers import InstanceL2Norm
 
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -122,7 +130,7 @@ def _pack_sequence(sequence: nn.Sequential) -> nn.Sequential:
     return result
 
 
-class PackedResNet50(ResNet50):
+class PackedResNet50(JoinedResNet50):
     """Identical to the parent; the first activation happens inside the first convolution."""
 
     def __init__(self, backbone: ResNet50) -> None:
@@ -140,6 +148,7 @@ class PackedBottleneck(Bottleneck):
     def __init__(self, block: Bottleneck) -> None:
         convs = {name: packed(getattr(block, name), nn.ReLU) for name in ("conv1", "conv2", "conv3")}
         downsample = None if block.downsample is None else packed(block.downsample[0])
+        _add_once(convs["conv3"], downsample)
         _adopt(self, **convs, downsample=downsample)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +175,9 @@ class PackedEncoderBlock(EncoderBlock):
 
     def __init__(self, block: EncoderBlock) -> None:
         convs = {name: packed(getattr(block, name), nn.ReLU) for name in ("conv1", "conv2")}
-        _adopt(self, **convs, downsample=packed(block.downsample))
+        downsample = packed(block.downsample)
+        _add_once(convs["conv2"], downsample)
+        _adopt(self, **convs, downsample=downsample)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x), self.downsample(x))
@@ -185,6 +196,25 @@ class PackedRefinement(ResidualRefinement):
         return last(first(x), x)
 
 
+def _joined_mobilenet(backbone: MobileNetV2) -> nn.Module:
+    pack(backbone.features)
+    return JoinedMobileNetV2(backbone, backbone.features)
+
+
+def _joined_attention(block: ChannelAttention) -> nn.Module:
+    return JoinedAttention(block, _pack_sequence(block.convreluconv))
+
+
+def _joined_encoder(block: TargetScoreEncoder) -> nn.Module:
+    return JoinedScoreEncoder(_pack_sequence(block.reduce), _pack_sequence(block.transform))
+
+
+def _add_once(last: nn.Module, beside: nn.Module | None) -> None:
+    """On CUDA, where a bias that no activation follows is a launch, have the last convolution add both biases."""
+    if isinstance(last, FusedConv) and isinstance(beside, FusedConv):
+        last.add_bias_of(beside)
+
+
 def _adopt(module: nn.Module, **parts: nn.Module | None) -> None:
     """Initialise a module with ready parts in place of those that its class would build."""
     nn.Module.__init__(module)
@@ -198,4 +228,8 @@ BLOCKS: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
     InvertedResidual: cast(Callable[[nn.Module], nn.Module], PackedInvertedResidual),
     EncoderBlock: cast(Callable[[nn.Module], nn.Module], PackedEncoderBlock),
     ResidualRefinement: cast(Callable[[nn.Module], nn.Module], PackedRefinement),
+    MobileNetV2: cast(Callable[[nn.Module], nn.Module], _joined_mobilenet),
+    ChannelAttention: cast(Callable[[nn.Module], nn.Module], _joined_attention),
+    TargetScoreEncoder: cast(Callable[[nn.Module], nn.Module], _joined_encoder),
+    InstanceL2Norm: cast(Callable[[nn.Module], nn.Module], JoinedNorm),
 }

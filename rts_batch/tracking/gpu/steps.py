@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rts_batch.model.fast import instance
-from rts_batch.model.fast.learner import border, fit, scores_of
+from rts_batch.model.fast.learner import Samples, border, fit, scores_of
 from rts_batch.tracking.appearance import PromptLook
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
 from rts_batch.tracking.gpu.graphs import Stage
@@ -145,12 +145,16 @@ class SlotSteps:
         """Train τ."""
         memory, width = self.segmentation, self.config.crop_size[1] // 16
         features = memory.slots["features"]
-        tau, _ = fit(
-            self.tau,
+        samples = Samples(
             features,
             memory.slots["labels"],
             memory.slots["weights"] * memory.weights[:, None, None],
-            scores_of(features, self.tau, width),
+            scores_of(features, self.tau, width, memory.count),
+            memory.count,
+        )
+        tau, _ = fit(
+            self.tau,
+            samples,
             width=width,
             reg=self.model.target_model.filter_optimizer.residual_module.filter_reg,
             iterations=self.config.update_iterations,
@@ -221,6 +225,7 @@ class SlotSteps:
                 memory.slots["features"],
                 memory.slots["labels"],
                 memory.weights,
+                filled=memory.count,
                 iterations=self.config.localisation_update_iterations,
             )
             self.kappa.copy_(torch.where(gate, kappa, self.kappa))

@@ -8,7 +8,10 @@ from tests.support.offline import kernels_of, modules_of
 
 COMPILED_BY = {
     "bicubic": "test_projection",
+    "bilinear": "test_joined",
+    "crops": "test_joined",
     "descent": "test_tau",
+    "energy": "test_joined",
     "hinge": "test_kappa",
     "pointwise": "test_epilogue",
     "products": "test_tau",

@@ -13,7 +13,7 @@ from rts_batch.config import RTS50, RTS_MINI, TRACKER_RTS_MINI, ModelConfig, Sta
 from rts_batch.masks import Marking
 from rts_batch.model.fast import learner
 from rts_batch.model.fast.compiled_network import CompiledRTS
-from rts_batch.model.fast.learner import border, fit, scores_of
+from rts_batch.model.fast.learner import Samples, border, fit, scores_of
 from rts_batch.model.fast.networks import fast, upsample
 from rts_batch.model.fast.packed import PackedConv
 from rts_batch.model.learner import apply_filter
@@ -150,7 +150,11 @@ def test_the_fast_learner_takes_the_plain_ones_steps(arranged: Any, monkeypatch:
 
     assert_close(inner(scores), apply_filter(features[:, None], tau)[:, 0])
     ours, followed = fit(
-        tau, pixels, border(labels, 3), border(weights, 3), scores, width=11, reg=torch.tensor([0.01]), iterations=4
+        tau,
+        Samples(pixels, border(labels, 3), border(weights, 3), scores),
+        width=11,
+        reg=torch.tensor([0.01]),
+        iterations=4,
     )
     assert_close(ours, theirs)
     assert_close(inner(followed), apply_filter(features[:, None], theirs)[:, 0])

@@ -23,6 +23,7 @@ from rts_batch.model.rts import RTS
 from rts_batch.tracking import region as crop
 from rts_batch.tracking.fast import FastSegmentationBranch, FastTracker, fast_tracker
 from rts_batch.tracking.gpu import region as device_crop
+from rts_batch.tracking.gpu import steps
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.steps import SlotSteps
@@ -325,6 +326,32 @@ def test_the_fast_tracker_goes_on_from_what_a_gpu_left(network: RTS) -> None:
         found, expected = resumed.step(frame), reference.step(frame)
         assert iou(found.mask, expected.mask) >= 0.995
         assert same(resumed.segmentation.filters, reference.segmentation.filters, 5e-3)
+
+
+def test_the_learners_are_told_how_many_samples_there_are(network: RTS, monkeypatch) -> None:
+    if next(network.parameters()).is_cuda:
+        pytest.skip("a host that asks breaks a capture")
+    told: dict[str, list[tuple[int, int]]] = {"tau": [], "kappa": []}
+    fit, instance_fit = steps.fit, steps.instance.fit
+
+    def tau(filters: torch.Tensor, samples: Any, **options: Any) -> Any:
+        told["tau"].append((int(samples.filled), int(samples.weights.flatten(1).any(1).sum())))
+        return fit(filters, samples, **options)
+
+    def kappa(*given: Any, filled: torch.Tensor, **options: Any) -> Any:
+        told["kappa"].append((int(filled), int(given[-1].count_nonzero())))
+        return instance_fit(*given, filled=filled, **options)
+
+    monkeypatch.setattr(steps, "fit", tau)
+    monkeypatch.setattr(steps.instance, "fit", kappa)
+    tracker = GpuTracker(network, replace(SMALL, not_found_threshold=0.0))
+    tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+    for frame, _ in FRAMES[1:6]:
+        tracker.step(frame)
+    for found in told.values():
+        assert len(found) >= 3
+        assert all(filled == weighted for filled, weighted in found)
+        assert found[-1][0] > found[0][0]
 
 
 def test_a_frame_that_was_read_holds_nothing_of_the_device(network: RTS) -> None:

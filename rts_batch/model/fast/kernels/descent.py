@@ -1,7 +1,8 @@
 """Triton kernels for what a step of a learner does beside its two products; κ's own are in `hinge.py`.
 
-Sums over blocks are written down block by block, and added up in their order by whoever reads them. Import this module
-only where Triton is installed.
+Sums over blocks are written down block by block, and added up in their order by whoever reads them. Maps of samples
+from the `filled`th on, a number on the device, are neither read nor written. Import this module only where Triton is
+installed.
 """
 
 from __future__ import annotations
@@ -36,20 +37,25 @@ def _on_grid(pixel, row, area, FILTERS: tl.constexpr):
 
 @triton.jit
 def gather(
-    columns, weights, out, curvatures, total, area, line,
+    columns, weights, out, curvatures, filled, total, area, line,
     FILTERS: tl.constexpr, KERNEL: tl.constexpr, MEASURED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sum the taps' columns where they belong. A block of pixels.
 
     With MEASURED the map is `[F, pixels]`, and Σ (ω · map)² of the block is written down; else `[n, F, P]`.
     """
+    live = tl.load(filled).to(tl.int32) * area
+    if tl.program_id(0) * BLOCK >= live:
+        if MEASURED:
+            tl.store(curvatures + tl.program_id(0), 0.0)
+        return
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.arange(0, ROWS)
-    valid = (row < FILTERS)[:, None] & (pixel < total)[None, :]
+    valid = (row < FILTERS)[:, None] & (pixel < live)[None, :]
     found = tl.zeros([ROWS, BLOCK], tl.float32)
     for tap in tl.static_range(KERNEL * KERNEL):
         source = pixel + (tap // KERNEL - KERNEL // 2) * line + tap % KERNEL - KERNEL // 2
-        wanted = valid & ((source >= 0) & (source < total))[None, :]
+        wanted = valid & ((source >= 0) & (source < live))[None, :]
         found += tl.load(columns + (tap * FILTERS + row)[:, None] * total + source[None, :], mask=wanted, other=0.0)
     place = _on_grid(pixel, row, area, FILTERS)
     if MEASURED:
@@ -62,7 +68,8 @@ def gather(
 
 @triton.jit
 def residuals(
-    scores, change, labels, weights, norms, curvatures, reg, moved, out, total, area, norm_count, curvature_count,
+    scores, change, labels, weights, norms, curvatures, reg, moved, out,
+    filled, total, area, norm_count, curvature_count,
     FILTERS: tl.constexpr, MINIMUM: tl.constexpr, NORMS: tl.constexpr, CURVATURES: tl.constexpr,
     MOVES: tl.constexpr, LEFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -70,9 +77,12 @@ def residuals(
 
     Maps are `[n, F, P]`, but change and `out` are `[F, pixels]`. A block of pixels.
     """
+    live = tl.load(filled).to(tl.int32) * area
+    if tl.program_id(0) * BLOCK >= live:
+        return
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.arange(0, ROWS)
-    valid = (row < FILTERS)[:, None] & (pixel < total)[None, :]
+    valid = (row < FILTERS)[:, None] & (pixel < live)[None, :]
     place, along = _on_grid(pixel, row, area, FILTERS), row[:, None] * total + pixel[None, :]
     score = tl.load(scores + place, mask=valid, other=0.0)
     if MOVES:
@@ -85,8 +95,13 @@ def residuals(
 
 
 @triton.jit
-def gradient(partial, rows, reg, out, norms, size, shares, BLOCK: tl.constexpr):
-    """Add up the shares of `correlate` and λ² of the filter, `[rows, C]`, and write down the block's Σ gradient²."""
+def gradient(partial, rows, reg, out, norms, filled, size, shares, BLOCK: tl.constexpr):
+    """Add up the shares of `correlate` and λ² of the filter, `[rows, C]`, and write down the block's Σ gradient².
+
+    With `filled` each share is a sample's.
+    """
+    if filled is not None:
+        shares = tl.minimum(shares, tl.load(filled).to(tl.int32))
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < size
     factor = tl.load(reg)

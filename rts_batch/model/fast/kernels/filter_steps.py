@@ -13,6 +13,11 @@ NUMBERS = 512
 """A block of the filter."""
 
 
+def filled_of(features: Tensor, filled: Tensor | None) -> Tensor:
+    """Return how many of the samples there are, `[1] int64`: all of them where nothing is said."""
+    return torch.full((1,), len(features), device=features.device) if filled is None else filled
+
+
 class FilterSteps:
     """The slope at a filter, `[R, C]`, and the step along it.
 
@@ -32,10 +37,13 @@ class FilterSteps:
         self.sums = {"MINIMUM": MINIMUM_CURVATURE, "NORMS": power(len(self.norms)), "CURVATURES": power(parts)}
         """What every kernel is told that adds the blocks up."""
 
-    def gradient(self, partial: Tensor, rows: Tensor) -> None:
-        """Find the slope at a filter of which `partial`, `[shares, R, C]`, add up to the residuals' part of it."""
+    def gradient(self, partial: Tensor, rows: Tensor, filled: Tensor | None = None) -> None:
+        """Find the slope at a filter of which `partial`, `[shares, R, C]`, add up to the residuals' part of it.
+
+        With `filled`, `[1] int64`, the first so many of them do.
+        """
         descent.gradient[(len(self.norms),)](
-            *(partial, rows, self.reg, self.slope, self.norms, rows.numel(), len(partial)),
+            *(partial, rows, self.reg, self.slope, self.norms, filled, rows.numel(), len(partial)),
             BLOCK=NUMBERS,
             enable_fp_fusion=True,
         )

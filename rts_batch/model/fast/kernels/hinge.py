@@ -1,7 +1,8 @@
 """Triton kernels for the learner of κ: one filter of 4×4 taps, and a residual whose slope depends on the scores.
 
 `kappa.py` launches them. Features are `[n, C, h, w]`, score maps `[n, h + 1, w + 1]`; a program has one sample, or a
-part of it. Import this module only where Triton is installed.
+part of it. Those of samples from the `filled`th on, a number on the device, have nothing to do. Import this module only
+where Triton is installed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from rts_batch.model.fast.kernels.descent import step_of
 
 @triton.jit
 def columns(
-    features, rows, out, area, channels,
+    features, rows, out, filled, area, channels,
     KERNEL: tl.constexpr, PRECISION: tl.constexpr, BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Each tap of the filter, `[taps, C]`, times each pixel: `[n, taps, h·w]`. A block of a sample's pixels."""
     sample = tl.program_id(1)
+    if sample >= tl.load(filled):
+        return
     pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     tap = tl.arange(0, KERNEL * KERNEL)
     found = tl.zeros([KERNEL * KERNEL, BLOCK_PIXELS], tl.float32)
@@ -35,11 +38,13 @@ def columns(
 
 @triton.jit
 def correlate(
-    features, residuals, partial, height, width, channels,
+    features, residuals, partial, filled, height, width, channels,
     KERNEL: tl.constexpr, PRECISION: tl.constexpr, BLOCK_PIXELS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Sum a sample's residuals times its features a tap away: `[n, taps, C]`. A block of channels of a sample."""
     sample, area = tl.program_id(1), height * width
+    if sample >= tl.load(filled):
+        return
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     known = channel < channels
     tap = tl.arange(0, KERNEL * KERNEL)
@@ -60,7 +65,7 @@ def correlate(
 
 @triton.jit
 def gather(
-    columns, slopes, out, curvatures, height, width,
+    columns, slopes, out, curvatures, filled, height, width,
     KERNEL: tl.constexpr, MEASURED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sum the taps' columns where they belong. A block of a sample's score map.
@@ -68,6 +73,10 @@ def gather(
     With MEASURED also write down Σ (slope · map)² of the block.
     """
     sample, size = tl.program_id(1), (height + 1) * (width + 1)
+    if sample >= tl.load(filled):
+        if MEASURED:
+            tl.store(curvatures + sample * tl.num_programs(0) + tl.program_id(0), 0.0)
+        return
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < size
     found = tl.zeros([BLOCK], tl.float32)
@@ -86,13 +95,15 @@ def gather(
 @triton.jit
 def residuals(
     scores, change, labels, weights, norms, curvatures, reg, slopes, out,
-    size, threshold, leak, norm_count, curvature_count,
+    filled, size, threshold, leak, norm_count, curvature_count,
     MINIMUM: tl.constexpr, NORMS: tl.constexpr, CURVATURES: tl.constexpr, MOVES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """With MOVES take the last step in the scores. Write the residual's slope by each score, and slope · residual.
 
     `InstanceModel.learn` says what they are. A block of a sample's score map.
     """
+    if tl.program_id(1) >= tl.load(filled):
+        return
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = at < size
     place = tl.program_id(1) * size + at

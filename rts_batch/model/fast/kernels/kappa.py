@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from rts_batch.model.fast.kernels import hinge
-from rts_batch.model.fast.kernels.filter_steps import FilterSteps
+from rts_batch.model.fast.kernels.filter_steps import FilterSteps, filled_of
 from rts_batch.model.fast.kernels.sizes import blocks, precision
 
 KERNEL = 4
@@ -14,6 +16,17 @@ COLUMNS = {"KERNEL": KERNEL, "BLOCK_PIXELS": 64, "BLOCK_CHANNELS": 32}
 CORRELATE = {"KERNEL": KERNEL, "BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
 PIXELS = 128
 """A block of a score map."""
+
+
+class Constants(NamedTuple):
+    """Of an `InstanceModel`."""
+
+    threshold: float
+    """Where the target begins, in a label."""
+    leak: float
+    """What the rest counts."""
+    reg: float
+    """λ."""
 
 
 def takes(filters: Tensor, features: Tensor) -> bool:
@@ -30,15 +43,21 @@ def try_launch(device: torch.device) -> None:
     features, filters = torch.zeros(1, 16, 4, 4, device=device), torch.ones(1, 1, 16, 4, 4, device=device)
     labels, weights = torch.zeros(1, 5, 5, device=device), torch.ones(1, device=device)
     # Where there are no features, the first step takes all that λ dislikes.
-    left = learn(filters, features, labels, weights, threshold=0.05, leak=0.1, reg=1.0, iterations=1).abs().max().item()
+    left = learn(filters, features, labels, weights, Constants(0.05, 0.1, 1.0), iterations=1).abs().max().item()
     if left != 0:
         raise RuntimeError(f"kernels ran and left {left} of a filter that should be gone")
 
 
 def learn(
-    filters: Tensor, features: Tensor, labels: Tensor, weights: Tensor,
-    *, threshold: float, leak: float, reg: float, iterations: int,
-) -> Tensor:  # fmt: skip
+    filters: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    constants: Constants,
+    *,
+    filled: Tensor | None = None,
+    iterations: int,
+) -> Tensor:
     """Return the last iterate of `InstanceModel.learn`, `[1, 1, C, 4, 4]`.
 
     Args:
@@ -46,17 +65,17 @@ def learn(
         features: x_c, `[n, C, h, w]`.
         labels: `[n, h + 1, w + 1]`.
         weights: of the samples, `[n]`.
-        threshold: where the target begins, in a label.
-        leak: what the rest counts.
-        reg: λ.
+        constants: of the model.
+        filled: how many of the samples there are, `[1] int64`; the others are not read. All where absent.
         iterations: how many steps.
     """
     rows = filters[0, 0].permute(1, 2, 0).reshape(KERNEL**2, -1).clone(memory_format=torch.contiguous_format)
-    fit = _Fit(features, labels.contiguous(), weights, features.new_full((1,), reg))
+    filled = filled_of(features, filled)
+    fit = _Fit(features, labels.contiguous(), weights, filled, features.new_full((1,), constants.reg))
     fit.apply(rows, fit.scores)
     for iteration in range(iterations):
-        fit.residuals(threshold, leak, moves=iteration > 0)
-        fit.steps.gradient(fit.correlate(), rows)
+        fit.residuals(constants.threshold, constants.leak, moves=iteration > 0)
+        fit.steps.gradient(fit.correlate(), rows, filled)
         fit.apply(fit.steps.slope, fit.change, measured=True)
         fit.steps.descend(rows)
     return rows.view(KERNEL, KERNEL, -1).permute(2, 0, 1).contiguous()[None, None]
@@ -65,8 +84,8 @@ def learn(
 class _Fit:
     """What the steps compute, and where."""
 
-    def __init__(self, features: Tensor, labels: Tensor, weights: Tensor, reg: Tensor) -> None:
-        self.features, self.labels, self.weights = features, labels, weights
+    def __init__(self, features: Tensor, labels: Tensor, weights: Tensor, filled: Tensor, reg: Tensor) -> None:
+        self.features, self.labels, self.weights, self.filled = features, labels, weights, filled
         self.count, self.channels, self.height, self.width = features.shape
         self.size = (self.height + 1) * (self.width + 1)
         self.scores, self.change, self.slopes, self.residual = (torch.empty_like(labels) for _ in range(4))
@@ -78,10 +97,10 @@ class _Fit:
         area = self.height * self.width
         columns = rows.new_empty(self.count, KERNEL**2, area)
         hinge.columns[(blocks(area, COLUMNS["BLOCK_PIXELS"]), self.count)](
-            *(self.features, rows, columns, area, self.channels), **precision(), **COLUMNS
+            *(self.features, rows, columns, self.filled, area, self.channels), **precision(), **COLUMNS
         )
         hinge.gather[self.parts](
-            *(columns, self.slopes, out, self.steps.curvatures, self.height, self.width),
+            *(columns, self.slopes, out, self.steps.curvatures, self.filled, self.height, self.width),
             KERNEL=KERNEL,
             MEASURED=measured,
             BLOCK=PIXELS,
@@ -93,7 +112,7 @@ class _Fit:
         steps = self.steps
         hinge.residuals[self.parts](
             *(self.scores, self.change, self.labels, self.weights, steps.norms, steps.curvatures, steps.reg),
-            *(self.slopes, self.residual, self.size, threshold, leak, *steps.counts),
+            *(self.slopes, self.residual, self.filled, self.size, threshold, leak, *steps.counts),
             **steps.sums,
             MOVES=moves,
             BLOCK=PIXELS,
@@ -104,6 +123,8 @@ class _Fit:
         """Return what the residuals say of the slope, sample by sample, `[n, 16, C]`."""
         partial = self.features.new_empty(self.count, KERNEL**2, self.channels)
         hinge.correlate[(blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), self.count)](
-            *(self.features, self.residual, partial, self.height, self.width, self.channels), **precision(), **CORRELATE
+            *(self.features, self.residual, partial, self.filled, self.height, self.width, self.channels),
+            **precision(),
+            **CORRELATE,
         )
         return partial

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from rts_batch.model.fast.kernels import descent, products
-from rts_batch.model.fast.kernels.filter_steps import FilterSteps
+from rts_batch.model.fast.kernels.filter_steps import FilterSteps, filled_of
 from rts_batch.model.fast.kernels.sizes import blocks, power, precision
+from rts_batch.model.fast.learner import Samples
 
 COLUMNS = {"BLOCK_PIXELS": 64, "BLOCK_CHANNELS": 32}
 CORRELATE = {"BLOCK_PIXELS": 32, "BLOCK_CHANNELS": 64}
@@ -43,27 +44,28 @@ def try_launch(device: torch.device) -> None:
     found = scores_of(features, filters, 3)[0, 0, 12].item()
     # Where there are no features, the first step takes all that λ dislikes.
     maps = [torch.zeros(1, 16, 25, device=device)] * 3
-    left = fit(filters, torch.zeros_like(features), *maps, width=3, reg=1.0, iterations=1)[0].abs().max().item()
+    samples = Samples(torch.zeros_like(features), *maps)
+    left = fit(filters, samples, width=3, reg=1.0, iterations=1)[0].abs().max().item()
     if (found, left) != (144, 0):
         raise RuntimeError(f"kernels ran and found {found} and {left} where it should be 144 and 0")
 
 
-def scores_of(features: Tensor, filters: Tensor, width: int) -> Tensor:
+def scores_of(features: Tensor, filters: Tensor, width: int, filled: Tensor | None = None) -> Tensor:
     """`learner.scores_of`."""
-    model = Shifts(features, filters, width)
+    model = Shifts(features, filters, width, filled)
     scores = features.new_empty(len(features), model.filters, model.area)
     model.apply(model.rows_of(filters), scores)
     return scores
 
 
 def fit(
-    filters: Tensor, features: Tensor, labels: Tensor, weights: Tensor, scores: Tensor,
-    *, width: int, reg: Tensor | float, iterations: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    filters: Tensor, samples: Samples, *, width: int, reg: Tensor | float, iterations: int
+) -> tuple[Tensor, Tensor]:
     """`learner.fit`."""
+    features, labels, weights, scores, filled = samples
     if not iterations:
         return filters, scores
-    model = Shifts(features, filters, width)
+    model = Shifts(features, filters, width, filled)
     rows = model.rows_of(filters)
     factor = reg.reshape(1) if isinstance(reg, Tensor) else features.new_full((1,), reg)
     left = _Fit(model, labels.contiguous(), weights.contiguous(), factor)
@@ -79,8 +81,9 @@ def fit(
 class Shifts:
     """T and its adjoint, of features `[n, P, C]`; a filter is `[taps · F, C]` here."""
 
-    def __init__(self, features: Tensor, filters: Tensor, width: int) -> None:
+    def __init__(self, features: Tensor, filters: Tensor, width: int, filled: Tensor | None) -> None:
         self.features = features
+        self.filled = filled_of(features, filled)
         self.filters, self.channels, self.kernel = filters.shape[1:4]
         self.count = self.filters * self.kernel**2
         self.area = features.shape[1]
@@ -114,10 +117,12 @@ class Shifts:
         """Write T(x), `[n, F, P]`; with weights ω as `[F, n·P]`, and Σ (ω · T(x))² of each block."""
         columns = rows.new_empty(self.count, self.total)
         products.columns[(blocks(self.total, COLUMNS["BLOCK_PIXELS"]),)](
-            *(self.features, rows, columns, self.total, self.channels, self.count), **self.product, **COLUMNS
+            *(self.features, rows, columns, self.filled, self.total, self.area, self.channels, self.count),
+            **self.product,
+            **COLUMNS,
         )
         descent.gather[(blocks(self.total, PIXELS),)](
-            *(columns, weights, out, curvatures, self.total, self.area, self.line),
+            *(columns, weights, out, curvatures, self.filled, self.total, self.area, self.line),
             **self.shape,
             **self.map,
             MEASURED=weights is not None,
@@ -126,11 +131,10 @@ class Shifts:
     def correlate(self, maps: Tensor) -> Tensor:
         """Return Xᵀ maps by shares of the pixels, `[shares, taps · F, C]`; maps are `[F, n·P]`, zero in the border."""
         across, step = blocks(self.channels, CORRELATE["BLOCK_CHANNELS"]), CORRELATE["BLOCK_PIXELS"]
-        share = step * blocks(self.total, step * blocks(PROGRAMS, across))
-        shares = blocks(self.total, share)
+        shares = blocks(self.total, step * blocks(self.total, step * blocks(PROGRAMS, across)))
         partial = maps.new_empty(shares, self.count, self.channels)
         products.correlate[(across, shares)](
-            *(self.features, maps, partial, self.total, self.channels, self.line, share, self.count),
+            *(self.features, maps, partial, self.filled, self.total, self.area, self.channels, self.line, self.count),
             **self.shape,
             **self.product,
             **CORRELATE,
@@ -154,7 +158,7 @@ class _Fit:
         model, steps = self.model, self.steps
         descent.residuals[(blocks(model.total, PIXELS),)](
             *(scores, self.change, self.labels, self.weights, steps.norms, steps.curvatures, steps.reg),
-            *(self.moved, self.residual, model.total, model.area, *steps.counts),
+            *(self.moved, self.residual, model.filled, model.total, model.area, *steps.counts),
             FILTERS=model.filters,
             **steps.sums,
             **model.map,

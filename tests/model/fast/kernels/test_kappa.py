@@ -53,6 +53,12 @@ def compare(case: str, device: str, tolerance: float = 1e-5) -> None:
     assert found.shape == plain.shape
     assert (found - plain).norm() <= tolerance * plain.norm()
 
+    # Slots that are empty are not read, and change no sum.
+    slots = [torch.cat([values, torch.full_like(values, torch.nan)]) for values in (features, labels, weights)]
+    instance.kernels_for = lambda name, device: kernels
+    filled = torch.tensor([count], device=device)
+    assert torch.equal(instance.fit(model, start, *slots, filled=filled, iterations=iterations), found)
+
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES)
@@ -84,8 +90,9 @@ def test_kernels_compile_as_they_are_launched(
         from rts_batch.model.fast.kernels import hinge, kappa
 
         assert kappa.takes(start, features)
-        constants = {"threshold": model.hinge_threshold, "leak": model.activation_leak, "reg": model.localisation_reg}
-        kappa.learn(start, features, labels, weights, **constants, iterations=tracker.localisation_update_iterations)
+        constants = kappa.Constants(model.hinge_threshold, model.activation_leak, model.localisation_reg)
+        filled, iterations = torch.ones(1, dtype=torch.int64), tracker.localisation_update_iterations
+        kappa.learn(start, features, labels, weights, constants, filled=filled, iterations=iterations)
     assert set(compiled) == kernels_of(hinge) | {"gradient", "descend"}
     check_all(compiled, architecture)
 

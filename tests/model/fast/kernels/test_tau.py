@@ -13,7 +13,7 @@ import torch
 
 from rts_batch.config import MODELS
 from rts_batch.model.fast import learner
-from rts_batch.model.fast.learner import Taps, border
+from rts_batch.model.fast.learner import Samples, Taps, border
 from rts_batch.model.learner import apply_filter
 from rts_batch.model.target_model import TargetModel
 from tests.support.interpreter import interpreted
@@ -48,7 +48,7 @@ def compare(case: str) -> None:
     assert_close(inner(scores, width), apply_filter(features[:, None], start)[:, 0])
     maps = (border(labels, 3), border(weights, 3), scores)
     before = [values.clone() for values in (start, pixels, *maps)]
-    found = [kernels.fit(start, pixels, *maps, width=width, reg=reg, iterations=iterations) for _ in range(2)]
+    found = [kernels.fit(start, Samples(pixels, *maps), width=width, reg=reg, iterations=iterations) for _ in range(2)]
     for mine, again in zip(*found, strict=True):
         assert torch.equal(mine, again), "sums in another order"
     for values, old in zip((start, pixels, *maps), before, strict=True):
@@ -60,8 +60,39 @@ def compare(case: str) -> None:
     assert_close(tau, plain)
     assert_close(inner(followed, width), apply_filter(features[:, None], plain)[:, 0])
     learner._arranged = lambda features, filters, width: Taps(features, filters.shape[-1], width)
-    shifted, _ = learner.fit(start, pixels, *maps, width=width, reg=reg, iterations=iterations)
+    shifted, _ = learner.fit(start, Samples(pixels, *maps), width=width, reg=reg, iterations=iterations)
     assert_close(tau, shifted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", ["as rts50", "few"])
+def test_slots_that_are_empty_are_not_read(case: str) -> None:
+    interpreted("tests.model.fast.kernels.test_tau", case, "empty")
+
+
+def compare_empty(case: str) -> None:
+    from rts_batch.model.fast.kernels import tau as kernels
+
+    kernels.PROGRAMS, kernels.PIXELS = 3, 64
+    filters, channels, height, width, count, iterations, reg = CASES[case]
+    torch.manual_seed(0)
+    start = 0.1 * torch.randn(1, filters, channels, 3, 3)
+
+    def with_slots(values: torch.Tensor) -> torch.Tensor:
+        return torch.cat([values, torch.full((5, *values.shape[1:]), torch.nan)])
+
+    pixels = border(torch.randn(count, channels, height, width), 3).transpose(1, 2).contiguous()
+    labels, weights = (border(torch.rand(count, filters, height, width), 3) for _ in range(2))
+    samples = Samples(pixels, labels, weights, kernels.scores_of(pixels, start, width))
+    filled = torch.tensor([count])
+    scores = kernels.scores_of(with_slots(pixels), start, width, filled)
+    assert torch.equal(inner(scores[:count], width), inner(samples.scores, width))
+    memory = Samples(*(with_slots(values) for values in samples[:4]), filled)
+    options = {"width": width, "reg": reg, "iterations": iterations}
+    tau, followed = kernels.fit(start, memory, **options)
+    expected, scores = kernels.fit(start, samples, **options)
+    assert_close(tau, expected)  # more slots are other shares of the sum
+    assert_close(inner(followed[:count], width), inner(scores, width))
 
 
 def inner(bordered: torch.Tensor, width: int) -> torch.Tensor:
@@ -93,7 +124,9 @@ def test_kernels_compile_as_they_are_launched(
 
         assert tau.takes(start, features)
         tau.scores_of(features, start, width)
-        tau.fit(start, features, *maps, width=width, reg=0.1, iterations=tracker.update_iterations)
+        filled = torch.ones(1, dtype=torch.int64)
+        for samples in (Samples(features, *maps), Samples(features, *maps, filled)):
+            tau.fit(start, samples, width=width, reg=0.1, iterations=tracker.update_iterations)
     assert set(compiled) == kernels_of(products, descent)
     check_all(compiled, architecture)
 
@@ -117,12 +150,12 @@ def test_a_gpu_takes_the_plain_learners_steps(
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", rounded)
     scores = learner.scores_of(pixels, start, width)
     maps = (border(labels, 3), border(weights, 3), scores)
-    found = [learner.fit(start, pixels, *maps, width=width, reg=0.1, iterations=3) for _ in range(2)]
+    found = [learner.fit(start, Samples(pixels, *maps), width=width, reg=0.1, iterations=3) for _ in range(2)]
     assert all(torch.equal(mine, again) for mine, again in zip(*found, strict=True))
     tau = found[0][0]
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(learner, "kernels_for", lambda name, device: None)
-    plain, _ = learner.fit(start, pixels, *maps, width=width, reg=0.1, iterations=3)
+    plain, _ = learner.fit(start, Samples(pixels, *maps), width=width, reg=0.1, iterations=3)
     assert (tau - plain).norm() <= tolerance * plain.norm()
 
 
@@ -137,4 +170,4 @@ def test_other_filters_are_left_to_pytorch() -> None:
 
 
 if __name__ == "__main__":
-    compare(sys.argv[1])
+    compare_empty(sys.argv[1]) if "empty" in sys.argv else compare(sys.argv[1])
