@@ -335,7 +335,7 @@ def test_a_frame_that_was_read_holds_nothing_of_the_device(network: RTS) -> None
     assert frame.score == 0.5
     assert coming.read() is coming.read()
     scores = weakref.ref(tracker._steps)
-    tracker._slot._steps.clear()
+    tracker._slot.steps = None
     del tracker
     gc.collect()
     assert scores() is None
