@@ -88,6 +88,7 @@ LONG_FUNCTIONS = {
     "rts_batch.model.fast.kernels.products._shifted: parameters",
     "rts_batch.model.fast.kernels.products.columns: parameters",
     "rts_batch.model.fast.kernels.products.correlate: parameters",
+    "rts_batch.tracking.gpu.kernels.common.keep: parameters",
     "rts_batch.tracking.gpu.kernels.common.weigh: parameters",
     "rts_batch.tracking.gpu.kernels.judge.judge: lines",
     "rts_batch.tracking.gpu.kernels.judge.judge: parameters",

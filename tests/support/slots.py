@@ -36,7 +36,12 @@ def slot_and_branches(
         zeros(2, filters, channels, kernel, kernel),
         zeros(2, 1, channels, config.localisation_filter_size, config.localisation_filter_size),
     )
-    outputs = (zeros(2, channels, *cells), zeros(2, channels, *coarse), zeros(2, *score_map[1:]), zeros(2, height, width))
+    outputs = (
+        zeros(2, channels, *cells),
+        zeros(2, channels, *coarse),
+        zeros(2, *score_map[1:]),
+        zeros(2, height, width),
+    )
     owner = SimpleNamespace(
         model=model,
         config=tracker_config,

@@ -50,7 +50,9 @@ FLAGS = tuple(flag.name.lower() for flag in Flag)
 
 
 class DeviceState:
-    """The state between two frames. Every tensor keeps its place in memory until another image size comes, for CUDA graphs.
+    """The state between two frames. A CUDA graph can replay on it: a tensor keeps its place in memory.
+
+    Those of the image's size keep it until `resize`.
 
     Vectors are `[2] float32` (y, x), numbers and flags `[]`; all of them are views into `values` and `flags`.
     """

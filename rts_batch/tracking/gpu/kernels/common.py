@@ -14,11 +14,9 @@ import triton
 import triton.language as tl
 
 from rts_batch.tracking.gpu.kernels.offsets import (
-    FIELD_FEATURES,
     FIELD_FINISHES,
     FIELD_LENGTH,
     FIELD_PREPARES,
-    FIELD_STORES,
     KEPT_AGE,
     KEPT_COUNTERS,
     KEPT_GATE,

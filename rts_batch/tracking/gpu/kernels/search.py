@@ -5,7 +5,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rts_batch.tracking.gpu.kernels.common import bytes_of, floats, nearest, number, scale_to_follow, stride_of, trunc, wholes
+from rts_batch.tracking.gpu.kernels.common import (
+    bytes_of,
+    floats,
+    nearest,
+    number,
+    scale_to_follow,
+    stride_of,
+    trunc,
+    wholes,
+)
 from rts_batch.tracking.gpu.kernels.offsets import (
     FIELD_COLUMNS,
     FIELD_FLAGS,
@@ -42,7 +51,7 @@ from rts_batch.tracking.gpu.kernels.offsets import (
 
 @triton.jit
 def profiles(table, threshold, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr):
-    """Sums of the last mask's probabilities along the rows and columns of each tile; a place's programs share its tiles.
+    """Sums of the last mask's probabilities along the rows and columns of each tile, which a place's programs share.
 
     `FIELD_ROWS` is `[tiles across, H]`, `FIELD_COLUMNS` `[tiles down, W]`.
     """
