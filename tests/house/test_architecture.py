@@ -92,12 +92,11 @@ LONG_FUNCTIONS = {
     "rts_batch.tracking.gpu.kernels.common.weigh: parameters",
     "rts_batch.tracking.gpu.kernels.judge.judge: lines",
     "rts_batch.tracking.gpu.kernels.judge.judge: parameters",
-    "rts_batch.tracking.gpu.kernels.judge.paste: parameters",
+    "rts_batch.tracking.gpu.kernels.judge.paste: lines",
     "rts_batch.tracking.gpu.kernels.likeness.average: parameters",
     "rts_batch.tracking.gpu.kernels.likeness.liken: parameters",
     "rts_batch.tracking.gpu.kernels.measure.combine: lines",
     "rts_batch.tracking.gpu.kernels.measure.combine: parameters",
-    "rts_batch.tracking.gpu.kernels.search.cut: parameters",
     "rts_batch.tracking.gpu.kernels.search.search: lines",
     "rts_batch.tracking.gpu.kernels.search.search: parameters",
 }

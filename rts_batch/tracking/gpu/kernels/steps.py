@@ -142,6 +142,6 @@ class KernelSteps(SlotSteps):
             (Field.SEGMENTATION, self.segmentation.row(self.gate)),
             (Field.LOCALISATION, self.localisation.row(self.found)),
         ):
-            for field, place in own.items():
-                row[first + field] = place
+            for offset, place in own.items():
+                row[first + offset] = place
         return row
