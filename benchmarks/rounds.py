@@ -6,6 +6,9 @@ The device is a clock: each stage takes what an H100 was recorded to take for `r
 (`benchmarks/results/gpu.json`), one after the other. The host's work takes this process's time under the
 interpreter's lock, as it does in a worker. Lanes read a result a frame late and encode it.
 
+Those times are of targets that were prepared, stored and finished one after the other. All of a round are now one
+launch of each kernel, which has not run on a GPU: until it is timed there, each target still costs here what it did.
+
 A round is as many runs of the network as have places for all lanes. `lanes a round`: how many lanes such a number of
 successive runs serves, on average. `longest wait in runs`: of any lane, from when it has brought a frame and its last
 one has been run, the run that serves it included; 12 of 16 lanes a round would mean 1.33 rounds, 2.7 runs of 8 places.

@@ -84,14 +84,14 @@ def kernels(subject: Subject, network: BatchedNetwork) -> dict[str, Any]:
 
 
 def stages(subject: Subject, name: str) -> dict[str, float]:
-    """Return the median ms of each stage that a target's last frames had."""
+    """Return the median ms of each stage that a target's last frames had, those of its rounds with it alone."""
     tracker = GpuTracker(subject.model(name), subject.config)
     image, mask = subject.frames.pairs[0]
     tracker.start(image, mask=mask)
     for number in range(2, 8 if subject.small else 144):
         tracker.step(subject.frames.image(number))
     assert tracker._steps is not None
-    found: dict[str, Callable[[], None]] = dict(tracker._steps.stages)
+    found: dict[str, Callable[[], None]] = {**tracker.network.rounds.stages, **tracker._steps.stages}
     return tracker.on_device(lambda: {key: subject.milliseconds(stage) for key, stage in found.items()})
 
 

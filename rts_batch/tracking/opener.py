@@ -55,8 +55,7 @@ class SceneOpener:
         device = next(model.parameters()).device
         self._engine = Engine(device) if device.type == "cuda" and supports(config) else None
         if self._engine is not None:
-            steps_class(device)  # what is amiss is said while the worker loads
-            self._network(targets=1)
+            self._network(targets=1)  # what is amiss is said while the worker loads
 
     def open(self, targets: int) -> Scene:
         """Return an empty scene for a video of so many targets."""
@@ -75,5 +74,7 @@ class SceneOpener:
         places = min(1 << (max(self._lanes, targets) - 1).bit_length(), MOST_PLACES)
         with self._lock:
             if places not in self._networks:
-                self._networks[places] = BatchedNetwork(self._model, self._config, places=places, engine=self._engine)
+                network = BatchedNetwork(self._model, self._config, places=places, engine=self._engine)
+                network.be_ready_for(steps_class(network.device).rounds)
+                self._networks[places] = network
             return self._networks[places]

@@ -1,4 +1,4 @@
-"""A slot of zeros, for steps of which no network is needed."""
+"""A slot of zeros, for steps of which no network is needed, beside another in a network of two places."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from rts_batch.config import ModelConfig, TrackerConfig
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch
+from rts_batch.tracking.gpu.network import Slot
 from rts_batch.tracking.gpu.steps import Branches
 
 
@@ -27,23 +28,31 @@ def slot_and_branches(
         return torch.zeros(shape, device=device)
 
     score_map = (1, coarse[0] + 1, coarse[1] + 1)
-    model = SimpleNamespace(config=config)
+    encoded = zeros(2, 1, filters, *cells)
+    model = SimpleNamespace(config=config, label_encoder=lambda masks: (encoded, encoded))
+    inputs = (
+        zeros(2, 3, height, width),
+        zeros(2, height, width),
+        zeros(2, filters, channels, kernel, kernel),
+        zeros(2, 1, channels, config.localisation_filter_size, config.localisation_filter_size),
+    )
+    outputs = (
+        zeros(2, channels, *cells),
+        zeros(2, channels, *coarse),
+        zeros(2, *score_map[1:]),
+        zeros(2, height, width),
+    )
     owner = SimpleNamespace(
-        model=model, config=tracker_config, device=torch.device(device), engine=SimpleNamespace(pool=None)
+        model=model,
+        config=tracker_config,
+        device=torch.device(device),
+        engine=SimpleNamespace(pool=None),
+        at_once=2,
+        inputs=inputs,
+        outputs=outputs,
+        captured=lambda function: function,
     )
-    slot = SimpleNamespace(
-        network=owner,
-        crops=zeros(1, 3, height, width),
-        previous_masks=zeros(1, height, width),
-        tau=zeros(1, filters, channels, kernel, kernel),
-        kappa=zeros(1, 1, channels, config.localisation_filter_size, config.localisation_filter_size),
-        segmentation_features=zeros(1, channels, *cells),
-        localisation_features=zeros(1, channels, *coarse),
-        score_maps=zeros(*score_map),
-        logits=zeros(1, height, width),
-        segmentation=None,
-        localisation=None,
-    )
+    slot = Slot(owner)  # type: ignore[arg-type]
     branches = Branches(SegmentationBranch(model, tracker_config), LocalisationBranch(model, tracker_config))  # type: ignore[arg-type]
     pixels = (cells[0] + 2) * (cells[1] + 2)
     maps = {"labels": zeros(1, filters, pixels), "weights": zeros(1, filters, pixels)}

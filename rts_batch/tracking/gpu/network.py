@@ -6,9 +6,8 @@ nothing but its own video. All of this is used in the engine's thread only.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +16,13 @@ from rts_batch.config import ModelConfig, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.gpu.engine import Engine
 from rts_batch.tracking.gpu.graphs import Stage
-from rts_batch.tracking.gpu.memory import DeviceMemory
 
 SLOTS_KEPT = 16
 """With all that they hold on the device, for later targets."""
 
-SIZES_KEPT = 4
-"""Image sizes whose graphs a slot keeps."""
-
 FEW = 4
 """Places that a large network runs one by one where cuDNN's heuristics decide alone: on an H100 two and four at once
 took `rts50` longer than one after the other, eight did not, and `rts-mini` gained by four (`benchmarks/results/`)."""
-
-_Steps = TypeVar("_Steps")
 
 
 class BatchedNetwork:
@@ -59,6 +52,7 @@ class BatchedNetwork:
         self.at_once = at_once or places_at_once(places, model.config, self.device)
         self.engine = engine or Engine(self.device)
         self._free: list[Slot] = []
+        self._ready = False
         self.engine.call(self._build)
 
     def _build(self) -> None:
@@ -70,11 +64,32 @@ class BatchedNetwork:
         tau = torch.zeros(places, *model.target_model.filter_shape, device=self.device)
         kappa = torch.zeros(places, 1, model.config.feature_dim, kernel, kernel, device=self.device)
         self.inputs = (crops, previous_masks, tau, kappa)
-        self.outputs = self._forward()  # which says what shapes come out
-        self.stage = Stage(self._run, self.engine.pool)
+        features, coarse, score_maps, logits = self._forward()  # which says what shapes come out
+        # The kernels read the last two as they are usually laid out, and all place by place.
+        self.outputs = (
+            *(torch.zeros_like(values) for values in (features, coarse)),
+            *(torch.zeros_like(values, memory_format=torch.contiguous_format) for values in (score_maps, logits)),
+        )
+        self.stage = self.captured(self._run)
+        self.rounds = Rounds(self)
+
+    def captured(self, function: Callable[[], None]) -> Stage:
+        """Return a stage that is captured, as is best done while the device has nothing else to do."""
+        stage = Stage(function, self.engine.pool)
         if self.engine.pool is not None:
-            for _ in range(2):  # captured while the device has nothing else to do
-                self.stage()
+            for _ in range(2):
+                stage()
+        return stage
+
+    def be_ready_for(self, rounds: Callable[[BatchedNetwork], Rounds]) -> None:
+        """Capture what such rounds do for all slots together; once, of the first that it is told of."""
+        if not self._ready:
+            self.engine.call(lambda: self._prepare_for(rounds))
+
+    def _prepare_for(self, rounds: Callable[[BatchedNetwork], Rounds]) -> None:
+        if not self._ready:
+            self.rounds = rounds(self)
+            self._ready = True
 
     def _forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         model = self.model
@@ -97,20 +112,8 @@ class BatchedNetwork:
     def run(self, slots: Sequence[Slot]) -> Callable[[], bool]:
         """Run it for slots that are prepared, no more than there are places; return what says whether that is done."""
         for first in range(0, len(slots), self.at_once):
-            self._run_at_once(slots[first : first + self.at_once])
+            self.rounds.run(slots[first : first + self.at_once])
         return torch.cuda.current_stream().record_event().query if self.device.type == "cuda" else _done
-
-    def _run_at_once(self, slots: Sequence[Slot]) -> None:
-        places = [(slot, place) for place, slot in enumerate(slots)]
-        torch._foreach_copy_(
-            [values[place] for _, place in places for values in self.inputs],
-            [values[0] for slot, _ in places for values in slot.inputs],
-        )
-        self.stage()
-        torch._foreach_copy_(
-            [values[0] for slot, _ in places for values in slot.outputs],
-            [values[place] for _, place in places for values in self.outputs],
-        )
 
     def lease(self) -> Slot:
         """Return a slot that nobody has, until it is given back."""
@@ -125,6 +128,28 @@ def _done() -> bool:
     return True
 
 
+class Rounds:
+    """The network for slots whose own stages do what lies before and after it."""
+
+    def __init__(self, network: BatchedNetwork) -> None:
+        self.network = network
+        self.stages: dict[str, Stage] = {}
+        """What is done for all slots of a round together."""
+
+    def run(self, slots: Sequence[Slot]) -> None:
+        """Run it once, for slots that are prepared."""
+        places = list(enumerate(slots))
+        torch._foreach_copy_(
+            [values[place] for place, _ in places for values in self.network.inputs],
+            [values[0] for _, slot in places for values in slot.inputs],
+        )
+        self.network.stage()
+        torch._foreach_copy_(
+            [values[0] for _, slot in places for values in slot.outputs],
+            [values[place] for place, _ in places for values in self.network.outputs],
+        )
+
+
 def places_at_once(places: int, config: ModelConfig, device: torch.device) -> int:
     """How many places of a batch one run of the network has: all of them, or one."""
     heuristics = device.type == "cuda" and not torch.backends.cudnn.benchmark  # which are `exact`'s
@@ -132,7 +157,7 @@ def places_at_once(places: int, config: ModelConfig, device: torch.device) -> in
 
 
 class Slot:
-    """Room for one target: what the network reads of it and writes for it, and its memories.
+    """Room for one target: what the network reads of it and writes for it, and its stages with their state.
 
     Tensors are those of one place of the network, with a first axis of 1.
     """
@@ -143,15 +168,5 @@ class Slot:
         self.crops, self.previous_masks, self.tau, self.kappa = self.inputs
         self.outputs = tuple(torch.zeros_like(values[:1]) for values in network.outputs)
         self.segmentation_features, self.localisation_features, self.score_maps, self.logits = self.outputs
-        self.segmentation: DeviceMemory | None = None
-        self.localisation: DeviceMemory | None = None
-        self._steps: OrderedDict[tuple[int, int], object] = OrderedDict()
-
-    def steps_for(self, image_size: tuple[int, int], build: Callable[[], _Steps]) -> _Steps:
-        """Return the stages for images of a size."""
-        if image_size not in self._steps:
-            self._steps[image_size] = build()
-            while len(self._steps) > SIZES_KEPT:
-                self._steps.popitem(last=False)
-        self._steps.move_to_end(image_size)
-        return cast(_Steps, self._steps[image_size])
+        self.steps: Any = None
+        """Its stages, of whichever kind; they stay for its next targets."""

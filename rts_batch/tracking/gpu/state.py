@@ -50,7 +50,9 @@ FLAGS = tuple(flag.name.lower() for flag in Flag)
 
 
 class DeviceState:
-    """The state between two frames. Every tensor keeps its place in memory, so that a CUDA graph can replay on it.
+    """The state between two frames. A CUDA graph can replay on it: a tensor keeps its place in memory.
+
+    Those of the image's size keep it until `resize`.
 
     Vectors are `[2] float32` (y, x), numbers and flags `[]`; all of them are views into `values` and `flags`.
     """
@@ -69,7 +71,6 @@ class DeviceState:
 
     def __init__(self, grid: Grid, features: Tensor) -> None:
         device = grid.crop.device
-        self.grid = grid
         self.values = torch.zeros(Value.LENGTH, device=device)
         for name in VECTORS:
             first = Value[name.upper()]
@@ -85,9 +86,6 @@ class DeviceState:
         self.flags = torch.zeros(len(FLAGS), dtype=torch.bool, device=device)
         for flag in Flag:
             setattr(self, flag.name.lower(), self.flags[flag])
-        self.probabilities = torch.zeros(grid.image_size, device=device)
-        self.previous = torch.zeros(grid.image_size, device=device)
-        """What the next step takes for the last frame's probabilities: merged with other targets' where there are."""
         self.features = torch.zeros_like(features)
         """x_s of the last frame, `[C, h, w]`."""
         self.prompt_features = torch.zeros_like(features)
@@ -97,6 +95,14 @@ class DeviceState:
         self.places = torch.zeros(sum(grid.crop_size), dtype=torch.int64, device=device)
         self.inside = torch.zeros(sum(grid.crop_size), dtype=torch.bool, device=device)
         """The last search region's `mask_places`."""
+        self.resize(grid)
+
+    def resize(self, grid: Grid) -> None:
+        """Make room for images of another size."""
+        self.grid = grid
+        self.probabilities = torch.zeros(grid.image_size, device=grid.crop.device)
+        self.previous = torch.zeros_like(self.probabilities)
+        """What the next step takes for the last frame's probabilities: merged with other targets' where there are."""
 
     def load(self, state: TrackerState) -> None:
         """Take a state of the host."""

@@ -14,7 +14,7 @@ from rts_batch.tracking.appearance import PromptLook
 from rts_batch.tracking.branches import LocalisationBranch, SegmentationBranch, localisation_labels, trains_on
 from rts_batch.tracking.gpu.graphs import Stage
 from rts_batch.tracking.gpu.memory import DeviceMemory
-from rts_batch.tracking.gpu.network import Slot
+from rts_batch.tracking.gpu.network import Rounds, Slot
 from rts_batch.tracking.gpu.region import Grid, Placement, paste_scores, place_region, sample_image, sample_mask
 from rts_batch.tracking.gpu.result import Number, Reading
 from rts_batch.tracking.gpu.state import DeviceState, localise, outcome_of
@@ -30,41 +30,56 @@ class Branches(NamedTuple):
 
 
 class SlotSteps:
-    """The stages of one slot for images of one size; `load` puts a tracker's state into them."""
+    """The stages of one slot, in images of one size until `resize`; `load` puts a tracker's state into them."""
 
     memory: type[DeviceMemory] = DeviceMemory
+    rounds = Rounds
+    """What runs the network for slots with such steps."""
 
     def __init__(self, slot: Slot, branches: Branches, image_size: tuple[int, int]) -> None:
         self.network = slot.network
         self.model, self.config, device = slot.network.model, slot.network.config, slot.network.device
-        self.image_size = image_size
         self.crop, self.previous_mask = slot.crops[0], slot.previous_masks[0]
         self.tau, self.kappa = slot.tau, slot.kappa
         self.x_s, self.x_c = slot.segmentation_features[0], slot.localisation_features[0]
         self.score_map, self.logits = slot.score_maps[0], slot.logits[0]
-        self.grid = Grid(self.config.crop_size, image_size, device)
+        self.stages: dict[str, Stage] = {}
+        self.resize(image_size)
         self.state = DeviceState(self.grid, self.x_s)
-        if slot.segmentation is None or slot.localisation is None:
-            slot.segmentation = self.memory(branches.segmentation.memory, device)
-            slot.localisation = self.memory(branches.localisation.memory, device)
-        self.segmentation, self.localisation = slot.segmentation, slot.localisation
-        self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
-        self.scores = torch.zeros(image_size, device=device)
-        self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
+        self.segmentation = self.memory(branches.segmentation.memory, device)
+        self.localisation = self.memory(branches.localisation.memory, device)
         self.numbers = torch.zeros(Number.LENGTH, device=device)
         self.signals = torch.zeros(Signal.LENGTH + len(self.x_s), device=device)
         self.look = PromptLook.of(self.state.prompt_features, self.state.prompt_coverage)
         """What the prompt's frame looks like; it changes with the prompt only."""
         self.gate = torch.zeros((), dtype=torch.bool, device=device)
         """Whether the last frame is one to learn from."""
+        self.found = torch.zeros((), dtype=torch.bool, device=device)
+        """Whether this frame is one to learn to localise from."""
         self.remembered = torch.zeros(self.config.crop_size, device=device)
         """The last frame's probabilities in its own crop, `[h, w]`."""
         self.label = torch.zeros_like(self.score_map)
         """The Gaussian label of the last frame's target, `[h', w']`."""
         self.frame_number = 1
         self.has_previous = False
-        self.to_store = False
-        self.stages: dict[str, Stage] = {}
+        self.stores = self.forced = self.due = False
+        """Of the frame that is brought: whether the last one may be stored, must be, and is learned from."""
+
+    def resize(self, image_size: tuple[int, int]) -> None:
+        """Make room for images of another size."""
+        device = self.network.device
+        self.image_size = image_size
+        self.grid = Grid(self.config.crop_size, image_size, device)
+        self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
+        self.scores = torch.zeros(image_size, device=device)
+        self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
+        if hasattr(self, "state"):
+            self.state.resize(self.grid)
+        self._forget_size()
+
+    def _forget_size(self) -> None:
+        """Drop what was captured for the size before."""
+        self.stages.clear()
 
     def load(self, branches: Branches, state: TrackerState) -> None:
         """Take a tracker's state from the host."""
@@ -92,22 +107,27 @@ class SlotSteps:
 
     def prepare(self, frame: Tensor, previous: Tensor | None) -> None:
         """Learn from the last frame and cut the crop out of the next, `[H, W, 3] uint8` of the host."""
+        self._bring(frame, previous)
+        self._stage(self._prepare, stores=self.stores, forced=self.stores and self.forced, due=self.due)()
+
+    def _bring(self, frame: Tensor, previous: Tensor | None) -> None:
         self.frame_number += 1
-        forced = self.frame_number < self.config.dense_frames
-        stores = self.has_previous and self.config.update_target_model
-        due = stores and trains_on(self.frame_number, self.config)
+        self.forced = self.frame_number < self.config.dense_frames
+        self.stores = self.has_previous and self.config.update_target_model
+        self.due = self.stores and trains_on(self.frame_number, self.config)
         self.frame.copy_(frame, non_blocking=True)
         if previous is not None:
             self.state.previous.copy_(previous)
-        self._stage(self._prepare, stores=stores, forced=stores and forced, due=due)()
-        self.to_store = stores and not due  # which the network need not wait for
         self.has_previous = True
 
     def finish(self) -> Reading:
         """Read what the network found, and learn to localise from it."""
-        if self.to_store:
+        if self.stores and not self.due:  # which the network need not wait for
             self._stage(self._store)()
         self._stage(self._finish, due=trains_on(self.frame_number, self.config))()
+        return self._read()
+
+    def _read(self) -> Reading:
         return Reading(self.numbers, self.mask, self.signals, self.scores, fallback=self.config.localisation_fallback)
 
     def _stage(self, function: Callable[..., None], **arguments: bool) -> Stage:
@@ -186,7 +206,9 @@ class SlotSteps:
         self._measure()
         self.state.features.copy_(self.x_s)
         if self.config.update_localisation:
-            self._learn_place(due)
+            self._keep_place()
+            if due:
+                self._learn_place()
 
     def _measure(self) -> None:
         self.signals.copy_(signals_of(self.logits, self.score_map, self.x_s, self.look))
@@ -214,18 +236,21 @@ class SlotSteps:
             torch.cat([measured, state.flags.float(), outcome.box, state.clf_position, state.clf_target_size, window])
         )
 
-    def _learn_place(self, due: bool) -> None:
-        """`LocalisationBranch.update`: stores this frame and trains κ."""
-        memory, gate = self.localisation, ~self.state.lost_localisation
-        memory.insert({"features": self.x_c, "labels": self.label}, gate)
-        if due:
-            kappa = instance.fit(
-                self.model.classifier,
-                self.kappa,
-                memory.slots["features"],
-                memory.slots["labels"],
-                memory.weights,
-                filled=memory.count,
-                iterations=self.config.localisation_update_iterations,
-            )
-            self.kappa.copy_(torch.where(gate, kappa, self.kappa))
+    def _keep_place(self) -> None:
+        """`LocalisationBranch.update`: stores this frame."""
+        self.found.copy_(~self.state.lost_localisation)
+        self.localisation.insert({"features": self.x_c, "labels": self.label}, self.found)
+
+    def _learn_place(self) -> None:
+        """Train κ."""
+        memory = self.localisation
+        kappa = instance.fit(
+            self.model.classifier,
+            self.kappa,
+            memory.slots["features"],
+            memory.slots["labels"],
+            memory.weights,
+            filled=memory.count,
+            iterations=self.config.localisation_update_iterations,
+        )
+        self.kappa.copy_(torch.where(self.found, kappa, self.kappa))

@@ -75,6 +75,8 @@ class GpuTracker(Tracker):
             raise SettingsError("these tracker settings need the host between frames; use fast_tracker")
         super().__init__(model, config, sta=sta, segmentation=GpuSegmentationBranch)
         self.network = network or BatchedNetwork(model, config)
+        self._kind = steps_class(self.device)
+        self.network.be_ready_for(self._kind.rounds)
         self._slot: Slot | None = None
         self._give_back: Callable[[], object] = _nothing
         """Lets others have the slot; once, at the latest when the tracker is garbage."""
@@ -171,8 +173,11 @@ class GpuTracker(Tracker):
         if self._steps is None:
             state = super().state
             size = (frame.shape[0], frame.shape[1])
-            slot = self._slot
-            self._steps = slot.steps_for(size, lambda: steps_class(self.device)(slot, self._branches, size))
+            if self._slot.steps is None:
+                self._slot.steps = self._kind(self._slot, self._branches, size)
+            elif self._slot.steps.image_size != size:
+                self._slot.steps.resize(size)
+            self._steps = self._slot.steps
             self._steps.load(self._branches, state)
         self._steps.prepare(frame, previous)
         return self._slot

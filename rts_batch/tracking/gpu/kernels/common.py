@@ -13,8 +13,44 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from rts_batch.tracking.gpu.kernels.offsets import (
+    FIELD_FINISHES,
+    FIELD_LENGTH,
+    FIELD_PREPARES,
+    KEPT_AGE,
+    KEPT_COUNTERS,
+    KEPT_GATE,
+    KEPT_PROMPT_WEIGHTS,
+    KEPT_PROTECTED,
+    KEPT_SLOT,
+    KEPT_WEIGHTS,
+)
+
 TILE_ROWS = 32
 TILE_COLUMNS = 64
+
+
+@triton.jit
+def floats(row, field):
+    """The tensor of float32 at an address of a row."""
+    return tl.multiple_of(tl.load(row + field).to(tl.pointer_type(tl.float32)), 16)
+
+
+@triton.jit
+def bytes_of(row, field):
+    """Of bool or int8."""
+    return tl.multiple_of(tl.load(row + field).to(tl.pointer_type(tl.int8)), 16)
+
+
+@triton.jit
+def wholes(row, field):
+    """Of int64."""
+    return tl.multiple_of(tl.load(row + field).to(tl.pointer_type(tl.int64)), 16)
+
+
+@triton.jit
+def number(row, field):
+    return tl.load(row + field).to(tl.int32)
 
 
 @triton.jit
@@ -59,16 +95,25 @@ def source_of(cell, step, length):
 
 @triton.jit
 def weigh(
-    weights, age, protected, prompts, counters, slot, gate, capacity, rate, remaining, minimum,
-    GUARDED: tl.constexpr, BLOCK: tl.constexpr,
+    table, capacity, rate, remaining, minimum,
+    MEMORY: tl.constexpr, NEEDED: tl.constexpr, GUARDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The bookkeeping of `DeviceMemory.insert`; counters are count, last slot and inserted. One program."""
+    """The bookkeeping of `DeviceMemory.insert` for each place where `NEEDED`; one program a place.
+
+    `MEMORY` is where the memory's fields begin; counters are count, last slot and inserted.
+    """
+    row = table + tl.program_id(0) * FIELD_LENGTH
+    if tl.load(row + NEEDED) == 0:
+        return
+    row += MEMORY
+    weights, age, prompts = floats(row, KEPT_WEIGHTS), wholes(row, KEPT_AGE), floats(row, KEPT_PROMPT_WEIGHTS)
+    protected, counters = bytes_of(row, KEPT_PROTECTED), wholes(row, KEPT_COUNTERS)
     at = tl.arange(0, BLOCK)
     valid = at < capacity
     old = tl.load(weights + at, mask=valid, other=0.0)
     kept = tl.load(protected + at, mask=valid, other=1) != 0
     count, last, inserted = tl.load(counters), tl.load(counters + 1), tl.load(counters + 2)
-    stored = tl.load(gate) != 0
+    stored = tl.load(bytes_of(row, KEPT_GATE)) != 0
     lowest = tl.argmin(tl.where(kept | (~valid), float("inf"), old), 0).to(tl.int64)
     chosen = tl.where(count < capacity, count, lowest)
     first = last < 0
@@ -89,15 +134,55 @@ def weigh(
     tl.store(counters, tl.where(stored, tl.maximum(count, chosen + 1), count))
     tl.store(counters + 1, tl.where(stored, chosen, last))
     tl.store(counters + 2, tl.where(stored, inserted + 1, inserted))
-    tl.store(slot, chosen)
+    tl.store(wholes(row, KEPT_SLOT), chosen)
 
 
 @triton.jit
-def keep(values, sample, slot, gate, size, BLOCK: tl.constexpr):
-    """Write a sample into its slot."""
-    if tl.load(gate) != 0:
-        at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-        tl.store(values + tl.load(slot) * size + at, tl.load(sample + at, mask=at < size), mask=at < size)
+def keep(
+    table, source, place_step, channel_step, row_step, column_step, channels, rows, columns, reach,
+    MEMORY: tl.constexpr, NEEDED: tl.constexpr, SAMPLE: tl.constexpr, FIELD: tl.constexpr, LAST: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write one tensor of a sample, maps with a border of zeros `reach` wide, into the slot that `weigh` chose.
+
+    Maps are those of `source`, or of the slot itself where `FIELD` says which; channels come last where `LAST`.
+    """
+    place = tl.program_id(1)
+    row = table + place * FIELD_LENGTH
+    if tl.load(row + NEEDED) == 0:
+        return
+    if tl.load(bytes_of(row, MEMORY + KEPT_GATE)) == 0:
+        return
+    maps = source + place * place_step if FIELD < 0 else floats(row, FIELD)
+    pixels = (rows + 2 * reach) * (columns + 2 * reach)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = at < channels * pixels
+    channel, pixel = (at % channels, at // channels) if LAST else (at // pixels, at % pixels)
+    y, x = pixel // (columns + 2 * reach) - reach, pixel % (columns + 2 * reach) - reach
+    inside = valid & (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+    found = tl.load(maps + channel * channel_step + y * row_step + x * column_step, mask=inside, other=0.0)
+    slot = tl.load(wholes(row, MEMORY + KEPT_SLOT))
+    tl.store(floats(row, MEMORY + SAMPLE) + slot * channels * pixels + at, found, mask=valid)
+
+
+@triton.jit
+def carry(table, tensor, size, FIELD: tl.constexpr, AWAY: tl.constexpr, BLOCK: tl.constexpr):
+    """Copy a slot's tensor to its place of the network's, or back (`AWAY`), which lie in memory alike."""
+    place = tl.program_id(1)
+    row = table + place * FIELD_LENGTH
+    if tl.load(row + (FIELD_FINISHES if AWAY else FIELD_PREPARES)) == 0:
+        return
+    own, other = floats(row, FIELD), tensor + place * size
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if AWAY:
+        tl.store(own + at, tl.load(other + at, mask=at < size), mask=at < size)
+    else:
+        tl.store(other + at, tl.load(own + at, mask=at < size), mask=at < size)
+
+
+def tiles_of(length: int, tile: int) -> int:
+    """How many tiles a length has."""
+    return -(-length // tile)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, **constants: Any) -> None:

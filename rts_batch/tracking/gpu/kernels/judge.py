@@ -5,11 +5,26 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rts_batch.tracking.gpu.kernels.common import scale_of, source_of
+from rts_batch.tracking.gpu.kernels.common import bytes_of, floats, number, scale_of, source_of
 from rts_batch.tracking.gpu.kernels.offsets import (
+    FIELD_FINISHES,
+    FIELD_FLAGS,
+    FIELD_HEIGHT,
+    FIELD_LABEL,
+    FIELD_LENGTH,
+    FIELD_LOCALISATION,
+    FIELD_MASK,
+    FIELD_NUMBERS,
+    FIELD_PARTIAL,
+    FIELD_PREVIOUS,
+    FIELD_PROBABILITIES,
+    FIELD_SCORES,
+    FIELD_VALUES,
+    FIELD_WIDTH,
     FLAG_LOST_LOCALISATION,
     FLAG_LOST_MASK,
     FLAG_MASK_TOO_SMALL,
+    KEPT_GATE,
     NUMBER_AREA,
     NUMBER_BOX,
     NUMBER_CONFIDENCE_SUM,
@@ -53,73 +68,97 @@ def _centre_and_scale(placement, crop_height, crop_width):
 
 @triton.jit
 def paste(
-    logits, placement, scores, probabilities, previous, mask, partial, height, width, tiles_across,
+    table, all_logits,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """`region.paste_scores` and what follows from it for every pixel; each tile's measures go to `partial`.
+    """`region.paste_scores` and what follows from it for every pixel; each tile's measures go to `FIELD_PARTIAL`.
 
-    Those are sums of probabilities, of those inside the mask, area, and the mask's first and last row and column.
+    Those are sums of probabilities, of those inside the mask, area, and the mask's first and last row and column. A
+    place's programs share its tiles.
     """
-    down, across = tl.program_id(0), tl.program_id(1)
-    y = down * TILE_ROWS + tl.arange(0, TILE_ROWS)
-    x = across * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+    entry = table + tl.program_id(1) * FIELD_LENGTH
+    if tl.load(entry + FIELD_FINISHES) == 0:
+        return
+    logits = all_logits + tl.program_id(1) * CROP_HEIGHT * CROP_WIDTH
+    placement = floats(entry, FIELD_VALUES) + VALUE_PLACEMENT
+    scores, probabilities = floats(entry, FIELD_SCORES), floats(entry, FIELD_PROBABILITIES)
+    previous, mask, partial = floats(entry, FIELD_PREVIOUS), bytes_of(entry, FIELD_MASK), floats(entry, FIELD_PARTIAL)
+    height, width = number(entry, FIELD_HEIGHT), number(entry, FIELD_WIDTH)
     crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
     centre_y, centre_x, scale = _centre_and_scale(placement, crop_height, crop_width)
     scale = scale.to(tl.float64)
     corner_y, rows, step_y = _span(centre_y, scale, crop_height)
     corner_x, columns, step_x = _span(centre_x, scale, crop_width)
-    cell_y, cell_x = y.to(tl.float32) - corner_y, x.to(tl.float32) - corner_x
-    first_row, second_row, downward = source_of(cell_y, step_y, crop_height)
-    first_column, second_column, sideward = source_of(cell_x, step_x, crop_width)
-    inside = ((cell_y >= 0) & (cell_y < rows))[:, None] & ((cell_x >= 0) & (cell_x < columns))[None, :]
-    valid = (y < height)[:, None] & (x < width)[None, :]
-    wanted = inside & valid
-    a_row, b_row = first_row.to(tl.int32)[:, None] * CROP_WIDTH, second_row.to(tl.int32)[:, None] * CROP_WIDTH
-    a_column, b_column = first_column.to(tl.int32)[None, :], second_column.to(tl.int32)[None, :]
-    downward, sideward = downward[:, None], sideward[None, :]
-    above = tl.load(logits + a_row + a_column, mask=wanted, other=0.0) * (1 - sideward)
-    above += tl.load(logits + a_row + b_column, mask=wanted, other=0.0) * sideward
-    below = tl.load(logits + b_row + a_column, mask=wanted, other=0.0) * (1 - sideward)
-    below += tl.load(logits + b_row + b_column, mask=wanted, other=0.0) * sideward
-    score = tl.where(inside, above * (1 - downward) + below * downward, -100.0)
-    probability = 1 / (1 + tl.exp(-score))
-    at = y[:, None] * width + x[None, :]
-    chosen = (score > 0) & valid
-    tl.store(scores + at, score, mask=valid)
-    tl.store(probabilities + at, probability, mask=valid)
-    tl.store(previous + at, probability, mask=valid)
-    tl.store(mask + at, chosen.to(tl.int8), mask=valid)
+    tiles_across = tl.cdiv(width, TILE_COLUMNS)
+    for tile in range(tl.program_id(0), tl.cdiv(height, TILE_ROWS) * tiles_across, tl.num_programs(0)):
+        y = tile // tiles_across * TILE_ROWS + tl.arange(0, TILE_ROWS)
+        x = tile % tiles_across * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+        cell_y, cell_x = y.to(tl.float32) - corner_y, x.to(tl.float32) - corner_x
+        first_row, second_row, downward = source_of(cell_y, step_y, crop_height)
+        first_column, second_column, sideward = source_of(cell_x, step_x, crop_width)
+        inside = ((cell_y >= 0) & (cell_y < rows))[:, None] & ((cell_x >= 0) & (cell_x < columns))[None, :]
+        valid = (y < height)[:, None] & (x < width)[None, :]
+        wanted = inside & valid
+        a_row, b_row = first_row.to(tl.int32)[:, None] * CROP_WIDTH, second_row.to(tl.int32)[:, None] * CROP_WIDTH
+        a_column, b_column = first_column.to(tl.int32)[None, :], second_column.to(tl.int32)[None, :]
+        downward, sideward = downward[:, None], sideward[None, :]
+        above = tl.load(logits + a_row + a_column, mask=wanted, other=0.0) * (1 - sideward)
+        above += tl.load(logits + a_row + b_column, mask=wanted, other=0.0) * sideward
+        below = tl.load(logits + b_row + a_column, mask=wanted, other=0.0) * (1 - sideward)
+        below += tl.load(logits + b_row + b_column, mask=wanted, other=0.0) * sideward
+        score = tl.where(inside, above * (1 - downward) + below * downward, -100.0)
+        probability = 1 / (1 + tl.exp(-score))
+        at = y[:, None] * width + x[None, :]
+        chosen = (score > 0) & valid
+        tl.store(scores + at, score, mask=valid)
+        tl.store(probabilities + at, probability, mask=valid)
+        tl.store(previous + at, probability, mask=valid)
+        tl.store(mask + at, chosen.to(tl.int8), mask=valid)
 
-    out = partial + (down * tiles_across + across) * 8
-    tl.store(out, tl.sum(tl.sum(tl.where(valid, probability, 0.0), 1), 0))
-    tl.store(out + 1, tl.sum(tl.sum(tl.where(chosen, probability, 0.0), 1), 0))
-    tl.store(out + 2, tl.sum(tl.sum(tl.where(chosen, 1.0, 0.0), 1), 0))
-    row, column = y.to(tl.float32)[:, None], x.to(tl.float32)[None, :]
-    tl.store(out + 3, tl.min(tl.min(tl.where(chosen, row, 1e9), 1), 0))
-    tl.store(out + 4, tl.min(tl.min(tl.where(chosen, column, 1e9), 1), 0))
-    tl.store(out + 5, tl.max(tl.max(tl.where(chosen, row, -1.0), 1), 0))
-    tl.store(out + 6, tl.max(tl.max(tl.where(chosen, column, -1.0), 1), 0))
+        out = partial + tile * 8
+        tl.store(out, tl.sum(tl.sum(tl.where(valid, probability, 0.0), 1), 0))
+        tl.store(out + 1, tl.sum(tl.sum(tl.where(chosen, probability, 0.0), 1), 0))
+        tl.store(out + 2, tl.sum(tl.sum(tl.where(chosen, 1.0, 0.0), 1), 0))
+        row, column = y.to(tl.float32)[:, None], x.to(tl.float32)[None, :]
+        tl.store(out + 3, tl.min(tl.min(tl.where(chosen, row, 1e9), 1), 0))
+        tl.store(out + 4, tl.min(tl.min(tl.where(chosen, column, 1e9), 1), 0))
+        tl.store(out + 5, tl.max(tl.max(tl.where(chosen, row, -1.0), 1), 0))
+        tl.store(out + 6, tl.max(tl.max(tl.where(chosen, column, -1.0), 1), 0))
 
 
 @triton.jit
 def judge(
-    values, flags, partial, score_map, label, numbers, height, width, tiles,
+    table, score_maps,
     threshold, smallest, area_scale, inside_ratio, variance, shift,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, MAP_ROWS: tl.constexpr, MAP_COLUMNS: tl.constexpr,
     FEATURE_ROWS: tl.constexpr, FEATURE_COLUMNS: tl.constexpr,
-    TILES: tl.constexpr, MAP_BLOCK: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr, TILES: tl.constexpr, MAP_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """`SlotSteps._judge` after the maps: localisation, flags, the target followed, its label; one program."""
-    at = tl.arange(0, TILES)
-    some = at < tiles
-    part = partial + at * 8
-    probability_sum = tl.sum(tl.load(part, mask=some, other=0.0), 0)
-    confidence_sum = tl.sum(tl.load(part + 1, mask=some, other=0.0), 0)
-    area = tl.sum(tl.load(part + 2, mask=some, other=0.0), 0)
-    y0 = tl.min(tl.load(part + 3, mask=some, other=1e9), 0)
-    x0 = tl.min(tl.load(part + 4, mask=some, other=1e9), 0)
-    y1 = tl.max(tl.load(part + 5, mask=some, other=-1.0), 0)
-    x1 = tl.max(tl.load(part + 6, mask=some, other=-1.0), 0)
+    """`SlotSteps._judge` after the maps: localisation, flags, the target followed, its label; one program a place."""
+    entry = table + tl.program_id(0) * FIELD_LENGTH
+    if tl.load(entry + FIELD_FINISHES) == 0:
+        return
+    score_map = score_maps + tl.program_id(0) * MAP_ROWS * MAP_COLUMNS
+    values, flags, label = floats(entry, FIELD_VALUES), bytes_of(entry, FIELD_FLAGS), floats(entry, FIELD_LABEL)
+    numbers, partial = floats(entry, FIELD_NUMBERS), floats(entry, FIELD_PARTIAL)
+    height, width = number(entry, FIELD_HEIGHT), number(entry, FIELD_WIDTH)
+    tiles = tl.cdiv(height, TILE_ROWS) * tl.cdiv(width, TILE_COLUMNS)
+    nothing = tl.zeros([TILES], tl.float32)
+    probability, confidence, pixels = nothing, nothing, nothing
+    top, left, bottom, right = nothing + 1e9, nothing + 1e9, nothing - 1, nothing - 1
+    for start in range(0, tiles, TILES):
+        at = start + tl.arange(0, TILES)
+        some = at < tiles
+        part = partial + at * 8
+        probability += tl.load(part, mask=some, other=0.0)
+        confidence += tl.load(part + 1, mask=some, other=0.0)
+        pixels += tl.load(part + 2, mask=some, other=0.0)
+        top = tl.minimum(top, tl.load(part + 3, mask=some, other=1e9))
+        left = tl.minimum(left, tl.load(part + 4, mask=some, other=1e9))
+        bottom = tl.maximum(bottom, tl.load(part + 5, mask=some, other=-1.0))
+        right = tl.maximum(right, tl.load(part + 6, mask=some, other=-1.0))
+    probability_sum, confidence_sum, area = tl.sum(probability, 0), tl.sum(confidence, 0), tl.sum(pixels, 0)
+    y0, x0, y1, x1 = tl.min(top, 0), tl.min(left, 0), tl.max(bottom, 0), tl.max(right, 0)
     empty = y1 < 0
     x, y = tl.where(empty, 0.0, x0), tl.where(empty, 0.0, y0)
     w, h = tl.where(empty, 1.0, x1 - x0 + 1), tl.where(empty, 1.0, y1 - y0 + 1)
@@ -182,6 +221,7 @@ def judge(
     tl.store(flags + FLAG_LOST_MASK, lost_mask.to(tl.int8))
     tl.store(flags + FLAG_MASK_TOO_SMALL, too_small.to(tl.int8))
     tl.store(flags + FLAG_LOST_LOCALISATION, (~found).to(tl.int8))
+    tl.store(bytes_of(entry, FIELD_LOCALISATION + KEPT_GATE), found.to(tl.int8))
     tl.store(numbers + NUMBER_SCORE, peak)
     tl.store(numbers + NUMBER_PROBABILITY_SUM, probability_sum)
     tl.store(numbers + NUMBER_CONFIDENCE_SUM, confidence_sum)

@@ -9,6 +9,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rts_batch.tracking.gpu.kernels.common import bytes_of, floats
+from rts_batch.tracking.gpu.kernels.offsets import (
+    FIELD_FINISHES,
+    FIELD_LENGTH,
+    FIELD_LOOK_BACKGROUND,
+    FIELD_LOOK_CELLS,
+    FIELD_LOOK_MEAN,
+    FIELD_LOOK_TARGET,
+    FIELD_SIGNALS,
+    SIGNAL_LENGTH,
+)
+
 
 @triton.jit
 def _insert(first, second, third, value):
@@ -40,11 +52,19 @@ def _mean(first, second, third):
 
 @triton.jit
 def liken(
-    features, channel_step, cell_step, mean, prompt, prompt_channel_step, prompt_cell_step, target, background,
-    coarse, partial, cells, channels, outside,
+    table, all_features, place_step, channel_step, cell_step, prompt_channel_step, prompt_cell_step,
+    all_coarse, all_partial, cells, channels, outside,
     PRECISION: tl.constexpr, BLOCK: tl.constexpr, PROMPT: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Σ margin · weight and Σ weight of a block of cells; a cell's weight is its probability."""
+    place_of_batch = tl.program_id(1)
+    entry = table + place_of_batch * FIELD_LENGTH
+    if tl.load(entry + FIELD_FINISHES) == 0:
+        return
+    mean, prompt = floats(entry, FIELD_LOOK_MEAN), floats(entry, FIELD_LOOK_CELLS)
+    target, background = bytes_of(entry, FIELD_LOOK_TARGET), bytes_of(entry, FIELD_LOOK_BACKGROUND)
+    features, coarse = all_features + place_of_batch * place_step, all_coarse + place_of_batch * cells
+    partial = all_partial + 2 * tl.num_programs(0) * place_of_batch
     cell = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = cell < cells
     squares = tl.zeros([BLOCK], tl.float32)
@@ -83,10 +103,16 @@ def liken(
 
 @triton.jit
 def average(
-    features, channel_step, cell_step, coarse, out, cells, channels,
+    table, all_features, place_step, channel_step, cell_step, all_coarse, cells, channels,
     BLOCK: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The mean feature of a mask, each cell weighed by its probability. A block of channels."""
+    place = tl.program_id(1)
+    entry = table + place * FIELD_LENGTH
+    if tl.load(entry + FIELD_FINISHES) == 0:
+        return
+    features, coarse = all_features + place * place_step, all_coarse + place * cells
+    out = floats(entry, FIELD_SIGNALS) + SIGNAL_LENGTH
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     found, share = tl.zeros([CHANNELS], tl.float32), tl.zeros([], tl.float32)
     for start in range(0, cells, BLOCK):

@@ -9,7 +9,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rts_batch.tracking.gpu.kernels.common import bytes_of, floats
 from rts_batch.tracking.gpu.kernels.offsets import (
+    FIELD_FINISHES,
+    FIELD_LENGTH,
+    FIELD_LOOK_TARGET,
+    FIELD_SIGNALS,
     SIGNAL_COMPACT,
     SIGNAL_CONFIDENCE,
     SIGNAL_EDGE,
@@ -44,11 +49,16 @@ def _total(values, chosen):
 
 @triton.jit
 def tiles(
-    logits, coarse, partial,
+    table, all_logits, all_coarse, all_partial,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr,
 ):  # fmt: skip
     """A tile's sums, and the mean probability of each of its cells."""
-    down, across = tl.program_id(0), tl.program_id(1)
+    down, across, place = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    if tl.load(table + place * FIELD_LENGTH + FIELD_FINISHES) == 0:
+        return
+    logits = all_logits + place * HEIGHT * WIDTH
+    coarse = all_coarse + place * (HEIGHT // CELL) * (WIDTH // CELL)
+    partial = all_partial + place * tl.num_programs(0) * tl.num_programs(1) * SUMS
     row, column = tl.arange(0, CELL), tl.arange(0, CELLS * CELL)
     y, x = (down * CELL + row)[:, None], (across * CELLS * CELL + column)[None, :]
     valid = (y < HEIGHT) & (x < WIDTH)
@@ -98,16 +108,24 @@ def _soft_iou(probabilities, shared, area):
 
 @triton.jit
 def combine(
-    partial, coarse, score_map, likenesses, target, signals, outside,
+    table, all_partial, all_coarse, score_maps, all_likenesses, outside,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr,
     MAP_ROWS: tl.constexpr, MAP_COLUMNS: tl.constexpr, NEIGHBOURHOOD: tl.constexpr,
     TILES: tl.constexpr, COARSE: tl.constexpr, MAP_BLOCK: tl.constexpr, CELL_BLOCKS: tl.constexpr,
     CELL_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All signals; `likenesses` are what `likeness.liken` found of each block of cells. One program."""
+    """All signals; `likenesses` are what `likeness.liken` found of each block of cells. One program a place."""
+    number = tl.program_id(0)
+    entry = table + number * FIELD_LENGTH
+    if tl.load(entry + FIELD_FINISHES) == 0:
+        return
+    target, signals = bytes_of(entry, FIELD_LOOK_TARGET), floats(entry, FIELD_SIGNALS)
     rows: tl.constexpr = HEIGHT // CELL
     columns: tl.constexpr = WIDTH // CELL
     tiles_across: tl.constexpr = (columns + CELLS - 1) // CELLS
+    partial, coarse = all_partial + number * rows * tiles_across * SUMS, all_coarse + number * rows * columns
+    score_map = score_maps + number * MAP_ROWS * MAP_COLUMNS
+    likenesses = all_likenesses + number * 2 * ((rows * columns + CELL_BLOCK - 1) // CELL_BLOCK)
     at = tl.arange(0, TILES)
     valid = at < rows * tiles_across
     n = tl.load(partial + at * SUMS, mask=valid, other=0.0).to(tl.float64)

@@ -1,12 +1,32 @@
-"""Triton kernels for what comes before the network: where to look, the crop, and the last mask in it."""
+"""Triton kernels for where to look next, from the last frame's outcome."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from rts_batch.tracking.gpu.kernels.common import nearest, scale_to_follow, source_of, stride_of, trunc
+from rts_batch.tracking.gpu.kernels.common import (
+    bytes_of,
+    floats,
+    nearest,
+    number,
+    scale_to_follow,
+    stride_of,
+    trunc,
+    wholes,
+)
 from rts_batch.tracking.gpu.kernels.offsets import (
+    FIELD_COLUMNS,
+    FIELD_FLAGS,
+    FIELD_HEIGHT,
+    FIELD_INSIDE,
+    FIELD_LENGTH,
+    FIELD_PLACES,
+    FIELD_PREPARES,
+    FIELD_PREVIOUS,
+    FIELD_ROWS,
+    FIELD_VALUES,
+    FIELD_WIDTH,
     FLAG_LOST_LOCALISATION,
     FLAG_LOST_MASK,
     FLAG_MASK_TOO_SMALL,
@@ -30,20 +50,58 @@ from rts_batch.tracking.gpu.kernels.offsets import (
 
 
 @triton.jit
-def profiles(values, rows, columns, height, width, threshold, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr):
-    """Sums of a map's positive values along the rows and columns of each tile.
+def profiles(table, threshold, TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr):
+    """Sums of the last mask's probabilities along the rows and columns of each tile, which a place's programs share.
 
-    `rows` is `[tiles across, H]`, `columns` `[tiles down, W]`.
+    `FIELD_ROWS` is `[tiles across, H]`, `FIELD_COLUMNS` `[tiles down, W]`.
     """
-    down, across = tl.program_id(0), tl.program_id(1)
-    y = down * TILE_ROWS + tl.arange(0, TILE_ROWS)
-    x = across * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
-    inside = (y < height)[:, None] & (x < width)[None, :]
-    tile = tl.load(values + y[:, None] * width + x[None, :], mask=inside, other=0.0)
-    tile = tl.maximum(tile, 0.0)
-    tile = tl.where(tile >= threshold, tile, 0.0)
-    tl.store(rows + across * height + y, tl.sum(tile, 1), mask=y < height)
-    tl.store(columns + down * width + x, tl.sum(tile, 0), mask=x < width)
+    row = table + tl.program_id(1) * FIELD_LENGTH
+    if tl.load(row + FIELD_PREPARES) == 0:
+        return
+    values, rows, columns = floats(row, FIELD_PREVIOUS), floats(row, FIELD_ROWS), floats(row, FIELD_COLUMNS)
+    height, width = number(row, FIELD_HEIGHT), number(row, FIELD_WIDTH)
+    tiles_across = tl.cdiv(width, TILE_COLUMNS)
+    for tile in range(tl.program_id(0), tl.cdiv(height, TILE_ROWS) * tiles_across, tl.num_programs(0)):
+        down, across = tile // tiles_across, tile % tiles_across
+        y = down * TILE_ROWS + tl.arange(0, TILE_ROWS)
+        x = across * TILE_COLUMNS + tl.arange(0, TILE_COLUMNS)
+        inside = (y < height)[:, None] & (x < width)[None, :]
+        seen = tl.load(values + y[:, None] * width + x[None, :], mask=inside, other=0.0)
+        seen = tl.maximum(seen, 0.0)
+        seen = tl.where(seen >= threshold, seen, 0.0)
+        tl.store(rows + across * height + y, tl.sum(seen, 1), mask=y < height)
+        tl.store(columns + down * width + x, tl.sum(seen, 0), mask=x < width)
+
+
+@triton.jit
+def _profile(maps, at, length, tiles, BLOCK: tl.constexpr):
+    found = tl.zeros([BLOCK], tl.float32)
+    for tile in range(tiles):
+        found += tl.load(maps + tile * length + at, mask=at < length, other=0.0)
+    return found
+
+
+@triton.jit
+def _sums(maps, length, tiles, BLOCK: tl.constexpr):
+    """Of a profile, and of each value times its place."""
+    total, placed = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for start in range(0, length, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        found = _profile(maps, at, length, tiles, BLOCK)
+        total += found
+        placed += at.to(tl.float32) * found
+    return tl.sum(total, 0), tl.sum(placed, 0)
+
+
+@triton.jit
+def _spread(maps, length, tiles, mean, BLOCK: tl.constexpr):
+    """The sum of each value times its squared distance from the mean."""
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, length, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        off = at.to(tl.float32) - mean
+        total += off * off * _profile(maps, at, length, tiles, BLOCK)
+    return tl.sum(total, 0)
 
 
 @triton.jit
@@ -65,26 +123,25 @@ def _axis(position, size, stride, limit):
 
 @triton.jit
 def search(
-    values, flags, rows, columns, places, held,
-    height, width, tiles_across, tiles_down,
-    lowest, highest, odd_y, odd_x,
+    table, lowest, highest, odd_y, odd_x,
     CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, FALLBACK: tl.constexpr,
-    BLOCK: tl.constexpr, CROP_BLOCK: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLUMNS: tl.constexpr, BLOCK: tl.constexpr, CROP_BLOCK: tl.constexpr,
     LENGTH: tl.constexpr, FEWEST: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
-    """`DeviceState.update_search`, the next search region and its `mask_places`; one program."""
-    at = tl.arange(0, BLOCK)
-    row, column = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    for tile in range(tiles_across):
-        row += tl.load(rows + tile * height + at, mask=at < height, other=0.0)
-    for tile in range(tiles_down):
-        column += tl.load(columns + tile * width + at, mask=at < width, other=0.0)
-    cell = at.to(tl.float32)
-    total = tl.sum(row, 0)
-    mean_y, mean_x = tl.div_rn(tl.sum(cell * row, 0), total), tl.div_rn(tl.sum(cell * column, 0), total)
-    off_y, off_x = cell - mean_y, cell - mean_x
-    spread_y = tl.div_rn(tl.sum(off_y * off_y * row, 0), total)
-    spread_x = tl.div_rn(tl.sum(off_x * off_x * column, 0), total)
+    """`DeviceState.update_search`, the next search region and its `mask_places`; one program a place."""
+    entry = table + tl.program_id(0) * FIELD_LENGTH
+    if tl.load(entry + FIELD_PREPARES) == 0:
+        return
+    values, flags = floats(entry, FIELD_VALUES), bytes_of(entry, FIELD_FLAGS)
+    places, held = wholes(entry, FIELD_PLACES), bytes_of(entry, FIELD_INSIDE)
+    rows, columns = floats(entry, FIELD_ROWS), floats(entry, FIELD_COLUMNS)
+    height, width = number(entry, FIELD_HEIGHT), number(entry, FIELD_WIDTH)
+    tiles_down, tiles_across = tl.cdiv(height, TILE_ROWS), tl.cdiv(width, TILE_COLUMNS)
+    total, placed_y = _sums(rows, height, tiles_across, BLOCK)
+    _, placed_x = _sums(columns, width, tiles_down, BLOCK)
+    mean_y, mean_x = tl.div_rn(placed_y, total), tl.div_rn(placed_x, total)
+    spread_y = tl.div_rn(_spread(rows, height, tiles_across, mean_y, BLOCK), total)
+    spread_x = tl.div_rn(_spread(columns, width, tiles_down, mean_x, BLOCK), total)
     measured = (total > 0) & (spread_y > 0) & (spread_x > 0)
 
     lost_mask, too_small = tl.load(flags + FLAG_LOST_MASK) != 0, tl.load(flags + FLAG_MASK_TOO_SMALL) != 0
@@ -175,71 +232,3 @@ def search(
     valid = at < CROP_HEIGHT + CROP_WIDTH
     tl.store(places + at, place.to(tl.int64), mask=valid)
     tl.store(held + at, ((strided >= 0) & (strided < inner)).to(tl.int8), mask=valid)
-
-
-@triton.jit
-def _pixel(cell, first, inner, stride, offset):
-    return (tl.minimum(tl.maximum(first + cell, 0.0), inner - 1) * stride + offset).to(tl.int32)
-
-
-@triton.jit
-def _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT: tl.constexpr):
-    """`region.sample_mask` of some pixels of the crop."""
-    column += CROP_HEIGHT
-    y, x = tl.load(places + row, mask=valid, other=0), tl.load(places + column, mask=valid, other=0)
-    inside = (tl.load(held + row, mask=valid, other=0) != 0) & (tl.load(held + column, mask=valid, other=0) != 0)
-    return tl.where(inside, tl.load(previous + y * width + x, mask=valid, other=0.0), 0.0)
-
-
-@triton.jit
-def cut(
-    frame, placement, crop, previous, previous_crop, places, held, flags, width,
-    CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, PREVIOUS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """`region.sample_image` of every pixel of the crop, and the last mask in it."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = at < CROP_HEIGHT * CROP_WIDTH
-    row, column = at // CROP_WIDTH, at % CROP_WIDTH
-    count_y, count_x = tl.load(placement + PLACE_COUNT), tl.load(placement + PLACE_COUNT + 1)
-    stride = tl.load(placement + PLACE_STRIDE)
-    crop_height, crop_width = tl.full([], CROP_HEIGHT, tl.float32), tl.full([], CROP_WIDTH, tl.float32)
-    top, bottom, down = source_of(row.to(tl.float32), tl.div_rn(count_y, crop_height), count_y)
-    left, right, across = source_of(column.to(tl.float32), tl.div_rn(count_x, crop_width), count_x)
-    first_y, offset_y, inner_y = (
-        tl.load(placement + PLACE_FIRST),
-        tl.load(placement + PLACE_OFFSET),
-        tl.load(placement + PLACE_INNER),
-    )
-    first_x, offset_x, inner_x = (
-        tl.load(placement + PLACE_FIRST + 1),
-        tl.load(placement + PLACE_OFFSET + 1),
-        tl.load(placement + PLACE_INNER + 1),
-    )
-    top = _pixel(top, first_y, inner_y, stride, offset_y) * width
-    bottom = _pixel(bottom, first_y, inner_y, stride, offset_y) * width
-    left = _pixel(left, first_x, inner_x, stride, offset_x)
-    right = _pixel(right, first_x, inner_x, stride, offset_x)
-    for channel in tl.static_range(3):
-        a = tl.load(frame + (top + left) * 3 + channel, mask=valid, other=0).to(tl.float32)
-        b = tl.load(frame + (top + right) * 3 + channel, mask=valid, other=0).to(tl.float32)
-        c = tl.load(frame + (bottom + left) * 3 + channel, mask=valid, other=0).to(tl.float32)
-        d = tl.load(frame + (bottom + right) * 3 + channel, mask=valid, other=0).to(tl.float32)
-        above = a * (1 - across) + b * across
-        below = c * (1 - across) + d * across
-        tl.store(crop + channel * CROP_HEIGHT * CROP_WIDTH + at, above * (1 - down) + below * down, mask=valid)
-    if PREVIOUS:
-        seen = _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT)
-        lost = tl.load(flags + FLAG_LOST_MASK) != 0
-        tl.store(previous_crop + at, tl.where(lost, 0.0, tl.minimum(tl.maximum(seen, 0.0), 1.0)), mask=valid)
-
-
-@triton.jit
-def remember(
-    previous, places, held, crop, width,
-    CROP_HEIGHT: tl.constexpr, CROP_WIDTH: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """`region.sample_mask` of every pixel of the crop."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = at < CROP_HEIGHT * CROP_WIDTH
-    row, column = at // CROP_WIDTH, at % CROP_WIDTH
-    tl.store(crop + at, _seen(previous, places, held, row, column, valid, width, CROP_HEIGHT), mask=valid)

@@ -46,6 +46,8 @@ def compare(device: str) -> None:
     torch.manual_seed(0)
     slot, branches = slot_and_branches(*MODELS["rts-mini"], crop_size=CROP, device=device)
     ours, theirs = (kind(slot, branches, IMAGE) for kind in (KernelSteps, SlotSteps))
+    rounds = KernelSteps.rounds(slot.network)
+    ours.to_finish = True
     for number, (name, logits) in enumerate(masks().items()):
         ours.logits.copy_(logits)
         ours.score_map.copy_(torch.rand_like(ours.score_map) - (0.9 if name == "nothing" else 0.1))
@@ -54,7 +56,12 @@ def compare(device: str) -> None:
             steps.state.prompt_features.copy_(ours.x_s.flip(0) if number else ours.x_s)
             steps.state.prompt_coverage.copy_(torch.nn.functional.avg_pool2d((logits > 0).float()[None], 16)[0])
             steps.see_prompt()
-            steps._measure()
+        theirs._measure()
+        rounds.table[1].copy_(torch.tensor(ours.row()))
+        features, _, score_maps, logits_of_places = slot.network.outputs
+        for values, own in ((features, ours.x_s), (score_maps, ours.score_map), (logits_of_places, ours.logits)):
+            values[1].copy_(own)
+        rounds._measure(features, score_maps, logits_of_places)
         for place, (mine, other) in enumerate(zip(ours.signals.tolist(), theirs.signals.tolist(), strict=True)):
             what = SIGNALS[place].name if place < len(SIGNALS) else f"feature {place - len(SIGNALS)}"
             assert mine == pytest.approx(other, rel=2e-4, abs=2e-4, nan_ok=True), (name, what)
