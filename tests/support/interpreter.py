@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -16,3 +17,8 @@ def interpreted(module: str, *arguments: str) -> None:
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def few_programs(rounds: Any) -> None:
+    """Have `kernels.rounds` launch few and large ones, as each takes its time; two still share an image's tiles."""
+    rounds.PROGRAMS, rounds.BLOCK, rounds.COPIED = 2, 1 << 14, 1 << 13

@@ -13,10 +13,9 @@ from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.weights.registry import build_model, load_weights
-from tests.support.interpreter import interpreted
+from tests.support.interpreter import few_programs, interpreted
 from tests.support.parity_data import synthetic_frame
 from tests.support.trackers import SMALL
-from tests.tracking.gpu.kernels.test_steps import few_programs
 
 SIZES = [(96, 128), (120, 90)]
 

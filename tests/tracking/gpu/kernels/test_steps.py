@@ -23,7 +23,7 @@ from rts_batch.tracking.gpu.steps import SlotSteps
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.tracking.tracker import Tracker
 from rts_batch.weights.registry import build_model, load_weights
-from tests.support.interpreter import interpreted
+from tests.support.interpreter import few_programs, interpreted
 from tests.support.parity_data import synthetic_frame
 from tests.support.trackers import SMALL
 
@@ -36,14 +36,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", ["lost and found", pytest.param("no fallback", marks=pytest.mark.slow)])
+@pytest.mark.slow  # the test of a round is the same of several
+@pytest.mark.parametrize("case", CASES)
 def test_kernels_do_what_the_tensor_operations_do(case: str) -> None:
     interpreted("tests.tracking.gpu.kernels.test_steps", case)
-
-
-def few_programs(rounds: Any) -> None:
-    """Have few and large ones, as the interpreter takes its time for each; an image's tiles are still shared by two."""
-    rounds.PROGRAMS, rounds.BLOCK, rounds.COPIED = 2, 1 << 14, 1 << 13
 
 
 def compare(config: TrackerConfig) -> None:
@@ -103,9 +99,24 @@ SIZES = {"dense": (96, 128), "settled": (120, 90), "lost": (70, 200)}
 one that is lost on its second frame and found again."""
 
 
+ALONE = "settled"
+"""Who is stepped by itself as well: in the round it is the second, or the first where another has no frame."""
+
+
 @pytest.mark.long
 def test_a_round_of_unlike_targets_is_what_each_is_alone() -> None:
     interpreted("tests.tracking.gpu.kernels.test_steps", "round")
+
+
+def same_bits(mask: np.ndarray, other_mask: np.ndarray, ours: Any, theirs: Any) -> None:
+    """Hold what became of a target among others to what becomes of it alone."""
+    assert np.array_equal(mask, other_mask)
+    for values, same in (
+        *((getattr(ours, name), getattr(theirs, name)) for name in ("scores", "signals", "tau", "kappa")),
+        (ours.state.values, theirs.state.values),
+        *zip(ours.segmentation.slots.values(), theirs.segmentation.slots.values(), strict=True),
+    ):
+        assert torch.equal(values.nan_to_num(7), same.nan_to_num(7))
 
 
 class Launches(TorchDispatchMode):
@@ -143,12 +154,12 @@ def compare_round(config: TrackerConfig) -> None:
     gpu.steps_class = lambda device: KernelSteps
     together = BatchedNetwork(network, config, places=4)
     ours = {name: GpuTracker(network, config, network=together) for name in SIZES}
-    alone = {name: GpuTracker(network, config, network=BatchedNetwork(network, config, places=4)) for name in SIZES}
+    by_itself = GpuTracker(network, config, network=BatchedNetwork(network, config, places=4))
     gpu.steps_class = lambda device: SlotSteps
     theirs = {name: GpuTracker(network, config) for name in SIZES}
     for name, size in SIZES.items():
         frame, mask = synthetic_frame(*size, 0)
-        for tracker in (ours[name], alone[name], theirs[name]):
+        for tracker in (ours[name], theirs[name], *([by_itself] if name == ALONE else [])):
             tracker.start(frame, mask=mask)
             tracker._save()
             if name == "settled":
@@ -177,25 +188,12 @@ def compare_round(config: TrackerConfig) -> None:
         learning = sum(ours[name]._steps.due for name in names)
         counts[number] = (counted.kernels, counted.operations, learning, len(names))
         for step, name in zip(steps, names, strict=True):
-            found, by_itself, expected = (
-                step.reading.result().frame(),
-                alone[name].step(frames[name]),
-                theirs[name].step(frames[name]),
-            )
+            found, expected = step.reading.result().frame(), theirs[name].step(frames[name])
             assert np.array_equal(found.mask, expected.mask), (number, name)
             assert (found.state, found.region, found.area) == (expected.state, expected.region, expected.area)
             alike(ours[name]._steps, theirs[name]._steps, (number, name))
-            assert np.array_equal(found.mask, by_itself.mask)
-            mine, other = ours[name]._steps, alone[name]._steps
-            for values, same in (
-                (mine.scores, other.scores),
-                (mine.state.values, other.state.values),
-                (mine.signals, other.signals),
-                (mine.tau, other.tau),
-                (mine.kappa, other.kappa),
-                *zip(mine.segmentation.slots.values(), other.segmentation.slots.values(), strict=True),
-            ):
-                assert torch.equal(values.nan_to_num(7), same.nan_to_num(7)), (number, name)
+            if name == ALONE:
+                same_bits(found.mask, by_itself.step(frames[name]).mask, ours[name]._steps, by_itself._steps)
     (kernels, operations, none, _), (_, more, one, _), _ = counts.values()
     assert (none, one) == (0, 1)
     for found in counts.values():  # three targets, two, and three of which two learn
