@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -39,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if PARALLEL:
-        items.sort(key=_turn)
+        together = Counter(_group(item) for item in items)
+        items.sort(key=lambda item: (_turn(item), -together[_group(item)]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -61,7 +63,10 @@ def _group(item: pytest.Item) -> str:
 
 
 def _turn(item: pytest.Item) -> int:
-    """Say when it is begun: the longest groups first, so that no process is left alone with them at the end."""
+    """Say when it is begun: the longest groups first, so that no process is left alone with them at the end.
+
+    Of groups of one kind the one with the most tests is taken for the longest.
+    """
     turns = (
         item.path.name == "test_submit.py" and item.get_closest_marker("ray"),
         item.get_closest_marker("ray"),
