@@ -168,7 +168,7 @@ class ClipRun:
 def side_of(rows: Sequence[Row]) -> Side:
     """Return what decides between two rows of a frame."""
     qualities = np.array([np.nan if row.quality is None else row.quality for row in rows])
-    return Side(np.arange(len(rows)), qualities, np.array([row.state == "prompt" for row in rows]))
+    return Side(qualities, np.array([row.state == "prompt" for row in rows]))
 
 
 def by_quality(before: Rows, visible: Sequence[tuple[int, int]], count: int, direction: Direction) -> Frames:

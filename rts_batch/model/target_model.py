@@ -15,9 +15,9 @@ class SegmentationResidual(nn.Module):
     λ_s is learned and used as it is; because the residual is squared, the paper's λ is its square.
     """
 
-    def __init__(self, filter_reg: float = 0.01) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.filter_reg = nn.Parameter(torch.full((1,), filter_reg))
+        self.filter_reg = nn.Parameter(torch.full((1,), 0.01))
 
 
 class FewShotLearner(nn.Module):

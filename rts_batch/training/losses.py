@@ -44,16 +44,16 @@ def _jaccard_growth(foreground: Tensor) -> Tensor:
     return growth
 
 
-def hinge_loss(scores: Tensor, labels: Tensor, *, threshold: float = HINGE_THRESHOLD) -> Tensor:
+def hinge_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """L_c, the hinge-like loss of score maps: squared error inside the target, only positive scores count outside.
 
-    Where the label is below `threshold` the goal is 0, not the label. The mean is over all elements (§6.3).
+    Where the label is below `HINGE_THRESHOLD` the goal is 0, not the label. The mean is over all elements (§6.3).
 
     Args:
         scores: `[N, S, h, w]`.
         labels: Gaussian labels, same shape.
     """
-    inside = labels >= threshold
+    inside = labels >= HINGE_THRESHOLD
     residual = torch.where(inside, scores - labels, scores.relu())
     return residual.square().mean()
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 
 class Side(NamedTuple):
-    """The rows of a target as one pass made them, N of them in the order of the frames."""
+    """The rows of a target as one pass made them, N of them on as many frames in a row."""
 
-    frames: NDArray[np.int64]
     qualities: NDArray[np.float64]
     """NaN where the row has none."""
     fixed: NDArray[np.bool_]
@@ -28,14 +27,13 @@ class Side(NamedTuple):
     def of(cls, batch: pa.RecordBatch) -> Side:
         """Read a batch of rows."""
         return cls(
-            batch["frame"].to_numpy().astype(np.int64),
             batch["quality"].to_numpy(zero_copy_only=False).astype(np.float64),
             # Only what was searched for has a score.
             pc.is_null(batch["score"]).to_numpy(zero_copy_only=False),
         )
 
     def part(self, start: int, stop: int) -> Side:
-        return Side(self.frames[start:stop], self.qualities[start:stop], self.fixed[start:stop])
+        return Side(self.qualities[start:stop], self.fixed[start:stop])
 
 
 def from_behind(before: Side, behind: Side) -> NDArray[np.bool_]:
@@ -45,7 +43,7 @@ def from_behind(before: Side, behind: Side) -> NDArray[np.bool_]:
         before: as tracked forward.
         behind: as tracked backward, the same frames.
     """
-    kept = np.zeros(len(before.frames), np.bool_)
+    kept = np.zeros(len(before.fixed), np.bool_)
     # What a person has said holds as it does forward: a target that is absent stays so until its next prompt.
     edges = np.flatnonzero(np.diff(before.fixed.astype(np.int8), prepend=1, append=1))
     for start, stop in edges.reshape(-1, 2).tolist():

@@ -50,6 +50,10 @@ class Strand:
             batch = pa.ipc.read_record_batch(pa.py_buffer(spool.read(size)), _SPOOLED)
             yield batch.take(pa.array(range(batch.num_rows - 1, -1, -1))) if self.downward else batch
 
+    def first_frame(self, spool: IO[bytes]) -> int:
+        """The first frame of the flushed rows, which leave out no frame."""
+        return int(next(self.batches(spool))["frame"][0].as_py())
+
 
 def woven(upward: Strand, downward: Strand, spool: IO[bytes]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of two flushed strands as one, in the order of the frames; of what both have the better row.
@@ -60,10 +64,10 @@ def woven(upward: Strand, downward: Strand, spool: IO[bytes]) -> Iterator[pa.Rec
         yield from upward.batches(spool)
         return
     above, below = _side(upward, spool), _side(downward, spool)
-    first = int(below.frames[0])
-    from_below = np.zeros(int(above.frames[-1]) + 1 - first, np.bool_)
-    from_below[: int(above.frames[0]) - first] = True  # before the first prompt there is nothing else
-    begin, end = int(above.frames[0]) - first, len(below.frames)
+    first = downward.first_frame(spool)
+    begin, end = upward.first_frame(spool) - first, len(below.fixed)
+    from_below = np.zeros(begin + len(above.fixed), np.bool_)
+    from_below[:begin] = True  # before the first prompt there is nothing else
     from_below[begin:end] = from_behind(above.part(0, end - begin), below.part(begin, end))
     edges = [0, *(np.flatnonzero(np.diff(from_below)) + 1).tolist(), len(from_below)]
     readers = _Reader(upward.batches(spool)), _Reader(downward.batches(spool))
@@ -72,7 +76,7 @@ def woven(upward: Strand, downward: Strand, spool: IO[bytes]) -> Iterator[pa.Rec
 
 
 def _side(strand: Strand, spool: IO[bytes]) -> Side:
-    """Read what decides between two strands, 17 bytes a row."""
+    """Read what decides between two strands, 9 bytes a row."""
     parts = [Side.of(batch) for batch in strand.batches(spool)]
     return Side(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 

@@ -19,7 +19,7 @@ from rts_batch.errors import ManifestError, VideoError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
-from rts_batch.manifest.importers.picture_sizes import PictureSizes
+from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import coco_rle, polygons_rle
 from rts_batch.manifest.importers.stored_frames import stored_frames
 from rts_batch.manifest.importers.video_names import distinct_names
@@ -38,7 +38,7 @@ def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds:
         ManifestError: no JSON, or not of COCO's form.
         StorageError: the file cannot be read.
     """
-    reading = Reading(path, options or ImportOptions())
+    reading = PictureReading(path, options or ImportOptions())
     data = read_json(path)
     if isinstance(data, list):
         raise ManifestError(
@@ -48,19 +48,17 @@ def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds:
     known = isinstance(data, dict) and isinstance(data.get("annotations"), list)
     if not known or not {"images", "videos"} & set(data):
         raise ManifestError(f"{path} is no COCO file: it has no lists images and annotations")
-    sizes = PictureSizes(reading)
     try:
         if data.get("images"):
-            _read(data, reading, sizes, crowds=crowds)
+            _read(data, reading, crowds=crowds)
         else:
-            _read_videos(data, Path(path).parent, reading, sizes)
+            _read_videos(data, Path(path).parent, reading)
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not of COCO's form: {type(error).__name__} {error}") from error
-    sizes.warn()
     return reading.imported()
 
 
-def _read(data: dict[str, Any], reading: Reading, sizes: PictureSizes, *, crowds: bool) -> None:
+def _read(data: dict[str, Any], reading: PictureReading, *, crowds: bool) -> None:
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video.get("name") or video.get("file_name") for video in data.get("videos", [])}
     images = {image["id"]: image for image in data["images"]}
@@ -82,7 +80,7 @@ def _read(data: dict[str, Any], reading: Reading, sizes: PictureSizes, *, crowds
             reading.leave_out("crowds (--crowds takes them: CVAT and datumaro mark every mask as one)", place)
             continue
         try:
-            mask, box = _marks(annotation.get("segmentation"), annotation.get("bbox"), image, sizes)
+            mask, box = _marks(annotation.get("segmentation"), annotation.get("bbox"), image, reading)
             score = None if annotation.get("score") is None else float(annotation["score"])
         except (ValueError, TypeError, OverflowError) as error:
             reading.leave_out(f"annotations that cannot be read: {error}", place)
@@ -91,7 +89,7 @@ def _read(data: dict[str, Any], reading: Reading, sizes: PictureSizes, *, crowds
         reading.add(Annotation(*found, track, category, box, mask), place, score)
 
 
-def _read_videos(data: dict[str, Any], folder: Path, reading: Reading, sizes: PictureSizes) -> None:
+def _read_videos(data: dict[str, Any], folder: Path, reading: PictureReading) -> None:
     """Read YouTube-VIS' form."""
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video for video in data["videos"]}
@@ -107,7 +105,7 @@ def _read_videos(data: dict[str, Any], folder: Path, reading: Reading, sizes: Pi
             if found is None or not (drawn or around):
                 continue
             try:
-                mask, box = _marks(drawn, around, video, sizes)
+                mask, box = _marks(drawn, around, video, reading)
             except (ValueError, TypeError, OverflowError) as error:
                 reading.leave_out(f"annotations that cannot be read: {error}", place)
                 continue
@@ -155,12 +153,15 @@ def _place(image: dict[str, Any], videos: dict[Any, str], reading: Reading) -> t
     return video or found[0], found[1]
 
 
-def _marks(segmentation: Any, box: Any, picture: dict[str, Any], sizes: PictureSizes) -> tuple[Rle | None, Box | None]:
+def _marks(
+    segmentation: Any, box: Any, picture: dict[str, Any], reading: PictureReading
+) -> tuple[Rle | None, Box | None]:
     """Mask and box in pixels of the frames; raises ValueError, TypeError or OverflowError where one cannot be read."""
-    factors = sizes.factors(picture)
+    size = picture.get("width"), picture.get("height")
+    factors = reading.factors(*size)
     marks = _mask(segmentation, picture, factors), _box(box, factors)
     if marks[0] is None and marks[1] is not None:
-        sizes.note(picture)
+        reading.note_size(*size)
     return marks
 
 

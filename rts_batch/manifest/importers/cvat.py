@@ -23,7 +23,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_text
 from rts_batch.manifest.importers.imported import Imported
-from rts_batch.manifest.importers.picture_sizes import PictureSizes
+from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
 
@@ -37,11 +37,11 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         ManifestError: no XML, one with entities, or none of CVAT.
         StorageError: a file cannot be read.
     """
-    reading = Reading(path, options or ImportOptions())
+    reading = PictureReading(path, options or ImportOptions())
     paths = sorted(Path(path).glob("*.xml")) if Path(path).is_dir() else [Path(path)]
     if not paths:
         raise ManifestError(f"{path} has no .xml files")
-    tracks, sizes = _Tracks(reading), PictureSizes(reading)
+    tracks = _Tracks(reading)
     for file in paths:
         try:
             root = ElementTree.fromstring(_content(file))
@@ -50,10 +50,9 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         if root.tag != "annotations":
             raise ManifestError(f"{file} is no file of CVAT: its root is <{root.tag}>, not <annotations>")
         try:
-            _read(root, file, tracks, reading, sizes)
+            _read(root, file, tracks, reading)
         except (KeyError, ValueError) as error:
             raise ManifestError(f"{file} is not of CVAT's form: {type(error).__name__} {error}") from error
-    sizes.warn()
     return reading.imported()
 
 
@@ -122,13 +121,13 @@ class _Tracks:
             )
 
 
-def _read(root: Element, file: Path, tracks: _Tracks, reading: Reading, sizes: PictureSizes) -> None:
+def _read(root: Element, file: Path, tracks: _Tracks, reading: PictureReading) -> None:
     tasks = _tasks(root, file, reading)
     for track in root.iterfind("track"):
         task = tasks.get(track.get("task_id"), tasks[None])
         tracks.meet(task)
         for shape in track:
-            _read_shape(shape, track, tracks.name(track, task, file), task, reading, sizes)
+            _read_shape(shape, track, tracks.name(track, task, file), task, reading)
     for image in root.iterfind("image"):
         task = tasks.get(image.get("task_id"), tasks[None])
         found = _frame_of(image, task.video, reading)
@@ -138,9 +137,9 @@ def _read(root: Element, file: Path, tracks: _Tracks, reading: Reading, sizes: P
         for number, shape in enumerate(image):
             if found is not None:
                 place = f"image {image.get('name')}, shape {number}"
-                _add(shape, (*found, _object_id(shape), shape.get("label")), size, place, reading, sizes)
+                _add(shape, (*found, _object_id(shape), shape.get("label")), size, place, reading)
                 if shape.tag == "box" and not _is_of_video(image):
-                    sizes.note({"width": size[0], "height": size[1]})
+                    reading.note_size(*size)
 
 
 def _frame_of(image: Element, video: str, reading: Reading) -> tuple[str, int] | None:
@@ -157,9 +156,7 @@ def _is_of_video(image: Element) -> bool:
     return re.fullmatch(r"frame_\d+(\.\w+)?", image.attrib["name"]) is not None
 
 
-def _read_shape(
-    shape: Element, track: Element, called: str, task: _Task, reading: Reading, sizes: PictureSizes
-) -> None:
+def _read_shape(shape: Element, track: Element, called: str, task: _Task, reading: PictureReading) -> None:
     if not re.fullmatch(r"\d{1,9}", shape.get("frame", "")):
         reading.leave_out("shapes without a frame", f"track {track.get('id')}, frame {shape.get('frame')}")
         return
@@ -172,7 +169,7 @@ def _read_shape(
     elif shape.get("keyframe", "1") == "0":
         reading.leave_out("frames between key frames, which CVAT interpolates", place)
     else:
-        _add(shape, target, task.size, place, reading, sizes)
+        _add(shape, target, task.size, place, reading)
 
 
 def _object_id(shape: Element) -> int | str | None:
@@ -189,8 +186,7 @@ def _add(
     target: tuple[str, int, Any, str | None],
     size: tuple[int, int],
     place: str,
-    reading: Reading,
-    sizes: PictureSizes,
+    reading: PictureReading,
 ) -> None:
     if shape.tag not in _SHAPES:
         reading.leave_out(f"shapes of the kind <{shape.tag}>", place)
@@ -200,7 +196,7 @@ def _add(
     if shape.tag != "box" and not all(size):
         reading.leave_out("masks and polygons in a file that names no original_size (give --size)", place)
         return
-    factors = sizes.factors({"width": size[0], "height": size[1]})
+    factors = reading.factors(*size)
     try:
         if shape.tag == "box":
             box = _box(shape, factors)

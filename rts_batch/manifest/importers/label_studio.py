@@ -22,7 +22,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import MOST, Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
-from rts_batch.manifest.importers.picture_sizes import PictureSizes
+from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.manifest.importers.video_names import distinct_names
 from rts_batch.masks import MAX_PIXELS, Box
@@ -38,18 +38,17 @@ def from_label_studio(path: str | Path, options: ImportOptions | None = None) ->
         ManifestError: no JSON, or not of Label Studio's form.
         StorageError: the file cannot be read.
     """
-    reading = Reading(path, options or ImportOptions())
+    reading = PictureReading(path, options or ImportOptions())
     tasks = read_json(path)
     tasks = [tasks] if isinstance(tasks, dict) else tasks
     try:
         if not all("data" in task for task in tasks):
             raise ManifestError(f"{path} is no JSON export of Label Studio: its tasks have no data")
-        places, sizes = _places(tasks, reading), PictureSizes(reading)
+        places = _places(tasks, reading)
         for number, task in enumerate(tasks, start=1):
-            _read_task(task, f"task {task.get('id', number)}", reading, places, sizes)
+            _read_task(task, f"task {task.get('id', number)}", reading, places)
     except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} is not of Label Studio's form: {type(error).__name__} {error}") from error
-    sizes.warn()
     return reading.imported()
 
 
@@ -85,9 +84,8 @@ def _places(tasks: Sequence[dict[str, Any]], reading: Reading) -> dict[tuple[str
 def _read_task(
     task: dict[str, Any],
     place: str,
-    reading: Reading,
+    reading: PictureReading,
     places: dict[tuple[str, bool], tuple[str, int] | None],
-    sizes: PictureSizes,
 ) -> None:
     annotations = _finished(task)
     if not annotations:
@@ -121,7 +119,7 @@ def _read_task(
                 reading.leave_out(f"regions that cannot be read: {what}", where)
                 continue
             if box is not None:
-                sizes.note(dict(zip(("width", "height"), picture, strict=True)))
+                reading.note_size(*picture)
             reading.add(Annotation(*found, track, label, box, mask), where, result.get("score"))
         elif kind != "labels":
             reading.leave_out(f"regions of the kind {kind}", where)

@@ -16,10 +16,10 @@ import numpy as np
 import yaml
 
 from rts_batch.errors import ManifestError
-from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading
+from rts_batch.manifest.importers.base import Annotation, ImportOptions
 from rts_batch.manifest.importers.files import image_size, read_text
 from rts_batch.manifest.importers.imported import Imported
-from rts_batch.manifest.importers.picture_sizes import PictureSizes
+from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import filled_polygon
 
 _IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -51,7 +51,7 @@ def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Importe
         StorageError: a file cannot be read.
     """
     path = Path(path)
-    reading = Reading(path, options or ImportOptions())
+    reading = PictureReading(path, options or ImportOptions())
     config = path if path.suffix in (".yaml", ".yml") else _config_in(path)
     data = {} if config is None else _read_config(config)
     root = path if config is None else config.parent
@@ -68,10 +68,8 @@ def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Importe
         raise ManifestError(f"{path} has no label files; give data.yaml, its folder, or a folder of labels")
     found = {file: _lines(file) for file in labels}
     form = _Form(names, boxes_only="kpt_shape" in data, tracked=_are_tracked(found.values()))
-    sizes = PictureSizes(reading)
     for file, lines in found.items():
-        form.read(file, root, lines, reading, sizes)
-    sizes.warn()
+        form.read(file, root, lines, reading)
     return reading.imported()
 
 
@@ -185,7 +183,7 @@ class _Form:
     def __init__(self, names: dict[int, str], *, boxes_only: bool, tracked: bool) -> None:
         self._names, self._boxes_only, self._tracked = names, boxes_only, tracked
 
-    def read(self, file: Path, root: Path, lines: Lines, reading: Reading, sizes: PictureSizes) -> None:
+    def read(self, file: Path, root: Path, lines: Lines, reading: PictureReading) -> None:
         """Read one file of labels."""
         parts = list(file.relative_to(root).with_suffix("").parts)
         # labels/train/one/000001 and labels/train/one_000001 are frames of `one`: sets are no part of a video's name.
@@ -205,7 +203,7 @@ class _Form:
                 reading.leave_out(f"lines that cannot be read: {error}", place)
                 continue
             if annotation.mask is None:
-                sizes.note({"width": size[0], "height": size[1]})
+                reading.note_size(*size)
             reading.add(annotation, place, score)
 
     def _annotation(

@@ -17,7 +17,7 @@ Known = Sequence[float | str | None]
 def side(known: Known) -> Side:
     """Of qualities, prompts and absences, one for each frame; None is a mask of which nobody knows how good it is."""
     qualities = np.array([value if isinstance(value, float) else math.nan for value in known])
-    return Side(np.arange(len(known)), qualities, np.array([isinstance(value, str) for value in known]))
+    return Side(qualities, np.array([isinstance(value, str) for value in known]))
 
 
 def kept(before: Known, behind: Known) -> str:
