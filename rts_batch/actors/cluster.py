@@ -35,6 +35,8 @@ _QUIET = {
     # Threads that spin while they wait for each other make a worker up to ten times slower on a machine that has other
     # work as well, and save next to nothing on one that has not. The workers inherit this.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Ray would start a Python process for each core before anybody asks for one, and wait for them.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

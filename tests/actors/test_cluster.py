@@ -6,13 +6,15 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from rts_batch.actors.cluster import _home_takes_no_token, _keeping_sigterm, _twice, _within
+from rts_batch.actors.cluster import _home_takes_no_token, _keeping_sigterm, _twice, _within, ray_session
 from rts_batch.actors.interruptions import sigterm_as_interrupt
 from rts_batch.errors import EXIT_INTERRUPTED
 from tests.support.running import STUB, finish, start, write_manifest
@@ -89,6 +91,16 @@ def test_a_local_run_starts_without_a_home_inside_a_job_of_another_ray(tmp_path:
     outcome = finish(start("submit", tmp_path / "m.csv", "--out", tmp_path / "run", *STUB, **environment))
     assert outcome.code == 0, outcome.err
     assert len(list((tmp_path / "run" / "masks").iterdir())) == 1
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_local_ray_starts_no_process_that_nobody_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_prestart_worker_first_driver", raising=False)
+    with tempfile.TemporaryDirectory(prefix="rtsb-") as folder, ray_session("local", folder=Path(folder), cpus=2):
+        names = [child.name() for child in psutil.Process().children(recursive=True)]
+        assert any("raylet" in name for name in names)
+        assert not [name for name in names if name.startswith("ray::IDLE")]
 
 
 def test_ray_that_puts_in_an_exit_at_sigterm_does_not_decide_the_exit_code() -> None:
