@@ -19,6 +19,7 @@ if PARALLEL:  # read when PyTorch is imported: the processes share the cores alr
 
 # Ray's workers give way to everything else by default, and would starve beside the tests that run at the same time.
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # as the package does for a local Ray of its own
 
 hypothesis.settings.register_profile("rts-batch", deadline=None)  # a test fails for what it finds, not for its seconds
 hypothesis.settings.load_profile("rts-batch")
