@@ -253,6 +253,36 @@ def test_a_network_that_fails_for_one_thread_runs_for_the_others(network: RTS, m
     assert np.array_equal(trackers[1].step(moved(2, 40)[0]).mask, alone.step(moved(2, 40)[0]).mask)
 
 
+def test_a_slot_that_found_no_room_for_a_size_is_fit_for_the_next_target(network: RTS, monkeypatch) -> None:
+    """Half of its tensors were of the new size, which the next target of that size was given as they were."""
+    batch = BatchedNetwork(network, SMALL)
+
+    def started(shape: tuple[int, int], lanes: BatchedNetwork | None = batch) -> GpuTracker:
+        tracker = GpuTracker(network, SMALL, network=lanes)
+        frame, mask = synthetic_frame(*shape, 0)
+        tracker.start(frame, mask=mask)
+        return tracker
+
+    def lacks_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    other = (64, 100)
+    tracker = started((96, 128))
+    tracker.step(FRAMES[1][0])
+    slot = tracker._slot
+    tracker.close()
+    tracker = started(other)
+    with monkeypatch.context() as broken:
+        broken.setattr("rts_batch.tracking.gpu.steps.DeviceState.resize", lacks_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            tracker.step(synthetic_frame(*other, 1)[0])
+    tracker.close()
+    ours, theirs = started(other), started(other, None)
+    frame = synthetic_frame(*other, 1)[0]
+    assert np.array_equal(ours.step(frame).mask, theirs.step(frame).mask)
+    assert ours._slot is slot
+
+
 def test_more_trackers_than_lanes_take_turns(network: RTS) -> None:
     lanes = BatchedNetwork(network, SMALL)
     first, second = (GpuTracker(network, SMALL, network=lanes) for _ in range(2))
