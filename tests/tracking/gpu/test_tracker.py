@@ -336,7 +336,7 @@ def test_a_batchs_places_depend_on_lanes_and_targets_alone(
             made.append(places)
             self.places, self.device = places, torch.device("cpu")
 
-        def be_ready_for(self, rounds: Any) -> None:
+        def be_ready_for(self, *kinds: Any) -> None:
             pass
 
     monkeypatch.setattr("rts_batch.tracking.opener.BatchedNetwork", Counted)
@@ -426,6 +426,31 @@ def test_kernels_are_chosen_where_one_can_be_launched(trouble: Exception | None,
         steps_class.cache_clear()
     assert chosen is (SlotSteps if trouble else kernels.KernelSteps)
     assert ("C compiler" in caplog.text) is (trouble is not None)
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("PassManager::run failed"), torch.OutOfMemoryError("full"), None])
+def test_a_network_whose_kernels_cannot_all_be_built_does_without(
+    network: RTS, trouble: Exception | None, monkeypatch, caplog
+) -> None:
+    class Kernels(SlotSteps):
+        @staticmethod
+        def rounds(network: BatchedNetwork) -> Any:
+            if trouble is not None:
+                raise trouble
+            return SlotSteps.rounds(network)
+
+    monkeypatch.setattr("rts_batch.tracking.gpu.tracker.steps_class", lambda device: Kernels)
+    batch = BatchedNetwork(network, SMALL)
+    if isinstance(trouble, torch.OutOfMemoryError):
+        with pytest.raises(torch.OutOfMemoryError):
+            GpuTracker(network, SMALL, network=batch)
+        return
+    for _ in range(2):
+        tracker = GpuTracker(network, SMALL, network=batch)
+        tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+        tracker.step(FRAMES[1][0])
+        assert type(tracker._steps) is (SlotSteps if trouble else Kernels)
+    assert ("PassManager" in caplog.text) is (trouble is not None)
 
 
 # ---- on a GPU only -------------------------------------------------------------------------------------------------
