@@ -11,7 +11,7 @@ from rts_batch.model.sta import STA
 from rts_batch.tracking.fast import fast_tracker
 from rts_batch.tracking.gpu.engine import Engine
 from rts_batch.tracking.gpu.network import BatchedNetwork
-from rts_batch.tracking.gpu.tracker import GpuTracker, steps_class, supports
+from rts_batch.tracking.gpu.tracker import GpuTracker, ready_steps, supports
 from rts_batch.tracking.scene import Scene
 
 MOST_PLACES = 8
@@ -75,6 +75,6 @@ class SceneOpener:
         with self._lock:
             if places not in self._networks:
                 network = BatchedNetwork(self._model, self._config, places=places, engine=self._engine)
-                network.be_ready_for(steps_class(network.device).rounds)
+                ready_steps(network)
                 self._networks[places] = network
             return self._networks[places]

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from rts_batch.tracking.gpu.graphs import Pool
 from rts_batch.tracking.gpu.result import Reading
 
 POLL_SECONDS = 0.0005
@@ -75,8 +76,8 @@ class Engine:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        """Memory of all graphs: as they have one stream, no two of them run at once."""
+        self.pool = Pool.on(device)
+        """Of all graphs: as they run on one stream, no two of them do at once."""
         self._messages: SimpleQueue[Step | Callable[[], None] | None] = SimpleQueue()
         self.ended = False
         """It has been told to end, maybe while frames were waiting."""

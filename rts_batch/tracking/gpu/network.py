@@ -6,6 +6,7 @@ nothing but its own video. All of this is used in the engine's thread only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from rts_batch.config import ModelConfig, TrackerConfig
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.gpu.engine import Engine
 from rts_batch.tracking.gpu.graphs import Stage
+
+log = logging.getLogger(__name__)
 
 SLOTS_KEPT = 16
 """With all that they hold on the device, for later targets."""
@@ -52,7 +55,7 @@ class BatchedNetwork:
         self.at_once = at_once or places_at_once(places, model.config, self.device)
         self.engine = engine or Engine(self.device)
         self._free: list[Slot] = []
-        self._ready = False
+        self._kind: Any = None
         self.engine.call(self._build)
 
     def _build(self) -> None:
@@ -81,15 +84,31 @@ class BatchedNetwork:
                 stage()
         return stage
 
-    def be_ready_for(self, rounds: Callable[[BatchedNetwork], Rounds]) -> None:
-        """Capture what such rounds do for all slots together; once, of the first that it is told of."""
-        if not self._ready:
-            self.engine.call(lambda: self._prepare_for(rounds))
+    def be_ready_for(self, kind: Any, otherwise: Any) -> Any:
+        """Capture what the rounds of slots' steps do for all slots together, and return the kind of the steps.
 
-    def _prepare_for(self, rounds: Callable[[BatchedNetwork], Rounds]) -> None:
-        if not self._ready:
-            self.rounds = rounds(self)
-            self._ready = True
+        Who asks first decides.
+
+        Args:
+            kind: a class of steps.
+            otherwise: the class that is taken where the rounds of the first cannot be made.
+        """
+        if self._kind is None:
+            self.engine.call(lambda: self._prepare_for(kind, otherwise))
+        return self._kind
+
+    def _prepare_for(self, kind: Any, otherwise: Any) -> None:
+        if self._kind is not None:
+            return
+        try:
+            self.rounds = kind.rounds(self)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a kernel that cannot be built or launched raises
+            log.warning("%s cannot run here, so a frame takes longer: %s", kind.__name__, error)
+            kind = otherwise
+            self.rounds = kind.rounds(self)
+        self._kind = kind
 
     def _forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         model = self.model

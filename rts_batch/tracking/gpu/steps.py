@@ -67,15 +67,19 @@ class SlotSteps:
 
     def resize(self, image_size: tuple[int, int]) -> None:
         """Make room for images of another size."""
-        device = self.network.device
+        self.image_size = (0, 0)  # should there be none: half of it is no target's
+        self._make_room(image_size)
+        self._forget_size()
         self.image_size = image_size
+
+    def _make_room(self, image_size: tuple[int, int]) -> None:
+        device = self.network.device
         self.grid = Grid(self.config.crop_size, image_size, device)
         self.frame = torch.zeros(*image_size, 3, dtype=torch.uint8, device=device)
         self.scores = torch.zeros(image_size, device=device)
         self.mask = torch.zeros(image_size, dtype=torch.bool, device=device)
         if hasattr(self, "state"):
             self.state.resize(self.grid)
-        self._forget_size()
 
     def _forget_size(self) -> None:
         """Drop what was captured for the size before."""

@@ -75,8 +75,7 @@ class GpuTracker(Tracker):
             raise SettingsError("these tracker settings need the host between frames; use fast_tracker")
         super().__init__(model, config, sta=sta, segmentation=GpuSegmentationBranch)
         self.network = network or BatchedNetwork(model, config)
-        self._kind = steps_class(self.device)
-        self.network.be_ready_for(self._kind.rounds)
+        self._kind = ready_steps(self.network)
         self._slot: Slot | None = None
         self._give_back: Callable[[], object] = _nothing
         """Lets others have the slot; once, at the latest when the tracker is garbage."""
@@ -198,6 +197,12 @@ class GpuTracker(Tracker):
 
 def _nothing() -> None:
     pass
+
+
+def ready_steps(network: BatchedNetwork) -> type[SlotSteps]:
+    """Have a network ready for targets and return the kind of steps that they take there."""
+    kind: type[SlotSteps] = network.be_ready_for(steps_class(network.device), SlotSteps)
+    return kind
 
 
 @functools.cache

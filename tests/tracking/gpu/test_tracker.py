@@ -253,6 +253,36 @@ def test_a_network_that_fails_for_one_thread_runs_for_the_others(network: RTS, m
     assert np.array_equal(trackers[1].step(moved(2, 40)[0]).mask, alone.step(moved(2, 40)[0]).mask)
 
 
+def test_a_slot_that_found_no_room_for_a_size_is_fit_for_the_next_target(network: RTS, monkeypatch) -> None:
+    """Half of its tensors were of the new size, which the next target of that size was given as they were."""
+    batch = BatchedNetwork(network, SMALL)
+
+    def started(shape: tuple[int, int], lanes: BatchedNetwork | None = batch) -> GpuTracker:
+        tracker = GpuTracker(network, SMALL, network=lanes)
+        frame, mask = synthetic_frame(*shape, 0)
+        tracker.start(frame, mask=mask)
+        return tracker
+
+    def lacks_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    other = (64, 100)
+    tracker = started((96, 128))
+    tracker.step(FRAMES[1][0])
+    slot = tracker._slot
+    tracker.close()
+    tracker = started(other)
+    with monkeypatch.context() as broken:
+        broken.setattr("rts_batch.tracking.gpu.steps.DeviceState.resize", lacks_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            tracker.step(synthetic_frame(*other, 1)[0])
+    tracker.close()
+    ours, theirs = started(other), started(other, None)
+    frame = synthetic_frame(*other, 1)[0]
+    assert np.array_equal(ours.step(frame).mask, theirs.step(frame).mask)
+    assert ours._slot is slot
+
+
 def test_more_trackers_than_lanes_take_turns(network: RTS) -> None:
     lanes = BatchedNetwork(network, SMALL)
     first, second = (GpuTracker(network, SMALL, network=lanes) for _ in range(2))
@@ -306,7 +336,7 @@ def test_a_batchs_places_depend_on_lanes_and_targets_alone(
             made.append(places)
             self.places, self.device = places, torch.device("cpu")
 
-        def be_ready_for(self, rounds: Any) -> None:
+        def be_ready_for(self, *kinds: Any) -> None:
             pass
 
     monkeypatch.setattr("rts_batch.tracking.opener.BatchedNetwork", Counted)
@@ -396,6 +426,31 @@ def test_kernels_are_chosen_where_one_can_be_launched(trouble: Exception | None,
         steps_class.cache_clear()
     assert chosen is (SlotSteps if trouble else kernels.KernelSteps)
     assert ("C compiler" in caplog.text) is (trouble is not None)
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("PassManager::run failed"), torch.OutOfMemoryError("full"), None])
+def test_a_network_whose_kernels_cannot_all_be_built_does_without(
+    network: RTS, trouble: Exception | None, monkeypatch, caplog
+) -> None:
+    class Kernels(SlotSteps):
+        @staticmethod
+        def rounds(network: BatchedNetwork) -> Any:
+            if trouble is not None:
+                raise trouble
+            return SlotSteps.rounds(network)
+
+    monkeypatch.setattr("rts_batch.tracking.gpu.tracker.steps_class", lambda device: Kernels)
+    batch = BatchedNetwork(network, SMALL)
+    if isinstance(trouble, torch.OutOfMemoryError):
+        with pytest.raises(torch.OutOfMemoryError):
+            GpuTracker(network, SMALL, network=batch)
+        return
+    for _ in range(2):
+        tracker = GpuTracker(network, SMALL, network=batch)
+        tracker.start(FRAMES[0][0], mask=FRAMES[0][1])
+        tracker.step(FRAMES[1][0])
+        assert type(tracker._steps) is (SlotSteps if trouble else Kernels)
+    assert ("PassManager" in caplog.text) is (trouble is not None)
 
 
 # ---- on a GPU only -------------------------------------------------------------------------------------------------

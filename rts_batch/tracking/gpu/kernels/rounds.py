@@ -118,10 +118,11 @@ class KernelRounds(Rounds):
         for steps in targets:
             steps.learn()
         self.network.stage()
+        if not self._measures:  # before what may be done only once, as it may want memory that there is not
+            for steps in targets:
+                steps.measure()
         self.stages["after"]()
         for steps in targets:
-            if not self._measures:
-                steps.measure()
             steps.to_finish = False
 
     def _tell(self, rows: Tensor) -> None:

@@ -71,8 +71,8 @@ class KernelSteps(SlotSteps):
         self.to_prepare = self.to_learn = self.to_finish = False
         """What the round has not done yet: a round that failed is tried again, target by target."""
 
-    def resize(self, image_size: tuple[int, int]) -> None:
-        super().resize(image_size)
+    def _make_room(self, image_size: tuple[int, int]) -> None:
+        super()._make_room(image_size)
         height, width = image_size
         down, across = tiles_of(height, TILE_ROWS), tiles_of(width, TILE_COLUMNS)
         device = self.network.device

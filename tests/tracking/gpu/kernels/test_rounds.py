@@ -62,15 +62,26 @@ def compare() -> None:
         whole()
 
     together.stage = fails_once  # type: ignore[assignment]
+    measure, troubles = KernelSteps.measure, [RuntimeError("out of memory"), None, None, None]
+
+    def fails_second(steps: KernelSteps) -> None:
+        if steps.network is together and troubles and (trouble := troubles.pop()):
+            raise trouble
+        measure(steps)
+
+    KernelSteps.measure = fails_second  # type: ignore[method-assign]
     for index in (1, 2):
         for found, expected in zip(*map(partial(stepped, index=index), (ours, theirs)), strict=True):
             assert np.array_equal(found, expected)
     assert not failures
+    assert not troubles
     for one, other in zip(ours, theirs, strict=True):
         mine, its = one._steps, other._steps
         assert mine is not None
         assert its is not None
         assert torch.equal(mine.segmentation.counters, its.segmentation.counters)
+        assert torch.equal(mine.localisation.counters, its.localisation.counters)
+        assert torch.equal(mine.localisation.age, its.localisation.age)
         assert torch.allclose(mine.tau, its.tau, atol=1e-5)
     slot = ours[0]._slot
     ours[0].close()
