@@ -357,7 +357,7 @@ def test_ctrl_c_twice_stops_now(videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_keeps_what_a_long_video_has(videos: Path, tmp_path: Path, cluster: SharedCluster) -> None:
-    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 1, sleep=0.7))
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, 1, sleep=1.0))
     options = ("--workers", 1, "--checkpoint-every", 5, *STUB)
     assert cluster.run("submit", manifest, "--out", tmp_path / "undisturbed", *options).code == 0
 
