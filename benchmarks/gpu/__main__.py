@@ -24,9 +24,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -197,16 +199,7 @@ def run(part: Part, given: argparse.Namespace, environment: Mapping[str, str], s
     }
     with (given.out / f"{part.name}.log").open("a") as log:
         print("$", *command[1:], file=log, flush=True)
-        process = subprocess.Popen(
-            command,
-            cwd=code,
-            env=own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        ended = followed(process, log, seconds)
+        ended = followed(command, code, own, log, seconds)
     if not part.notes and ended is not None:
         note = {
             "complete": ended == 0,
@@ -217,28 +210,56 @@ def run(part: Part, given: argparse.Namespace, environment: Mapping[str, str], s
     return ended
 
 
-def followed(process: subprocess.Popen[str], log: object, seconds: float) -> int | None:
-    """Pass on what a process says; end it, and all that it began, when its time is over."""
+def followed(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: TextIO, seconds: float
+) -> int | None:
+    """Run a command and pass on what it says; end it, and all that it began, when its time is over."""
     over = threading.Event()
 
     def stop() -> None:
         over.set()
         os.killpg(process.pid, signal.SIGKILL)
 
-    timer = threading.Timer(seconds, stop)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            print(line, end="", file=log, flush=True)  # type: ignore[call-overload]
-        code = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
-        timer.cancel()
+    with later(signal.SIGTERM, signal.SIGINT) as taken_up:  # while nobody would take the process along
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            taken_up()
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                print(line, end="", file=log, flush=True)
+            code = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            timer.cancel()
     return None if over.is_set() else code
+
+
+@contextmanager
+def later(*signals: int) -> Iterator[Callable[[], None]]:
+    """Keep signals back until the function that this yields is called, which hands on those that came."""
+    came: list[int] = []
+    usual = {number: signal.signal(number, lambda number, _: came.append(number)) for number in signals}
+
+    def hand_on() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+    yield hand_on
 
 
 def filled(arguments: Sequence[str], given: argparse.Namespace, out: Path) -> list[str]:

@@ -141,18 +141,32 @@ def test_when_the_time_is_over_nothing_more_is_begun(
     assert run_session(monkeypatch, "--out", tmp_path / "out", "--seconds", 600) == 0
 
 
-def test_who_is_told_to_end_takes_the_part_along(tmp_path: Path) -> None:
-    code = (
+AT_ONCE = """
+import os, pathlib, signal, subprocess, sys
+class Popen(subprocess.Popen):
+    def __init__(self, *words, **options):
+        super().__init__(*words, **options)
+        pathlib.Path(sys.argv[-1], "pid").write_text(str(self.pid))
+        os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen = Popen
+"""
+
+
+@pytest.mark.parametrize("before", ["", AT_ONCE], ids=["while it runs", "while it begins"])
+def test_who_is_told_to_end_takes_the_part_along(tmp_path: Path, before: str) -> None:
+    code = before + (
         "import importlib, os, pathlib, sys; s = importlib.import_module('benchmarks.gpu.__main__')\n"
         "part = 'import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); '\n"
         "part += 'time.sleep(600)'\n"
         "s.PARTS = (s.Part('sleeps', 'sleeps', ('-c', part, '{out}')),); sys.exit(s.main())"
     )
     process = subprocess.Popen([sys.executable, "-c", code, "--out", str(tmp_path)], cwd=REPOSITORY)
-    wait_until(lambda: (tmp_path / "sleeps.json").exists() and (tmp_path / "sleeps.json").read_text())
-    process.terminate()
+    pid = tmp_path / ("pid" if before else "sleeps.json")
+    wait_until(lambda: pid.exists() and pid.read_text())
+    if not before:
+        process.terminate()
     assert process.wait(30) == 143
-    wait_until(lambda: is_gone(int((tmp_path / "sleeps.json").read_text())))
+    wait_until(lambda: is_gone(int(pid.read_text())))
 
 
 def is_gone(pid: int) -> bool:
