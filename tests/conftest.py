@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.cluster import cluster  # noqa: F401 - a fixture
+from tests.support.cluster import cluster, pytest_runtest_teardown, pytest_sessionfinish  # noqa: F401 - hooks, too
 from tests.support.object_store import s3, s3_server  # noqa: F401 - fixtures
 from tests.support.places import shared_folder
 
