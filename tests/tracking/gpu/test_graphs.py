@@ -23,6 +23,8 @@ class Recorded:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.capturing = False
+        self.current: Any = "the engine's stream"
+        self.cannot_end: list[Exception] = []
 
     def note(self, what: str) -> None:
         self.log.append(what)
@@ -36,8 +38,20 @@ class Recorded:
         assert capture_error_mode == "thread_local"  # else what another lane's thread does would end the capture
         assert (pool, stream) == POOL, "what another lane does with the engine's stream would be captured"
         self.capturing = True
-        yield
+        earlier, self.current = self.current, stream
+        yield  # as PyTorch does it: nothing is put back where the capture cannot be ended
         self.capturing = False
+        if self.cannot_end:
+            raise self.cannot_end.pop()
+        self.current = earlier
+
+    @contextlib.contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        earlier, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = earlier
 
 
 @pytest.fixture
@@ -49,7 +63,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
             cuda.note("replayed")
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "current_stream", object)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: cuda.current)
+    monkeypatch.setattr(torch.cuda, "stream", cuda.stream)
     monkeypatch.setattr(torch.cuda, "graph", cuda.graph)
     return cuda
 
@@ -84,6 +99,18 @@ def test_a_failed_capture_is_tried_again(recorded: Recorded) -> None:
     assert gc.isenabled()
     stage()
     assert recorded.log == ["run", "captured", "replayed"]
+
+
+def test_a_capture_that_cannot_be_ended_leaves_the_thread_its_stream(recorded: Recorded) -> None:
+    """There may be no memory for the graph; what came next was done on the stream for captures, beside the rest."""
+    stage = Stage(recorded.function, pool=POOL)
+    stage()
+    recorded.cannot_end.append(RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        stage()
+    assert recorded.current == "the engine's stream"
+    stage()
+    assert recorded.log == ["run", "captured", "captured", "replayed"]
 
 
 @pytest.mark.gpu
