@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.subject import Subject
-from rts_batch.model.fast import fused, instance, learner, networks
+from rts_batch.model.fast import fused, instance, joined, learner, networks
 from rts_batch.tracking.gpu.graphs import Stage
 from rts_batch.tracking.gpu.network import BatchedNetwork
 
@@ -60,7 +60,7 @@ def _both(subject: Subject, network: BatchedNetwork, action: Callable[[], Tensor
 
 @contextmanager
 def _without_kernels(without: bool) -> Iterator[None]:
-    modules = (fused, instance, learner, networks)
+    modules = (fused, instance, joined, learner, networks)
     usual = fused.kernels_for
     if without:
         for module in modules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import time
@@ -54,7 +55,12 @@ class Subject:
         self.frames = Frames(self.size)
 
     def model(self, profile: str) -> RTS:
-        """Return the network as it is in a profile; `plain` is the one that was trained."""
+        """Return the network as it is in a profile; `plain` is the one that was trained.
+
+        What was made of one before goes first, if nobody has it any more: its parts know each other, and the memory of
+        their graphs would count as that of the step to come.
+        """
+        gc.collect()
         precision: Profile = "exact" if profile == "plain" else profile  # type: ignore[assignment]
         set_precision(self.device, precision)
         return self.plain if profile == "plain" else fast(self.plain, profile=precision)

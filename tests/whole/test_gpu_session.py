@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
 import subprocess
 import sys
+import weakref
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,13 @@ import psutil
 import pytest
 
 import benchmarks.gpu.__main__ as session
+from benchmarks.gpu import apart
 from benchmarks.gpu.notes import Notes
+from benchmarks.gpu.subject import Subject, parser
+from rts_batch.model import fast
+from rts_batch.model.fast import joined, launchable
+from rts_batch.tracking.gpu.network import BatchedNetwork
+from tests.support.offline import modules_of
 from tests.support.places import REPOSITORY
 from tests.support.running import wait_until
 
@@ -319,6 +327,30 @@ def test_the_code_before_is_measured_by_these_benchmarks(tmp_path: Path) -> None
     assert benchmarks.is_relative_to(REPOSITORY)
 
 
+def test_without_kernels_no_part_of_the_network_asks_for_one() -> None:
+    asking = [module for module in modules_of(fast) if module is not launchable and hasattr(module, "kernels_for")]
+    assert joined in asking
+    with apart._without_kernels(True):
+        assert [module.__name__ for module in asking if module.kernels_for is launchable.kernels_for] == []
+    assert all(module.kernels_for is launchable.kernels_for for module in asking)
+
+
+@pytest.mark.networks
+@pytest.mark.long
+def test_a_step_begins_without_the_networks_of_the_step_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they have on a device would count as the step's own."""
+    monkeypatch.setenv("RTS_BATCH_CPU_ENGINE", "packed")
+    subject = Subject(parser("").parse_args(["--device", "cpu", "--small", "--network", "rts-mini"]))
+    gc.disable()
+    try:
+        engine = weakref.ref(BatchedNetwork(subject.model("exact"), subject.config).engine)
+        assert engine() is not None
+        subject.model("exact")
+        assert engine() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.networks
 @pytest.mark.slow
 def test_all_of_it_runs_on_a_cpu(tmp_path: Path) -> None:
@@ -331,7 +363,8 @@ def test_all_of_it_runs_on_a_cpu(tmp_path: Path) -> None:
     assert all(one["complete"] and one["about"]["network"] == "rts-mini" for one in said.values())
     network = said["network"]["steps"]
     assert network["exact, 2 places"]["ms a place"] == pytest.approx(network["exact, 2 places"]["ms"] / 2, rel=0.01)
-    assert network["exact, 2 places"]["kernels"][0][1] > 0
+    assert network["exact, 2 places, kernels"]["kernels"][0][1] > 0
+    assert list(network)[-1] == "exact, 2 places, kernels", "whatever is timed after a profiler is slower"
     assert network["exact, stages of a target"]["finish"] > 0
     for step in (*said["rates"]["steps"].values(), *said["plain"]["steps"].values()):
         assert step["dense frames/s"] > 0

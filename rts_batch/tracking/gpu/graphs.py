@@ -60,7 +60,7 @@ class Stage:
         assert self._pool is not None
         # Other threads may pin memory and look at events meanwhile.
         capturing = torch.cuda.graph(graph, *self._pool, capture_error_mode="thread_local")
-        # PyTorch (2.13) leaves the thread with the stream for captures where one cannot be begun, ended or made a graph.
+        # PyTorch (2.13) leaves the thread with the stream for captures where one cannot be begun or made a graph.
         with torch.cuda.stream(torch.cuda.current_stream()), _no_collection(), capturing:
             self._function()
         return graph
