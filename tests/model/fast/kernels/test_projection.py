@@ -46,10 +46,12 @@ def compare(case: str, device: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES)
-def test_a_gpu_draws_what_the_plain_projection_does(case: str) -> None:
+def test_a_gpu_draws_what_the_plain_projection_does(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     assert launchable.kernels_for("projection", torch.device("cuda")) is not None
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     compare(case, "cuda")
 
 
