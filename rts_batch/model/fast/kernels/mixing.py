@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ def try_launch(device: torch.device) -> None:
     """Build and run the kernels on a few numbers; raise whatever keeps them from that."""
     x, small = torch.ones(1, 3, 4, 4, device=device), torch.full((1, 3, 2, 2), 2.0, device=device)
     found = attend(x, small.new_zeros(1, 3, 1, 1), small).sum().item() + join(x, small).sum().item()
-    if abs(found - 48 * (2.5 + 3)) > 1e-3:
+    if not math.isclose(found, 48 * (2.5 + 3), abs_tol=1e-3):
         raise RuntimeError(f"kernels ran and found {found} where it should be 264")
 
 

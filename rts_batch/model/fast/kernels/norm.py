@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ BLOCK = 4096
 def try_launch(device: torch.device) -> None:
     """Build and run the kernels on a few numbers; raise whatever keeps them from that."""
     found = normalise(torch.full((1, 4, 2, 2), 3.0, dtype=torch.bfloat16, device=device), 2.0)
-    if abs(found.sum().item() - 32) > 1e-3:
+    if not math.isclose(found.sum().item(), 32, abs_tol=1e-3):
         raise RuntimeError(f"kernels ran and found {found.sum().item()} where it should be 32")
 
 

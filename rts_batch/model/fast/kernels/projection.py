@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def try_launch(device: torch.device) -> None:
     ones = torch.ones(1, 8, 2, 3, device=device).contiguous(memory_format=torch.channels_last)
     found = draw(torch.ones(9, 1, 2, 3, device=device), torch.zeros(1, device=device), (4, 6))[0, 1, 1]
     found = found + upsample(ones, (4, 6)).sum()
-    if abs(found.item() - 201) > 1e-3:
+    if not math.isclose(found.item(), 201, abs_tol=1e-3):
         raise RuntimeError(f"kernels ran and found {found.item()} where it should be 201")
 
 
