@@ -15,23 +15,21 @@ import pytest
 import torch
 
 from rts_batch.masks import Marking
-from rts_batch.model.fast.networks import fast
 from rts_batch.model.rts import RTS
 from rts_batch.tracking.gpu.engine import Engine, Step
 from rts_batch.tracking.gpu.graphs import Stage
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.tracking.scene import Scene
-from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import synthetic_frame
-from tests.support.trackers import SMALL
+from tests.support.trackers import SMALL, as_on_a_gpu
 
 FRAMES = [synthetic_frame(96, 128, index) for index in range(10)]
 
 
 @pytest.fixture(scope="module")
 def network() -> RTS:
-    return fast(build_model(load_weights("rts-mini"), "cpu"))
+    return as_on_a_gpu()
 
 
 def moved(index: int, shift: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,16 +6,14 @@ import pytest
 import torch
 
 from rts_batch.config import RTS50, RTS_MINI
-from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.gpu.network import BatchedNetwork, Slot, places_at_once
-from rts_batch.weights.registry import build_model, load_weights
-from tests.support.trackers import SMALL
+from tests.support.trackers import SMALL, as_on_a_gpu
 
 
 @pytest.mark.networks
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_slots_get_the_same_however_many_are_run_at_once(at_once: int) -> None:
-    model = fast(build_model(load_weights("rts-mini"), "cpu"))
+    model = as_on_a_gpu()
     together = BatchedNetwork(model, SMALL, places=3)
     apart = BatchedNetwork(model, SMALL, places=3, at_once=at_once)
     assert (together.at_once, apart.at_once, apart.places) == (3, at_once, 3)

@@ -32,7 +32,7 @@ from rts_batch.tracking.opener import SceneOpener
 from rts_batch.tracking.scene import Scene
 from rts_batch.weights.registry import build_model, load_weights
 from tests.support.parity_data import iou, synthetic_frame
-from tests.support.trackers import SMALL
+from tests.support.trackers import SMALL, as_on_a_gpu
 
 pytestmark = pytest.mark.networks
 
@@ -43,7 +43,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 @pytest.fixture(scope="module", params=["cpu", GPU])
 def network(request: pytest.FixtureRequest) -> RTS:
     set_precision(request.param, "exact")
-    return fast(build_model(load_weights("rts-mini"), request.param))
+    return as_on_a_gpu(request.param)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-3) -> bool:
@@ -459,7 +459,7 @@ def test_a_network_whose_kernels_cannot_all_be_built_does_without(
 @pytest.fixture(scope="module")
 def on_gpu() -> RTS:
     set_precision("cuda", "exact")
-    return fast(build_model(load_weights("rts-mini"), "cuda"))
+    return as_on_a_gpu("cuda")
 
 
 @pytest.mark.gpu

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.tracker import GpuTracker
-from rts_batch.weights.registry import build_model, load_weights
 from tests.support.interpreter import few_programs, interpreted
 from tests.support.parity_data import synthetic_frame
-from tests.support.trackers import SMALL
+from tests.support.trackers import SMALL, as_on_a_gpu
 
 SIZES = [(96, 128), (120, 90)]
 
@@ -50,7 +48,7 @@ def compare() -> None:
     few_programs(rounds)
     rounds.can_liken = lambda device: False  # then the slots measure, by tensor operations
     gpu.steps_class = lambda device: KernelSteps
-    model = fast(build_model(load_weights("rts-mini"), "cpu"))
+    model = as_on_a_gpu()
     together = BatchedNetwork(model, SMALL, places=2)
     in_turns = BatchedNetwork(model, SMALL, places=2, at_once=1)
     ours, theirs = ([started(size, network) for size in SIZES] for network in (together, in_turns))

@@ -16,16 +16,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rts_batch.config import TrackerConfig
-from rts_batch.model.fast.networks import fast
 from rts_batch.tracking.gpu.engine import Step
 from rts_batch.tracking.gpu.network import BatchedNetwork
 from rts_batch.tracking.gpu.steps import SlotSteps
 from rts_batch.tracking.gpu.tracker import GpuTracker
 from rts_batch.tracking.tracker import Tracker
-from rts_batch.weights.registry import build_model, load_weights
 from tests.support.interpreter import few_programs, interpreted
 from tests.support.parity_data import synthetic_frame
-from tests.support.trackers import SMALL
+from tests.support.trackers import SMALL, as_on_a_gpu
 
 pytestmark = pytest.mark.networks
 
@@ -50,7 +48,7 @@ def compare(config: TrackerConfig) -> None:
 
     few_programs(rounds)
     try_launch(torch.device("cpu"))
-    network = fast(build_model(load_weights("rts-mini"), "cpu"))
+    network = as_on_a_gpu()
     gpu.steps_class = lambda device: SlotSteps
     tensors = GpuTracker(network, config)
     gpu.steps_class = lambda device: KernelSteps
@@ -150,7 +148,7 @@ def compare_round(config: TrackerConfig) -> None:
     from rts_batch.tracking.gpu.kernels.steps import KernelSteps
 
     few_programs(rounds)
-    network = fast(build_model(load_weights("rts-mini"), "cpu"))
+    network = as_on_a_gpu()
     gpu.steps_class = lambda device: KernelSteps
     together = BatchedNetwork(network, config, places=4)
     ours = {name: GpuTracker(network, config, network=together) for name in SIZES}
