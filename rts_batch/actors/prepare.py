@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rts_batch.actors.sizing import choose_cpus, choose_size
 from rts_batch.errors import ManifestError, UsageError
-from rts_batch.io.storage import uris
+from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.manifest.boxes import nested_boxes
 from rts_batch.runs.folder import Plan, RunFolder
@@ -55,7 +55,7 @@ def finished(manifest: Manifest, folder: RunFolder, settings: RunSettings, scope
     keys, done = {task.key for task in manifest.tasks}, folder.done()
     if folder.failed() or folder.paths.outdated() or holder_of(folder.paths.lease).state == "dead":
         return None
-    return record if folder.ours(manifest) <= done <= keys else None
+    return record if folder.ours(manifest) <= done <= keys and _has_taken(folder, manifest) else None
 
 
 def _is_asked_for(record: RunRecord, settings: RunSettings) -> bool:
@@ -68,6 +68,17 @@ def _is_asked_for(record: RunRecord, settings: RunSettings) -> bool:
         and settings.profile in ("auto", record.results.get("profile", "exact"))
         and all(recorded.get(name) == settings.to_dict()[name] for name in ("tracker", "tracker_options", "overlap"))
     )
+
+
+def _has_taken(folder: RunFolder, manifest: Manifest) -> bool:
+    """Whether the folder's manifest is this one, and nothing says that its rows have changed since.
+
+    Rows that were changed and changed back may be done, while `resume` would go on with the others.
+    """
+    uri = folder.paths.manifest
+    if not files.exists(uri) or files.read_bytes(uri) != manifest.to_parquet():
+        return False
+    return folder.paths.replaced_by().keys().isdisjoint(task.key for task in manifest.tasks)
 
 
 def look(

@@ -56,6 +56,50 @@ def test_a_run_with_masks_that_count_no_longer_is_not_finished(tmp_path: Path) -
     assert finished(manifests[-1], prepared.folder, settings, scope) is None
 
 
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_a_finished_run_without_its_manifest_is_given_it_again(tmp_path: Path, damage: str) -> None:
+    """As `status` says: submit the run's manifest again."""
+    settings = RunSettings(tracker="tests.support.stub_tracker:Stub", device="cpu")
+    manifest = read_manifest(str(write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4", "box": [1, 1, 9, 9]}])))
+    prepared = prepare(manifest, str(tmp_path / "run"), settings)
+    prepared.folder.prepare(manifest, prepared.record, DEFAULT_SCOPE)
+    (tmp_path / "masks").write_bytes(b"masks")
+    prepared.folder.commit(manifest.tasks[0], tmp_path / "masks", {"video_id": "a.mp4"})
+    assert finished(manifest, prepared.folder, settings, DEFAULT_SCOPE) is not None
+    kept = files.read_bytes(prepared.folder.paths.manifest)
+    files.delete(prepared.folder.paths.manifest)
+    if damage == "damaged":
+        files.put_bytes(prepared.folder.paths.manifest, kept[:99])
+    assert finished(manifest, prepared.folder, settings, DEFAULT_SCOPE) is None
+    prepared.folder.prepare(manifest, prepared.record, DEFAULT_SCOPE)
+    assert files.read_bytes(prepared.folder.paths.manifest) == kept
+    assert finished(manifest, prepared.folder, settings, DEFAULT_SCOPE) is not None
+
+
+@pytest.mark.parametrize("killed", ["after the note", "after the manifest"])
+def test_rows_that_are_changed_back_after_a_kill_are_the_runs_again(tmp_path: Path, killed: str) -> None:
+    """All of them are done, but the folder says that other rows are to be tracked, with which `resume` would go on."""
+    settings, scope = RunSettings(tracker="tests.support.stub_tracker:Stub", device="cpu"), Scope(redo_changed=True)
+    manifests = []
+    for height in (9, 8):
+        path = write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4", "box": [1, 1, 9, height]}])
+        manifests.append(read_manifest(str(path)))
+    before, changed = manifests
+    prepared = prepare(before, str(tmp_path / "run"), settings, scope=scope)
+    paths = prepared.folder.paths
+    prepared.folder.prepare(before, prepared.record, scope)
+    (tmp_path / "masks").write_bytes(b"masks")
+    prepared.folder.commit(before.tasks[0], tmp_path / "masks", {"video_id": "a.mp4"})
+    kept = files.read_bytes(paths.manifest)
+    prepared.folder.prepare(changed, prepared.record, scope)
+    if killed == "after the note":
+        files.put_bytes(paths.manifest, kept)
+    assert finished(before, prepared.folder, settings, scope) is None
+    prepared.folder.prepare(before, prepared.record, scope)
+    assert (files.read_bytes(paths.manifest), paths.replaced_by().get(before.tasks[0].key)) == (kept, None)
+    assert finished(before, prepared.folder, settings, scope) is not None
+
+
 def test_a_run_is_not_begun_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
     manifest = read_manifest(str(write_manifest(tmp_path / "m.jsonl", [{"video": "a.mp4", "box": [1, 1, 9, 9]}])))
     with pytest.raises(UsageError, match="no UTF-8; give another one with --out"):
