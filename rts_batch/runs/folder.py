@@ -122,10 +122,13 @@ class RunFolder:
             if written is not None:
                 self._refuse_other_results(written, record)
         keys, content = {task.key for task in manifest.tasks}, manifest.to_parquet()
+        # A submission was killed between the new masks and the old ones' end. Where the new ones are now replaced in
+        # their turn, the old ones would count beside them.
+        self.drop(self.paths.outdated())
         # First the note, without which the new manifest would be one that does not fit the masks.
         self._note_replaced(plan.replaces, manifest, content)
         files.put_bytes(self.paths.manifest, content)
-        self.drop(self.paths.outdated())  # a submission was killed between the new masks and the old ones' end
+        self.drop(self.paths.outdated())
         for key in plan.failed_before:
             # A video that got done later, or whose row has been corrected since, has not failed.
             if key in done or key not in keys:

@@ -145,6 +145,21 @@ def test_rows_may_be_changed_back(folder: RunFolder, tmp_path: Path) -> None:
     assert folder.done() == {first.tasks[0].key}
 
 
+def test_masks_that_were_replaced_do_not_count_again_where_rows_change_once_more(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    first, second, third = changing(folder, tmp_path)
+    finish(folder, second.tasks[0], tmp_path)
+    # Killed here, between the new masks and the old ones' end.
+    assert folder.done() == {second.tasks[0].key}
+    assert files.exists(folder.paths.masks_file(first.tasks[0].key))
+    plan = folder.prepare(third, RECORD, Scope(redo_changed=True))
+    assert folder.done() == {second.tasks[0].key}, "readers would meet the video's rows twice"
+    finish(folder, third.tasks[0], tmp_path)
+    folder.drop(plan.replaces[third.tasks[0].key])
+    assert files.list_names(folder.paths.masks) == [f"{third.tasks[0].key}.parquet"]
+
+
 def test_masks_of_rows_that_changed_before_they_were_done_come_too_late(folder: RunFolder, tmp_path: Path) -> None:
     first, second, third = (manifest(tmp_path, "a.mp4", box=f"1,2,3,{h}") for h in (4, 5, 6))
     folder.prepare(first, RECORD)
