@@ -12,6 +12,7 @@ from rts_batch.actors.prepare import DEFAULT_SCOPE, Prepared, finished, prepare
 from rts_batch.actors.summary import Summary
 from rts_batch.io.storage import uris
 from rts_batch.manifest import Manifest, read_manifest
+from rts_batch.runs import leftovers
 from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.record import RunRecord
@@ -64,6 +65,8 @@ def submit(
             lease=lease,
         )
         interrupted = driver.run() if plan.left else False
+        if driver.progress.retries and scope.shard is None:  # a worker may have been killed as it wrote
+            leftovers.remove_temporaries(folder.paths)
         summary = _summary(driver, interrupted, warnings, time.monotonic() - started)
         folder.put_summary(summary.to_dict())
         folder.put_status({**driver.status(), "state": "interrupted" if interrupted else "ended"})

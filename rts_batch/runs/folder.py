@@ -11,6 +11,7 @@ from rts_batch.errors import ManifestError, ResultsError, RunFolderError, RunMis
 from rts_batch.io.results.file import MasksFile, video_entries
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import Manifest, VideoTask, read_manifest
+from rts_batch.runs import leftovers
 from rts_batch.runs.json_files import read_object
 from rts_batch.runs.lease import token_of
 from rts_batch.runs.paths import MASKS, RECORD, RunPaths, shards_among
@@ -134,9 +135,7 @@ class RunFolder:
             if key in done or key not in keys:
                 files.delete(self.paths.failure(key))
         if self.shard is None:  # another shard may be writing
-            files.remove_temporaries(self.paths.masks)
-            for key in set(self.paths.reported()) - done - keys:
-                files.delete(self.paths.report(key))
+            leftovers.remove(self.paths, keys, done)
         return plan
 
     def ours(self, manifest: Manifest) -> set[str]:

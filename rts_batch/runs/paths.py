@@ -88,6 +88,16 @@ class RunPaths:
     def replaced(self) -> str:
         return self._join("replaced.json")
 
+    @property
+    def of_videos(self) -> tuple[str, ...]:
+        """The folders that have a file for each video."""
+        return self.masks, self._join(_REPORTS), self._join(_FAILURES)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The files that lie right inside the run's folder and are written as wholes."""
+        return self.record, self.manifest, self.replaced, self.lease, self.status, self.summary, self.cancel
+
     def report(self, key: str) -> str:
         return self._join(_REPORTS, f"{key}.json")
 

@@ -75,6 +75,7 @@ class Report:
             "streamed": self.streamed,
             "step_seconds": self.timing.rounded(),
             "checkpoints": {"resumed_after": self.resumed_after, "written": self.checkpoints_written},
+            "checkpoints_kept": settings.keep_checkpoints,
         }
 
 

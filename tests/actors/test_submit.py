@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rts_batch.actors.submit import refuse_other_divisions
+from rts_batch.actors.display import Display
+from rts_batch.actors.driver import Driver
+from rts_batch.actors.submit import refuse_other_divisions, submit
 from rts_batch.errors import RunBusyError
 from rts_batch.manifest import Manifest, read_manifest
 from rts_batch.runs.folder import RunFolder
 from rts_batch.runs.lease import Lease
-from rts_batch.runs.settings import Scope, Shard
+from rts_batch.runs.settings import RunSettings, Scope, Shard
 from tests.support.manifests import write_many
 
 
@@ -48,3 +50,21 @@ def test_divisions_of_a_run_do_not_mix(
         else:
             take_it()
     take_it()
+
+
+def test_what_a_killed_worker_left_half_written_goes_with_the_run(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run is not gone on with, so no later submission would remove it."""
+    half = tmp_path / "run" / "masks" / ".a-0123456789abcdef.parquet.0123abcd.part"
+
+    def run(driver: Driver) -> bool:
+        half.parent.mkdir(exist_ok=True)
+        half.write_bytes(b"half")
+        driver.progress.retries += 1
+        return False
+
+    monkeypatch.setattr(Driver, "run", run)  # in the place of a Ray whose workers are killed
+    settings = RunSettings(tracker="tests.support.stub_tracker:Stub", device="cpu")
+    submit(str(tmp_path / "manifest.jsonl"), str(tmp_path / "run"), settings, display=Display())
+    assert not half.exists()

@@ -15,9 +15,10 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,8 @@ from rts_batch.io.storage.uris import WEB, check_uri, join, local_path, safe_uri
 
 TEMPORARY_SUFFIX: Final = ".part"
 """Ends the name of a file that is not complete yet; no reader's `*.parquet` or `*.json` matches it."""
+
+_TEMPORARY: Final = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}")
 
 LONGEST_NAME: Final = 200
 """Bytes; a local name may have 255, and a temporary one is longer than what it stands for."""
@@ -204,12 +207,15 @@ def _delete_empty_folders(filesystem: Any, remote: str) -> None:
                 filesystem.rmdir(folder)
 
 
-def remove_temporaries(uri: str) -> list[str]:
+def remove_temporaries(uri: str, *, of: Collection[str] | None = None) -> list[str]:
     """Remove what writers that were killed left half-written right inside a folder, and return the names.
 
-    Only while nobody writes to the folder.
+    Only while nobody writes to the folder. `of` are the names of the files that were to be written, in a folder that is
+    not ours alone; None takes all.
     """
     names = [name for name in _list_all(uri) if name.endswith(TEMPORARY_SUFFIX)]
+    if of is not None:
+        names = [name for name in names if (match := _TEMPORARY.fullmatch(name)) and match[1] in of]
     for name in names:
         delete(join(uri, name))
     return names
