@@ -125,7 +125,7 @@ class RunFolder:
         keys, content = {task.key for task in manifest.tasks}, manifest.to_parquet()
         # A submission was killed between the new masks and the old ones' end. Where the new ones are now replaced in
         # their turn, the old ones would count beside them.
-        self.drop(self.paths.outdated())
+        self.drop(key for key in self.paths.outdated() if key not in keys)
         # First the note, without which the new manifest would be one that does not fit the masks.
         self._note_replaced(plan.replaces, manifest, content)
         files.put_bytes(self.paths.manifest, content)
