@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from rts_batch.errors import ManifestError, RunBusyError, RunFolderError
 from rts_batch.io.storage import files, uris
-from rts_batch.io.storage.parquet import read_parquet
 from rts_batch.manifest.columns import COLUMNS
 from rts_batch.manifest.formats import FOLDER_KEY
 from rts_batch.manifest.marks import drawing_of
@@ -24,6 +23,7 @@ from rts_batch.manifest.task import Direction
 from rts_batch.runs.lease import holder_of
 from rts_batch.runs.paths import RunPaths, shards_among
 from rts_batch.runs.rows_file import OF_A_VIDEO, Place, Row, RowsFile, categories_of, place_of, target_of
+from rts_batch.runs.status import recorded_rows
 
 _OF_A_PROMPT: Final = ("frame", "time", "x", "y", "w", "h", "mask")
 
@@ -52,10 +52,10 @@ class CorrectionsBook(RowsFile):
         """Return the run's own manifest.
 
         Raises:
-            RunFolderError: the folder has none, as a compacted one.
+            RunFolderError: the folder has none, as a compacted one, or it is damaged.
         """
         self._require_manifest()
-        return read_parquet(self.paths.manifest)
+        return recorded_rows(self.paths.manifest)
 
     def _require_manifest(self) -> None:
         if not files.exists(self.paths.manifest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -130,8 +131,17 @@ def _read_submission(paths: RunPaths) -> SubmissionStatus:
 def _count_videos(manifest: str) -> int:
     if not files.exists(manifest):
         return 0
+    return int(pc.count_distinct(recorded_rows(manifest, ["video_id"])["video_id"]).as_py())
+
+
+def recorded_rows(manifest: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a run's own manifest as they are written: all their columns or those named.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    data = files.read_bytes(manifest)
     try:
-        table = read_parquet(files.read_bytes(manifest), columns=["video_id"])
-    except pa.ArrowException as error:
+        return read_parquet(data, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise RunFolderError(f"{manifest} is damaged ({error}); submit the run's manifest again") from error
-    return int(pc.count_distinct(table["video_id"]).as_py())

@@ -230,6 +230,14 @@ def test_nothing_to_merge(tmp_path: Path) -> None:
         book.recorded()
 
 
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    book = begin(tmp_path, PLAIN)
+    book.save(book.read().version, [correction()])
+    files.put_bytes(book.paths.manifest, files.read_bytes(book.paths.manifest)[:99])
+    with pytest.raises(RunFolderError, match=r"manifest\.parquet is damaged .* submit the run's manifest again"):
+        merged(book)
+
+
 def test_a_name_that_begins_with_a_hash_stays_a_row() -> None:
     rows = [{"video": "#1.mp4", "video_id": "#1.mp4", "object_id": 1, "frame": 0, "mask": rle()}]
     assert write_rows(rows).splitlines()[1].startswith(b'"#1.mp4"')

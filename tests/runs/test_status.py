@@ -123,6 +123,11 @@ def test_damaged_files_are_named_and_do_not_keep_a_run_from_being_cancelled(mani
     files.put_bytes(folder.paths.manifest, b"PAR1")
     with pytest.raises(RunFolderError, match=r"manifest\.parquet is damaged"):
         read_status(folder.uri)
+    content = bytearray(manifest.to_parquet())
+    content[content.index(b"ARROW:schema") + 12] ^= 1  # one bit, which Arrow tells as an OSError
+    files.put_bytes(folder.paths.manifest, bytes(content))
+    with pytest.raises(RunFolderError, match=r"manifest\.parquet is damaged"):
+        read_status(folder.uri)
     with Lease(folder.paths.lease):
         assert len(ask_to_stop(folder.uri, now=True)) == 1
     files.put_bytes(folder.paths.replaced, b"[]")
