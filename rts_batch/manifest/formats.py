@@ -75,7 +75,7 @@ def read_rows(data: bytes, uri: str) -> RawRows:
     """
     if not data.strip():
         raise ManifestError(f"{uri} is empty: write one row for each target, with at least video and box or mask")
-    kind = _format(data, uri)
+    kind = format_of(data, uri)
     if kind == "parquet":
         rows = _read_parquet(data, uri)
     else:
@@ -96,7 +96,8 @@ def read_rows(data: bytes, uri: str) -> RawRows:
     return rows
 
 
-def _format(data: bytes, uri: str) -> Format:
+def format_of(data: bytes, uri: str) -> Format:
+    """Return a manifest's format, by its name's ending or by how it begins."""
     name = uri.split("?")[0].lower()
     for ending, kind in _ENDINGS.items():
         if name.endswith(ending):

@@ -15,7 +15,7 @@ from rts_batch.io.results.schema import EXTRA_TYPES
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest.boxes import doubts, is_impossible
 from rts_batch.manifest.columns import CLASS_NAMES, COLUMNS, WRITTEN_OTHERWISE, Columns, check_columns, number_targets
-from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, read_rows
+from rts_batch.manifest.formats import FOLDER_KEY, Problem, RawRows, format_of, read_rows
 from rts_batch.manifest.marks import drawing_of
 from rts_batch.manifest.task import Manifest, Prompt, Target, VideoTask, task_digest, task_key
 
@@ -295,6 +295,6 @@ def _read(uri: str) -> bytes:
     if path is not None and not path.exists() and glob.has_magic(uri) and (matches := sorted(glob.glob(uri))):
         raise ManifestError(f"{uri} is a pattern, not a manifest; {_NEXT_STEP.format(matches[0])}")
     data = files.read_bytes(uri)
-    if b"\0" in data[:4096] and not data.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff")):
+    if b"\0" in data[:4096] and format_of(data, uri) != "parquet" and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{uri} is no text; if it is a video: {_NEXT_STEP.format(uri)}")
     return data

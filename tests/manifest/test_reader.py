@@ -916,6 +916,12 @@ def test_a_video_a_folder_or_a_pattern_is_told_what_a_manifest_is(tmp_path: Path
         assert f'  video,box\n  {tmp_path / shown},"412,80,95,240"' in str(caught.value)
 
 
+def test_a_damaged_parquet_file_is_taken_for_no_video(tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_bytes(bytes(100))
+    with pytest.raises(ManifestError, match=r"manifest\.parquet is not a Parquet file that can be read"):
+        read_manifest(str(tmp_path / "manifest.parquet"))
+
+
 @pytest.mark.parametrize(
     ("header", "row", "remedy"),
     [
