@@ -91,7 +91,7 @@ def test_the_watcher_tells_once(metadata: tuple[Metadata, str]) -> None:
         pass
     assert not told
     server.preempted = True
-    watcher.join(20)
+    watcher.join(60)
     assert told == [Notice("Google preemption", 30.0)]
 
 

@@ -51,9 +51,9 @@ def start(shared: Path, *before: str, then: str = "time.sleep(60)") -> tuple[sub
 def kill(process: subprocess.Popen[str]) -> None:
     for child in psutil.Process(process.pid).children():
         child.kill()
-        child.wait(30)
+        child.wait(90)
     process.kill()
-    process.wait(30)
+    process.wait(90)
 
 
 def needs_namespaces() -> None:
@@ -78,7 +78,7 @@ def test_the_folder_of_a_live_run_stays_across_process_namespaces(shared: Path, 
     process, theirs = start(shared, *live)
     try:
         second, _ = start(shared, *other, then="pass")
-        assert second.wait(30) == 0
+        assert second.wait(90) == 0
         assert (theirs / "work").read_text() == "under way"
     finally:
         kill(process)
@@ -98,7 +98,7 @@ def test_what_a_killed_run_left_is_removed(shared: Path, where: str) -> None:
 def test_no_child_holds_the_lock_of_a_killed_run(shared: Path) -> None:
     then = "import os, signal, subprocess; subprocess.Popen(['sleep', '20']); os.kill(os.getpid(), signal.SIGKILL)"
     process, theirs = start(shared, then=then)
-    assert process.wait(30) == -signal.SIGKILL
+    assert process.wait(90) == -signal.SIGKILL
     with scratch_folder():
         assert not theirs.exists()
 

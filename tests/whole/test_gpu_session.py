@@ -173,7 +173,7 @@ def test_who_is_told_to_end_takes_the_part_along(tmp_path: Path, before: str) ->
     wait_until(lambda: pid.exists() and pid.read_text())
     if not before:
         process.terminate()
-    assert process.wait(30) == 143
+    assert process.wait(90) == 143
     wait_until(lambda: is_gone(int(pid.read_text())))
 
 

@@ -344,13 +344,13 @@ def test_ctrl_c_once_finishes_what_is_in_hand(videos: Path, tmp_path: Path) -> N
 
 def test_ctrl_c_twice_stops_now(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, sleep=30))
+    manifest = write_manifest(tmp_path / "manifest.jsonl", rows(videos, sleep=120))
     process = start("submit", manifest, "--out", out, "--workers", 1, *STUB)
     wait_until(lambda: is_tracking(process), process=process)
     interrupt(process)
     time.sleep(1)
     interrupt(process)
-    outcome = finish(process, timeout=20)
+    outcome = finish(process, timeout=100)  # less than a frame takes
     assert outcome.code == 130, outcome.err
     assert not done(out)
     assert not (out / "lease.json").exists()

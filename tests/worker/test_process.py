@@ -165,7 +165,7 @@ def test_a_video_that_comes_after_the_wish_to_leave_is_not_to_blame(
     last = last_of(track(process, make_task(sleep=1)))
     assert isinstance(last, Failed)
     assert last.kind == "preempted"
-    process._process.wait(10)  # it says what became of the video, and then goes
+    process._process.wait(60)  # it says what became of the video, and then goes
     assert not process.alive
 
 

@@ -149,8 +149,8 @@ def test_what_is_kept_is_given_while_somebody_else_waits_for_a_frame(reader: Fra
     kept = reader.jpeg("clip.mp4", 5)
     reader.image("clip.mp4", 4)
     with reader._lock, ThreadPoolExecutor(1) as pool:  # as a thread holds it that decodes
-        assert pool.submit(reader.jpeg, "clip.mp4", 5).result(timeout=10) == kept
-        assert pool.submit(reader.image, "clip.mp4", 4).result(timeout=10) is not None
+        assert pool.submit(reader.jpeg, "clip.mp4", 5).result(timeout=60) == kept
+        assert pool.submit(reader.image, "clip.mp4", 4).result(timeout=60) is not None
 
 
 @pytest.mark.parametrize(

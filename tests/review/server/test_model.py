@@ -31,7 +31,7 @@ def test_it_is_loaded_once_however_often_it_is_started() -> None:
     model = LazyModel(load)
     for _ in range(5):
         model.start()
-    assert load.done.wait(10)
+    assert load.done.wait(60)
     assert model.mask_of(IMAGE, (2, 3, 4, 5)).sum() == 20
     model.close()
     assert load.count == 1

@@ -34,7 +34,7 @@ def started(size: tuple[int, int], network: BatchedNetwork) -> GpuTracker:
 def stepped(trackers: list[GpuTracker], index: int) -> list[np.ndarray]:
     """Masks of a frame that all bring before the engine looks."""
     held = threading.Event()
-    trackers[0].network.engine.post(lambda: held.wait(5) and None)
+    trackers[0].network.engine.post(lambda: held.wait(60) and None)
     late = [tracker.step_late(synthetic_frame(*size, index)[0]) for tracker, size in zip(trackers, SIZES, strict=False)]
     held.set()
     return [one.read().mask for one in late]
