@@ -135,7 +135,8 @@ class RunFolder:
             if key in done or key not in keys:
                 files.delete(self.paths.failure(key))
         if self.shard is None:  # another shard may be writing
-            leftovers.remove(self.paths, keys, done)
+            kept = bool(record.settings.get("keep_checkpoints"))
+            leftovers.remove(self.paths, keys, done, keep_checkpoints=kept)
         return plan
 
     def ours(self, manifest: Manifest) -> set[str]:

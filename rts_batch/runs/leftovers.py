@@ -5,26 +5,30 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Set
 
-from rts_batch.errors import RunFolderError
 from rts_batch.io.storage import files, uris
-from rts_batch.runs.json_files import read_object
 from rts_batch.runs.lease import only_one_here
 from rts_batch.runs.paths import RunPaths
+from rts_batch.runs.reports import read_reports
 
 
-def remove(paths: RunPaths, keys: Set[str], done: Set[str]) -> None:
+def remove(paths: RunPaths, keys: Set[str], done: Set[str], *, keep_checkpoints: bool = False) -> None:
     """Remove what nobody needs any more; only while no other submission is at work on the run.
 
     Args:
         keys: the videos of the manifest.
         done: those whose masks are in place, be it with rows that have changed since.
+        keep_checkpoints: whether those of videos that are done stay, whoever left them.
     """
     remove_temporaries(paths)
     for key in set(paths.reported()) - done - keys:
         files.delete(paths.report(key))
-    for key in paths.checkpointed():
-        if key not in keys | done or (key in done and not _kept(paths, key)):
-            files.delete(paths.checkpoints(key))
+    checkpointed = paths.checkpointed()
+    needless = [key for key in checkpointed if key not in keys | done]
+    if not keep_checkpoints:
+        reports = read_reports(paths.uri, done & set(checkpointed))
+        needless += [key for key, report in reports.items() if not report.get("checkpoints_kept", True)]
+    for key in needless:
+        files.delete(paths.checkpoints(key))
 
 
 def remove_temporaries(paths: RunPaths) -> None:
@@ -35,12 +39,3 @@ def remove_temporaries(paths: RunPaths) -> None:
         files.remove_temporaries(folder)
     with only_one_here(paths.lease):  # which is being renewed
         files.remove_temporaries(paths.uri, of=[posixpath.basename(uri) for uri in paths.own])
-
-
-def _kept(paths: RunPaths, key: str) -> bool:
-    """Whether the checkpoints of a video that is done were to stay, or may have been."""
-    uri = paths.report(key)
-    try:
-        return not files.exists(uri) or bool(read_object(uri).get("checkpoints_kept", True))
-    except RunFolderError:
-        return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ def test_checkpoints_of_a_video_that_is_done_go_unless_they_were_to_stay(folder:
     finish(folder, damaged)
     files.put_bytes(folder.paths.report(damaged), b"{")
     files.put_bytes(folder.paths.masks_file(silent), b"masks")
+    folder.prepare(videos, replace(RECORD, settings={"keep_checkpoints": True}))
+    assert folder.checkpointed() == {task.key for task in videos.tasks}, "no report is read then"
     folder.prepare(videos, RECORD)
     assert folder.checkpointed() == {kept, unknown, damaged, under_way, silent}
 
