@@ -21,4 +21,4 @@ def interpreted(module: str, *arguments: str) -> None:
 
 def few_programs(rounds: Any) -> None:
     """Have `kernels.rounds` launch few and large ones, as each takes its time; two still share an image's tiles."""
-    rounds.PROGRAMS, rounds.BLOCK, rounds.COPIED = 2, 1 << 14, 1 << 13
+    rounds.PROGRAMS, rounds.BLOCK, rounds.COPIED, rounds.CELLS = 2, 1 << 14, 1 << 13, 8
