@@ -31,7 +31,7 @@ chromium:
 	    DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -qq -y --no-install-recommends chromium chromium-driver; \
 	} >/dev/null 2>&1 || echo "no Chromium, which only root may install here: the tests of the report are skipped"
 
-# Tests are shared out by module among more processes than there are cores: two of them start Ray, and wait often.
+# Tests are shared out by module among more processes than there are cores: some wait often, those that start Ray most.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PARALLEL = -n $(shell expr $(CORES) + $(1)) --maxprocesses 6 --dist loadgroup --no-loadscope-reorder
 
@@ -46,7 +46,7 @@ check: $(INSTALLED)
 	@$(MAKE) --no-print-directory --jobs 2 lint quick-tests
 
 quick-tests: $(INSTALLED)
-	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(call PARALLEL,0)
+	$(BIN)/pytest -q -m "not (slow or ray or browser or training or networks or long)" $(call PARALLEL,1)
 
 # Afterwards the tests of storage once more, against SeaweedFS in the place of moto.
 test-slow: $(INSTALLED)
