@@ -52,9 +52,12 @@ class PackedConv(nn.Module):
         self.bounds: list[float] = []
         if activation is not None:
             self.activation, self.bounds = ACTIVATIONS[activation]
+        self.widens = conv.weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        """Whether oneDNN refuses bfloat16 on this processor, as without AVX-512; it adds up in float32 anyway."""
+        dtype = torch.float32 if self.widens else conv.weight.dtype
         # Neither a parameter nor a buffer: nothing but oneDNN on this kind of processor can read its layout.
-        self.weight = conv.weight.detach()
-        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.weight = conv.weight.detach().to(dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.size: tuple[int, ...] = ()
         """The input's height and width that the weight is laid out for."""
 
@@ -63,6 +66,8 @@ class PackedConv(nn.Module):
 
         After a sum oneDNN knows ReLU as the only activation.
         """
+        if self.widens and x.dtype == torch.bfloat16:
+            return self(x.float(), None if added is None else added.float()).bfloat16()
         if len(x) != 1:
             others = [None] * len(x) if added is None else added.split(1)
             return torch.cat([self(one, other) for one, other in zip(x.split(1), others, strict=True)])
@@ -86,7 +91,8 @@ class PackedConv(nn.Module):
 
 def packed(conv: nn.Module, activation: type[nn.Module] | None = None) -> nn.Module:
     """Return a convolution with what follows it for the device that its weights are on."""
-    if next(conv.parameters()).is_cuda:
+    # PyTorch for macOS comes without oneDNN.
+    if next(conv.parameters()).is_cuda or not torch.backends.mkldnn.is_available():
         return FusedConv(conv, activation)
     return PackedConv(conv, activation)
 

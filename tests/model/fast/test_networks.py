@@ -101,10 +101,13 @@ def test_the_fast_sta_is_the_plain_one_up_to_rounding() -> None:
         assert_close(ours, theirs)
 
 
-def test_the_shipped_networks_give_the_same_masks() -> None:
+@pytest.mark.parametrize("onednn", [True, False], ids=["oneDNN", "no oneDNN"])
+def test_the_shipped_networks_give_the_same_masks(onednn: bool, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)  # PyTorch for macOS has none
     weights = load_weights("rts-mini")
     plain, sta = build_model(weights, "cpu"), build_sta(weights, "cpu")
     assert sta is not None
+    assert onednn == any(isinstance(module, PackedConv) for module in fast(sta).modules())
     image, box = 255 * torch.rand(1, 1, 3, 96, 160), torch.tensor([[[40.0, 20.0, 60.0, 50.0]]])
     assert_close(fast(plain).extract(image[0]).segmentation, plain.extract(image[0]).segmentation)
     assert_close(fast(sta)(image, box)[1], sta(image, box)[1])
@@ -130,6 +133,18 @@ def test_a_packed_convolution_takes_any_size_and_batch(size: tuple[int, int], ba
     added = torch.randn_like(plain)
     assert_close(packed(x, added), (plain + added).clamp(0))
     assert torch.equal(packed(x)[-1:], packed(x[-1:].clone())), "a sample's result must not depend on its companions"
+
+
+def test_a_packed_convolution_rounds_to_bfloat16_where_onednn_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On processors without AVX-512 it refuses bfloat16."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    conv, x = torch.nn.Conv2d(8, 24, 3, padding=1).bfloat16(), torch.randn(2, 8, 9, 13).bfloat16()
+    plain = conv.float()(x.float())
+    packed = PackedConv(conv.bfloat16(), torch.nn.ReLU)
+    assert torch.equal(packed(x), packed(x.float()).bfloat16())
+    assert_close(packed(x).float(), plain.clamp(0), 0.004)
+    added = torch.randn_like(plain).bfloat16()
+    assert_close(packed(x, added).float(), (plain + added).clamp(0), 0.004)
 
 
 @pytest.mark.parametrize("arranged", [learner.Convolution, learner.Taps], ids=["on a CPU", "on a GPU"])
