@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from rts_batch.errors import SettingsError
 from rts_batch.model.backbones import Backbone, Neck
 from rts_batch.model.decoder import Decoder
+from rts_batch.model.fast.networks import multiplies_bfloat16
 from rts_batch.model.layers import FeatureBranch
 from rts_batch.training.settings import TrainSettings
+
+log = logging.getLogger(__name__)
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -68,12 +72,16 @@ def use_precision(model: nn.Module, settings: TrainSettings, device: torch.devic
     """Set the precision that `settings` asks for.
 
     In `bf16` the backbone, the feature branches and the decoder compute in bfloat16. What they hand to the learners and
-    to the losses is float32 again, so those never see a rounded sum.
+    to the losses is float32 again, so those never see a rounded sum. A processor without bfloat16 computes in float32:
+    without AVX-512 the same step would take ten times as long.
     """
     torch.backends.cudnn.benchmark = True  # every batch has the same shapes
     torch.backends.cuda.matmul.allow_tf32 = settings.precision != "float32"
     torch.backends.cudnn.allow_tf32 = settings.precision != "float32"
     if settings.precision != "bf16":
+        return
+    if not multiplies_bfloat16(device):
+        log.warning("this %s has no bfloat16: the training computes in float32", device.type)
         return
     for module in model.modules():
         if isinstance(module, (Backbone, Neck, FeatureBranch, Decoder)):

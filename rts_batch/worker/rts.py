@@ -14,6 +14,7 @@ from rts_batch.errors import ClusterError, SettingsError, WeightsError
 from rts_batch.io.storage import files, uris
 from rts_batch.manifest import VideoTask
 from rts_batch.model.fast import compiled
+from rts_batch.model.fast.networks import multiplies_bfloat16
 from rts_batch.model.rts import RTS
 from rts_batch.model.sta import STA
 from rts_batch.runs.settings import RunSettings
@@ -162,11 +163,7 @@ def _choose_profile(settings: RunSettings, device: str) -> Profile:
     """Resolve `auto`: bfloat16 where this machine's device multiplies it in hardware. A cluster's is unknown."""
     if settings.profile != "auto":
         return settings.profile
-    if settings.address != "local":
-        return "exact"
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "exact"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "exact"
+    return "bf16" if settings.address == "local" and multiplies_bfloat16(device) else "exact"
 
 
 def _judged(quality: QualityMap | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rts_batch.errors import SettingsError, TrainingError
 from rts_batch.model.rts import RTS
+from rts_batch.training import optimisation
 from rts_batch.training.checkpoints import load_state, save_state, state_files
 from rts_batch.training.clips.batches import Batch
 from rts_batch.training.distributed import Workers
@@ -193,7 +194,8 @@ def calibrate(model: nn.Module, batch: Batch) -> None:
         hook.remove()
 
 
-def test_bf16_keeps_learners_and_losses_in_float32(tmp_path: Path) -> None:
+def test_bf16_keeps_learners_and_losses_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimisation, "multiplies_bfloat16", lambda device: True)
     batch = next(stream(tmp_path).batches())
     full = trainer()
     mixed = trainer(dataclasses.replace(SETTINGS, precision="bf16"))
@@ -207,6 +209,16 @@ def test_bf16_keeps_learners_and_losses_in_float32(tmp_path: Path) -> None:
     difference = (prediction.logits - expected).norm() / expected.norm()
     assert 0 < difference.item() < 0.1
     assert float(mixed.step(batch)["loss"]) == pytest.approx(float(full.step(batch)["loss"]), rel=0.05)
+
+
+def test_a_processor_without_bf16_trains_in_float32_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(optimisation, "multiplies_bfloat16", lambda device: False)
+    batch = next(stream(tmp_path).batches())
+    mixed = trainer(dataclasses.replace(SETTINGS, precision="bf16"))
+    assert caplog.messages == ["this cpu has no bfloat16: the training computes in float32"]
+    assert torch.equal(rts_forward(mixed.model, batch).logits, rts_forward(trainer().model, batch).logits)
 
 
 def test_refinement_begins_with_the_second_test_frame(tmp_path: Path) -> None:

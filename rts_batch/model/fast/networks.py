@@ -56,6 +56,13 @@ def fast(network: Network, *, profile: Profile = "exact", engine: Engine | None 
     return ready
 
 
+def multiplies_bfloat16(device: str | torch.device) -> bool:
+    """Whether this machine's device multiplies bfloat16 in hardware; elsewhere it takes longer than float32."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def set_precision(device: str | torch.device, profile: Profile) -> None:
     """Set for the whole process whether CUDA may run float32 products as TensorFloat-32, and cuDNN's autotuning.
 
