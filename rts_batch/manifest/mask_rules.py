@@ -168,32 +168,47 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
     if present[-1] > 255 and use.object_id not in present and all(value % 257 == 0 for value in present):
         values, note = values // 257, " (16 bits, read as 8)"
         present = present_values(values)
-    numbered = exact and use.object_id in present
     if present == [0]:
         raise PromptError("it is empty: every pixel is 0; mark the target, or choose another frame")
     if len(present) == 1:
         raise _unclear(use, "all of it has one value", "values", values)
-    soft = is_soft(values)
     if len(present) == 2 and present[0] == 0 and exact and not use.users:
         return _of_two_values(values, present[1], use, note)
-    if not soft and is_gradual(values):
+    if is_soft(values):
+        return _of_soft_edges(values, present, use, note, exact=exact)
+    if is_gradual(values):
         raise _unclear(use, "they change gradually, as probabilities and brightness do", "values", values)
-    by_number, light = values == use.object_id, values > present[-1] / 2
-    several = soft and exact and _are_several(values, present)
-    if numbered and (
-        len(present) <= MOST_IDS and is_region(by_number) if soft else _may_be_ids(values, present, use.object_id)
-    ):
-        if soft and not several and not use.users and _may_be_a_trace(values, present, use.object_id):
-            raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
-        usual = not note and len(present) <= MOST_IDS
-        return MaskReading(by_number, f"the value {use.object_id}{note}", usual=usual)
-    if use.users:
-        raise _unclear(use, f"{_rows_of(use)} use it, but it does not number them", "values", values)
-    if soft and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):
-        raise _unclear(use, f"{use.object_id} may be an object id or a trace of something light", "values", values)
-    if soft and not several:
-        return MaskReading(light, f"what is lighter than half of {present[-1]}, its edges being soft{note}")
-    raise _unclear(use, _why_not(use, present, exact=exact), "values", values)
+    if exact and use.object_id in present and _may_be_ids(values, present, use.object_id):
+        return _by_number(values, use, note, usual=not note and len(present) <= MOST_IDS)
+    raise _unnumbered(values, present, use, exact=exact)
+
+
+def _of_soft_edges(
+    values: NDArray[np.int32], present: list[int], use: ImageUse, note: str, *, exact: bool
+) -> MaskReading:
+    """Read a picture that may be one light target with soft edges, or ids beside each other."""
+    numbered = exact and use.object_id in present
+    several = exact and _are_several(values, present)
+    trace = f"{use.object_id} may be an object id or a trace of something light"
+    if numbered and len(present) <= MOST_IDS and is_region(values == use.object_id):
+        if not several and not use.users and _may_be_a_trace(values, present, use.object_id):
+            raise _unclear(use, trace, "values", values)
+        return _by_number(values, use, note, usual=not note)
+    if not use.users and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):
+        raise _unclear(use, trace, "values", values)
+    if use.users or several:
+        raise _unnumbered(values, present, use, exact=exact)
+    light = values > present[-1] / 2
+    return MaskReading(light, f"what is lighter than half of {present[-1]}, its edges being soft{note}")
+
+
+def _unnumbered(values: NDArray[np.int32], present: list[int], use: ImageUse, *, exact: bool) -> PromptError:
+    shared = f"{_rows_of(use)} use it, but it does not number them" if use.users else ""
+    return _unclear(use, shared or _why_not(use, present, exact=exact), "values", values)
+
+
+def _by_number(values: NDArray[np.int32], use: ImageUse, note: str, *, usual: bool) -> MaskReading:
+    return MaskReading(values == use.object_id, f"the value {use.object_id}{note}", usual=usual)
 
 
 def _may_be_ids(values: NDArray[np.int32], present: list[int], value: int) -> bool:
