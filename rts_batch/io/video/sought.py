@@ -176,21 +176,26 @@ class SoughtSource(PyavSource):
             decoded = decode_stream(
                 self._container, self._stream, Damage(), self._tell, whole_from=int(kept_from / base)
             )
-            before: deque[Decoded] = deque(maxlen=self.wanted.around)
-            for count, one in enumerate(itertools.islice(decoded, LONGEST_GROUP)):
-                if one.time is None or one.time > self._time + SAME:
-                    if count or one.time is None:
-                        return None
-                    break
-                if one.time >= self._time - SAME:
-                    following = next(decoded, None)
-                    if following is not None and following.time is not None and following.time <= one.time + SAME:
-                        return None  # who can tell which of the two is meant
-                    return _Found(before, one, itertools.chain([following] if following else [], decoded))
-                if one.time > kept_from:  # of those before it some may have been left out
-                    before.append(one)
-            else:
+            first = next(decoded, None)
+            if first is None or first.time is None:
                 return None
+            if first.time <= self._time + SAME:
+                return self._among(itertools.chain([first], decoded), self._time, kept_from)
+        return None
+
+    def _among(self, decoded: Iterator[Decoded], time: float, kept_from: float) -> _Found | None:
+        """The frame of a time among those that begin before it; None where their times do not say which it is."""
+        before: deque[Decoded] = deque(maxlen=self.wanted.around)
+        for one in itertools.islice(decoded, LONGEST_GROUP):
+            if one.time is None or one.time > time + SAME:
+                return None
+            if one.time >= time - SAME:
+                following = next(decoded, None)
+                if following is not None and following.time is not None and following.time <= one.time + SAME:
+                    return None  # who can tell which of the two is meant
+                return _Found(before, one, itertools.chain([following] if following else [], decoded))
+            if one.time > kept_from:  # of those before it some may have been left out
+                before.append(one)
         return None
 
     def _counted(self) -> _Found | None:
