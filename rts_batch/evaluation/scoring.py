@@ -6,14 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.errors import ResultsError, UsageError
-from rts_batch.evaluation.benchmarks import BoxBenchmark, MaskBenchmark, VotBenchmark, find_benchmark
+from rts_batch.evaluation.benchmarks import (
+    AnyBenchmark,
+    BoxBenchmark,
+    MaskBenchmark,
+    VotBenchmark,
+    find_benchmark,
+)
 from rts_batch.evaluation.layouts.masks import seen_categories
 from rts_batch.evaluation.layouts.sequences import BoxSequence, MaskObject, MaskSequence, image_names, read_labels
 from rts_batch.evaluation.layouts.vot import VotSequence
@@ -87,45 +93,50 @@ def score(benchmark: str, root: Path, run: str, *, partial: bool = False) -> Ben
             + ("" if len(missing) == len(everything) else ", or score what there is with --partial")
         )
     finished = [sequence for sequence in everything if sequence.name not in missing]
-    uncounted: tuple[str, ...] = ()
-    curves: Mapping[str, PlotLine] = {}
-    if isinstance(chosen, BoxBenchmark):
-        boxes = [sequence for sequence in finished if isinstance(sequence, BoxSequence)]
-        if chosen.protocol is None:
-            measures, sequences = _score_got10k(boxes, predictions)
-        else:
-            measures, sequences, curves = _score_boxes(boxes, predictions, chosen.protocol)
-    elif isinstance(chosen, VotBenchmark):
-        runs = [sequence for sequence in finished if isinstance(sequence, VotSequence)]
-        measures, sequences, curves = _score_vot(runs, predictions)
-    else:
-        masks = [sequence for sequence in finished if isinstance(sequence, MaskSequence)]
-        measures, sequences, uncounted = _score_masks(chosen, masks, predictions, seen_categories(root.resolve()))
+    found = _measure(chosen, finished, predictions, root.resolve())
     # The paper's values for masks say nothing about a run from boxes.
     comparable = isinstance(chosen, BoxBenchmark) or predictions.init != "box"
-    published = {name: value for name, value in chosen.published.items() if comparable and name in measures}
+    published = {name: value for name, value in chosen.published.items() if comparable and name in found.measures}
     return BenchmarkScores(
         benchmark=chosen.name,
         title=chosen.title,
         run=run,
-        measures=measures,
-        sequences=sequences,
+        measures=found.measures,
+        sequences=found.sequences,
         published=published,
         unchecked=tuple(sorted(chosen.unchecked & published.keys())),
         weights=predictions.weights,
         init=predictions.init,
         missing=missing,
-        uncounted=uncounted,
-        curves=curves,
+        uncounted=found.uncounted,
+        curves=found.curves,
     )
 
 
 Scores = dict[str, float]
 
 
-def _score_boxes(
-    sequences: Sequence[BoxSequence], predictions: Predictions, protocol: Protocol
-) -> tuple[Scores, dict[str, Scores], dict[str, PlotLine]]:
+class _Measured(NamedTuple):
+    """What `BenchmarkScores` says of them."""
+
+    measures: Scores
+    sequences: dict[str, Scores]
+    curves: Mapping[str, PlotLine] = {}
+    uncounted: tuple[str, ...] = ()
+
+
+def _measure(chosen: AnyBenchmark, finished: Sequence[Any], predictions: Predictions, root: Path) -> _Measured:
+    """Measure the benchmark's own `finished` sequences in its own way."""
+    if isinstance(chosen, MaskBenchmark):
+        return _score_masks(chosen, finished, predictions, seen_categories(root))
+    if isinstance(chosen, VotBenchmark):
+        return _score_vot(finished, predictions)
+    if chosen.protocol is None:
+        return _score_got10k(finished, predictions)
+    return _score_boxes(finished, predictions, chosen.protocol)
+
+
+def _score_boxes(sequences: Sequence[BoxSequence], predictions: Predictions, protocol: Protocol) -> _Measured:
     curves = {}
     for sequence in sequences:
         boxes = _boxes(sequence, predictions)
@@ -137,10 +148,10 @@ def _score_boxes(
         "precision": PlotLine(pixels, tuple(total.precision.tolist())),
         "normalised_precision": PlotLine(tuple(pixel / 100 for pixel in pixels), tuple(total.normalised.tolist())),
     }
-    return total.scores(protocol), {name: one.scores(protocol) for name, one in curves.items()}, lines
+    return _Measured(total.scores(protocol), {name: one.scores(protocol) for name, one in curves.items()}, lines)
 
 
-def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) -> tuple[Scores, dict[str, Scores]]:
+def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) -> _Measured:
     values = {}
     for sequence in sequences:
         boxes = _boxes(sequence, predictions)
@@ -150,7 +161,7 @@ def _score_got10k(sequences: Sequence[BoxSequence], predictions: Predictions) ->
     per_sequence = {name: overlap_scores(one) for name, one in values.items() if len(one)}
     if not per_sequence:
         raise ResultsError("no frame counts: the target is hidden in all but the given frames")
-    return overlap_scores(np.concatenate(list(values.values()))), per_sequence
+    return _Measured(overlap_scores(np.concatenate(list(values.values()))), per_sequence)
 
 
 def _boxes(sequence: BoxSequence, predictions: Predictions) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -169,16 +180,14 @@ def _videos(sequence: BoxSequence | MaskSequence | VotSequence) -> set[str]:
     return {sequence.name}
 
 
-def _score_vot(
-    sequences: Iterable[VotSequence], predictions: Predictions
-) -> tuple[Scores, dict[str, Scores], dict[str, PlotLine]]:
+def _score_vot(sequences: Iterable[VotSequence], predictions: Predictions) -> _Measured:
     overlaps, lengths = {}, {}
     for sequence in sequences:
         overlaps[sequence.name] = list(_run_overlaps(sequence, predictions))
         lengths[sequence.name] = len(sequence.regions)
     total = vot_scores(overlaps, lengths)
     curve = PlotLine(tuple(map(float, range(len(total.curve)))), tuple(total.curve.tolist()))
-    return (
+    return _Measured(
         {"eao": total.eao, "accuracy": total.accuracy, "robustness": total.robustness},
         {name: asdict(score_sequence(runs)) for name, runs in overlaps.items()},
         {"eao": curve},
@@ -204,7 +213,7 @@ def _score_masks(
     sequences: Iterable[MaskSequence],
     predictions: Predictions,
     seen: frozenset[str] | None,
-) -> tuple[Scores, dict[str, Scores], tuple[str, ...]]:
+) -> _Measured:
     davis = benchmark.kind == "davis"
     uncounted: list[str] = []
     scores: dict[str, ObjectScores] = {}
@@ -236,10 +245,11 @@ def _score_masks(
             **{f"j_{name}": value for name, value in asdict(total.region).items()},
             **{f"f_{name}": value for name, value in asdict(total.boundary).items()},
         }
-        return measures, per_object, ()
+        return _Measured(measures, per_object)
     if not scores:
         raise UsageError(f"{', '.join(uncounted[:5])}: no object has an annotated frame that counts")
-    return _youtubevos_measures(per_object, is_seen if seen is not None else None), per_object, tuple(uncounted)
+    measures = _youtubevos_measures(per_object, is_seen if seen is not None else None)
+    return _Measured(measures, per_object, uncounted=tuple(uncounted))
 
 
 def _frames_that_count(sequence: MaskSequence, target: MaskObject, *, skip_last: bool) -> list[int]:
