@@ -139,24 +139,34 @@ def merge(recorded: pa.Table, rows: Sequence[Row], folder: str, direction: Direc
     categories = categories_of(kept.values()) | categories_of(rows)
     extras = [name for name in recorded.schema.names if name not in COLUMNS]
     for row in rows:
-        video, target = videos[row["video_id"]], targets.get(target_of(row), {})
-        mask = row.get("mask")
-        if mask is not None and drawing_of(mask) is None:
-            mask = uris.resolve(mask, folder)
-        kept[place_of(row)] = {
-            **{name: target.get(name, row.get(name) if name == OBJECT_NAME else None) for name in extras},
-            **{name: video[name] for name in OF_A_VIDEO},
-            **{name: row.get(name) for name in _OF_A_PROMPT},
-            **{name: row[name] for name in ("video_id", "object_id")},
-            "mask": mask,
-            "prompt_kind": row.get("prompt_kind") or ("annotate" if row["video_id"] in annotated else "correct"),
-        }
+        kind = "annotate" if row["video_id"] in annotated else "correct"
+        carried = _carried(row, targets.get(target_of(row), {}), extras)
+        kept[place_of(row)] = {**carried, **_prompt_of(row, videos[row["video_id"]], kind, folder)}
     for row in kept.values():
         row["category"] = categories.get(target_of(row))
         if direction is not None and row["video_id"] not in annotated:
             row["direction"] = direction
     others = recorded.filter(pc.invert(pc.is_in(recorded["video_id"], pa.array(sorted(names), pa.string()))))
     return pa.concat_tables([others, pa.Table.from_pylist(list(kept.values()), schema=recorded.schema)])
+
+
+def _carried(row: Row, target: Row, extras: Sequence[str]) -> Row:
+    """What further columns say of a correction's target: what the run has; of a new one only its name is known."""
+    return {name: target.get(name, row.get(name) if name == OBJECT_NAME else None) for name in extras}
+
+
+def _prompt_of(row: Row, video: Row, kind: str, folder: str) -> Row:
+    """A correction with all columns of a manifest, given any row of its video, and the kind of a prompt without one."""
+    mask = row.get("mask")
+    if mask is not None and drawing_of(mask) is None:
+        mask = uris.resolve(mask, folder)
+    return {
+        **{name: video[name] for name in OF_A_VIDEO},
+        **{name: row.get(name) for name in _OF_A_PROMPT},
+        **{name: row[name] for name in ("video_id", "object_id")},
+        "mask": mask,
+        "prompt_kind": row.get("prompt_kind") or kind,
+    }
 
 
 @contextlib.contextmanager
