@@ -110,19 +110,7 @@ def export_run(
         VideoError: a video that broke off while its frames were extracted.
         StorageError: the folder cannot be read or written.
     """
-    if format not in FORMATS:
-        raise UsageError(f"{format!r} is no export format; there are {', '.join(get_args(ExportName))}")
-    kind = FORMATS[format]
-    if extract_frames and not kind.has_images:
-        able = _names(lambda other: other.has_images)
-        raise UsageError(f"{format} refers to the videos themselves and holds no frames; those that do: {able}")
-    if split is not None and not kind.has_parts:
-        raise UsageError(f"{format} does not divide videos; those that do: {_names(lambda other: other.has_parts)}")
-    if polygons and not kind.has_polygons:
-        raise UsageError(f"{format} takes no polygons; those that do: {_names(lambda other: other.has_polygons)}")
-    ignored = [f"{name}={number}" for name, number in (classes or {}).items() if number in kind.reserved_numbers]
-    if ignored:
-        raise UsageError(f"--classes {ignored[0]}: readers of {format} ignore what has this number; choose another one")
+    kind = _able_kind(format, extract_frames=extract_frames, split=split, polygons=polygons, numbers=classes or {})
     masks = read_masks(run_folder)
     exported = Exported(out)
     catalogue = Catalogue.of(masks)
@@ -148,6 +136,31 @@ def export_run(
         write_names(folder, catalogue, named)
     exported.warnings += [*export.warnings, *_asked_in_vain(unseen, set(classes or ()), catalogue)]
     return exported
+
+
+def _able_kind(
+    format: ExportName,
+    *,
+    extract_frames: bool,
+    split: Sequence[float] | None,
+    polygons: bool,
+    numbers: Mapping[str, int],
+) -> type[ExportFormat]:
+    """Return the format of that name; raise UsageError where there is none, or it cannot hold what it should."""
+    if format not in FORMATS:
+        raise UsageError(f"{format!r} is no export format; there are {', '.join(get_args(ExportName))}")
+    kind = FORMATS[format]
+    if extract_frames and not kind.has_images:
+        able = _names(lambda other: other.has_images)
+        raise UsageError(f"{format} refers to the videos themselves and holds no frames; those that do: {able}")
+    if split is not None and not kind.has_parts:
+        raise UsageError(f"{format} does not divide videos; those that do: {_names(lambda other: other.has_parts)}")
+    if polygons and not kind.has_polygons:
+        raise UsageError(f"{format} takes no polygons; those that do: {_names(lambda other: other.has_polygons)}")
+    ignored = [f"{name}={number}" for name, number in numbers.items() if number in kind.reserved_numbers]
+    if ignored:
+        raise UsageError(f"--classes {ignored[0]}: readers of {format} ignore what has this number; choose another one")
+    return kind
 
 
 def _asked_in_vain(targets: Set[int | str], classes: Set[str], catalogue: Catalogue) -> Iterator[str]:

@@ -180,6 +180,12 @@ class Reading:
         from_one = bool(self._frame_numbers) and min(self._frame_numbers) == 1
         if from_one and self.options.first_frame == 0 and not self.names:  # exports count from 0
             self.warn("image names begin with 1, taken as frame indices; if 1 is the first frame: --first-frame 1")
+        self._take_prompts()
+        self.result.leave_out_columns()
+        return self.result
+
+    def _take_prompts(self) -> None:
+        """Take the annotations that are wanted, by video, frame and target, as the result's rows."""
         marked: dict[tuple[str, int], Annotation] = {}
         changed: dict[tuple[str, int], str] = {}
         taken: set[tuple[str, int, int]] = set()
@@ -201,17 +207,6 @@ class Reading:
         if changed:
             shown = "; ".join(list(changed.values())[:3])
             self.warn(f"{len(changed)} targets have several categories, of which the first was taken ({shown})")
-        if any(row["prompt_kind"] for row in self.result.rows):
-            for row in self.result.rows:
-                row["prompt_kind"] = row["prompt_kind"] or "correct"
-        else:
-            for row in self.result.rows:
-                del row["prompt_kind"]
-        names = {row["source_object"] for row in self.result.rows}
-        if names == {None} or all(row["source_object"] == str(row["object_id"]) for row in self.result.rows):
-            for row in self.result.rows:
-                del row["source_object"]
-        return self.result
 
     def _numbered(self) -> Iterator[tuple[int, Annotation]]:
         """Each annotation with its target's number, by video and frame; whole numbers from 1 stay what they are."""

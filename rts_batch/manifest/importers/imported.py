@@ -33,6 +33,16 @@ class Imported:
             for reason, places in self.left_out.items()
         ]
 
+    def leave_out_columns(self) -> None:
+        """Take the columns away that say nothing: of what kind prompts are, and what the source calls their targets."""
+        says_kind = any(row["prompt_kind"] for row in self.rows)
+        names = [row["source_object"] for row in self.rows]
+        says_name = any(name is not None for name in names) and names != [str(row["object_id"]) for row in self.rows]
+        for row in self.rows:
+            row["prompt_kind"] = row["prompt_kind"] or "correct"
+            for column in ([] if says_kind else ["prompt_kind"]) + ([] if says_name else ["source_object"]):
+                del row[column]
+
     def write(self, uri: str) -> None:
         """Write the manifest: JSON lines where the name ends so, CSV otherwise.
 
