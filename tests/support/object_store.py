@@ -11,12 +11,15 @@ import pytest
 
 from tests.support import weed
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["KEEPS_FOLDERS", "s3", "s3_server"]
+
+KEEPS_FOLDERS = os.environ.get("RTS_BATCH_TEST_S3") == "seaweedfs"  # `make test-slow`
+"""Whether the store's keys are a tree of folders: it cleans them (`//`, `..`, backslashes), and empty folders stay."""
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    if os.environ.get("RTS_BATCH_TEST_S3") == "seaweedfs":  # `make test-slow`
+    if KEEPS_FOLDERS:
         with weed.serving() as address:
             yield address
         return
