@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rts_batch.runs.reading import read_masks as read_masks
     from rts_batch.runs.settings import RunSettings as RunSettings
     from rts_batch.runs.settings import Scope as Scope
+    from rts_batch.runs.settings import Shard as Shard
 
-__all__ = ["RunSettings", "Scope", "__version__", "load", "read_masks", "submit", "track"]
+__all__ = ["RunSettings", "Scope", "Shard", "__version__", "load", "read_masks", "submit", "track"]
 
 # The command line shall wait neither for torch nor for pyarrow.
 __getattr__ = late_names(
@@ -29,6 +30,7 @@ __getattr__ = late_names(
     {
         "RunSettings": "rts_batch.runs.settings",
         "Scope": "rts_batch.runs.settings",
+        "Shard": "rts_batch.runs.settings",
         "load": "rts_batch.api.tracking",
         "read_masks": "rts_batch.runs.reading",
         "submit": "rts_batch.api.submitting",

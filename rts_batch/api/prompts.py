@@ -62,7 +62,7 @@ def read_prompts(
         raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
     if not isinstance(prompts, Mapping):
         raise UsageError(f"prompts is a {type(prompts).__name__}; {_EXPECTED}")
-    read = {_number("frame", frame): _of_frame(frame, marked) for frame, marked in prompts.items()}
+    read = {whole("frame", frame): _of_frame(frame, marked) for frame, marked in prompts.items()}
     if not any(read.values()):
         raise UsageError(f"prompts marks no target; {_EXPECTED}")
     return {frame: marked for frame, marked in read.items() if marked}
@@ -72,16 +72,17 @@ def _of_frame(frame: Any, marked: Mapping[int, Prompt]) -> dict[int, Given]:
     if not isinstance(marked, Mapping):
         raise UsageError(f"frame {frame}: its prompts are a {type(marked).__name__}; {_EXPECTED}")
     where = f"frame {frame}, object"
-    return {_number(where, object_id): _named(f"{where} {object_id}", prompt) for object_id, prompt in marked.items()}
+    return {whole(where, object_id): _named(f"{where} {object_id}", prompt) for object_id, prompt in marked.items()}
 
 
-def _number(what: str, value: Any) -> int:
+def whole(what: str, value: Any, expected: str = _EXPECTED) -> int:
+    """Return a whole number of any kind as Python's; raises UsageError where it is none."""
     try:
         if isinstance(value, str) or int(value) == value:  # text, as the keys of JSON are
             return int(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise UsageError(f"{what} {value!r} is not a whole number; {_EXPECTED}")
+    raise UsageError(f"{what} {value!r} is not a whole number; {expected}")
 
 
 def check_frames(prompts: Mapping[int, Mapping[int, Given]], start: int, end: int | None) -> None:
@@ -107,6 +108,8 @@ def _given(prompt: Prompt) -> Given:
             mask=None if prompt.mask is None else _mask_of(prompt.mask),
             box=None if prompt.box is None else box_of(prompt.box),
         )
+    if hasattr(prompt, "__array__") or hasattr(prompt, "__array_interface__"):  # PyTorch's, pandas', Pillow's
+        prompt = np.asarray(prompt)
     if not isinstance(prompt, np.ndarray | Sequence) or isinstance(prompt, str):
         raise UsageError(
             f"{prompt!r} is no prompt; give a box, mask or polygon, or Marking() where the target is not in the picture"

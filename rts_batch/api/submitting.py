@@ -17,6 +17,8 @@ import sys
 import threading
 from typing import Any
 
+import numpy as np
+
 from rts_batch.actors.display import Display, choose_display
 from rts_batch.actors.submit import submit as submit_run
 from rts_batch.actors.summary import Summary
@@ -77,4 +79,12 @@ def _changed(settings: RunSettings, changes: dict[str, Any]) -> RunSettings:
         similar = difflib.get_close_matches(name, known, 1)
         meant = f"did you mean {similar[0]}?" if similar else f"there are {', '.join(known)}"
         raise UsageError(f"{name} is no setting of a run; {meant}")
-    return dataclasses.replace(settings, **changes)
+    values = {name: getattr(settings, name) for name in known} | changes
+    return RunSettings(**{name: _plain(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return a path as text and a NumPy number as Python's, as the run's folder can hold them."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value

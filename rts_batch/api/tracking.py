@@ -35,6 +35,7 @@ from rts_batch.api.prompts import (
     check_frames,
     marking_on,
     read_prompts,
+    whole,
 )
 from rts_batch.config import Overlap, ProfileChoice
 from rts_batch.errors import PromptError, UsageError
@@ -122,6 +123,8 @@ def load(
 
     Raises:
         WeightsError: the weights cannot be used.
+        SettingsError: a device, profile or overlap that there is not.
+        ClusterError: a device that this machine does not have.
     """
     described = RtsFactory.describe(
         RunSettings(weights=os.fspath(weights), device=device, profile=profile, overlap=overlap)
@@ -158,6 +161,8 @@ def track(
         PromptError: a prompt does not fit its frame, or its frame does not come.
         VideoError, StorageError: the video cannot be read.
     """
+    start = whole("start", start, "frames are counted from 0")
+    end = None if end is None else whole("end", end, "give the frame before which to stop, or None")
     if start < 0:
         raise UsageError(f"start is {start}; frames are counted from 0, the video's first")
     if end is not None and end <= start:
@@ -211,7 +216,13 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
             for frame in stack.enter_context(decoding.open(near, FrameRange(start, end), uri=os.fspath(video))):
                 yield frame.index, frame.time, frame.image
         return
-    for index, given in enumerate(video):
+    try:
+        numbered = enumerate(video)
+    except TypeError:
+        raise UsageError(
+            f"the video is a {type(video).__name__}; expected a path, a URI, or frames one after another"
+        ) from None
+    for index, given in numbered:
         if end is not None and index >= end:
             return
         if index >= start:
@@ -219,7 +230,10 @@ def _frames(video: Frames, start: int, end: int | None) -> Iterator[tuple[int, f
 
 
 def _pixels(given: NDArray[np.uint8] | Image.Image, name: str) -> NDArray[np.uint8]:
-    image = np.require(given, requirements="W")  # PyTorch shares the memory, and warns where it may not write
+    try:
+        image = np.require(given, requirements="W")  # PyTorch shares the memory, and warns where it may not write
+    except ValueError:  # parts of several shapes
+        raise UsageError(f"{name} is a {type(given).__name__}; expected [H, W, 3] uint8, RGB") from None
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(f"{name} is {image.dtype} of shape {list(image.shape)}; expected [H, W, 3] uint8, RGB")
     return image

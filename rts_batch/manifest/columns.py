@@ -183,10 +183,11 @@ def _check_names(raw: RawRows, uri: str) -> None:
         if likely in seen:
             raise ManifestError(f"{uri}: columns {seen[likely]!r} and {name!r} differ too little for SQL; rename one")
         seen[likely] = name
-    if "video" not in raw.columns and raw.lines:
+    if raw.columns and "video" not in raw.columns:
         comment = f" (line {raw.comments[0]} begins with # and counts as a comment)" if raw.comments else ""
         raise ManifestError(f"{uri} has no column 'video'; its columns are {', '.join(raw.columns)}{comment}")
-    if raw.lines and not {"box", "mask", "polygon", "x"} & set(raw.columns):
+    marks = {"box", "mask", "polygon", "x"} & set(raw.columns) or "absent" in raw.columns.get("prompt_kind", ())
+    if raw.lines and not marks:
         asked = next(
             (f"; did you mean {_MEANT[likely]}?" for name in raw.columns if (likely := _likely(name)) in _MEANT), ""
         )

@@ -16,7 +16,8 @@ PyTorch nor Ray.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Generator, Iterator, Sequence
+import os
+from collections.abc import Collection, Generator, Iterable, Iterator
 from functools import cached_property
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from rts_batch.io.results.file import MasksFile, VideoEntry, video_entries
 from rts_batch.io.storage import files
 from rts_batch.runs.paths import RunPaths
 from rts_batch.runs.sources import VideoSources
-from rts_batch.runs.video_masks import VideoMasks
+from rts_batch.runs.video_masks import VideoMasks, listed
 
 
 class Masks:
@@ -47,7 +48,7 @@ class Masks:
         return self.videos()
 
     def videos(
-        self, video_ids: Collection[str] | None = None, *, files: Collection[str] | None = None
+        self, video_ids: Iterable[str] | None = None, *, files: Collection[str] | None = None
     ) -> Iterator[VideoMasks]:
         """The finished videos in order of their files, all of them or some; of `files`, where they are given, alone.
 
@@ -55,7 +56,8 @@ class Masks:
             ResultsError: a file that is no masks file, where some are asked for only if one of them is in no other
                 file; or, after the last video, an id that the run does not have.
         """
-        left = None if video_ids is None else set(video_ids)
+        wanted = listed("video_ids", video_ids)
+        left = None if wanted is None else set(wanted)
         damaged: list[ResultsError] = []
         for uri in self.files if files is None else [uri for uri in self.files if uri in files]:
             passing_over = contextlib.nullcontext() if left is None else _kept(damaged)
@@ -123,9 +125,9 @@ class Masks:
     def table(
         self,
         *,
-        video_ids: Collection[str] | None = None,
-        object_ids: Collection[int] | None = None,
-        columns: Sequence[str] | None = None,
+        video_ids: Iterable[str] | None = None,
+        object_ids: Iterable[int] | None = None,
+        columns: Iterable[str] | None = None,
     ) -> pa.Table:
         """Return the rows of all finished videos and targets, or of some, in memory.
 
@@ -135,6 +137,7 @@ class Masks:
         Raises:
             ResultsError: the run has no such video, or one of its files no such column.
         """
+        object_ids, columns = listed("object_ids", object_ids), listed("columns", columns)
         parts = [MasksFile(self.files[0]).table(0, 0, columns)]
         for video in self.videos(video_ids):
             if object_ids is None:
@@ -153,11 +156,11 @@ def _kept(errors: list[ResultsError]) -> Iterator[None]:
         errors.append(error)
 
 
-def read_masks(run_folder: str) -> Masks:
+def read_masks(run_folder: str | os.PathLike[str]) -> Masks:
     """Open the masks of a run's folder, or of one that `rts-batch compact` wrote; path or URI.
 
     Raises:
         ResultsError: there are none.
         StorageError: the folder cannot be listed.
     """
-    return Masks(str(run_folder))
+    return Masks(os.fspath(run_folder))

@@ -6,13 +6,16 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Final, Literal, get_args
 
 from rts_batch.config import Overlap, ProfileChoice, TrackerConfig
 from rts_batch.errors import SettingsError
 from rts_batch.io.video.limits import DecoderName, SpoolLimits
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+_CHOICES: Final = {"device": DeviceName, "profile": ProfileChoice, "overlap": Overlap, "decoder": DecoderName}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +68,12 @@ class RunSettings:
             raise SettingsError("the weights have no name; give a name, a path or a URI")
         if not all(name.strip() for name in self.resources):
             raise SettingsError("a resource has no name; give NAME=AMOUNT, spot=1 for example")
+        for name, choice in _CHOICES.items():
+            if (value := getattr(self, name)) not in get_args(choice):
+                raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(get_args(choice))}")
         self._refuse_endless()
         for name in ("workers", "min_workers", "threads_per_worker", "lanes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be at least 1")
+            _check_count(name, getattr(self, name))
         for name, amount in {"CPUs": self.cpus_per_worker, **self.resources}.items():
             if amount is not None and (amount <= 0 or (amount > 1 and amount % 1)):
                 raise SettingsError(f"{name} per worker is {amount:g}; expected a share of one, or a whole number")
@@ -90,8 +94,8 @@ class RunSettings:
         """Raise on amounts and times that are no numbers; of `nan` no comparison below would be true."""
         names = ("spool_quota", "stall_timeout", "checkpoint_every", "gpus_per_worker", "cpus_per_worker")
         for name, value in {**{name: getattr(self, name) for name in names}, **self.resources}.items():
-            if value is not None and not math.isfinite(value):
-                raise SettingsError(f"{name.replace('_', ' ')} is {value}; it must be a finite number")
+            if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+                raise SettingsError(f"{name.replace('_', ' ')} is {value!r}; it must be a finite number")
 
     def spool_limits(self, lanes: int) -> SpoolLimits:
         return SpoolLimits(quota=None if self.spool_quota is None else int(self.spool_quota * 2**30), videos=lanes + 1)
@@ -109,6 +113,11 @@ class RunSettings:
     def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
         """Take what `to_dict` gave; what another version wrote beside it is left out."""
         return cls(**{name: values[name] for name in (item.name for item in dataclasses.fields(cls)) if name in values})
+
+
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if value is not None and not (isinstance(value, Integral) and int(value) >= least):
+        raise SettingsError(f"{name.replace('_', ' ')} is {value!r}; it must be a whole number, at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,3 +156,9 @@ class Scope:
     """Track videos again that are done and whose rows have changed since; otherwise such a manifest is refused."""
     max_failures: int | None = None
     """Hand out nothing more once so many videos have been given up."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shard, Shard | None):
+            raise SettingsError(f"shard is {self.shard!r}; expected a Shard, as Shard.parse('2/8') gives")
+        _check_count("limit", self.limit, least=0)
+        _check_count("max_failures", self.max_failures)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rts_batch.errors import ResultsError
+from rts_batch.errors import ResultsError, UsageError
 from rts_batch.io.results.file import MasksFile, VideoEntry
 from rts_batch.io.results.schema import RESULT_COLUMNS, Row
 from rts_batch.manifest.target_names import OBJECT_NAME, label_of
@@ -23,6 +23,18 @@ from rts_batch.runs.sources import VideoSources
 
 ROWS_IN_MEMORY: Final = 20_000
 """Rows that `VideoMasks.frames` holds at most, roughly 20 to 50 MB."""
+
+
+_Item = TypeVar("_Item")
+
+
+def listed(what: str, items: Iterable[_Item] | None) -> list[_Item] | None:
+    """Return what is asked for as a list, None being all; raises UsageError on one name or number in its place."""
+    if items is None:
+        return None
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise UsageError(f"{what} is {items!r}; expected several in a list, {[items]!r} say")
+    return list(items)
 
 
 @dataclass(frozen=True)
@@ -136,8 +148,9 @@ class VideoMasks:
             row += len(ids)
         return found
 
-    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def tables(self, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
         """The rows as Arrow tables of bounded size, sorted by object and frame."""
+        columns = listed("columns", columns)
         first = self.entry.first_row
         return self._file.tables(first, first + self.entry.rows, columns)
 
@@ -155,14 +168,16 @@ class VideoMasks:
                 yield target, piece
                 row, left = row + piece.num_rows, left - piece.num_rows
 
-    def table(self, object_id: int, columns: Sequence[str] | None = None) -> pa.Table:
+    def table(self, object_id: int, columns: Iterable[str] | None = None) -> pa.Table:
         """All rows of one target in memory, sorted by frame; none where the video does not have it."""
+        columns = listed("columns", columns)
         target = self.targets.get(object_id)
         first = self.entry.first_row + (target.first_row if target else 0)
         return self._file.table(first, first + (target.rows if target else 0), columns)
 
-    def rows(self, object_ids: Collection[int] | None = None) -> Iterator[Row]:
+    def rows(self, object_ids: Iterable[int] | None = None) -> Iterator[Row]:
         """The rows sorted by object and frame, of all targets or of some."""
+        object_ids = listed("object_ids", object_ids)
         if object_ids is None:
             yield from self._rows(0, self.entry.rows)
             return
@@ -170,8 +185,9 @@ class VideoMasks:
             if target.object_id in object_ids:
                 yield from self._rows(target.first_row, target.first_row + target.rows)
 
-    def frames(self, object_ids: Collection[int] | None = None) -> Iterator[FrameMasks]:
+    def frames(self, object_ids: Iterable[int] | None = None) -> Iterator[FrameMasks]:
         """The frames in order, each with its targets: those from the first prompt on, to the video's end."""
+        object_ids = listed("object_ids", object_ids)
         chosen = [target for target in self.targets.values() if object_ids is None or target.object_id in object_ids]
         place = attrgetter("frame", "object_id")
         ordered: Iterator[Row]

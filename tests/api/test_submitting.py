@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rts_batch
@@ -27,6 +28,8 @@ def manifest(tmp_path: Path) -> Path:
         ({"zzz": 1}, UsageError, "zzz is no setting of a run; there are weights, "),
         ({"workers": 0}, SettingsError, "workers is 0"),
         ({"weights": "no/such.pth"}, WeightsError, "no such weights file"),
+        ({"weights": Path("no/such.pth")}, WeightsError, "no such weights file"),
+        ({"profile": "fp16"}, SettingsError, "profile is 'fp16'; expected one of auto, exact"),
     ],
 )
 def test_errors_are_the_commands(
@@ -48,6 +51,15 @@ def test_settings_as_an_object_are_the_base_of_changes(manifest: Path, tmp_path:
     settings = rts_batch.RunSettings(workers=1, tracker=STUB)
     with pytest.raises(SettingsError, match="min workers is 3, more than the 1 workers"):
         rts_batch.submit(manifest, tmp_path / "run", settings, min_workers=3)
+
+
+def test_numbers_may_be_numpys(manifest: Path, tmp_path: Path) -> None:
+    """They were written into `run.json`, which cannot hold them."""
+    settings = rts_batch.RunSettings(workers=np.int64(1), tracker=STUB)  # type: ignore[arg-type]
+    summary = rts_batch.submit(
+        manifest, tmp_path / "run", settings, lanes=np.int32(1), scope=rts_batch.Scope(limit=0), progress=False
+    )
+    assert (summary.videos, summary.done) == (1, 0)
 
 
 def test_another_thread_is_refused(manifest: Path, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import rts_batch
 from rts_batch.api.tracking import LoadedModel
-from rts_batch.errors import PromptError, UsageError, VideoError, WeightsError
+from rts_batch.errors import PromptError, SettingsError, UsageError, VideoError, WeightsError
 from rts_batch.masks import Marking
 from rts_batch.runs.settings import RunSettings
 from rts_batch.worker.rts import RtsFactory
@@ -24,6 +25,7 @@ from tests.support.videos import make_video
 pytestmark = pytest.mark.networks
 
 BOX = (60.0, 40.0, 40.0, 40.0)
+POLYGON = (40, 30, 70, 30, 70, 60)
 
 
 @pytest.fixture(scope="module")
@@ -280,10 +282,45 @@ def test_frames_and_targets_are_numbers(tracker: LoadedModel) -> None:
             rts_batch.track([], prompts=prompts, tracker=tracker)  # type: ignore[arg-type]
 
 
+def test_start_and_end_may_be_numpys_and_are_whole(clip: Path, tracker: LoadedModel) -> None:
+    """As a data frame gives them. The process that decodes a file was sent them, and could not be."""
+    start, end = np.int64(1), np.float64(3)
+    frames = list(rts_batch.track(clip, polygon=POLYGON, tracker=tracker, start=start, end=end))  # type: ignore[arg-type]
+    assert [frame.index for frame in frames] == [1, 2]
+    for name, value in {"start": 1.5, "end": "last"}.items():
+        with pytest.raises(UsageError, match=f"^{name} {value!r} is not a whole number"):
+            rts_batch.track(clip, box=BOX, tracker=tracker, **{name: value})  # type: ignore[arg-type]
+
+
+def test_prompts_are_what_the_only_targets_may_be(clip: Path, tracker: LoadedModel) -> None:
+    """PyTorch's tensors and Pillow's images were a box and a mask, but none among prompts."""
+    mask = np.zeros((120, 160), bool)
+    mask[30:60, 40:70] = True
+    prompts = {0: {1: torch.tensor(BOX)}, 1: {1: torch.tensor(mask)}, 2: {1: Image.fromarray(mask)}}
+    frames = list(rts_batch.track(clip, prompts=prompts, tracker=tracker, end=3))  # type: ignore[arg-type]
+    assert (frames[0].masks[1] == next(rts_batch.track(clip, box=BOX, tracker=tracker)).masks[1]).all()
+    assert all((frame.masks[1] == mask).all() for frame in frames[1:])
+
+
+def test_what_is_no_video_and_no_frame_is_named(clip: Path, tracker: LoadedModel) -> None:
+    for video, message in (
+        (cv2.VideoCapture(str(clip)), "the video is a VideoCapture; expected a path"),
+        ([(True, np.zeros((120, 160, 3), np.uint8))], "frame 0 is a tuple; expected"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            next(rts_batch.track(video, box=BOX, tracker=tracker))  # type: ignore[arg-type]
+
+
+def test_loading_takes_the_choices_that_there_are() -> None:
+    for name, value in {"device": "cuda:0", "profile": "fp16", "overlap": "both"}.items():
+        with pytest.raises(SettingsError, match=f"{name} is '{value}'; expected one of"):
+            rts_batch.load(**{name: value})  # type: ignore[arg-type]
+
+
 def test_the_public_names_are_shown_and_imported_late() -> None:
     code = (
         "import sys, rts_batch\n"
-        "names = {'load', 'track', 'submit', 'RunSettings', 'Scope', 'read_masks', '__version__'}\n"
+        "names = {'load', 'track', 'submit', 'RunSettings', 'Scope', 'Shard', 'read_masks', '__version__'}\n"
         "assert names <= set(dir(rts_batch))\n"
         "assert not {'torch', 'pyarrow', 'ray'} & set(sys.modules)\n"
         "rts_batch.load, rts_batch.track, rts_batch.submit\n"

@@ -789,6 +789,7 @@ def test_a_wrong_line_of_json_is_named(tmp_path: Path, line: str, message: str) 
         ("m.jsonl", b" \n\n", "is empty"),
         ("m.csv", b"\xef\xbb\xbf", "is empty|no rows"),
         ("m.csv", b"video,box\n", "has no rows"),
+        ("m.csv", b'a.mp4,"1,2,3,4"\n', "no column 'video'; its columns are a.mp4, 1,2,3,4"),
         ("m.csv", b'name,box\na,"1,2,3,4"\n', "no column 'video'; its columns are name, box"),
         ("m.csv", b"video,frame\na,1\n", "marks no target"),
         ("m.csv", b"video;box\na;1,2,3,4\n", "not separated by commas"),

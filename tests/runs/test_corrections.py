@@ -208,6 +208,18 @@ def test_rows_that_people_write(tmp_path: Path) -> None:
     assert [row.get("who") for row in book.read().rows] == ["me", "me", None]
 
 
+def test_corrections_may_only_say_that_targets_are_absent(tmp_path: Path) -> None:
+    """Such a file was refused as one that marks no target."""
+    book = begin(tmp_path, PLAIN)
+    path = tmp_path / "run" / "corrections.csv"
+    path.write_text("video,video_id,frame,prompt_kind\nx.mp4,a,3,absent\n")
+    (target,) = merged(book).tasks[1].targets
+    assert (target.prompts[1].frame, target.prompts[1].kind) == (3, "absent")
+    path.write_text("video,video_id,frame,prompt_kind\nx.mp4,a,3,absent\nx.mp4,a,4,correct\n")
+    with pytest.raises(ManifestError, match="no target is marked; fill box"):
+        merged(book)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

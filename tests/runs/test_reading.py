@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -128,6 +130,33 @@ def test_a_column_that_some_files_carry_is_null_in_the_others(tmp_path: Path) ->
     (path,) = (tmp_path / "masks").glob("b-*")
     pq.write_table(pq.read_table(path).append_column("shop", pa.array(["x", "y"])), path)
     assert rts_batch.read_masks(str(tmp_path)).table()["shop"].to_pylist() == [None, None, "x", "y"]
+
+
+def test_what_is_asked_for_may_come_from_a_generator_and_is_no_single_name(run: Path) -> None:
+    """A generator was used up before the rows were looked at: `frames` had none. A name was its letters."""
+    masks = rts_batch.read_masks(run)
+    video = masks.video("clips/a.mp4")
+    assert len(list(video.frames(number for number in (1, 2)))) == 30
+    assert len(list(video.rows(number for number in (1, 2)))) == 30 + 26
+    columns = ["frame", "area"]
+    assert masks.table(columns=(name for name in columns)).equals(masks.table(columns=columns))
+    assert masks.table(columns=[]).num_columns == 0
+    for read in (
+        lambda: next(masks.videos("empty")),
+        lambda: masks.table(columns="area"),
+        lambda: masks.table(object_ids=1),  # type: ignore[arg-type]
+        lambda: next(video.frames(1)),  # type: ignore[arg-type]
+        lambda: next(video.tables("area")),
+    ):
+        with pytest.raises(UsageError, match=r"is ('empty'|'area'|1); expected several in a list, \["):
+            read()
+
+
+def test_a_video_that_was_read_goes_to_another_process(run: Path) -> None:
+    """It went there only before it was read."""
+    video = rts_batch.read_masks(run).video("clips/a.mp4")
+    rows = list(video.rows())
+    assert list(pickle.loads(pickle.dumps(video)).rows()) == list(copy.deepcopy(video).rows()) == rows
 
 
 def test_unknown_videos_and_missing_runs_are_named(run: Path, tmp_path: Path) -> None:

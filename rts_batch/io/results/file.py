@@ -87,6 +87,10 @@ class MasksFile:
         self._open()
         return int(self._starts[-1])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, and in another process: it opens the file for itself."""
+        return {**vars(self), "_file": None, "_cached": {}}
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -97,7 +101,7 @@ class MasksFile:
         """The rows from `first` to `stop` (exclusive), one table for each row group; None: all columns."""
         missing = [name for name in columns or () if name not in self.schema.names]
         if missing:
-            raise ResultsError(f"{self.uri} has no column {', '.join(missing)}")
+            raise ResultsError(f"{self.uri} has no column {', '.join(missing)}; it has {', '.join(self.schema.names)}")
         group = int(np.searchsorted(self._starts, first, side="right")) - 1
         while first < stop:
             start, end = int(self._starts[group]), min(int(self._starts[group + 1]), stop)
@@ -107,7 +111,9 @@ class MasksFile:
     def table(self, first: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows from `first` to `stop` (exclusive) as one table."""
         parts = list(self.tables(first, stop, columns))
-        return pa.concat_tables(parts) if parts else self.schema.empty_table().select(columns or self.schema.names)
+        if parts:
+            return pa.concat_tables(parts)
+        return self.schema.empty_table().select(self.schema.names if columns is None else list(columns))
 
     def _group(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         wanted = (group, None if columns is None else tuple(columns))
