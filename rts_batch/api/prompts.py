@@ -18,6 +18,9 @@ from rts_batch.masks import Box, Marking
 from rts_batch.worker.prompt_masks import filled
 from rts_batch.worker.prompts import EMPTY_MASK
 
+BoxNumbers = Sequence[float] | NDArray[Any]
+"""x, y, w, h in pixels."""
+
 Polygon = Sequence[float] | Sequence[Sequence[float]]
 """x, y, x, y, … in pixels, three points or more; several such; or points [x, y], also as an array `[N, 2]`. Filled and
 united as COCO's are."""
@@ -36,7 +39,7 @@ _EXPECTED: Final = "expected {frame: {object_id: box, mask, polygon or Marking}}
 
 
 def read_prompts(
-    box: Box | None,
+    box: BoxNumbers | None,
     mask: NDArray[Any] | None,
     polygon: Polygon | None,
     prompts: Mapping[int, Mapping[int, Prompt]] | None,
@@ -57,7 +60,7 @@ def read_prompts(
             if len(marks) > 1:
                 raise UsageError("give either a polygon or a box or mask of the only target, not both")
             return {start: {1: _rings(polygon)}}
-        return {start: {1: _given(Marking(box=box) if mask is None else Marking(mask=mask))}}
+        return {start: {1: Marking(box=box_of(box)) if mask is None else Marking(mask=_mask_of(mask))}}
     if marks:
         raise UsageError("give either prompts or a box, mask or polygon of the only target, not both")
     if not isinstance(prompts, Mapping):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rts_batch.api.prompts import (
+    BoxNumbers,
     Given,
     Polygon,
     Prompt,
@@ -42,7 +43,7 @@ from rts_batch.errors import PromptError, UsageError
 from rts_batch.io.video.frames import FrameRange
 from rts_batch.io.video.isolated.process import DecodingProcess
 from rts_batch.io.video.spool import bring
-from rts_batch.masks import Box, Marking, TrackedFrame
+from rts_batch.masks import Marking, TrackedFrame
 from rts_batch.runs.settings import DeviceName, RunSettings
 from rts_batch.tracking.scene import Scene
 from rts_batch.worker.overlaps import warnings_of
@@ -93,7 +94,7 @@ class LoadedModel:
         """
         return self._tracker.open(targets)
 
-    def mask_of(self, image: NDArray[np.uint8] | Image.Image, box: Box) -> NDArray[np.bool_]:
+    def mask_of(self, image: NDArray[np.uint8] | Image.Image, box: BoxNumbers) -> NDArray[np.bool_]:
         """Return the mask `[H, W]` of what a box marks on an image, as a frame of `track` is given; nothing is tracked.
 
         Raises:
@@ -135,7 +136,7 @@ def load(
 def track(
     video: Frames,
     *,
-    box: Box | None = None,
+    box: BoxNumbers | None = None,
     mask: NDArray[Any] | None = None,
     polygon: Polygon | None = None,
     prompts: Mapping[int, Mapping[int, Prompt]] | None = None,

@@ -298,7 +298,8 @@ def test_prompts_are_what_the_only_targets_may_be(clip: Path, tracker: LoadedMod
     mask[30:60, 40:70] = True
     prompts = {0: {1: torch.tensor(BOX)}, 1: {1: torch.tensor(mask)}, 2: {1: Image.fromarray(mask)}}
     frames = list(rts_batch.track(clip, prompts=prompts, tracker=tracker, end=3))  # type: ignore[arg-type]
-    assert (frames[0].masks[1] == next(rts_batch.track(clip, box=BOX, tracker=tracker)).masks[1]).all()
+    for box in (BOX, [*BOX], np.array(BOX)):  # all of which the types allow
+        assert (frames[0].masks[1] == next(rts_batch.track(clip, box=box, tracker=tracker)).masks[1]).all()
     assert all((frame.masks[1] == mask).all() for frame in frames[1:])
 
 

@@ -51,6 +51,8 @@ def exists(uri: str) -> bool:
             if not is_missing(error):
                 raise
             return False
+        except NotADirectoryError:  # a file, where a folder would have to be
+            return False
         return True
 
 
@@ -254,7 +256,7 @@ def _list_all(uri: str, kind: str = "file") -> list[str]:
         filesystem.invalidate_cache()
         try:
             entries = filesystem.ls(path, detail=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
     names = [entry["name"].rstrip("/") for entry in entries if entry["type"] == kind]
     # A store also lists an object of the folder's own name, and the mark of an empty folder.

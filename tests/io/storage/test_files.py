@@ -66,6 +66,13 @@ def test_no_write_waits_for_ever_for_a_store_that_says_nothing(
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
+def test_nothing_is_in_a_file(tmp_path: Path) -> None:
+    """A manifest in a run's place, `rts-batch status m.csv`, was trouble with looking up `m.csv/run.json`."""
+    (tmp_path / "m.csv").write_bytes(b"video")
+    assert not files.exists(str(tmp_path / "m.csv" / "run.json"))
+    assert files.list_names(str(tmp_path / "m.csv" / "masks")) == []
+
+
 def test_what_is_put_can_be_read_listed_and_deleted(folder: str, tmp_path: Path) -> None:
     uri = uris.join(folder, "masks", "a.parquet")
     assert not files.exists(uri)
