@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -190,7 +191,24 @@ def merged_manifest(run_folder: str, direction: Direction | None = None) -> Iter
     with tempfile.TemporaryDirectory(prefix="rts-batch-") as scratch:
         path = Path(scratch) / "corrected.parquet"
         pq.write_table(merged.replace_schema_metadata(metadata), path)
-        yield str(path)
+        try:
+            yield str(path)
+        except ManifestError as error:
+            raise _in_corrections(error, merged, str(path), book.uri) from None
+
+
+def _in_corrections(error: ManifestError, merged: pa.Table, path: str, uri: str) -> ManifestError:
+    """What is wrong with a manifest made for a moment, at `path`, said of the corrections that are in it, at `uri`."""
+
+    def named(row: re.Match[str]) -> str:
+        (told,) = merged.slice(int(row[1]) - 1, 1).to_pylist()
+        moment = f"time {told['time']:g}" if told["frame"] is None else f"frame {told['frame']}"
+        return f"video {told['video_id']}, object {told['object_id']}, {moment}"
+
+    if not error.problems:
+        return ManifestError(str(error).replace(path, uri))
+    problems = [re.sub(r"\brow (\d+)\b", named, problem) for problem in error.problems]
+    return ManifestError(f"{uri} does not go together with the run's own manifest; correct these rows", problems)
 
 
 def _about(recorded: pa.Table, video_ids: set[str]) -> list[Row]:

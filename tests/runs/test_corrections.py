@@ -234,6 +234,18 @@ def test_corrections_that_cannot_be(tmp_path: Path, text: str, message: str) -> 
         merged(book)
 
 
+def test_corrections_that_do_not_fit_the_run_are_named_by_target_and_frame(tmp_path: Path) -> None:
+    """Rows of the two together have numbers that nobody sees."""
+    book = begin(tmp_path, PLAIN)
+    path = tmp_path / "run" / "corrections.csv"
+    path.write_text("video,video_id,object_id,frame,prompt_kind\nx.mp4,a,2,7,absent\n")
+    with pytest.raises(ManifestError) as raised:
+        merged(book)
+    assert str(raised.value).startswith(f"{path} does not go together with the run's own manifest")
+    (problem,) = raised.value.problems
+    assert problem.startswith("video a, object 2, frame 7: object 2 is only said to be absent")
+
+
 def test_nothing_to_merge(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="has no corrections"):
         merged(begin(tmp_path, PLAIN))
