@@ -115,7 +115,7 @@ def test_the_worst_frame_is_found_corrected_and_tracked_again(browser: Browser, 
         browser.press("t")  # the box has the focus
         browser.until("return !document.querySelector('#redo-bar').hidden")
         assert browser.run("return document.querySelector('#save').disabled"), "read-only meanwhile"
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 480
         while not browser.run("return document.querySelector('#redo-text').textContent === 'tracked again'"):
             assert time.monotonic() < deadline, browser.texts("#status")
             time.sleep(0.2)
