@@ -175,17 +175,15 @@ def _by_value(values: NDArray[np.int32], use: ImageUse, *, exact: bool) -> MaskR
     if len(present) == 2 and present[0] == 0 and exact and not use.users:
         return _of_two_values(values, present[1], use, note)
     if is_soft(values):
-        return _of_soft_edges(values, present, use, note, exact=exact)
+        return _soft_edged(values, present, use, note, exact=exact)
     if is_gradual(values):
         raise _unclear(use, "they change gradually, as probabilities and brightness do", "values", values)
     if exact and use.object_id in present and _may_be_ids(values, present, use.object_id):
-        return _by_number(values, use, note, usual=not note and len(present) <= MOST_IDS)
+        return _by_number(values, present, use, note)
     raise _unnumbered(values, present, use, exact=exact)
 
 
-def _of_soft_edges(
-    values: NDArray[np.int32], present: list[int], use: ImageUse, note: str, *, exact: bool
-) -> MaskReading:
+def _soft_edged(values: NDArray[np.int32], present: list[int], use: ImageUse, note: str, *, exact: bool) -> MaskReading:
     """Read a picture that may be one light target with soft edges, or ids beside each other."""
     numbered = exact and use.object_id in present
     several = exact and _are_several(values, present)
@@ -193,7 +191,7 @@ def _of_soft_edges(
     if numbered and len(present) <= MOST_IDS and is_region(values == use.object_id):
         if not several and not use.users and _may_be_a_trace(values, present, use.object_id):
             raise _unclear(use, trace, "values", values)
-        return _by_number(values, use, note, usual=not note)
+        return _by_number(values, present, use, note)
     if not use.users and numbered and not any(DARK * present[-1] < value < present[-1] for value in present):
         raise _unclear(use, trace, "values", values)
     if use.users or several:
@@ -207,8 +205,9 @@ def _unnumbered(values: NDArray[np.int32], present: list[int], use: ImageUse, *,
     return _unclear(use, shared or _why_not(use, present, exact=exact), "values", values)
 
 
-def _by_number(values: NDArray[np.int32], use: ImageUse, note: str, *, usual: bool) -> MaskReading:
-    return MaskReading(values == use.object_id, f"the value {use.object_id}{note}", usual=usual)
+def _by_number(values: NDArray[np.int32], present: list[int], use: ImageUse, note: str) -> MaskReading:
+    rule = f"the value {use.object_id}{note}"
+    return MaskReading(values == use.object_id, rule, usual=not note and len(present) <= MOST_IDS)
 
 
 def _may_be_ids(values: NDArray[np.int32], present: list[int], value: int) -> bool:

@@ -194,6 +194,8 @@ def merged_manifest(run_folder: str, direction: Direction | None = None) -> Iter
         try:
             yield str(path)
         except ManifestError as error:
+            if str(path) not in str(error):  # another manifest's
+                raise
             raise _in_corrections(error, merged, str(path), book.uri) from None
 
 
@@ -201,6 +203,8 @@ def _in_corrections(error: ManifestError, merged: pa.Table, path: str, uri: str)
     """What is wrong with a manifest made for a moment, at `path`, said of the corrections that are in it, at `uri`."""
 
     def named(row: re.Match[str]) -> str:
+        if not 0 < int(row[1]) <= merged.num_rows:  # somebody's own words
+            return row[0]
         (told,) = merged.slice(int(row[1]) - 1, 1).to_pylist()
         moment = f"time {told['time']:g}" if told["frame"] is None else f"frame {told['frame']}"
         return f"video {told['video_id']}, object {told['object_id']}, {moment}"

@@ -244,6 +244,17 @@ def test_corrections_that_do_not_fit_the_run_are_named_by_target_and_frame(tmp_p
     assert str(raised.value).startswith(f"{path} does not go together with the run's own manifest")
     (problem,) = raised.value.problems
     assert problem.startswith("video a, object 2, frame 7: object 2 is only said to be absent")
+    with pytest.raises(ManifestError) as raised, merged_manifest(book.paths.uri) as given:
+        raise ManifestError(f"{given}: 1 of 3 rows cannot be used", ["row 1, column category: 'row 99'"])
+    assert raised.value.problems == ("video b, object 1, frame 0, column category: 'row 99'",)
+
+
+def test_an_error_of_another_manifest_stays_its_own(tmp_path: Path) -> None:
+    book = begin(tmp_path, PLAIN)
+    book.save(book.read().version, [correction()])
+    with pytest.raises(ManifestError, match=r"^other\.csv: 1 of 2 rows") as raised, merged_manifest(book.paths.uri):
+        raise ManifestError("other.csv: 1 of 2 rows cannot be used", ["row 1: no target is marked"])
+    assert raised.value.problems == ("row 1: no target is marked",)
 
 
 def test_nothing_to_merge(tmp_path: Path) -> None:

@@ -38,10 +38,11 @@ class Imported:
         says_kind = any(row["prompt_kind"] for row in self.rows)
         names = [row["source_object"] for row in self.rows]
         says_name = any(name is not None for name in names) and names != [str(row["object_id"]) for row in self.rows]
+        silent = [name for name, says in (("prompt_kind", says_kind), ("source_object", says_name)) if not says]
         for row in self.rows:
             row["prompt_kind"] = row["prompt_kind"] or "correct"
-            for column in ([] if says_kind else ["prompt_kind"]) + ([] if says_name else ["source_object"]):
-                del row[column]
+            for name in silent:
+                del row[name]
 
     def write(self, uri: str) -> None:
         """Write the manifest: JSON lines where the name ends so, CSV otherwise.
