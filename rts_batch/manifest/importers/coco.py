@@ -49,7 +49,7 @@ def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds:
     if not known or not {"images", "videos"} & set(data):
         raise ManifestError(f"{path} is no COCO file: it has no lists images and annotations")
     try:
-        if data.get("images"):
+        if data.get("images") or not any("file_names" in video for video in data.get("videos", [])):
             _read(data, reading, crowds=crowds)
         else:
             _read_videos(data, Path(path).parent, reading)
@@ -61,7 +61,7 @@ def from_coco(path: str | Path, options: ImportOptions | None = None, *, crowds:
 def _read(data: dict[str, Any], reading: PictureReading, *, crowds: bool) -> None:
     categories = {category["id"]: category["name"] for category in data.get("categories", [])}
     videos = {video["id"]: video.get("name") or video.get("file_name") for video in data.get("videos", [])}
-    images = {image["id"]: image for image in data["images"]}
+    images = {image["id"]: image for image in data.get("images", [])}
     places: dict[Any, tuple[str, int] | None] = {}
     for annotation in data["annotations"]:
         image_id = annotation["image_id"]

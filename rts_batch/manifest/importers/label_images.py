@@ -114,7 +114,7 @@ def _pictures(video: Path, top: Path) -> Path:
 
 
 def _is_mask(file: Path) -> bool:
-    return file.suffix.lower() in _ENDINGS and not file.name.startswith(".")
+    return file.suffix.lower() in _ENDINGS and not file.name.startswith(".") and file.is_file()
 
 
 def _masks(place: Path) -> list[Path]:
@@ -235,8 +235,9 @@ def _numbers(image: MaskImage) -> NDArray[np.int32] | None:
     present = present_values(image.greys)
     if len(present) > 1 and present[-1] > _MOTS_MOST:
         return None  # white in 16 bits
+    mots = len(present) <= MOST_IDS and all(value >= _MOTS_LEAST for value in present if value)  # edges are lower, too
     photograph = len(present) > MOST_IDS and int(np.bincount(image.greys.ravel()).argmax()) != 0
-    return image.greys if numbers_regions(image.greys) and not photograph else None
+    return image.greys if mots or (numbers_regions(image.greys) and not photograph) else None
 
 
 def _numbered(drawn: Sequence[_Drawn], target: int | None, reading: Reading) -> Iterator[tuple[_Drawn, int, int]]:

@@ -64,6 +64,12 @@ def written(folder: Path, annotations: list[dict[str, Any]], **others: Any) -> P
     return folder / "a.json"
 
 
+def test_a_file_without_images_has_no_prompts(tmp_path: Path) -> None:
+    """An export that leaves every frame out has such ones; its videos are not YouTube-VIS'."""
+    found = from_coco(written(tmp_path, [], images=[], videos=[{"id": 1, "name": "one"}]))
+    assert (found.rows, found.left_out) == ([], {})
+
+
 def annotation(number: int, **others: Any) -> dict[str, Any]:
     return {"id": number, "image_id": 1, "category_id": 9, "bbox": [5, 4, 6, 4], **others}
 

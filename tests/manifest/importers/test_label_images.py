@@ -127,6 +127,23 @@ def test_mots_numbers_that_two_classes_share_are_two_targets(tmp_path: Path) -> 
     assert [(row["object_id"], row["category"]) for row in rows] == [(1, "car"), (2, "pedestrian")]
 
 
+def test_a_thin_target_along_anothers_edge_is_one_in_mots(tmp_path: Path) -> None:
+    """What lies between dark and light along an edge was taken for soft edges of one target."""
+    values = np.zeros((60, 90), np.uint16)
+    values[10:40, 20:50] = 2003
+    values[40:42, 20:50] = 1001
+    save(tmp_path / "instances" / "0001" / "000000.png", values)
+    found = masks_in(tmp_path)
+    assert {target: int(mask.sum()) for (_, target, _), mask in found.items()} == {3: 900, 1: 60}
+
+
+def test_a_video_whose_name_ends_as_a_pictures_is_no_picture(tmp_path: Path) -> None:
+    save(tmp_path / "Annotations" / "Full-Resolution" / "frame_000001.jpg" / "00000.png", DISC)
+    found = from_masks(tmp_path)
+    assert [row["video"] for row in found.rows] == ["frame_000001.jpg"]
+    assert not found.left_out
+
+
 def test_videos_of_one_name_in_several_folders_stay_apart(tmp_path: Path) -> None:
     for part in ("left", "right"):
         save(tmp_path / part / "Ünï 1" / "00002.png", DISC)
