@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,11 @@ _LISTS: Final = (
     "frames", "images", "detections", "objects", "predictions", "annotations", "results", "instances", "boxes"
 )  # fmt: skip
 """What JSON calls its lists; any other key of a list is the name of an image."""
+
+_BOX: Final = frozenset(
+    ("box", "bbox", "xyxy", "xywh", "cxcywh", "x1", "xmin", "x_min", "left", "cx", "xc", "xcenter")
+)  # fmt: skip
+"""Names of which a detection has one, unless it has x and a width."""
 
 PREDICTIONS: Final = "predictions"
 """A name of a list of JSON, and of what its rows have beside what they say."""
@@ -76,22 +81,45 @@ def _of_csv(path: Path) -> list[Row]:
 
 
 def _nested(data: Any, outer: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the innermost objects, each with what those around it say."""
+    """Yield the detections, each with what the objects around it say."""
     if isinstance(data, list):
         for item in data:
             yield from _nested(item, outer) if isinstance(item, dict) else [item]
     elif not isinstance(data, dict):
         yield data
-    elif lists := {key: value for key, value in data.items() if _is_list_of_objects(value)}:
+    elif (lists := _lists_in(data)) is None:
+        yield {**outer, **data}
+    else:
         said = {**outer, **{key: value for key, value in data.items() if key not in lists and value != []}}
         for key, value in lists.items():
             where = {PREDICTIONS: True} if key.casefold() == PREDICTIONS else {}
             yield from _nested(value, {**said, **where} if key.casefold() in _LISTS else {**said, "image": key})
-    elif not any(value == [] for value in data.values()):  # a frame on which nothing was found
-        yield {**outer, **data}
 
 
-def _is_list_of_objects(value: Any) -> bool:
+def _lists_in(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The lists of detections in an object, empty ones too; None where it is itself a detection.
+
+    Lists beside a box belong to it, key points say, and lists beside those of a known name have none.
+    """
+    if _has_box({key.strip().casefold() for key in data}):
+        return None
+    held = {key: value for key, value in data.items() if _holds_objects(value)}
+    known = {key: value for key, value in data.items() if key.casefold() in _LISTS and (key in held or value == [])}
+    if known:
+        return known
+    return held if held or all(value == [] for value in data.values()) else None
+
+
+def _has_box(names: Set[str]) -> bool:
+    return not _BOX.isdisjoint(names) or ("x" in names and not {"w", "width"}.isdisjoint(names))
+
+
+def _holds_objects(value: Any) -> bool:
+    """Whether a value is a list of objects, or an object with such a list of a known name or of nothing but lists."""
+    if isinstance(value, dict):
+        holders = [key for key, inner in value.items() if _holds_objects(inner)]
+        only = all(isinstance(inner, dict | list) for inner in value.values())
+        return only and bool(holders) or any(key.casefold() in _LISTS for key in holders)
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 

@@ -123,6 +123,38 @@ def test_json_of_any_depth(tmp_path: Path, data: Any) -> None:
     assert not found.left_out
 
 
+BOX = {"x1": 10, "y1": 20, "x2": 40, "y2": 60}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"frame": 3, **BOX, "segmentation": [], "keypoints": []}],
+        [{"frame": 3, **BOX, "keypoints": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}],
+        [{"frame": 3, "detections": [BOX], "categories": [{"id": 1, "name": "car"}]}],
+        [{"frame": 3, "detections": [BOX]}, {"frame": 4, "cameras": [{"id": 1}], "detections": []}],
+        [{"frame": 3, "predictions": {"image": {"width": 90, "height": 80}, "predictions": [BOX]}}],
+        {"frames": {"3": {"boxes": [BOX]}, "4": {"boxes": []}}},
+        {"3.jpg": {"predictions": [BOX]}, "4.jpg": {"predictions": []}},
+    ],
+)
+def test_json_says_by_its_boxes_what_a_detection_is(tmp_path: Path, data: Any) -> None:
+    """A detection with an empty list was passed over, and one's key points were read as detections."""
+    (tmp_path / "found.json").write_text(json.dumps(data))
+    found = from_detections(tmp_path / "found.json")
+    assert [(row["frame"], row["box"]) for row in found.rows] == [(3, [10, 20, 30, 40])]
+    assert not found.left_out
+
+
+def test_the_outline_of_roboflows_segmentation_is_no_detection(tmp_path: Path) -> None:
+    """Each of its points became a box of the detection's size."""
+    outline = [{"x": 40, "y": 35}, {"x": 60, "y": 35}, {"x": 60, "y": 45}]
+    prediction = {"x": 50, "y": 40, "width": 20, "height": 10, "class": "cat", "points": outline, "detection_id": "a"}
+    (tmp_path / "found.json").write_text(json.dumps({"frame": 3, "predictions": [prediction]}))
+    found = from_detections(tmp_path / "found.json")
+    assert [(row["frame"], row["box"], row["category"]) for row in found.rows] == [(3, [40, 35, 20, 10], "cat")]
+
+
 def test_motchallenge_counts_from_one(tmp_path: Path) -> None:
     for name, kind in (("det", "det"), ("gt", "gt")):
         (tmp_path / "MOT-01" / name).mkdir(parents=True)
