@@ -119,7 +119,7 @@ def _holds_objects(value: Any) -> bool:
     if isinstance(value, dict):
         holders = [key for key, inner in value.items() if _holds_objects(inner)]
         only = all(isinstance(inner, dict | list) for inner in value.values())
-        return only and bool(holders) or any(key.casefold() in _LISTS for key in holders)
+        return (only and bool(holders)) or any(key.casefold() in _LISTS for key in holders)
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
