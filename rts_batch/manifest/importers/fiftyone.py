@@ -1,6 +1,6 @@
 """FiftyOne's `FiftyOneVideoLabelsDataset`: `manifest.json` and the labels of each video, as ETA writes them.
 
-A mask is a list of lists of truth values, or an array deflated into text.
+A mask is a list of lists of truth values, or an array deflated into text. Closed polylines are masks, too.
 
 Frames count from 1 there. `index` of an object says which objects are one target; without it boxes are associated by
 their overlap. Boxes are fractions of the frame, whose size comes from the labels' own metadata, from a mask's, or
@@ -23,7 +23,7 @@ from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
 from rts_batch.manifest.importers.files import read_json
 from rts_batch.manifest.importers.imported import Imported
-from rts_batch.manifest.importers.shapes import mask_rle
+from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.masks import MAX_PIXELS, Box
 
 _MOST_BYTES = MAX_PIXELS + 4096
@@ -55,18 +55,41 @@ def _read_video(name: str, labels: dict[str, Any], reading: Reading) -> None:
     metadata = labels.get("metadata") or {}
     size = tuple(metadata["frame_size"]) if "frame_size" in metadata else reading.options.size
     for number, frame in labels.get("frames", {}).items():
-        for detection in (frame.get("objects") or {}).get("objects", []):
-            place = f"{name}, frame {number}"
+        place = f"{name}, frame {number}"
+        if _listed(frame, "keypoints"):
+            reading.leave_out("key points", place)
+        for label in (*_listed(frame, "objects"), *_listed(frame, "polylines")):
             try:
-                corners = detection["bounding_box"]
-                sides = [float(corners[corner][axis]) for corner in ("top_left", "bottom_right") for axis in "xy"]
-                box, mask = _mark(sides, detection.get("mask"), size)
+                box, mask = _shape(label, size)
             except (KeyError, TypeError, ValueError, OverflowError, EOFError, zlib.error, cv2.error) as error:
                 what = f"no {error}" if isinstance(error, KeyError) else error
                 reading.leave_out(f"objects that cannot be read: {what}", place)
                 continue
-            annotation = Annotation(name, int(number) - 1, detection.get("index"), detection.get("label"), box, mask)
-            reading.add(annotation, place, detection.get("confidence"))
+            annotation = Annotation(name, int(number) - 1, label.get("index"), label.get("label"), box, mask)
+            reading.add(annotation, place, label.get("confidence"))
+
+
+def _listed(frame: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The labels of a kind, which ETA holds in an object of the same name."""
+    found: list[dict[str, Any]] = (frame.get(kind) or {}).get(kind, [])
+    return found
+
+
+def _shape(label: dict[str, Any], size: tuple[int, ...] | None) -> tuple[Box | None, Rle | None]:
+    """Box or mask of a detection or of a closed line."""
+    if "points" not in label:
+        corners = label["bounding_box"]
+        sides = [float(corners[corner][axis]) for corner in ("top_left", "bottom_right") for axis in "xy"]
+        return _mark(sides, label.get("mask"), size)
+    if not (label.get("closed") or label.get("filled")):
+        raise ValueError("a line that is not closed")
+    if size is None:
+        raise ValueError("points in fractions of a frame whose size is unknown (give --size)")
+    rings = [
+        [float(value) * side for point in ring for value, side in zip(point, size, strict=True)]
+        for ring in label["points"]
+    ]
+    return None, polygons_rle(rings, size[0], size[1])
 
 
 def _mark(sides: list[float], code: Any, size: tuple[int, ...] | None) -> tuple[Box | None, Rle | None]:

@@ -38,6 +38,20 @@ def test_masks_as_lists_of_truth_values(tmp_path: Path) -> None:
     assert mask.sum() == part.sum()
 
 
+def test_closed_lines_are_masks(tmp_path: Path) -> None:
+    """FiftyOne's `Polylines`, of which nothing was said."""
+    ring = [[20 / 90, 10 / 60], [50 / 90, 10 / 60], [50 / 90, 30 / 60], [20 / 90, 30 / 60]]
+    hole = [[0.0, 0.0], [5 / 90, 0.0], [5 / 90, 5 / 60], [0.0, 5 / 60]]
+    line = {"label": "кот", "index": 3, "points": [ring, hole], "closed": True, "filled": True}
+    frames = {"3": {"polylines": {"polylines": [line, {**line, "closed": False, "filled": False}]},
+                    "keypoints": {"keypoints": [{"points": [[0.5, 0.5]]}]}}}  # fmt: skip
+    found = from_fiftyone(folder_of(tmp_path, frames=frames, metadata={"frame_size": [90, 60]}))
+    ((row,), reasons) = found.rows, sorted(found.left_out)
+    mask = decode_rle(row["mask"]["counts"].encode(), *row["mask"]["size"])
+    assert (row["frame"], row["object_id"], int(mask.sum())) == (2, 3, 30 * 20 + 5 * 5)
+    assert reasons == ["key points", "objects that cannot be read: a line that is not closed"]
+
+
 def test_objects_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
     wrong = [
         detection(bounding_box={}),
