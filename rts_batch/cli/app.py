@@ -20,6 +20,7 @@ from rts_batch.cli.importing import (
     from_detections,
     from_fiftyone,
     from_label_studio,
+    from_labelme,
     from_masks,
     from_yolo,
 )
@@ -82,6 +83,7 @@ app.add_typer(
                 "from-yolo": from_yolo,
                 "from-cvat": from_cvat,
                 "from-label-studio": from_label_studio,
+                "from-labelme": from_labelme,
                 "from-masks": from_masks,
                 "from-detections": from_detections,
                 "from-fiftyone": from_fiftyone,

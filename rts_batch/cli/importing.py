@@ -111,6 +111,23 @@ def from_label_studio(
     _finish(read(source, _options(video, prompts, pattern, first_frame, size)), out, as_json)
 
 
+def from_labelme(
+    source: Source,
+    out: Out,
+    video: Video = "{name}",
+    prompts: Prompts = "first",
+    pattern: Pattern = None,
+    first_frame: FirstFrame = 0,
+    size: FullSize = None,
+    min_score: MinScore = None,
+    as_json: JsonOption = False,
+) -> None:
+    """LabelMe's and X-AnyLabeling's JSON beside each picture, one or a folder."""
+    from rts_batch.manifest.importers.labelme import from_labelme as read
+
+    _finish(read(source, _options(video, prompts, pattern, first_frame, size, min_score)), out, as_json)
+
+
 def from_masks(
     source: Source,
     out: Out,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from rts_batch.errors import RtsBatchError
@@ -22,6 +26,7 @@ from rts_batch.manifest.importers import (
     from_detections,
     from_fiftyone,
     from_label_studio,
+    from_labelme,
     from_yolo,
 )
 
@@ -84,6 +89,18 @@ DETECTIONS = [
     {"video": "a", "frame": 3, "xywh": "1 2 30 40"},
     {"video": "a", "frame": 3, "box": {"x1": 1, "y1": 2, "x2": 30, "y2": 40}},
 ]
+SHAPE = {"label": "cat", "points": [[1, 1], [30, 1], [30, 40]], "group_id": 3, "shape_type": "polygon", "score": 0.5}
+PNG = base64.b64encode(cv2.imencode(".png", np.array([[0, 1], [1, 1]], np.uint8))[1].tobytes()).decode()
+LABELME = {
+    "shapes": [
+        SHAPE,
+        {**SHAPE, "shape_type": "rectangle", "points": [[1, 2], [30, 40]], "group_id": None},
+        {**SHAPE, "shape_type": "mask", "points": [[1, 2], [2, 3]], "mask": PNG},
+        {**SHAPE, "shape_type": "circle", "points": [[10, 20], [15, 20]]},
+    ],
+    "imageWidth": 90,
+    "imageHeight": 60,
+}
 CORNERS = {"top_left": {"x": 0.1, "y": 0.1}, "bottom_right": {"x": 0.4, "y": 0.5}}
 OBJECT = {"label": "cat", "index": 3, "confidence": 0.5, "bounding_box": CORNERS, "mask": [[True, False], [True, True]]}
 FIFTYONE = {
@@ -166,12 +183,18 @@ def fiftyone(path: Path) -> Imported:
     return from_fiftyone(path.parent, OPTIONS)
 
 
+def labelme(path: Path) -> Imported:
+    shutil.copy(path, path.with_name("one_3.json"))
+    return from_labelme(path.with_name("one_3.json"), OPTIONS)
+
+
 READERS: dict[str, tuple[Any, Callable[[Path], Imported]]] = {
     "coco": (COCO, lambda path: from_coco(path, OPTIONS, crowds=True)),
     "youtube-vis": (YOUTUBE_VIS, lambda path: from_coco(path, OPTIONS)),
     "label-studio": (LABEL_STUDIO, lambda path: from_label_studio(path, OPTIONS)),
     "detections": (DETECTIONS, lambda path: from_detections(path, OPTIONS, box_format="xyxy")),
     "fiftyone": (FIFTYONE, fiftyone),
+    "labelme": (LABELME, labelme),
 }
 
 

@@ -75,6 +75,7 @@ CASES: list[tuple[ExportName, str, str]] = [
     ("fiftyone", "from-fiftyone", ""),
     ("mots-png", "from-masks", ""),
     ("label-studio", "from-label-studio", "tasks.json"),
+    ("labelme", "from-labelme", ""),
 ]
 
 

@@ -16,6 +16,7 @@ from rts_batch.manifest.importers.fiftyone import from_fiftyone
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.label_images import from_masks
 from rts_batch.manifest.importers.label_studio import from_label_studio
+from rts_batch.manifest.importers.labelme import from_labelme
 from rts_batch.manifest.importers.yolo import from_yolo
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "from_detections",
     "from_fiftyone",
     "from_label_studio",
+    "from_labelme",
     "from_masks",
     "from_yolo",
 ]
