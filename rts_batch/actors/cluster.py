@@ -104,17 +104,47 @@ def ray_session(
 
 @contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Keep our answer to SIGTERM, if there is one: Ray puts in an exit with a code of its own when it starts."""
+    """Have SIGTERM be an interruption meanwhile and our own afterwards, where we have an answer to it.
+
+    Ray puts in an exit with a code of its own when it starts. That may be lost: Python ignores what is raised while it
+    forks, and a Ray whose processes have got the signal, too, fails with another error.
+    """
     handler = signal.getsignal(signal.SIGTERM)
-    try:
+    if not callable(handler):
         yield
-    except SystemExit as error:  # that exit; to us it is an interruption like any other
-        if not callable(handler):
+        return
+    with _signals() as came:
+        try:
+            yield
+        except (SystemExit, Exception) as error:
+            if isinstance(error, SystemExit) or signal.SIGTERM in came():
+                raise KeyboardInterrupt from error
             raise
-        raise KeyboardInterrupt from error
-    finally:
-        if callable(handler):
+        finally:
             signal.signal(signal.SIGTERM, handler)
+        if signal.SIGTERM in came():
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], bytes]]:
+    """Give what tells the numbers of the signals that have come meanwhile, whatever has handled them; it tells once."""
+    reading, writing = os.pipe()
+    for end in (reading, writing):
+        os.set_blocking(end, False)
+    earlier = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def came() -> bytes:
+        with contextlib.suppress(BlockingIOError):
+            return os.read(reading, 1 << 16)
+        return b""
+
+    try:
+        yield came
+    finally:
+        signal.set_wakeup_fd(earlier)
+        os.close(reading)
+        os.close(writing)
 
 
 def _local_options(folder: Path, cpus: float, resources: Mapping[str, float]) -> dict[str, Any]:

@@ -111,10 +111,24 @@ def test_ray_that_puts_in_an_exit_at_sigterm_does_not_decide_the_exit_code() -> 
         assert signal.getsignal(signal.SIGTERM) == ours
 
 
-def start_and_be_ended() -> None:
+def start_and_be_ended(answer: Callable[[int], object] = sys.exit, error: Exception | None = None) -> None:
     with _keeping_sigterm():
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.signal(signal.SIGTERM, lambda number, frame: answer(number))
         os.kill(os.getpid(), signal.SIGTERM)
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the raylet died")])
+def test_a_sigterm_of_which_nothing_is_raised_is_not_lost(error: Exception | None) -> None:
+    """Python ignores what is raised while it forks: the run went on as if nobody had ended it."""
+    with sigterm_as_interrupt(), pytest.raises(KeyboardInterrupt):
+        start_and_be_ended(lambda number: None, error)
+
+
+def test_an_error_without_a_sigterm_stays_one() -> None:
+    with sigterm_as_interrupt(), pytest.raises(RuntimeError), _keeping_sigterm():
+        raise RuntimeError
 
 
 @pytest.mark.ray
