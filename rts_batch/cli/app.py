@@ -22,6 +22,7 @@ from rts_batch.cli.importing import (
     from_label_studio,
     from_labelme,
     from_masks,
+    from_voc,
     from_yolo,
 )
 from rts_batch.cli.output import telling_errors
@@ -84,6 +85,7 @@ app.add_typer(
                 "from-cvat": from_cvat,
                 "from-label-studio": from_label_studio,
                 "from-labelme": from_labelme,
+                "from-voc": from_voc,
                 "from-masks": from_masks,
                 "from-detections": from_detections,
                 "from-fiftyone": from_fiftyone,

@@ -128,6 +128,22 @@ def from_labelme(
     _finish(read(source, _options(video, prompts, pattern, first_frame, size, min_score)), out, as_json)
 
 
+def from_voc(
+    source: Source,
+    out: Out,
+    video: Video = "{name}",
+    prompts: Prompts = "first",
+    pattern: Pattern = None,
+    first_frame: FirstFrame = 0,
+    size: FullSize = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pascal VOC's XML for each picture, as labelImg and ImageNet VID have it."""
+    from rts_batch.manifest.importers.voc import from_voc as read
+
+    _finish(read(source, _options(video, prompts, pattern, first_frame, size)), out, as_json)
+
+
 def from_masks(
     source: Source,
     out: Out,

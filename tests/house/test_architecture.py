@@ -71,6 +71,7 @@ LONG_FUNCTIONS = {
     "rts_batch.cli.export.export: parameters",
     "rts_batch.cli.importing.from_coco: parameters",
     "rts_batch.cli.importing.from_detections: parameters",
+    "rts_batch.cli.importing.from_labelme: parameters",
     "rts_batch.cli.importing.from_yolo: parameters",
     # What a recipe may say of a kind of data are the parameters of its builder.
     "rts_batch.training.recipe._lasot_clips: parameters",

@@ -27,6 +27,7 @@ from rts_batch.manifest.importers import (
     from_fiftyone,
     from_label_studio,
     from_labelme,
+    from_voc,
     from_yolo,
 )
 
@@ -118,8 +119,12 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations>
 <mask frame="5" outside="0" keyframe="1" rle="2,3,1" left="5" top="6" width="3" height="2"/></track>
 <image id="4" name="v/0003.jpg" width="90" height="60"><polygon label="c" points="1,1;30,1;30,30"/>
 <mask label="c" rle="2,3,1" left="5" top="6" width="3" height="2"/></image></annotations>"""
+VOC = """<annotation><filename>one_3.jpg</filename><size><width>90</width><height>60</height></size>
+<object><name>c</name><trackid>4</trackid><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object>
+<object><name>c</name><bndbox><xmin>1.5</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>"""
 TEXTS: dict[str, tuple[str, str, Callable[[Path], Imported]]] = {
     "cvat": ("a.xml", CVAT, lambda path: from_cvat(path, OPTIONS)),
+    "voc": ("one_3.xml", VOC, lambda path: from_voc(path, OPTIONS)),
     "yolo": (
         "one_3.txt",
         "0 0.2 0.2 0.5 0.2 0.5 0.5\n1 0.5 0.5 0.2 0.2 0.9\n",

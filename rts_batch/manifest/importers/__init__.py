@@ -17,6 +17,7 @@ from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.label_images import from_masks
 from rts_batch.manifest.importers.label_studio import from_label_studio
 from rts_batch.manifest.importers.labelme import from_labelme
+from rts_batch.manifest.importers.voc import from_voc
 from rts_batch.manifest.importers.yolo import from_yolo
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "from_label_studio",
     "from_labelme",
     "from_masks",
+    "from_voc",
     "from_yolo",
 ]

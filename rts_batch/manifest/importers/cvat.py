@@ -14,14 +14,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from defusedxml import DefusedXmlException, ElementTree
 
 from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Reading, Rle
-from rts_batch.manifest.importers.files import read_text
+from rts_batch.manifest.importers.files import read_xml
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
@@ -43,10 +42,7 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         raise ManifestError(f"{path} has no .xml files")
     tracks = _Tracks(reading)
     for file in paths:
-        try:
-            root = ElementTree.fromstring(_content(file))
-        except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # an encoding that is none
-            raise ManifestError(f"{file} is no XML that can be read: {error}") from error
+        root = read_xml(file)
         if root.tag != "annotations":
             raise ManifestError(f"{file} is no file of CVAT: its root is <{root.tag}>, not <annotations>")
         try:
@@ -54,15 +50,6 @@ def from_cvat(path: str | Path, options: ImportOptions | None = None) -> Importe
         except (KeyError, ValueError) as error:
             raise ManifestError(f"{file} is not of CVAT's form: {type(error).__name__} {error}") from error
     return reading.imported()
-
-
-def _content(file: Path) -> bytes:
-    """A file's bytes, of whatever encoding it says itself to be."""
-    try:
-        head = file.read_bytes()[:2]
-    except OSError:
-        head = b""
-    return file.read_bytes() if head in (b"\xff\xfe", b"\xfe\xff") else read_text(file).encode()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, ParseError
 
+from defusedxml import DefusedXmlException, ElementTree
 from PIL import ExifTags, Image
 
 from rts_batch.errors import ManifestError, StorageError
@@ -52,6 +54,25 @@ def read_json(path: str | Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is no JSON: {error}") from error
+
+
+def read_xml(path: Path) -> Element:
+    """Read a local XML file, of whatever encoding it says itself to be, and return its root.
+
+    Raises:
+        ManifestError: it is no XML, or one with entities.
+        StorageError: it cannot be read.
+    """
+    try:
+        head = path.read_bytes()[:2]
+    except OSError:
+        head = b""
+    content = path.read_bytes() if head in (b"\xff\xfe", b"\xfe\xff") else read_text(path).encode()
+    try:
+        root: Element = ElementTree.fromstring(content)
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # an encoding that is none
+        raise ManifestError(f"{path} is no XML that can be read: {error}") from error
+    return root
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

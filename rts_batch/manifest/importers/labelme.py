@@ -9,8 +9,6 @@ overlap; the polygons and masks of one group and label on one picture are one ma
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,20 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from rts_batch.errors import ManifestError, VideoError
+from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions, Rle
 from rts_batch.manifest.importers.files import read_json
+from rts_batch.manifest.importers.files_of_pictures import FilesOfPictures
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
-from rts_batch.manifest.importers.stored_frames import stored_frames
 from rts_batch.manifest.polygons import FARTHEST
 from rts_batch.masks import MAX_PIXELS, Box
 
 _BOXES: Final = ("rectangle", "rotation")
 _MASKS: Final = ("polygon", "circle", "mask")
-_NUMBER: Final = re.compile(r"(?:frame|image|img)?[_-]?\d+", re.I)
-"""The name of a frame that says no video."""
 _CORNERS: Final = 90
 """Of the polygon that stands for a circle."""
 
@@ -55,45 +51,11 @@ def from_labelme(path: str | Path, options: ImportOptions | None = None) -> Impo
         raise ManifestError(f"{path} has no JSON files of LabelMe, with lists of shapes")
     for file in sorted(set(found) - set(ours)):
         reading.leave_out("JSON files that are none of LabelMe", file.name)
-    frames = _Frames(list(ours), source if source.is_dir() else source.parent, reading)
+    frames = FilesOfPictures(list(ours), source if source.is_dir() else source.parent, reading)
     for file, data in ours.items():
         if data["shapes"] and (place := frames.of(file)) is not None:
             _read(data, place, file, reading)
     return reading.imported()
-
-
-class _Frames:
-    """Which frame of which video each file is about."""
-
-    def __init__(self, files: Sequence[Path], root: Path, reading: PictureReading) -> None:
-        self._root, self._reading = root, reading
-        self._stored: dict[Path, dict[str, int] | None] = {}
-        for folder in sorted({file.parent for file in files}):
-            numbered = all(_NUMBER.fullmatch(file.stem) for file in files if file.parent == folder)
-            if numbered and reading.options.video == ImportOptions.video:
-                try:
-                    self._stored[folder] = stored_frames(folder, self._name(folder), reading)
-                except VideoError as error:
-                    reading.leave_out(f"pictures that are no video: {error}", folder.name)
-
-    def of(self, file: Path) -> tuple[str, int] | None:
-        video = self._name(file.parent)
-        order = self._stored.get(file.parent)
-        if order is not None:
-            if file.stem not in order:
-                self._reading.leave_out("files without a picture of their name", file.name)
-                return None
-            return video, order[file.stem]
-        usual = self._reading.options.pattern == ImportOptions.pattern
-        name = f"{video}/{file.stem}" if usual and _NUMBER.fullmatch(file.stem) else self._below(file.parent, file.stem)
-        return self._reading.frame_of(name, unnamed=video)
-
-    def _name(self, folder: Path) -> str:
-        """What the video of a folder's files is called."""
-        return self._below(folder) or folder.absolute().name or "video"
-
-    def _below(self, folder: Path, *more: str) -> str:
-        return "/".join([*folder.relative_to(self._root).parts, *more])
 
 
 @dataclass(frozen=True, slots=True)

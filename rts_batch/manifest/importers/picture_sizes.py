@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,5 +47,5 @@ class PictureReading(Reading):
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:
     """Width and height of a picture, where both are numbers above 0."""
-    known = all(isinstance(side, int | float) and side >= 1 for side in (width, height))
+    known = all(isinstance(side, int | float) and 1 <= side < math.inf for side in (width, height))
     return (int(width), int(height)) if known else None

@@ -76,16 +76,6 @@ def test_numbered_pictures_beside_the_files_are_the_video(tmp_path: Path) -> Non
     assert (row["video"], row["frame"]) == ("clips/one.mp4", 10)
 
 
-@pytest.mark.parametrize(
-    ("name", "video", "frame"),
-    [("one/frame_000012", "one", 12), ("12", "here", 12), ("a_b_12", "a_b", 12), ("one/two_12", "one/two", 12)],
-)
-def test_names_say_video_and_frame(tmp_path: Path, name: str, video: str, frame: int) -> None:
-    picture(tmp_path / "here" / f"{name}.json", shape())
-    (row,) = from_labelme(tmp_path / "here").rows
-    assert (row["video"], row["frame"]) == (video, frame)
-
-
 def test_shapes_are_scaled_to_the_frames_and_boxes_warned_of(tmp_path: Path) -> None:
     path = picture(tmp_path / "one_7.json", shape([[20, 10], [50, 30]], "rectangle"), shape(group_id=5))
     found = from_labelme(path)
