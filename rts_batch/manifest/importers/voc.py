@@ -78,7 +78,7 @@ def _read(
 
 
 def _box(target: Element, factors: tuple[float, float]) -> Box:
-    """The box in pixels of the frames. Its corners are taken as they stand: tools differ in whether they count from 1."""
+    """The box in pixels of the frames, its corners as they stand: tools differ in whether they count from 1."""
     corners = [target.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
     if None in corners:
         raise ValueError("no bndbox with xmin, ymin, xmax and ymax")
