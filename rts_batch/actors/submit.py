@@ -17,6 +17,7 @@ from rts_batch.runs.folder import Plan, RunFolder
 from rts_batch.runs.lease import Lease
 from rts_batch.runs.record import RunRecord
 from rts_batch.runs.settings import RunSettings, Scope
+from rts_batch.words import counted
 
 
 @sigterm_as_interrupt()
@@ -47,7 +48,7 @@ def submit(
     record = finished(manifest, folder, settings, scope)
     if record is not None:
         return _nothing_to_do(manifest, folder, record, time.monotonic() - started)
-    display.step(f"{len(manifest.tasks)} videos; loading the weights")
+    display.step(f"{counted(len(manifest.tasks), 'video')}; loading the weights")
     prepared = prepare(manifest, out, settings, scope=scope)
     folder = prepared.folder
     with Lease(folder.paths.lease, note=display.note) as lease:

@@ -11,6 +11,7 @@ import typer
 from rts_batch.cli.options import JsonOption, ManifestArgument, OverlapOption, RunArgument, SkipInvalidOption
 from rts_batch.cli.output import print_json, watch
 from rts_batch.errors import EXIT_FAILED, ManifestError
+from rts_batch.words import counted
 
 if TYPE_CHECKING:
     from rts_batch.config import Overlap
@@ -40,7 +41,7 @@ def validate(
         content = {"manifest": manifest, "videos": len(found.tasks), "targets": targets}
         print_json("manifest", {**content, "left_out": list(found.invalid), "warnings": [*warnings, *of_videos]})
         return
-    print(f"{manifest}: {len(found.tasks)} videos, {targets} targets")
+    print(f"{manifest}: {counted(len(found.tasks), 'video')}, {counted(targets, 'target')}")
     for problem in found.invalid:
         print(f"left out: {problem}", file=sys.stderr)
     for warning in of_videos:
@@ -88,7 +89,7 @@ def verify(
     if as_json:
         print_json("summary", {"files": files, "rows": rows, "wrong": wrong})
     else:
-        print(f"{run}: {files} files with {rows} rows, {wrong} of them wrong")
+        print(f"{run}: {counted(files, 'file')} with {counted(rows, 'row')}, {wrong} of them wrong")
     if wrong:
         raise typer.Exit(EXIT_FAILED)
 

@@ -11,6 +11,7 @@ import typer
 from rts_batch.cli.options import JsonOption, RunArgument
 from rts_batch.cli.output import print_json
 from rts_batch.errors import UsageError
+from rts_batch.words import counted
 
 BenchmarkArgument = Annotated[
     str,
@@ -42,7 +43,8 @@ def prepare(
         content = {"manifest": output, "sequences": done.sequences, "targets": done.targets, "init": done.init}
         print_json("manifest", content)
     else:
-        print(f"{output}: {done.sequences} sequences, {done.targets} targets, each given by a {done.init}")
+        sequences, targets = counted(done.sequences, "sequence"), counted(done.targets, "target")
+        print(f"{output}: {sequences}, {targets}, each given by a {done.init}")
 
 
 def score(

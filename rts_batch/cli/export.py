@@ -11,6 +11,7 @@ from rts_batch.cli.options import JsonOption, MasksArgument
 from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
 from rts_batch.export.names import ExportName
+from rts_batch.words import counted
 
 if TYPE_CHECKING:
     from rts_batch.export.row_filter import RowFilter
@@ -87,19 +88,20 @@ def export(
 
 
 def _print_exported(exported: Exported, *, images: bool, filter: RowFilter) -> None:
-    written = f", {exported.images} images" if images else ""
-    print(f"{exported.out}: {exported.masks} masks of {exported.targets} targets in {exported.videos} videos{written}")
+    masks, targets = counted(exported.masks, "mask"), counted(exported.targets, "target")
+    written = f", {counted(exported.images, 'image')}" if images else ""
+    print(f"{exported.out}: {masks} of {targets} in {counted(exported.videos, 'video')}{written}")
     if exported.doubted:
         without = " without --min-score, --min-confidence and --min-quality" if filter.minima else ""
         # With all states, what is still left out holds nothing that could be taken.
         hint = f". To take what they hold: --states all{without}" if without or filter.states is not None else ""
         print(
-            f"left out {exported.doubted} rows that are uncertain, lost or below what was asked for; they are not "
+            f"left out {counted(exported.doubted, 'row')} as uncertain, lost or below what was asked for, which is not "
             f"background{hint}"
         )
     if exported.unmarked:
         print(
-            f"on {exported.unmarked} frames not every target is marked; where one is not, it may be "
+            f"on {counted(exported.unmarked, 'frame')} not every target is marked; where one is not, it may be "
             "anywhere, which is no background. To take targets by themselves: --objects"
         )
     print_left_out(exported.left_out, exported.warnings)

@@ -10,6 +10,7 @@ import typer
 from rts_batch.cli.options import JsonOption
 from rts_batch.cli.output import print_json, print_left_out
 from rts_batch.errors import UsageError
+from rts_batch.words import counted
 
 if TYPE_CHECKING:
     from rts_batch.manifest.importers.base import ImportOptions, Keep
@@ -230,5 +231,7 @@ def _finish(imported: Imported, out: str, as_json: bool) -> None:
         return
     targets = {(row["video_id"], row["object_id"]) for row in rows}
     videos = {row["video_id"] for row in rows}
-    print(f"{out}: {len(rows)} prompts of {len(targets)} targets in {len(videos)} videos")
+    print(
+        f"{out}: {counted(len(rows), 'prompt')} of {counted(len(targets), 'target')} in {counted(len(videos), 'video')}"
+    )
     print_left_out(imported.report(), imported.warnings)

@@ -10,6 +10,7 @@ import typer
 
 from rts_batch.cli.options import JsonOption, MasksArgument
 from rts_batch.cli.output import print_json, printable
+from rts_batch.words import counted
 
 if TYPE_CHECKING:
     from rts_batch.runs.statistics import Statistics
@@ -50,7 +51,8 @@ def compact(
     if as_json:
         print_json("summary", asdict(summary))
     else:
-        print(f"{output}: {summary.rows} rows of {summary.videos} videos in {summary.files} files")
+        rows, videos = counted(summary.rows, "row"), counted(summary.videos, "video")
+        print(f"{output}: {rows} of {videos} in {counted(summary.files, 'file')}")
 
 
 def _show_run(run: str, limit: int, as_json: bool) -> None:
@@ -73,7 +75,8 @@ def _show_run(run: str, limit: int, as_json: bool) -> None:
     if as_json:
         print_json("summary", {"videos": videos, "targets": targets, "frames": frames, **total.to_dict()})
         return
-    print(f"{videos} videos, {targets} targets, {frames} frames, {total.rows} rows\n")
+    found_in_all = {"video": videos, "target": targets, "frame": frames, "row": total.rows}
+    print(", ".join(counted(number, noun) for noun, number in found_in_all.items()) + "\n")
     _print_states(total)
     print()
     _print_columns(lines)
@@ -99,7 +102,8 @@ def _show_video(run: str, video: str, as_json: bool) -> None:
             lines.append([*name, f"{first}–{last}" if last > first else str(first), state, str(last - first + 1)])
     if as_json:
         return
-    print(f"{printable(masks.video_id)}: {width}×{height}, {masks.frames_total} frames, {masks.rows_total} rows")
+    length = f"{counted(masks.frames_total, 'frame')}, {counted(masks.rows_total, 'row')}"
+    print(f"{printable(masks.video_id)}: {width}×{height}, {length}")
     print(f"video    {printable(masks.uri or 'unknown')}\nfile     {masks.file}\nweights  {masks.weights}\n")
     _print_states(total)
     print()

@@ -11,6 +11,7 @@ import typer
 from rts_batch.cli.options import JsonOption, MasksArgument, WeightsOption
 from rts_batch.cli.output import print_json, print_left_out, watch
 from rts_batch.errors import EXIT_FAILED, EXIT_SOME_FAILED, UsageError
+from rts_batch.words import counted
 
 if TYPE_CHECKING:
     from rts_batch.review.server.model import Model
@@ -63,10 +64,8 @@ def review(
             print(f"overlay  {uri}")
         if reviewed.report:
             print(f"report   {reviewed.report}")
-            print(
-                f"         {reviewed.videos} videos, {reviewed.pages} with a page, {reviewed.pictures} key frames, "
-                f"{reviewed.bytes / 1e6:.1f} MB"
-            )
+            in_all, key_frames = counted(reviewed.videos, "video"), counted(reviewed.pictures, "key frame")
+            print(f"         {in_all}, {reviewed.pages} with a page, {key_frames}, {reviewed.bytes / 1e6:.1f} MB")
         print_left_out(reviewed.left_out, reviewed.warnings)
     if reviewed.left_out:
         raise typer.Exit(EXIT_SOME_FAILED if reviewed.overlays or reviewed.report else EXIT_FAILED)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rts_batch.manifest.task import VideoTask
 from rts_batch.masks import Box
+from rts_batch.words import counted
 
 Size = tuple[int, int]
 """Width and height of a frame in pixels."""
@@ -162,8 +163,8 @@ def nested_boxes(tasks: Iterable[VideoTask]) -> Iterator[str]:
                 first = first or f"the one of row {inner} in that of row {outer}"
     if videos:
         yield (
-            f"boxes lie within others on the same frame in {len(videos)} videos ({first}, to begin with): where the "
-            "masks overlap, the smaller target keeps the pixels; --overlap allow tracks each target by itself"
+            f"boxes lie within others on the same frame in {counted(len(videos), 'video')} ({first}, to begin with): "
+            "where the masks overlap, the smaller target keeps the pixels; --overlap allow tracks each target by itself"
         )
 
 

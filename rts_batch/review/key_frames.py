@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rts_batch.review.tracks import Track
+from rts_batch.words import counted
 
 JUMP: Final = 1.25
 """From one frame to the next, masks that grow or shrink by less are not called a jump."""
@@ -110,7 +111,7 @@ def _gaps(track: Track, who: str) -> Iterator[_Candidate]:
     for start, stop in edges.reshape(-1, 2).tolist():
         part = severity[start:stop]
         word = "lost" if part.max() > 1 else "uncertain"
-        length = "1 frame" if stop - start == 1 else f"{stop - start} frames"
+        length = counted(stop - start, "frame")
         shown = [(int(track.frames[start]), f"{who}{word} for {length}")]
         if stop < len(severity):
             shown.append((int(track.frames[stop]), f"{who}found again after {length}"))

@@ -103,7 +103,7 @@ def test_deep_validation_finds_what_the_rows_do_not_say(folder: Path, tmp_path: 
     assert "6 of 8 videos cannot be done" in events[-1]["message"]
     good = write_manifest(folder / "good.jsonl", rows[:1])
     answer = call("validate", good, "--deep")
-    assert (answer.exit_code, answer.stdout) == (0, f"{good}: 1 videos, 1 targets\n")
+    assert (answer.exit_code, answer.stdout) == (0, f"{good}: 1 video, 1 target\n")
 
 
 @pytest.mark.long

@@ -105,13 +105,13 @@ def test_an_empty_folder_is_taken_and_the_summary_printed(run: Path, tmp_path: P
     (tmp_path / "out").mkdir()
     options = ("--format", "coco", "--out", tmp_path / "out", "--states", "tracked", "--objects", "2")
     first, second = command(run, *options).splitlines()
-    assert first == f"{tmp_path / 'out'}: 4 masks of 1 targets in 1 videos"
+    assert first == f"{tmp_path / 'out'}: 4 masks of 1 target in 1 video"
     assert second.startswith("left out ")
-    assert second.endswith("they are not background. To take what they hold: --states all")
+    assert second.endswith("which is not background. To take what they hold: --states all")
     blank = Video("a", "/a.mp4", np.zeros((3, 1, 10, 12), bool), {1: None})
     write_run(tmp_path / "blank", [blank])
     text = command(tmp_path / "blank", "--format", "coco", "--out", tmp_path / "all", "--states", "all")
-    assert text.splitlines()[1].endswith("they are not background")  # there is no more to take
+    assert text.splitlines()[1].endswith("which is not background")  # there is no more to take
     event = json.loads(command(run, "--format", "burst", "--out", tmp_path / "b", "--json"))
     assert (event["event"], event["masks"], event["left_out"]) == ("summary", 10, [])
 
@@ -123,7 +123,7 @@ def test_frames_on_which_not_every_target_is_marked_are_told(tmp_path: Path) -> 
             writer.add(row_of(square, frame, "prompt"))
         writer.close(frames=3)
     text = command(tmp_path / "run", "--format", "coco", "--out", tmp_path / "out")
-    assert text.splitlines()[1].startswith("on 1 frames not every target is marked")
+    assert text.splitlines()[1].startswith("on 1 frame not every target is marked")
     event = json.loads(command(tmp_path / "run", "--format", "burst", "--out", tmp_path / "b", "--json"))
     assert (event["unmarked"], event["doubted"]) == (1, 0)
 
@@ -134,7 +134,7 @@ def test_videos_that_are_gone_are_left_out_of_an_export_with_frames(tmp_path: Pa
     write_run(tmp_path / "run", [gone, Video("b", str(tmp_path / "b.mp4"), masks, {1: "cat"})])
     options = (tmp_path / "run", "--format", "coco", "--frames", "extract", "--out")
     text = command(*options, tmp_path / "out", code=3)
-    assert "4 masks of 1 targets in 1 videos, 4 images" in text
+    assert "4 masks of 1 target in 1 video, 4 images" in text
     assert f"left out video 'a': {tmp_path / 'a.mp4'} does not exist" in text
     data = json.loads((tmp_path / "out" / "annotations" / "instances_default.json").read_text())
     assert {image["file_name"] for image in data["images"]} == {f"b/00000{n}.jpg" for n in range(4)}

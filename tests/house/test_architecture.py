@@ -17,7 +17,7 @@ from tests.support.house import Module
 from tests.support.places import REPOSITORY
 
 FLOORS = (
-    ("errors", "late", "version"),
+    ("errors", "late", "version", "words"),
     ("config", "masks"),
     ("io", "model"),
     ("manifest", "tracking", "weights"),

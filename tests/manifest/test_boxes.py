@@ -152,6 +152,6 @@ def test_a_part_of_another_target_is_told(tmp_path: Path) -> None:
     ]
     tasks = read_manifest(str(write_manifest(tmp_path / "m.jsonl", rows))).tasks
     (found,) = nested_boxes(tasks)
-    assert "in 1 videos (the one of row 2 in that of row 1, to begin with)" in found
+    assert "in 1 video (the one of row 2 in that of row 1, to begin with)" in found
     assert "the smaller target keeps the pixels; --overlap allow" in found
     assert list(nested_boxes(tasks[1:])) == []

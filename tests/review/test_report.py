@@ -328,7 +328,7 @@ def test_a_damaged_file_costs_its_row_and_not_the_report(tmp_path: Path) -> None
     paths["cut"].write_bytes(paths["cut"].read_bytes()[:-20])
     code, out, _ = review(tmp_path / "run", "--key-frames", "0")
     assert code == 3
-    assert "1 videos, 1 with a page" in out
+    assert "1 video, 1 with a page" in out
     for name in ("rewritten", "twice"):
         assert f"left out {paths[name]}: the rows of object 1 are not one for each frame" in out
     assert f"left out {paths['cut']}" in out

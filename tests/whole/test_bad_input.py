@@ -107,7 +107,7 @@ def test_every_wrong_row_is_named_and_may_be_left_out(tmp_path: Path) -> None:
     assert "line 3, column box" in outcome.stderr
     assert "line 4: no target is marked" in outcome.stderr
     outcome = CliRunner().invoke(app, ["validate", str(path), "--skip-invalid"])
-    assert (outcome.exit_code, outcome.stdout) == (0, f"{path}: 1 videos, 1 targets\n")
+    assert (outcome.exit_code, outcome.stdout) == (0, f"{path}: 1 video, 1 target\n")
     assert "left out: line 3" in outcome.stderr
 
 

@@ -22,6 +22,7 @@ from rts_batch.manifest.importers.association import associate
 from rts_batch.manifest.importers.files import read_names
 from rts_batch.manifest.importers.imported import Imported
 from rts_batch.masks import Box
+from rts_batch.words import counted
 
 __all__ = ["Annotation", "ImportOptions", "Imported", "Keep", "Reading", "Rle"]
 
@@ -206,7 +207,9 @@ class Reading:
                 self.result.rows.append(self._row(replace(annotation, category=first.category), number))
         if changed:
             shown = "; ".join(list(changed.values())[:3])
-            self.warn(f"{len(changed)} targets have several categories, of which the first was taken ({shown})")
+            self.warn(
+                f"{counted(len(changed), 'target')} with several categories, of which the first was taken ({shown})"
+            )
 
     def _numbered(self) -> Iterator[tuple[int, Annotation]]:
         """Each annotation with its target's number, by video and frame; whole numbers from 1 stay what they are."""

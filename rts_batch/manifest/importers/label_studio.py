@@ -26,6 +26,7 @@ from rts_batch.manifest.importers.picture_sizes import PictureReading
 from rts_batch.manifest.importers.shapes import mask_rle, polygons_rle
 from rts_batch.manifest.importers.video_names import distinct_names
 from rts_batch.masks import MAX_PIXELS, Box
+from rts_batch.words import counted
 
 _LABELS: Final = ("labels", "rectanglelabels", "polygonlabels", "brushlabels", "videorectangle")
 _ON_IMAGES: Final = ("rectangle", "rectanglelabels", "polygon", "polygonlabels", "brush", "brushlabels")
@@ -74,7 +75,7 @@ def _places(tasks: Sequence[dict[str, Any]], reading: Reading) -> dict[tuple[str
             images.setdefault(place, []).append(uri)
     if alike := [uris for uris in images.values() if len(uris) > 1]:
         reading.warn(
-            f"{len(alike)} frames have several images, the first {' and '.join(alike[0][:2])}; "
+            f"{counted(len(alike), 'frame')} with several images, the first {' and '.join(alike[0][:2])}; "
             "what is drawn on them is taken for one frame's: images of several videos need folders, or "
             "names that say the video"
         )

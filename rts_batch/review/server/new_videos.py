@@ -15,6 +15,7 @@ from rts_batch.io.video.members import ARCHIVES
 from rts_batch.io.video.picture_names import is_picture
 from rts_batch.review.server.frames import FrameReader, Source
 from rts_batch.runs.rows_file import Row
+from rts_batch.words import counted
 
 VIDEOS: Final = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp",
@@ -86,7 +87,7 @@ class NewVideos:
 
     @property
     def title(self) -> str:
-        return f"{len(self._uris)} videos to mark" if len(self._uris) != 1 else "1 video to mark"
+        return f"{counted(len(self._uris), 'video')} to mark"
 
     def refresh(self) -> None:
         pass

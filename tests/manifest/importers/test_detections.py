@@ -201,7 +201,7 @@ def test_what_a_target_is_besides_its_first_category_is_said(tmp_path: Path, kee
     found = from_detections(table(tmp_path, "\n".join(lines)), ImportOptions(keep=keep))
     assert len(found.rows) == (1 if keep == "first" else 2)
     assert found.warnings == [
-        "1 targets have several categories, of which the first was taken (video, target 1: 'car' and 'van')"
+        "1 target with several categories, of which the first was taken (video, target 1: 'car' and 'van')"
     ]
     assert "1 × a second annotation of one target on one frame (row 2)" in found.report()
 

@@ -192,4 +192,4 @@ def test_uploads_of_one_name_are_warned_of(tmp_path: Path) -> None:
     tasks = [{"data": {"image": uri}, "annotations": [{"result": [region]}]} for uri in uris]
     (tmp_path / "project.json").write_text(json.dumps(tasks))
     (warning,) = from_label_studio(tmp_path / "project.json", ImportOptions(size=(20, 10))).warnings
-    assert warning.startswith(f"1 frames have several images, the first {uris[0]} and {uris[1]};")
+    assert warning.startswith(f"1 frame with several images, the first {uris[0]} and {uris[1]};")
