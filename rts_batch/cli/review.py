@@ -64,8 +64,8 @@ def review(
             print(f"overlay  {uri}")
         if reviewed.report:
             print(f"report   {reviewed.report}")
-            in_all, key_frames = counted(reviewed.videos, "video"), counted(reviewed.pictures, "key frame")
-            print(f"         {in_all}, {reviewed.pages} with a page, {key_frames}, {reviewed.bytes / 1e6:.1f} MB")
+            in_all, pictures = counted(reviewed.videos, "video"), counted(reviewed.pictures, "key frame")
+            print(f"         {in_all}, {reviewed.pages} with a page, {pictures}, {reviewed.bytes / 1e6:.1f} MB")
         print_left_out(reviewed.left_out, reviewed.warnings)
     if reviewed.left_out:
         raise typer.Exit(EXIT_SOME_FAILED if reviewed.overlays or reviewed.report else EXIT_FAILED)
