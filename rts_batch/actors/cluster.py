@@ -86,7 +86,7 @@ def ray_session(
 
         try:
             # Ray has its workers look for modules in the current folder of this process, and in its script's.
-            with processes.elsewhere(folder), _keeping_sigterm():
+            with processes.elsewhere(folder), _interruptible():
                 if local:
                     _twice(connect, between=ray.shutdown)
                 else:
@@ -103,26 +103,27 @@ def ray_session(
 
 
 @contextlib.contextmanager
-def _keeping_sigterm() -> Iterator[None]:
-    """Have SIGTERM be an interruption meanwhile and our own afterwards, where we have an answer to it.
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM be interruptions meanwhile, where we have an answer to them, and SIGTERM ours afterwards.
 
-    Ray puts in an exit with a code of its own when it starts. That may be lost: Python ignores what is raised while it
-    forks, and a Ray whose processes have got the signal, too, fails with another error.
+    Ray puts in an exit with a code of its own at SIGTERM when it starts. What is raised at a signal may be lost: Python
+    ignores it while it forks, and a Ray whose processes have got the signal, too, fails with another error.
     """
     handler = signal.getsignal(signal.SIGTERM)
-    if not callable(handler):
-        yield
-        return
+    ours = {signal.SIGINT} if signal.getsignal(signal.SIGINT) is signal.default_int_handler else set()
+    if callable(handler):
+        ours.add(signal.SIGTERM)
     with _signals() as came:
         try:
             yield
         except (SystemExit, Exception) as error:
-            if isinstance(error, SystemExit) or signal.SIGTERM in came():
+            if not ours.isdisjoint(came()):
                 raise KeyboardInterrupt from error
             raise
         finally:
-            signal.signal(signal.SIGTERM, handler)
-        if signal.SIGTERM in came():
+            if callable(handler):
+                signal.signal(signal.SIGTERM, handler)
+        if not ours.isdisjoint(came()):
             raise KeyboardInterrupt
 
 

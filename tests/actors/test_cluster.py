@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rts_batch.actors.cluster import _home_takes_no_token, _keeping_sigterm, _twice, _within, ray_session
+from rts_batch.actors.cluster import _home_takes_no_token, _interruptible, _twice, _within, ray_session
 from rts_batch.actors.interruptions import sigterm_as_interrupt
 from rts_batch.errors import EXIT_INTERRUPTED
 from tests.support.running import STUB, finish, start, write_manifest
@@ -111,23 +111,27 @@ def test_ray_that_puts_in_an_exit_at_sigterm_does_not_decide_the_exit_code() -> 
         assert signal.getsignal(signal.SIGTERM) == ours
 
 
-def start_and_be_ended(answer: Callable[[int], object] = sys.exit, error: Exception | None = None) -> None:
-    with _keeping_sigterm():
-        signal.signal(signal.SIGTERM, lambda number, frame: answer(number))
-        os.kill(os.getpid(), signal.SIGTERM)
+def start_and_be_ended(
+    answer: Callable[[int], object] = sys.exit, error: Exception | None = None, number: int = signal.SIGTERM
+) -> None:
+    with _interruptible():
+        earlier = signal.signal(number, lambda number, frame: answer(number))
+        os.kill(os.getpid(), number)
+        signal.signal(number, earlier)
         if error is not None:
             raise error
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("error", [None, RuntimeError("the raylet died")])
-def test_a_sigterm_of_which_nothing_is_raised_is_not_lost(error: Exception | None) -> None:
+def test_a_signal_of_which_nothing_is_raised_is_not_lost(error: Exception | None, number: int) -> None:
     """Python ignores what is raised while it forks: the run went on as if nobody had ended it."""
     with sigterm_as_interrupt(), pytest.raises(KeyboardInterrupt):
-        start_and_be_ended(lambda number: None, error)
+        start_and_be_ended(lambda number: None, error, number)
 
 
 def test_an_error_without_a_sigterm_stays_one() -> None:
-    with sigterm_as_interrupt(), pytest.raises(RuntimeError), _keeping_sigterm():
+    with sigterm_as_interrupt(), pytest.raises(RuntimeError), _interruptible():
         raise RuntimeError
 
 
