@@ -20,7 +20,7 @@ from rts_batch.training.checkpoints import TrainingState
 from rts_batch.training.detectron import is_plain_pickle, read_blobs
 from rts_batch.weights.layout import refuse
 from rts_batch.weights.official import open_checkpoint
-from rts_batch.weights.registry import load_sta, load_weights
+from rts_batch.weights.registry import NAMES, load_sta, load_weights
 
 LOCALISATION: Final = ("clf_encoder.", "classifier.")
 """What an LWL checkpoint does not have (spec rts-network §13)."""
@@ -31,18 +31,21 @@ _RESNET_KEY = re.compile(
 
 
 def load_backbone(model: RTS | STA, path: str | Path) -> None:
-    """Put a Mask R-CNN ResNet-50 into the backbone.
+    """Put a Mask R-CNN's ResNet-50, or the backbone of a tracker of ours, into the backbone.
 
     Args:
-        model: a network with `backbone="resnet50"`.
+        model: of the same backbone.
         path: Detectron's pickle of blobs (`e2e_mask_rcnn_R_50_FPN_1x`), or a state dict of PyTorch with the usual
-            names under any prefix (`backbone.body.layer1.0.conv1.weight`, …). Heads and pyramid are ignored.
+            names under any prefix (`backbone.body.layer1.0.conv1.weight`, …), heads and pyramid are ignored; or a
+            tracker's weights file of ours or its name, or `state-….pt` or `best.pt` of its training.
 
     Raises:
         WeightsError: the file cannot be read, or lacks a part of the backbone.
     """
-    path = Path(path)
-    found = read_blobs(path) if is_plain_pickle(path) else _from_state_dict(path)
+    if str(path) in NAMES or str(path).endswith(".safetensors"):
+        found = _backbone_of(load_weights(path).state)
+    else:
+        found = read_blobs(Path(path)) if is_plain_pickle(Path(path)) else _from_state_dict(Path(path))
     wanted = model.feature_extractor.state_dict()
     for key, value in wanted.items():
         if key.endswith("num_batches_tracked"):
@@ -78,13 +81,24 @@ def _network_state(model: RTS | STA, path: str | Path) -> dict[str, Tensor]:
             return {key: checkpoint.read(key) for key in checkpoint.net}
     except WeightsError as error:
         ours = _torch_load(Path(path), otherwise=error)
-    if {"iteration", "model"} <= set(ours):
-        return TrainingState(**ours).weights()
-    return ours
+    return _trained(ours)
+
+
+def _trained(content: dict[str, Any]) -> dict[str, Any]:
+    """The weights of a training's state; anything else as it is."""
+    return TrainingState(**content).weights() if {"iteration", "model"} <= set(content) else content
+
+
+def _backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a network of ours; empty in another one's state."""
+    own = "feature_extractor."
+    return {key.removeprefix(own): value for key, value in state.items() if str(key).startswith(own)}
 
 
 def _from_state_dict(path: Path) -> dict[str, Tensor]:
-    state: Any = _torch_load(path, otherwise=None)
+    state: Any = _trained(_torch_load(path, otherwise=None))
+    if backbone := _backbone_of(state):
+        return backbone
     while not any(isinstance(value, Tensor) for value in state.values()):
         inner = [
             value for key, value in state.items() if key in ("model", "state_dict", "net") and isinstance(value, dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pickle
 import struct
@@ -14,11 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rts_batch.config import RTS50, RTS_MINI, ModelConfig
+from rts_batch.config import RTS50, RTS_MINI, STA_MINI, ModelConfig
 from rts_batch.errors import WeightsError
 from rts_batch.model.backbones import ResNet50
 from rts_batch.model.rts import RTS
+from rts_batch.model.sta import STA
+from rts_batch.training.checkpoints import TrainingState
 from rts_batch.training.initial import load_backbone, load_network
+from rts_batch.weights.registry import load_weights, save_weights
 from tests.support.checkpoint_files import RTS_OPTIONS, save_official
 
 SMALL = ModelConfig(name="small", feature_dim=8, num_filters=4, label_encoder_dims=(4, 4, 4), decoder_dims=(8, 8, 8, 8))
@@ -107,6 +111,28 @@ def test_converted_state_dicts(tmp_path: Path, prefix: str) -> None:
     model = RTS(SMALL)
     load_backbone(model, tmp_path / "r50.pth")
     assert_same_maps(model, backbone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["mine.safetensors", "best.pt", "state-000000006.pt", "rts-mini"])
+def test_the_backbone_of_a_tracker_of_ours(tmp_path: Path, name: str) -> None:
+    """As a box head needs it that is to go with a tracker which was trained further: it was called a damaged pickle."""
+    shipped = load_weights("rts-mini")
+    tracker = RTS(shipped.config)
+    tracker.load_state_dict(shipped.state)
+    if name != "rts-mini":
+        torch.nn.init.constant_(next(tracker.feature_extractor.parameters()), 0.25)
+    state, path = tracker.state_dict(), tmp_path / name
+    if name == "mine.safetensors":
+        save_weights(dataclasses.replace(shipped, state=state), path)
+    elif name == "best.pt":
+        torch.save(state, path)
+    elif name.startswith("state"):
+        torch.save(vars(TrainingState(6, {}, state, {}, None, None)), path)
+    box_head = STA(STA_MINI)
+    load_backbone(box_head, path if path.exists() else name)
+    for key, value in box_head.feature_extractor.state_dict().items():
+        assert torch.equal(value, tracker.feature_extractor.state_dict()[key]), key
 
 
 @pytest.mark.long
