@@ -20,7 +20,8 @@ from rts_batch.training.checkpoints import TrainingState
 from rts_batch.training.detectron import is_plain_pickle, read_blobs
 from rts_batch.weights.layout import refuse
 from rts_batch.weights.official import open_checkpoint
-from rts_batch.weights.registry import NAMES, load_sta, load_weights
+from rts_batch.weights.publications import NAMES
+from rts_batch.weights.registry import load_sta, load_weights
 
 LOCALISATION: Final = ("clf_encoder.", "classifier.")
 """What an LWL checkpoint does not have (spec rts-network §13)."""
