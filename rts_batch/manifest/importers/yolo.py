@@ -8,12 +8,13 @@ frames' size is `size`, or else that of the images beside the labels (`images/` 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from rts_batch.errors import ManifestError
 from rts_batch.manifest.importers.base import Annotation, ImportOptions
@@ -34,6 +35,14 @@ FEW_LINES: Final = 2
 
 EDGE: Final = 0.002
 """Of the picture: how far a tracker's boxes, which are cut to it, reach past it by rounding."""
+
+FEWEST_KEY_POINTS: Final = 5
+
+MOST_ROUNDABOUT: Final = 2.2
+"""Of an outline of a target; what no outline is jumps hither and thither."""
+
+KEY_POINT_EDGE: Final = 0.02
+"""Of the picture: how far a pose's key points may lie outside its box."""
 
 Lines = list[tuple[int, list[str]]]
 """Number and words of each line of a file."""
@@ -67,7 +76,10 @@ def from_yolo(path: str | Path, options: ImportOptions | None = None) -> Importe
     if not labels:
         raise ManifestError(f"{path} has no label files; give data.yaml, its folder, or a folder of labels")
     found = {file: _lines(file) for file in labels}
-    form = _Form(names, boxes_only="kpt_shape" in data, tracked=_are_tracked(found.values()))
+    pose = "kpt_shape" in data
+    if not pose and (pose := _are_key_points([words for lines in found.values() for _, words in lines])):
+        reading.warn("the lines are taken for boxes with key points in them, of which the boxes are read")
+    form = _Form(names, boxes_only=pose, tracked=_are_tracked(found.values()))
     for file, lines in found.items():
         form.read(file, root, lines, reading)
     return reading.imported()
@@ -140,6 +152,38 @@ def _are_tracked(files: Collection[Lines]) -> bool:
     found = [words for lines in files for _, words in lines]
     ones = all(words[-1] == "1" for words in found)  # of which a polygon may have one at the picture's edge
     return bool(found) and not (ones and all(_ends_with_coordinate(words, len(found)) for words in found))
+
+
+def _are_key_points(lines: Sequence[Sequence[str]]) -> bool:
+    """Whether every line is a box with as many key points in it, x, y and how sure, as pose predictions have them.
+
+    The points fill the box and lie about its middle, which of a polygon were its first point, at its side; and read as
+    a polygon they would cross the picture again and again.
+    """
+    if len(lines) <= FEW_LINES or len({len(words) for words in lines}) > 1 or len(lines[0]) < 5 + 3 * FEWEST_KEY_POINTS:
+        return False
+    try:
+        values = np.array(lines, np.float64)
+    except ValueError:
+        return False
+    middle, half = values[:, 1:3], values[:, 3:5] / 2
+    points = values[:, 5 : 5 + (values.shape[1] - 5) // 3 * 3].reshape(len(lines), -1, 3)[:, :, :2]
+    seen = (points != 0).any(axis=2)[:, :, None]
+    if not seen.any(axis=1).all():
+        return False
+    lowest, highest = (np.min(points, 1, where=seen, initial=np.inf), np.max(points, 1, where=seen, initial=-np.inf))
+    inside = (lowest >= middle - half - KEY_POINT_EDGE) & (highest <= middle + half + KEY_POINT_EDGE)
+    spread = (highest - lowest) / 2
+    filled, off = spread / np.maximum(half, 1e-6), np.abs(highest + lowest - 2 * middle) / 2 / np.maximum(spread, 1e-6)
+    alike = inside.all() and np.median(filled) > 0.4 and np.median(off.max(axis=1)) < 0.5
+    return bool(alike and np.median([_roundabout(line) for line in values[:, 1:]]) > MOST_ROUNDABOUT)
+
+
+def _roundabout(line: NDArray[np.float64]) -> float:
+    """How much longer the outline of a polygon x, y, x, y … is than that of the upright box around it."""
+    corners = line[: len(line) // 2 * 2].reshape(-1, 2)
+    length = np.abs(np.diff(corners, axis=0, append=corners[:1])).sum()
+    return float(length / max(2 * np.ptp(corners, axis=0).sum(), 1e-6))
 
 
 def _ends_with_coordinate(words: list[str], lines: int) -> bool:

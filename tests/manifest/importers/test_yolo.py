@@ -138,3 +138,40 @@ def test_a_folder_of_labels_finds_images_and_names(tmp_path: Path, below: str) -
     (row,) = from_yolo(folder / below).rows
     assert row["box"] == pytest.approx([40, 15, 20, 20])
     assert (row["video"], row["category"]) == ("one", "dög")
+
+
+def pose(rng: np.random.Generator, *, tail: str) -> str:
+    """A line of a pose prediction: seventeen points in a box, some not seen, each with how sure it is."""
+    middle, half = rng.uniform(0.3, 0.7, 2), rng.uniform(0.05, 0.25, 2)
+    points = np.concatenate([middle + half * rng.uniform(-0.9, 0.9, (17, 2)), rng.uniform(0.2, 1, (17, 1))], axis=1)
+    points[rng.random(17) < 0.2, :2] = 0
+    numbers = [*middle, *(2 * half), *points.ravel()]
+    return " ".join(["0", *(f"{number:.6g}" for number in numbers)]) + tail + "\n"
+
+
+@pytest.mark.parametrize("tail", ["", " 0.87", " 0.87 4", " 4"])
+def test_pose_predictions_are_their_boxes(tmp_path: Path, tail: str) -> None:
+    """Without a data.yaml that says so their numbers were taken for the corners of a polygon."""
+    rng = np.random.default_rng(3)
+    lines = [pose(rng, tail=tail) for _ in range(6)]
+    found = from_yolo(data_set(tmp_path, **{f"one_{n}_txt": line for n, line in enumerate(lines)}), SIZE)
+    assert any("key points" in warning for warning in found.warnings)
+    boxes = {row["frame"]: row["box"] for row in found.rows}
+    for number, line in enumerate(lines):
+        x, y, w, h = (float(word) for word in line.split()[1:5])
+        assert boxes[number] == pytest.approx([(x - w / 2) * 100, (y - h / 2) * 50, w * 100, h * 50])
+
+
+@pytest.mark.parametrize("corners", [9, 12, 27, 60])
+def test_polygons_of_one_count_stay_polygons(tmp_path: Path, corners: int) -> None:
+    """Tools that give each outline as many corners; near the middle their first two look like a box around the rest."""
+    rng = np.random.default_rng(corners)
+    for sample in range(100):
+        files = {}
+        for number in range(5):
+            angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+            outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(0.6, 1, (corners, 1))
+            points = rng.uniform(0.4, 0.7, 2) + outline * rng.uniform(0.05, 0.28, 2)
+            files[f"one_{number}_txt"] = "0 " + " ".join(f"{value:.6g}" for value in points.ravel()) + "\n"
+        found = from_yolo(data_set(tmp_path / str(sample), **files), SIZE)
+        assert all(row["mask"] is not None for row in found.rows), sample
