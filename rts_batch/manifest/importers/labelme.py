@@ -95,8 +95,9 @@ def _mark(shape: dict[str, Any], place: str, size: tuple[Any, Any], reading: Pic
     if kind not in (*_BOXES, *_MASKS):
         reading.leave_out(f"shapes of the kind {kind}", place)
         return None
-    score = shape.get("score")
-    mark = _Mark(shape.get("label"), shape.get("group_id"), place, None if score is None else float(score))
+    score, group = shape.get("score"), shape.get("group_id")
+    group = None if group in ("", -1) else group
+    mark = _Mark(shape.get("label"), group, place, None if score is None else float(score))
     factors = reading.factors(*size)
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
     if not len(points) or not (np.abs(points) <= FARTHEST).all():

@@ -25,9 +25,9 @@ _LISTS: Final = (
 """What JSON calls its lists; any other key of a list is the name of an image."""
 
 _BOX: Final = frozenset(
-    ("box", "bbox", "xyxy", "xywh", "cxcywh", "x1", "xmin", "x_min", "left", "cx", "xc", "xcenter")
+    ("box", "bbox", "xyxy", "xywh", "cxcywh", "x1", "xmin", "x_min", "cx", "xc", "xcenter")
 )  # fmt: skip
-"""Names of which a detection has one, unless it has x and a width."""
+"""Names of which a detection has one, unless it has x, or left, and a width."""
 
 PREDICTIONS: Final = "predictions"
 """A name of a list of JSON, and of what its rows have beside what they say."""
@@ -111,7 +111,8 @@ def _lists_in(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _has_box(names: Set[str]) -> bool:
-    return not _BOX.isdisjoint(names) or ("x" in names and not {"w", "width"}.isdisjoint(names))
+    corner_and_width = not {"x", "left"}.isdisjoint(names) and not {"w", "width"}.isdisjoint(names)
+    return corner_and_width or not _BOX.isdisjoint(names)
 
 
 def _holds_objects(value: Any) -> bool:

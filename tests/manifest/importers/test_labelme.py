@@ -66,6 +66,13 @@ def test_the_parts_of_a_group_are_one_mask(tmp_path: Path) -> None:
     assert [row["category"] for row in rows[2:]] == ["dog"]
 
 
+@pytest.mark.parametrize("group", [None, "", -1])
+def test_shapes_without_a_group_are_targets_of_their_own(tmp_path: Path, group: Any) -> None:
+    beside = [[x + 35, y] for x, y in SQUARE]
+    found = from_labelme(picture(tmp_path / "000001.json", shape(group_id=group), shape(beside, group_id=group)))
+    assert [(row["object_id"], area(row)) for row in found.rows] == [(1, 600), (2, 600)]
+
+
 def test_numbered_pictures_beside_the_files_are_the_video(tmp_path: Path) -> None:
     """Every tenth frame was kept: that of 000020 is the third picture, unless the video is elsewhere."""
     for number in (0, 10, 20):
